@@ -1,0 +1,164 @@
+/* The boundary between the bindings and one build of the kernels.
+ *
+ * Plain C: no C++ type and no exception crosses it, so each instruction-set level is a closed shared object that exports
+ * `mfld_kernel_table` alone. Data pointers are `void*`; the precision is that of the sub-table they are passed to.
+ * All matrices are row-major and contiguous. The callers validate; the kernels trust.
+ */
+#pragma once
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MFLD_KERNEL_ABI 1
+
+/* Streams of noise: what a random number is for. Never renumber: the numbers are part of every published result. */
+enum {
+  MFLD_STREAM_INIT = 0,
+  MFLD_STREAM_MOVE = 1,
+  MFLD_STREAM_BATCH = 2,
+  MFLD_STREAM_ACCEPTANCE = 3,
+  MFLD_STREAM_LABEL_NOISE = 4,
+  MFLD_STREAM_COORDINATE_ORDER = 5
+};
+
+enum { MFLD_DONE = 0, MFLD_STOPPED = 1, MFLD_DIVERGED = 2, MFLD_OUT_OF_MEMORY = 3 };
+
+/* What a loss expects as targets. */
+enum { MFLD_TARGETS_REAL = 0, MFLD_TARGETS_SIGN = 1, MFLD_TARGETS_CLASS = 2 };
+
+/* A two-layer network: h_k(theta, z) = scale * (c_k(theta) * act(w.z + b) + e_k(theta)), theta = (w, b, readout weights, frozen signs). */
+typedef struct {
+  int64_t n_features;
+  int64_t n_outputs;
+  int32_t has_bias;
+  int32_t activation; /* index into activation_names */
+  int32_t readout;    /* index into readouts */
+  double output_scale;
+  double readout_bound;
+} mfld_network;
+
+typedef struct {
+  int32_t id; /* index into losses */
+  double parameter;
+} mfld_loss;
+
+typedef struct {
+  const void* inputs;  /* (n, n_features) */
+  const void* targets; /* (n, 1) for class targets, else (n, n_outputs) */
+  const void* weights; /* (n,), summing to 1; NULL stands for 1/n */
+  int64_t n_samples;
+} mfld_samples;
+
+/* Step k of a call uses entry k * stride: stride 0 is a constant. */
+typedef struct {
+  const double* step_size;
+  const double* temperature;
+  const double* l2;
+  int64_t stride;
+} mfld_schedule;
+
+/* A place in the noise: which key, the step at which the call starts, which population of particles. */
+typedef struct {
+  uint64_t key;
+  uint64_t step;
+  uint32_t population;
+} mfld_noise;
+
+typedef int (*mfld_poll_fn)(void* context); /* non-zero: stop as soon as possible */
+
+typedef struct {
+  int num_threads; /* at least 1 */
+  mfld_poll_fn poll; /* called by the calling thread, about every block of work; may be NULL */
+  void* poll_context;
+} mfld_execution;
+
+typedef struct {
+  int32_t status;
+  int64_t steps;        /* whole steps done; when diverged, the last of them is the bad one */
+  int64_t bad_particle; /* first particle that is not finite, or -1 */
+  double loss;          /* weighted mean loss over the rows of the last step, before its move */
+  double gradient_norm; /* root mean square over particles of |b|, before the move of the last step */
+} mfld_report;
+
+/* Every entry returns MFLD_DONE, MFLD_STOPPED or MFLD_OUT_OF_MEMORY. */
+typedef struct {
+  /* value (count), slope (count) of act at z (count) */
+  int (*activation)(int32_t activation, const void* z, int64_t count, void* value, void* slope);
+  /* h (n, n_particles, n_outputs) */
+  int (*neurons)(const mfld_network*, const void* particles, int64_t n_particles, const void* inputs, int64_t n, void* h,
+                 const mfld_execution*);
+  /* predictions (n, n_outputs) = sum_m coefficients_m h(theta_m, z_i); coefficients NULL stands for 1/n_particles */
+  int (*predict)(const mfld_network*, const void* particles, const void* coefficients, int64_t n_particles,
+                 const void* inputs, int64_t n, void* predictions, const mfld_execution*);
+  /* values (n_particles) = sum_ik cotangent_ik h_k(theta_m, z_i), gradient (n_particles, p) its gradient in theta_m (0 where
+   * frozen); either output may be NULL. cotangent: (n, n_outputs) */
+  int (*pull_back)(const mfld_network*, const void* particles, int64_t n_particles, const void* inputs, int64_t n,
+                   const void* cotangent, void* values, void* gradient, const mfld_execution*);
+  /* value (n), derivative (n, n_outputs) of the loss, unweighted; either may be NULL */
+  int (*loss)(const mfld_loss*, const void* predictions, const void* targets, int64_t n, int64_t n_outputs, void* value,
+              void* derivative);
+  /* conjugate (n) at dual points (n, n_outputs); +inf outside of the domain */
+  int (*conjugate)(const mfld_loss*, const void* dual, const void* targets, int64_t n, int64_t n_outputs, void* value);
+  /* one overdamped Euler-Maruyama step in place on the first n_moving of p coordinates:
+   * theta -= step_size * (gradient + 2 l2 theta); theta += sqrt(2 temperature step_size) xi.
+   * Returns in bad_particle the first particle that is not finite afterwards, or -1. */
+  int (*move)(void* particles, const void* gradient, int64_t n_particles, int64_t p, int64_t n_moving,
+              const mfld_schedule*, const mfld_noise*, int64_t* bad_particle, const mfld_execution*);
+  /* standard normals (n_particles, n_coordinates) */
+  int (*normals)(const mfld_noise*, uint32_t stream, int64_t n_particles, int64_t n_coordinates, void* out,
+                 const mfld_execution*);
+  /* n_steps steps of mean-field Langevin dynamics on the particles, in place. batch_size 0: full batch. */
+  int (*advance)(const mfld_network*, const mfld_loss*, const mfld_samples*, void* particles, int64_t n_particles,
+                 int64_t n_steps, int64_t batch_size, const mfld_schedule*, const mfld_noise*, mfld_report*,
+                 const mfld_execution*);
+} mfld_kernels;
+
+typedef struct {
+  const char* name;
+  int32_t has_coordinates; /* n_outputs readout coordinates per particle */
+  int32_t frozen;          /* they never move */
+} mfld_readout_info;
+
+typedef struct {
+  const char* name;
+  const char* parameter; /* NULL: none */
+  double parameter_default;
+  int32_t targets;
+  int32_t convex;
+} mfld_loss_info;
+
+typedef struct {
+  int32_t abi;
+  const char* isa;
+  const char* compiler;
+  const char* eigen;
+  int32_t has_openmp;
+
+  int32_t n_activations;
+  const char* const* activation_names;
+  int32_t n_readouts;
+  const mfld_readout_info* readouts;
+  int32_t n_losses;
+  const mfld_loss_info* losses;
+  /* derivative's Lipschitz constant for this parameter; +inf where there is none */
+  double (*loss_smoothness)(const mfld_loss*);
+
+  mfld_kernels f32, f64;
+
+  /* four words of Philox4x32-10 */
+  void (*philox)(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
+  uint64_t (*noise_key)(uint64_t seed, uint64_t replica);
+  /* batch_size distinct rows of n: a pure function of (key, step) */
+  int (*batch)(const mfld_noise*, int64_t n, int64_t batch_size, int64_t* rows);
+
+  int (*max_threads)(void);
+  int (*pause)(void); /* gives the calling thread's OpenMP pool back: call before a fork */
+} mfld_kernel_table_t;
+
+const mfld_kernel_table_t* mfld_kernel_table(void);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,444 @@
+// Noise as a pure function of its place: no generator state exists.
+//
+//   counter  [0] particle   [1] coordinate block (24 bits) | stream << 24   [2] step, low 32 bits
+//            [3] step, bits 32..47 | population << 16
+//   key      the two words, low and high, of the 64-bit key = noise_key(seed, replica)
+//   words    w0 w1 w2 w3 = Philox4x32-10(counter, key)                       Salmon, Moraes, Dror & Shaw, SC11
+//
+// Normals are Box-Muller pairs, two or four words each, never a rejection:
+//
+//   float32   block c holds coordinates 4c .. 4c+3: (w0, w1) gives the first two, (w2, w3) the others
+//             u = (w0 + 1/2) 2^-32,   a = (w1 + 1/2) 2^-32                                       |z| <= 6.764
+//   float64   block c holds coordinates 2c and 2c+1
+//             u = (((w0 | w1 << 32) >> 11) + 1/2) 2^-53,   a = (((w2 | w3 << 32) >> 11) + 1/2) 2^-53   |z| <= 8.653
+//   both      z0 = sqrt(-2 ln u) cos(2 pi a),   z1 = sqrt(-2 ln u) sin(2 pi a)
+//
+// so float32 and float64 noise are different numbers. u is never rounded on the way to the logarithm, so the radius keeps its
+// relative accuracy at both ends (see minus_two_log). Against the formulas in exact arithmetic: float32 within 6e-7 absolute,
+// float64 within 1e-15 |z| + 1e-15 (tests/cpp/test_noise.cpp).
+//
+// One place gives the same bits in any batch, panel or thread of one build: every multiply-add below is written out as
+// multiply_add, so that inlining into different loops cannot contract it differently. (A caller who adds a normal to something
+// should multiply it by its scale first, else the last product here may fuse with that sum.)
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "mfld/kernels.h"
+#include "mfld/simd.hpp"
+
+namespace mfld {
+
+// Round multipliers and key increments: Salmon et al., SC11.
+inline constexpr int philox_rounds = 10;
+inline constexpr std::uint32_t philox_multiplier[2] = {0xD2511F53u, 0xCD9E8D57u};
+inline constexpr std::uint32_t philox_increment[2] = {0x9E3779B9u, 0xBB67AE85u};
+
+using PhiloxBlock = std::array<std::uint32_t, 4>;
+
+inline PhiloxBlock philox4x32(PhiloxBlock counter, std::uint32_t key0, std::uint32_t key1) {
+  for (int round = 0; round < philox_rounds; ++round) {
+    const std::uint64_t p0 = std::uint64_t{philox_multiplier[0]} * counter[0];
+    const std::uint64_t p1 = std::uint64_t{philox_multiplier[1]} * counter[2];
+    counter = {static_cast<std::uint32_t>(p1 >> 32) ^ counter[1] ^ key0, static_cast<std::uint32_t>(p1),
+               static_cast<std::uint32_t>(p0 >> 32) ^ counter[3] ^ key1, static_cast<std::uint32_t>(p0)};
+    key0 += philox_increment[0];
+    key1 += philox_increment[1];
+  }
+  return counter;
+}
+
+// A 32-bit word in the low half of each 64-bit lane. What stands above it is garbage that the multiplications ignore.
+using HalfVec = Vec<std::uint64_t>;
+using Words = Vec<std::uint32_t>;
+
+MFLD_INLINE HalfVec xor3(HalfVec a, HalfVec b, HalfVec c) {
+#if defined(__AVX512F__)
+  return HalfVec(HalfVec::Raw(_mm512_ternarylogic_epi64(__m512i(a.raw), __m512i(b.raw), __m512i(c.raw), 0x96)));
+#else
+  return a ^ b ^ c;
+#endif
+}
+
+// The low (high) words of `even` in the even 32-bit lanes, those of `odd` in the odd ones.
+MFLD_INLINE HalfVec pack_low(HalfVec even, HalfVec odd) {
+#if defined(__AVX512F__)
+  return HalfVec(HalfVec::Raw(_mm512_mask_shuffle_epi32(__m512i(even.raw), 0xAAAA, __m512i(odd.raw), _MM_PERM_CDAB)));
+#elif defined(__AVX2__)
+  return HalfVec(HalfVec::Raw(_mm256_blend_epi32(__m256i(even.raw), __m256i((odd << 32).raw), 0xAA)));
+#elif defined(__SSE4_1__)
+  return HalfVec(HalfVec::Raw(_mm_blend_epi16(__m128i(even.raw), __m128i((odd << 32).raw), 0xCC)));
+#else
+  return (even & HalfVec(0xffffffffu)) | (odd << 32);
+#endif
+}
+
+MFLD_INLINE HalfVec pack_high(HalfVec even, HalfVec odd) {
+#if defined(__AVX512F__)
+  return HalfVec(HalfVec::Raw(_mm512_mask_shuffle_epi32(__m512i(odd.raw), 0x5555, __m512i(even.raw), _MM_PERM_CDAB)));
+#elif defined(__AVX2__)
+  return HalfVec(HalfVec::Raw(_mm256_blend_epi32(__m256i((even >> 32).raw), __m256i(odd.raw), 0xAA)));
+#elif defined(__SSE4_1__)
+  return HalfVec(HalfVec::Raw(_mm_blend_epi16(__m128i((even >> 32).raw), __m128i(odd.raw), 0xCC)));
+#else
+  return (even >> 32) | (odd & HalfVec(0xffffffff00000000u));
+#endif
+}
+
+// Everything of a place but particle and coordinate block, broadcast once.
+struct NoisePlace {
+  HalfVec key[philox_rounds][2];  // each round's key in both halves of every lane
+  HalfVec population_word;        // counter word 3 ^ key[0][1]: they only ever meet
+  std::uint32_t stream_word;      // counter word 1 ^ the low key word, less the coordinate block
+  std::uint32_t step_low;
+  std::uint32_t round_key1[2];    // the keys of round 1 as scalars
+
+  NoisePlace(std::uint64_t key64, std::uint32_t stream, std::uint64_t step, std::uint32_t population) {
+    std::uint32_t k[2] = {static_cast<std::uint32_t>(key64), static_cast<std::uint32_t>(key64 >> 32)};
+    for (int round = 0; round < philox_rounds; ++round)
+      for (int i = 0; i < 2; ++i) {
+        const std::uint32_t word = k[i] + static_cast<std::uint32_t>(round) * philox_increment[i];
+        key[round][i] = HalfVec(std::uint64_t{word} << 32 | word);
+        if (round == 1) round_key1[i] = word;
+      }
+    stream_word = (stream << 24) ^ k[0];
+    step_low = static_cast<std::uint32_t>(step);
+    const std::uint32_t step_high = static_cast<std::uint32_t>(step >> 32) & 0xffffu;
+    population_word = HalfVec((step_high | population << 16) ^ k[1]);
+  }
+  NoisePlace(const mfld_noise& noise, std::uint32_t stream)
+      : NoisePlace(noise.key, stream, noise.step, noise.population) {}
+};
+
+// Philox for one half-vector of particles at any coordinate block.
+//
+// Counter words 1 to 3 are the same in all lanes, so the first two rounds mix uniform with particle-only values: what depends on
+// the particle alone is made here, once, and `before_last` takes up in the middle of round 2 (rounds count from 0).
+struct PhiloxLanes {
+  HalfVec word3, word1, product0, word2;
+
+  PhiloxLanes() = default;
+  MFLD_INLINE PhiloxLanes(const NoisePlace& place, HalfVec particle) {
+    const HalfVec m0(philox_multiplier[0]), m1(philox_multiplier[1]);
+    const std::uint64_t step_product = std::uint64_t{philox_multiplier[1]} * place.step_low;
+    const HalfVec round0 = multiply_low_words(m0, particle);
+    const HalfVec round1 = multiply_low_words(m1, (round0 >> 32) ^ place.population_word);
+    const std::uint32_t uniform = static_cast<std::uint32_t>(step_product) ^ place.round_key1[0];
+    product0 = multiply_low_words(m0, (round1 >> 32) ^ HalfVec(uniform));
+    word1 = round1 ^ place.key[2][0];
+    word2 = (product0 >> 32) ^ place.key[2][1];
+    word3 = round0;
+  }
+
+  struct State {
+    HalfVec w0, w1, w2, w3;
+  };
+
+  // The parts that a coordinate block alone decides.
+  struct Block {
+    HalfVec word2, word3;
+    MFLD_INLINE Block(const NoisePlace& place, std::uint32_t block) {
+      const std::uint64_t step_product = std::uint64_t{philox_multiplier[1]} * place.step_low;
+      const std::uint32_t w0 = static_cast<std::uint32_t>(step_product >> 32) ^ place.stream_word ^ block;
+      const std::uint64_t product = std::uint64_t{philox_multiplier[0]} * w0;
+      word2 = HalfVec(static_cast<std::uint32_t>(product >> 32) ^ place.round_key1[1]);
+      word3 = HalfVec(static_cast<std::uint32_t>(product));
+    }
+  };
+
+  MFLD_INLINE State after_round2(const Block& block) const {
+    const HalfVec p1 = multiply_low_words(HalfVec(philox_multiplier[1]), block.word2 ^ word3);
+    return {(p1 >> 32) ^ word1, p1, word2 ^ block.word3, product0};
+  }
+};
+
+MFLD_INLINE void philox_round(const NoisePlace& place, int round, PhiloxLanes::State& s) {
+  const HalfVec p0 = multiply_low_words(HalfVec(philox_multiplier[0]), s.w0);
+  const HalfVec p1 = multiply_low_words(HalfVec(philox_multiplier[1]), s.w2);
+  s = {xor3(p1 >> 32, s.w1, place.key[round][0]), p1, xor3(p0 >> 32, s.w3, place.key[round][1]), p0};
+}
+
+// Rounds 3 to 8, interleaved over independent half-vectors: one alone would wait for its own multiplications.
+template <int n>
+MFLD_INLINE void philox_middle_rounds(const NoisePlace& place, PhiloxLanes::State (&s)[n]) {
+#pragma GCC unroll 16
+  for (int round = 3; round < philox_rounds - 1; ++round)
+#pragma GCC unroll 16
+    for (int i = 0; i < n; ++i) philox_round(place, round, s[i]);
+}
+
+// The last round of two half-vectors, packed: its high words are already in the high halves that the odd lanes want.
+MFLD_INLINE void philox_last_round(const NoisePlace& place, const PhiloxLanes::State& even, const PhiloxLanes::State& odd,
+                                   Words (&w)[4]) {
+  constexpr int last = philox_rounds - 1;
+  const HalfVec m0(philox_multiplier[0]), m1(philox_multiplier[1]);
+  const HalfVec even0 = multiply_low_words(m0, even.w0), even1 = multiply_low_words(m1, even.w2);
+  const HalfVec odd0 = multiply_low_words(m0, odd.w0), odd1 = multiply_low_words(m1, odd.w2);
+  w[0] = bit_cast<std::uint32_t>(xor3(pack_high(even1, odd1), pack_low(even.w1, odd.w1), place.key[last][0]));
+  w[1] = bit_cast<std::uint32_t>(pack_low(even1, odd1));
+  w[2] = bit_cast<std::uint32_t>(xor3(pack_high(even0, odd0), pack_low(even.w3, odd.w3), place.key[last][1]));
+  w[3] = bit_cast<std::uint32_t>(pack_low(even0, odd0));
+}
+
+// The last round of one half-vector, as 64-bit words: first = w0 | w1 << 32, second = w2 | w3 << 32.
+MFLD_INLINE void philox_last_round(const NoisePlace& place, const PhiloxLanes::State& s, HalfVec& first, HalfVec& second) {
+  constexpr int last = philox_rounds - 1;
+  const HalfVec low(0xffffffffu);
+  const HalfVec p0 = multiply_low_words(HalfVec(philox_multiplier[0]), s.w0);
+  const HalfVec p1 = multiply_low_words(HalfVec(philox_multiplier[1]), s.w2);
+  first = pack_low((p1 >> 32) ^ s.w1 ^ place.key[last][0], p1);
+  second = pack_low((p0 >> 32) ^ s.w3 ^ place.key[last][1], p0);
+}
+
+// The numbers that turn words into normals: printed by cpp/tools/fit_noise_coefficients.py. t is an angle in half turns.
+template <class T>
+struct NormalCoefficients;
+
+template <>
+struct NormalCoefficients<float> {
+  static constexpr int mantissa_bits = 23, exponent_bias = 127;
+  // -2 ln(1-x) / x, x to 1/2: relative error 4.5e-8
+  static constexpr float log[] = {2.f,           0.999985695f, 0.667401254f,  0.485610157f, 0.539225519f,
+                                  -0.407077968f, 2.51533961f,  -3.39162421f, 2.88221598f};
+  // sin(pi t) / t in t^2, t to 1/2: relative error 4.2e-8
+  static constexpr float sine[] = {3.14159274f, -5.16770983f, 2.55006981f, -0.598242104f, 0.0775603876f};
+  // cos(pi t) in t^2, t to 1/2: absolute error 8.3e-8
+  static constexpr float cosine[] = {0.99999994f, -4.934793f, 4.05841208f, -1.33188021f, 0.219696805f};
+};
+
+template <>
+struct NormalCoefficients<double> {
+  static constexpr int mantissa_bits = 52, exponent_bias = 1023;
+  // 4 atanh(s) / s in s^2, s to 1/3: relative error 9.1e-17
+  static constexpr double atanh[] = {4.,
+                                     1.3333333333336606,
+                                     0.79999999990354664,
+                                     0.57142858243758143,
+                                     0.44444380773872821,
+                                     0.36365744326969235,
+                                     0.30726974118037848,
+                                     0.27185984744966046,
+                                     0.19745359628727405,
+                                     0.35594007700299646};
+  // sin(pi t) / t in t^2, t to 1/2: relative error 4.0e-17
+  static constexpr double sine[] = {3.1415926535897931,      -5.1677127800499694,   2.550164039877294,
+                                    -0.5992645293187383,     0.082145886569892898,  -0.0073704304787634116,
+                                    0.00046629968877318978, -2.1903185414323371e-05, 7.6947272274246932e-07};
+  // cos(pi t) in t^2, t to 1/2: absolute error 1.2e-16
+  static constexpr double cosine[] = {1.,
+                                      -4.9348022005446763,
+                                      4.0587121264164976,
+                                      -1.3352627688434646,
+                                      0.23533063012980829,
+                                      -0.025806888739352541,
+                                      0.0019295562835919126,
+                                      -0.00010456658073463612,
+                                      4.1495917001950073e-06};
+};
+
+template <class T, std::size_t n>
+MFLD_INLINE Vec<T> polynomial(const T (&c)[n], Vec<T> x) {
+  Vec<T> sum(c[n - 1]);
+#pragma GCC unroll 32
+  for (int k = static_cast<int>(n) - 2; k >= 0; --k) sum = multiply_add(sum, x, Vec<T>(c[k]));
+  return sum;
+}
+
+// Integers below 2^mantissa_bits as numbers, exactly: under the exponent of 2^mantissa_bits an integer is its own mantissa.
+// `offset` is subtracted in the same exact step; it needs to be a number.
+template <class T>
+MFLD_INLINE Vec<T> number(Vec<BitsOf<T>> integer, T offset) {
+  using C = NormalCoefficients<T>;
+  constexpr BitsOf<T> exponent = BitsOf<T>(C::exponent_bias + C::mantissa_bits) << C::mantissa_bits;
+  return bit_cast<T>(integer | Vec<BitsOf<T>>(exponent)) - Vec<T>(T(BitsOf<T>(1) << C::mantissa_bits) + offset);
+}
+
+// v = mantissa * 2^-exponent with mantissa in [1/2, 1), for normal positive v below 1.
+template <class T>
+MFLD_INLINE void split(Vec<T> v, Vec<T>& mantissa, Vec<T>& exponent) {
+  using C = NormalCoefficients<T>;
+  using U = BitsOf<T>;
+  constexpr U fraction = (U(1) << C::mantissa_bits) - 1, half = U(C::exponent_bias - 1) << C::mantissa_bits;
+  mantissa = bit_cast<T>((bit_cast<U>(v) & Vec<U>(fraction)) | Vec<U>(half));
+  exponent = -number<T>(bit_cast<U>(v) >> C::mantissa_bits, T(C::exponent_bias - 1));
+}
+
+// -2 ln u from -ln u = exponent * ln 2 - ln(1 - x), x in (0, 1/2]: above 1/2 x is 1 - u, made from the complement of the word,
+// and the exponent is 0; below, 1 - x is the mantissa of u. Both terms are positive and nothing cancels, so the relative
+// accuracy is that of the arithmetic for every word.
+template <class T>
+MFLD_INLINE Vec<T> minus_two_log(Vec<T> v, Vec<MaskOf<T>> upper) {
+  Vec<T> mantissa, exponent;
+  split(v, mantissa, exponent);
+  const Vec<T> x = select(upper, v, Vec<T>(1) - mantissa);
+  const Vec<T> powers = select(upper, Vec<T>(0), exponent * Vec<T>(1.3862943611198906));
+  if constexpr (std::is_same_v<T, float>) {
+    return multiply_add(polynomial(NormalCoefficients<T>::log, x), x, powers);
+  } else {
+    // ln(1 - x) = -2 atanh(s): half the terms in s^2, and the division runs beside the multiplications.
+    const Vec<T> s = x / (Vec<T>(2) - x);
+    return multiply_add(polynomial(NormalCoefficients<T>::atanh, s * s), s, powers);
+  }
+}
+
+// radius * (cos, sin)(pi t), with the sign bit of `flip` on both.
+template <class T>
+MFLD_INLINE void polar(Vec<T> radius, Vec<T> t, Vec<BitsOf<T>> flip, Vec<T>& z0, Vec<T>& z1) {
+  using C = NormalCoefficients<T>;
+  const Vec<T> square = t * t;
+  const Vec<T> signed_radius = with_sign(radius, bit_cast<T>(flip));
+  z0 = signed_radius * polynomial(C::cosine, square);
+  z1 = signed_radius * t * polynomial(C::sine, square);
+}
+
+// The angle's two top bits say in which half circle it is: b = their exclusive or turns it by pi, a sign on both normals. What
+// is left is the doubled word as a signed number, t in (-1/2, 1/2).
+MFLD_INLINE void box_muller(Words radius_word, Words angle_word, Vec<float>& z0, Vec<float>& z1) {
+  const auto upper = bit_cast<std::int32_t>(radius_word) < Vec<std::int32_t>(0);
+  const Words folded = select(upper, radius_word ^ Words(0xffffffffu), radius_word);
+  const Vec<float> v = multiply_add(convert<float>(bit_cast<std::int32_t>(folded)), Vec<float>(0x1p-32f), Vec<float>(0x1p-33f));
+  const Words doubled = angle_word + angle_word;
+  const Vec<float> t = multiply_add(convert<float>(bit_cast<std::int32_t>(doubled)), Vec<float>(0x1p-32f), Vec<float>(0x1p-32f));
+  polar(sqrt(minus_two_log(v, upper)), t, angle_word ^ doubled, z0, z1);
+}
+
+MFLD_INLINE void box_muller(HalfVec radius_word, HalfVec angle_word, Vec<double>& z0, Vec<double>& z1) {
+  constexpr std::uint64_t low52 = (std::uint64_t{1} << 52) - 1;
+  const auto upper = bit_cast<std::int64_t>(radius_word) < Vec<std::int64_t>(0);
+  const HalfVec top53 = radius_word >> 11;
+  const HalfVec folded = select(upper, top53 ^ HalfVec(~std::uint64_t{0}), top53) & HalfVec(low52);
+  const Vec<double> v = number<double>(folded, -0.5) * Vec<double>(0x1p-53);
+  // 2^51 added to the remaining 52 bits makes the signed number unsigned.
+  const HalfVec centred = ((angle_word >> 11) & HalfVec(low52)) ^ HalfVec(std::uint64_t{1} << 51);
+  const Vec<double> t = multiply_add(number<double>(centred, 0x1p51), Vec<double>(0x1p-52), Vec<double>(0x1p-53));
+  polar(sqrt(minus_two_log(v, upper)), t, angle_word ^ (angle_word << 1), z0, z1);
+}
+
+// Lane numbers 0, 1, 2, ..., times `stride`.
+MFLD_INLINE HalfVec lane_numbers(std::uint64_t stride) {
+  HalfVec::Raw numbers;
+  for (int lane = 0; lane < HalfVec::size; ++lane) numbers[lane] = static_cast<std::uint64_t>(lane) * stride;
+  return HalfVec(numbers);
+}
+
+// The noise of a panel: 2 * Vec<T>::size particles from first_particle on. Loops over groups of four coordinates keep one of
+// these, since what the particles alone decide is then made once.
+template <class T>
+class PanelNoise;
+
+template <>
+class PanelNoise<float> {
+ public:
+  MFLD_INLINE PanelNoise(const NoisePlace& noise_place, std::uint32_t first_particle) : place(noise_place) {
+    const HalfVec even = lane_numbers(2) + HalfVec(first_particle);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) lanes[i] = PhiloxLanes(place, even + HalfVec(static_cast<std::uint64_t>(i / 2 * Words::size + i % 2)));
+  }
+
+  // Coordinates 4 group .. 4 group + 3.
+  MFLD_INLINE void normals(std::uint32_t group, Vec<float> (&out)[4][2]) const {
+    const PhiloxLanes::Block block(place, group);
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      PhiloxLanes::State s[2] = {lanes[2 * i].after_round2(block), lanes[2 * i + 1].after_round2(block)};
+      philox_middle_rounds(place, s);
+      Words w[4];
+      philox_last_round(place, s[0], s[1], w);
+      box_muller(w[0], w[1], out[0][i], out[1][i]);
+      box_muller(w[2], w[3], out[2][i], out[3][i]);
+    }
+  }
+
+ private:
+  const NoisePlace& place;
+  PhiloxLanes lanes[4];  // even, odd, even, odd particles
+};
+
+template <>
+class PanelNoise<double> {
+ public:
+  MFLD_INLINE PanelNoise(const NoisePlace& noise_place, std::uint32_t first_particle) : place(noise_place) {
+    const HalfVec particle = lane_numbers(1) + HalfVec(first_particle);
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) lanes[i] = PhiloxLanes(place, particle + HalfVec(static_cast<std::uint64_t>(i * HalfVec::size)));
+  }
+
+  // w0 | w1 << 32 and w2 | w3 << 32 of the particles' blocks.
+  MFLD_INLINE void words(std::uint32_t block_number, HalfVec (&first)[2], HalfVec (&second)[2]) const {
+    const PhiloxLanes::Block block(place, block_number);
+    PhiloxLanes::State s[2] = {lanes[0].after_round2(block), lanes[1].after_round2(block)};
+    philox_middle_rounds(place, s);
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) philox_last_round(place, s[i], first[i], second[i]);
+  }
+
+  MFLD_INLINE void normals(std::uint32_t group, Vec<double> (&out)[4][2]) const {
+#pragma GCC unroll 2
+    for (std::uint32_t half = 0; half < 2; ++half) {
+      HalfVec radius[2], angle[2];
+      words(2 * group + half, radius, angle);
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i) box_muller(radius[i], angle[i], out[2 * half][i], out[2 * half + 1][i]);
+    }
+  }
+
+ private:
+  const NoisePlace& place;
+  PhiloxLanes lanes[2];
+};
+
+// Normals of the 2 * Vec<T>::size particles from first_particle on, at coordinates 4 group .. 4 group + 3.
+template <class T>
+MFLD_INLINE void panel_normals(const NoisePlace& place, std::uint32_t first_particle, std::uint32_t group, Vec<T> (&out)[4][2]) {
+  PanelNoise<T>(place, first_particle).normals(group, out);
+}
+
+// What floyd_batch works in; kept by the caller, it stops allocating once it has seen the largest batch.
+struct BatchScratch {
+  std::vector<std::int64_t> slots;  // open addressing, a row or -1
+
+  // No batch up to this size allocates any more.
+  void reserve(std::int64_t batch_size) { slots.reserve(static_cast<std::size_t>(4 * batch_size + 8)); }
+};
+
+// `batch_size` distinct rows of n in the order of the draws: Floyd's algorithm (Bentley & Floyd, CACM 30(9), 1987), O(batch_size)
+// in time and memory. Draw t is the block of "particle" t: r = (w0 | w1 << 32) * (j + 1) / 2^64, rounded down, on
+// 0 .. j = n - batch_size + t; if r has been drawn before, j is taken. Each subset has its probability up to 2^-64 a draw.
+inline void floyd_batch(const mfld_noise& noise, std::int64_t n, std::int64_t batch_size, std::int64_t* rows,
+                        BatchScratch& scratch) {
+  int log2_slots = 3;
+  while ((std::int64_t{1} << log2_slots) < 2 * batch_size) ++log2_slots;
+  const std::size_t mask = (std::size_t{1} << log2_slots) - 1;
+  scratch.slots.assign(mask + 1, -1);
+  std::int64_t* const slots = scratch.slots.data();
+
+  // Multiplicative hashing, Knuth TAOCP 6.4: 2^64 over the golden ratio spreads runs of rows.
+  const auto insert = [=](std::int64_t row) {
+    std::size_t slot = static_cast<std::size_t>((static_cast<std::uint64_t>(row) * 0x9E3779B97F4A7C15u) >> (64 - log2_slots));
+    for (; slots[slot] != -1; slot = (slot + 1) & mask)
+      if (slots[slot] == row) return false;
+    slots[slot] = row;
+    return true;
+  };
+
+  const NoisePlace place(noise, MFLD_STREAM_BATCH);
+  constexpr int draws = 2 * HalfVec::size;
+  for (std::int64_t t0 = 0; t0 < batch_size; t0 += draws) {
+    HalfVec first[2], second[2];
+    PanelNoise<double>(place, static_cast<std::uint32_t>(t0)).words(0, first, second);
+    std::uint64_t words[draws];
+    first[0].store(words);
+    first[1].store(words + HalfVec::size);
+    for (std::int64_t t = t0; t < t0 + draws && t < batch_size; ++t) {
+      const std::int64_t j = n - batch_size + t;
+      const auto scaled = static_cast<unsigned __int128>(words[t - t0]) * static_cast<std::uint64_t>(j + 1);
+      const auto r = static_cast<std::int64_t>(scaled >> 64);
+      rows[t] = insert(r) ? r : (insert(j), j);
+    }
+  }
+}
+
+}  // namespace mfld

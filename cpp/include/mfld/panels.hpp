@@ -1,0 +1,97 @@
+// How particles lie in memory inside a call, and the fixed shape of the sums over them.
+//
+// Lanes are particles: a panel holds panel_lanes<T> particles as [coordinate][lane], so every kernel reads it with aligned
+// loads and no kernel has a remainder in the number of coordinates. Panels are grouped into leaves; a thread owns whole
+// leaves. Panels and leaves are functions of the problem's sizes alone: that, and summing leaves in their order, is what makes
+// results independent of the number of threads (tests/test_determinism.py).
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#include "mfld/kernels.h"
+#include "mfld/simd.hpp"
+
+namespace mfld {
+
+// Two registers a row: one pair of loads feeds up to 12 pairs of multiply-adds.
+template <class T>
+inline constexpr int panel_lanes = 2 * Vec<T>::size;
+
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
+
+struct Range {
+  std::int64_t begin, end;
+  std::int64_t size() const { return end - begin; }
+};
+
+// Part `index` of `count` nearly equal parts of 0..n.
+inline Range even_part(std::int64_t n, std::int64_t index, std::int64_t count) {
+  return {n * index / count, n * (index + 1) / count};
+}
+
+// Uninitialised memory on cache-line boundaries.
+template <class T>
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(std::int64_t count) {
+    const auto bytes = static_cast<std::size_t>(round_up(std::max<std::int64_t>(count, 1) * sizeof(T), 64));
+    data_.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
+    if (!data_) throw std::bad_alloc();
+  }
+  T* get() const { return data_.get(); }
+  T& operator[](std::int64_t i) const { return data_.get()[i]; }
+
+ private:
+  struct Free {
+    void operator()(T* p) const { std::free(p); }
+  };
+  std::unique_ptr<T, Free> data_;
+};
+
+template <class T>
+struct PanelLayout {
+  static constexpr int lanes = panel_lanes<T>;
+  // Enough leaves to share among as many threads; more would only lengthen the sum over leaves.
+  static constexpr std::int64_t most_leaves = 64;
+
+  std::int64_t n_particles, n_coordinates, n_panels, panels_per_leaf, n_leaves;
+
+  PanelLayout(std::int64_t n_particles_, std::int64_t n_coordinates_)
+      : n_particles(n_particles_),
+        n_coordinates(n_coordinates_),
+        n_panels(ceil_div(n_particles_, lanes)),
+        panels_per_leaf(ceil_div(n_panels, most_leaves)),
+        n_leaves(ceil_div(n_panels, panels_per_leaf)) {}
+
+  std::int64_t panel_size() const { return n_coordinates * lanes; }
+  std::int64_t particles_in(std::int64_t panel) const { return std::min<std::int64_t>(lanes, n_particles - panel * lanes); }
+  Range panels_of(std::int64_t leaf) const {
+    return {leaf * panels_per_leaf, std::min(n_panels, (leaf + 1) * panels_per_leaf)};
+  }
+
+  // Lanes beyond the last particle are zero, and stay so.
+  void pack(const T* particles, std::int64_t panel, T* out) const {
+    const std::int64_t count = particles_in(panel);
+    const T* first = particles + panel * lanes * n_coordinates;
+    for (std::int64_t j = 0; j < n_coordinates; ++j) {
+      std::int64_t lane = 0;
+      for (; lane < count; ++lane) out[j * lanes + lane] = first[lane * n_coordinates + j];
+      for (; lane < lanes; ++lane) out[j * lanes + lane] = T(0);
+    }
+  }
+  void unpack(const T* in, std::int64_t panel, T* particles) const {
+    const std::int64_t count = particles_in(panel);
+    T* first = particles + panel * lanes * n_coordinates;
+    for (std::int64_t lane = 0; lane < count; ++lane)
+      for (std::int64_t j = 0; j < n_coordinates; ++j) first[lane * n_coordinates + j] = in[j * lanes + lane];
+  }
+};
+
+}  // namespace mfld

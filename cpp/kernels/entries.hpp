@@ -1,0 +1,60 @@
+// What table.cpp puts into the kernel table.
+#pragma once
+
+#include <cstdint>
+#include <new>
+
+#include "mfld/kernels.h"
+
+namespace mfld {
+
+// elementwise.cpp
+template <class T>
+int activation(std::int32_t activation, const void* z, std::int64_t count, void* value, void* slope);
+template <class T>
+int loss(const mfld_loss*, const void* predictions, const void* targets, std::int64_t n, std::int64_t n_outputs, void* value,
+         void* derivative);
+template <class T>
+int conjugate(const mfld_loss*, const void* dual, const void* targets, std::int64_t n, std::int64_t n_outputs, void* value);
+
+// neurons.cpp
+template <class T>
+int neurons(const mfld_network*, const void* particles, std::int64_t n_particles, const void* inputs, std::int64_t n, void* h,
+            const mfld_execution*);
+
+// stages.cpp
+template <class T>
+int predict(const mfld_network*, const void* particles, const void* coefficients, std::int64_t n_particles, const void* inputs,
+            std::int64_t n, void* predictions, const mfld_execution*);
+template <class T>
+int pull_back(const mfld_network*, const void* particles, std::int64_t n_particles, const void* inputs, std::int64_t n,
+              const void* cotangent, void* values, void* gradient, const mfld_execution*);
+template <class T>
+int move(void* particles, const void* gradient, std::int64_t n_particles, std::int64_t p, std::int64_t n_moving,
+         const mfld_schedule*, const mfld_noise*, std::int64_t* bad_particle, const mfld_execution*);
+
+// advance.cpp
+template <class T>
+int advance(const mfld_network*, const mfld_loss*, const mfld_samples*, void* particles, std::int64_t n_particles,
+            std::int64_t n_steps, std::int64_t batch_size, const mfld_schedule*, const mfld_noise*, mfld_report*,
+            const mfld_execution*);
+
+// noise.cpp
+template <class T>
+int normals(const mfld_noise*, std::uint32_t stream, std::int64_t n_particles, std::int64_t n_coordinates, void* out,
+            const mfld_execution*);
+void philox(const std::uint32_t counter[4], const std::uint32_t key[2], std::uint32_t out[4]);
+std::uint64_t noise_key(std::uint64_t seed, std::uint64_t replica);
+int batch(const mfld_noise*, std::int64_t n, std::int64_t batch_size, std::int64_t* rows);
+
+// No exception may cross the C boundary, and memory is the only thing that can run out.
+template <class Body>
+int guarded(const Body& body) {
+  try {
+    return body();
+  } catch (const std::bad_alloc&) {
+    return MFLD_OUT_OF_MEMORY;
+  }
+}
+
+}  // namespace mfld

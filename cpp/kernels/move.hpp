@@ -1,0 +1,107 @@
+// One overdamped Euler-Maruyama step of one panel, its noise included.
+//
+//   theta <- theta - step_size (gradient + 2 l2 theta) + sqrt(2 temperature step_size) xi
+//
+// Weak order 1. The quadratic regulariser is taken at the current point. Noise: stream MFLD_STREAM_MOVE, one normal per moving
+// coordinate. Frozen coordinates are the last ones and are not touched.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "mfld/kernels.h"
+#include "mfld/noise.hpp"
+#include "mfld/panels.hpp"
+#include "mfld/simd.hpp"
+
+namespace mfld {
+
+template <class T>
+struct EulerMaruyama {
+  using V = Vec<T>;
+  static constexpr int lanes = panel_lanes<T>;
+
+  T decay, step_size, noise_scale;
+
+  EulerMaruyama(const mfld_schedule& schedule, std::int64_t step) {
+    const double eta = schedule.step_size[step * schedule.stride];
+    decay = static_cast<T>(1 - 2 * eta * schedule.l2[step * schedule.stride]);
+    step_size = static_cast<T>(eta);
+    noise_scale = static_cast<T>(std::sqrt(2 * eta * schedule.temperature[step * schedule.stride]));
+  }
+
+  // Rows of a panel's gradient: `factor` (lanes) multiplies the first n_scaled of them, and may be null.
+  struct Gradient {
+    const T* affine;
+    std::int64_t n_affine;
+    const T* factor;
+    const T* readout;
+    const T* row(std::int64_t j) const { return j < n_affine ? affine + j * lanes : readout + (j - n_affine) * lanes; }
+  };
+
+  // Returns false when a coordinate of a real particle is not finite afterwards.
+  bool operator()(T* panel, const Gradient& gradient, std::int64_t n_moving, std::int64_t first_particle,
+                  std::int64_t n_particles, const NoisePlace& place) const {
+    const V d(decay), h(step_size), s(noise_scale);
+    V h0 = h, h1 = h;
+    if (gradient.factor) {
+      h0 = h * V::load(gradient.factor);
+      h1 = h * V::load(gradient.factor + V::size);
+    }
+    V watch0(0), watch1(0);  // x - x: 0, or NaN once x is not finite
+    const PanelNoise<T> noise(place, static_cast<std::uint32_t>(first_particle));
+    for (std::int64_t j = 0; j < n_moving; j += 4) {
+      V xi[4][2];
+      if (noise_scale != T(0))
+        noise.normals(static_cast<std::uint32_t>(j / 4), xi);
+      else
+        for (auto& row : xi) row[0] = row[1] = V(0);
+#pragma GCC unroll 4
+      for (int q = 0; q < 4; ++q) {
+        if (j + q >= n_moving) break;
+        const T* g = gradient.row(j + q);
+        T* x = panel + (j + q) * lanes;
+        const bool affine = j + q < gradient.n_affine;
+        const V x0 = V::load(x) * d - V::load(g) * (affine ? h0 : h) + s * xi[q][0];
+        const V x1 = V::load(x + V::size) * d - V::load(g + V::size) * (affine ? h1 : h) + s * xi[q][1];
+        watch0 += x0 - x0;
+        watch1 += x1 - x1;
+        x0.store(x);
+        x1.store(x + V::size);
+      }
+    }
+    const std::int64_t count = std::min<std::int64_t>(lanes, n_particles - first_particle);
+    // Empty lanes move like particles at the origin: back to zero, so that they never overflow.
+    if (count < lanes)
+      for (std::int64_t j = 0; j < n_moving; ++j) std::fill(panel + j * lanes + count, panel + (j + 1) * lanes, T(0));
+    alignas(64) T watch[lanes];
+    watch0.store(watch);
+    watch1.store(watch + V::size);
+    return std::all_of(watch, watch + count, [](T w) { return w == T(0); });
+  }
+
+  // sum over real particles and moving coordinates of (gradient + 2 l2 theta)^2, before a move.
+  double squared_norm(const T* panel, const Gradient& gradient, std::int64_t n_moving, std::int64_t count, double l2) const {
+    double sum = 0;
+    for (std::int64_t j = 0; j < n_moving; ++j) {
+      const T* g = gradient.row(j);
+      for (std::int64_t l = 0; l < count; ++l) {
+        const double factor = gradient.factor && j < gradient.n_affine ? gradient.factor[l] : 1;
+        const double b = factor * g[l] + 2 * l2 * panel[j * lanes + l];
+        sum += b * b;
+      }
+    }
+    return sum;
+  }
+};
+
+// The first particle from `from` on with a coordinate that is not finite, or -1.
+template <class T>
+std::int64_t first_non_finite(const T* particles, std::int64_t n_particles, std::int64_t p, std::int64_t from) {
+  for (std::int64_t i = from; i < n_particles; ++i)
+    if (!std::all_of(particles + i * p, particles + (i + 1) * p, [](T x) { return std::isfinite(x); })) return i;
+  return -1;
+}
+
+}  // namespace mfld

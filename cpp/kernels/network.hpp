@@ -1,0 +1,234 @@
+// One panel of a two-layer network: forward, and pulled back. The only place that knows how theta lies in a particle.
+//
+//   forward    values = act(w.z + b)                          sums over particles give predictions
+//   pull back  given cotangents g_ik = s_i loss'_k(u_i):
+//              gain_i = (sum_k c_k g_ik) act'(a_i)            gradient in (w, b) = sum_i gain_i (z_i, 1)
+//              S_k    = sum_i g_ik act(a_i)                   gradient in rho_k  = c_k' S_k + e_k' sum_i g_ik
+//
+// What is per element (activation) is a template, inlined into a sweep over one block of one panel; the sweep is a function
+// pointer. So code grows with the sum of the alternatives and not with their product.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "mfld/activations.hpp"
+#include "mfld/kernels.h"
+#include "mfld/panels.hpp"
+#include "mfld/readouts.hpp"
+#include "tiles.hpp"
+
+namespace mfld {
+
+template <class T>
+struct ActivationKernel {
+  bool stores_slope;  // else the slope is rebuilt from the value
+  // z becomes act(z) in place; slope only when stored. count: a multiple of panel_lanes.
+  void (*apply)(T* z, T* slope, std::int64_t count);
+  // gain[i][lane] = cotangent[i] act'(a[i][lane]); weighted[lane] += sum_i cotangent[i] act(a[i][lane]); total[lane] += sum_i gain.
+  void (*gains)(const T* value, const T* slope, const T* cotangent, std::int64_t n_rows, T* gain, T* weighted, T* total);
+  // The same with a cotangent for each lane, in place in gain, and without `weighted`.
+  void (*lane_gains)(const T* value, const T* slope, std::int64_t n_rows, T* gain, T* total);
+};
+
+namespace detail {
+
+template <class A, class T>
+struct Sweep {
+  using V = Vec<T>;
+  static constexpr int lanes = panel_lanes<T>;
+
+  static void apply(T* z, T* slope, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; i += V::size) {
+      if constexpr (A::slope_from_value) {
+        A::value(V::load(z + i)).store(z + i);
+      } else {
+        const ValueSlope<T> both = A::value_and_slope(V::load(z + i));
+        both.value.store(z + i);
+        both.slope.store(slope + i);
+      }
+    }
+  }
+
+  static MFLD_INLINE V slope_at(V value, const T* slope) {
+    if constexpr (A::slope_from_value)
+      return A::slope_of(value);
+    else
+      return V::load(slope);
+  }
+
+  static void gains(const T* value, const T* slope, const T* cotangent, std::int64_t n_rows, T* gain, T* weighted, T* total) {
+    V w0 = V::load(weighted), w1 = V::load(weighted + V::size), t0 = V::load(total), t1 = V::load(total + V::size);
+    for (std::int64_t i = 0; i < n_rows; ++i) {
+      const std::int64_t at = i * lanes;
+      const V g(cotangent[i]), v0 = V::load(value + at), v1 = V::load(value + at + V::size);
+      const V g0 = g * slope_at(v0, slope + at), g1 = g * slope_at(v1, slope + at + V::size);
+      g0.store(gain + at);
+      g1.store(gain + at + V::size);
+      w0 += g * v0;
+      w1 += g * v1;
+      t0 += g0;
+      t1 += g1;
+    }
+    w0.store(weighted);
+    w1.store(weighted + V::size);
+    t0.store(total);
+    t1.store(total + V::size);
+  }
+
+  static void lane_gains(const T* value, const T* slope, std::int64_t n_rows, T* gain, T* total) {
+    V t0 = V::load(total), t1 = V::load(total + V::size);
+    for (std::int64_t at = 0; at < n_rows * lanes; at += lanes) {
+      const V g0 = V::load(gain + at) * slope_at(V::load(value + at), slope + at);
+      const V g1 = V::load(gain + at + V::size) * slope_at(V::load(value + at + V::size), slope + at + V::size);
+      g0.store(gain + at);
+      g1.store(gain + at + V::size);
+      t0 += g0;
+      t1 += g1;
+    }
+    t0.store(total);
+    t1.store(total + V::size);
+  }
+};
+
+template <class T, class... A>
+constexpr auto activation_table(ActivationList<A...>*) {
+  return std::array<ActivationKernel<T>, sizeof...(A)>{ActivationKernel<T>{
+      !A::slope_from_value, &Sweep<A, T>::apply, &Sweep<A, T>::gains, &Sweep<A, T>::lane_gains}...};
+}
+
+// gain[i][lane] = sum_k coefficient[k][lane] cotangent[k * stride + i]
+template <class T>
+void mix_cotangents(const T* coefficient, std::int64_t n_outputs, const T* cotangent, std::int64_t stride, std::int64_t n_rows,
+                    T* gain) {
+  using V = Vec<T>;
+  constexpr int lanes = panel_lanes<T>;
+  for (std::int64_t i = 0; i < n_rows; ++i) {
+    V g0(0), g1(0);
+    for (std::int64_t k = 0; k < n_outputs; ++k) {
+      const V g(cotangent[k * stride + i]);
+      g0 += V::load(coefficient + k * lanes) * g;
+      g1 += V::load(coefficient + k * lanes + V::size) * g;
+    }
+    g0.store(gain + i * lanes);
+    g1.store(gain + i * lanes + V::size);
+  }
+}
+
+// weighted[k][lane] += sum_i cotangent[k * stride + i] value[i][lane], `width` outputs at once
+template <class T, int width>
+void weigh_values(const T* value, const T* cotangent, std::int64_t stride, std::int64_t n_rows, T* weighted) {
+  using V = Vec<T>;
+  constexpr int lanes = panel_lanes<T>;
+  V lo[width], hi[width];
+#pragma GCC unroll 8
+  for (int k = 0; k < width; ++k) lo[k] = V::load(weighted + k * lanes), hi[k] = V::load(weighted + k * lanes + V::size);
+  for (std::int64_t i = 0; i < n_rows; ++i) {
+    const V v0 = V::load(value + i * lanes), v1 = V::load(value + i * lanes + V::size);
+#pragma GCC unroll 8
+    for (int k = 0; k < width; ++k) {
+      const V g(cotangent[k * stride + i]);
+      lo[k] += g * v0;
+      hi[k] += g * v1;
+    }
+  }
+#pragma GCC unroll 8
+  for (int k = 0; k < width; ++k) lo[k].store(weighted + k * lanes), hi[k].store(weighted + k * lanes + V::size);
+}
+
+}  // namespace detail
+
+template <class T>
+inline constexpr auto activation_kernels = detail::activation_table<T>(static_cast<Activations*>(nullptr));
+
+// A network whose alternatives are looked up, and the layout theta = (weights, bias, readout coordinates).
+template <class T>
+struct NetworkPanel {
+  using V = Vec<T>;
+  static constexpr int lanes = panel_lanes<T>;
+
+  std::int64_t n_features, n_outputs;
+  bool has_bias;
+  const ActivationKernel<T>& activation;
+  const ReadoutKernel<T>& readout;
+  mfld_readout_info readout_info;
+  T scale, bound;
+
+  explicit NetworkPanel(const mfld_network& network)
+      : n_features(network.n_features),
+        n_outputs(network.n_outputs),
+        has_bias(network.has_bias != 0),
+        activation(activation_kernels<T>[network.activation]),
+        readout(readout_kernels<T>[network.readout]),
+        readout_info(readout_infos[network.readout]),
+        scale(static_cast<T>(network.output_scale)),
+        bound(static_cast<T>(network.readout_bound)) {}
+
+  std::int64_t n_affine() const { return n_features + (has_bias ? 1 : 0); }
+  std::int64_t n_coordinates() const { return n_affine() + (readout_info.has_coordinates ? n_outputs : 0); }
+  std::int64_t n_moving() const { return n_affine() + (readout_moves() ? n_outputs : 0); }
+  bool readout_moves() const { return readout_info.has_coordinates && !readout_info.frozen; }
+  const T* readout_rows(const T* panel) const { return panel + n_affine() * lanes; }
+
+  // coefficient, offset: (n_outputs, lanes)
+  void terms(const T* panel, T* coefficient, T* offset) const {
+    readout.terms(readout_rows(panel), n_outputs * lanes, scale, bound, coefficient, offset);
+  }
+
+  // values (and slope where it is stored): (n_rows, lanes)
+  void forward(const T* panel, const T* z, std::int64_t n_rows, T* values, T* slope) const {
+    affine(panel, n_features, has_bias ? panel + n_features * lanes : nullptr, z, n_rows, values);
+    activation.apply(values, slope, n_rows * lanes);
+  }
+
+  // What a panel accumulates over blocks of samples: gradient (n_affine, lanes), still without the factor c when n_outputs is 1
+  // (see affine_factor), and weighted (n_outputs, lanes) = S_k.
+  struct Pulled {
+    T* gradient;
+    T* weighted;
+  };
+
+  // cotangent: (n_outputs, stride). gain: scratch (n_rows, lanes). add: continue a sum rather than start it.
+  void pull_back(const T* coefficient, const T* values, const T* slope, const T* cotangent, std::int64_t stride, const T* z,
+                 std::int64_t n_rows, T* gain, Pulled out, bool add) const {
+    alignas(64) T unused[lanes] = {};
+    T* total = has_bias ? out.gradient + n_features * lanes : unused;
+    if (!add) {
+      std::fill_n(total, lanes, T(0));
+      std::fill_n(out.weighted, n_outputs * lanes, T(0));
+    }
+    if (n_outputs == 1) {
+      activation.gains(values, slope, cotangent, n_rows, gain, out.weighted, total);
+    } else {
+      detail::mix_cotangents(coefficient, n_outputs, cotangent, stride, n_rows, gain);
+      activation.lane_gains(values, slope, n_rows, gain, total);
+      std::int64_t k = 0;
+      for (; k + 5 <= n_outputs; k += 5)
+        detail::weigh_values<T, 5>(values, cotangent + k * stride, stride, n_rows, out.weighted + k * lanes);
+      for (; k < n_outputs; ++k)
+        detail::weigh_values<T, 1>(values, cotangent + k * stride, stride, n_rows, out.weighted + k * lanes);
+    }
+    accumulate_features(gain, n_rows, z, n_features, out.gradient, add);
+  }
+
+  // The factor that the affine gradient of a single output still needs: it is the same for every sample, so it is taken out of
+  // the sums.
+  const T* affine_factor(const T* coefficient) const { return n_outputs == 1 ? coefficient : nullptr; }
+
+  // From S_k to the gradient in rho_k, in place. cotangent_sums: (n_outputs). scratch: (2 * n_outputs, lanes).
+  void finish_readout(const T* panel, const T* cotangent_sums, T* weighted, T* scratch) const {
+    if (!readout_moves()) return;
+    T* coefficient = scratch;
+    T* offset = scratch + n_outputs * lanes;
+    readout.derivative(readout_rows(panel), n_outputs * lanes, scale, bound, coefficient, offset);
+    for (std::int64_t k = 0; k < n_outputs; ++k) {
+      const V sum(cotangent_sums[k]);
+      for (int l = 0; l < lanes; l += V::size) {
+        const std::int64_t at = k * lanes + l;
+        (V::load(coefficient + at) * V::load(weighted + at) + V::load(offset + at) * sum).store(weighted + at);
+      }
+    }
+  }
+};
+
+}  // namespace mfld

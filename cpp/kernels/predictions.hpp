@@ -1,0 +1,81 @@
+// The sum over particles: from activations of panels, through leaf sums, to predictions.
+#pragma once
+
+#include <cstdint>
+
+#include "mfld/panels.hpp"
+#include "network.hpp"
+
+namespace mfld {
+
+// How one pass over `n_rows` samples is cut into blocks. Activations of all particles for one block stay in cache between the
+// forward and the pull-back pass, so that neither is computed twice.
+struct SampleBlocks {
+  std::int64_t n_rows, n_blocks, most_rows;
+
+  SampleBlocks(std::int64_t n_rows_, std::int64_t bytes_per_row) : n_rows(n_rows_) {
+    constexpr std::int64_t cache_bytes = 1 << 20, fewest = 24, most = 192;
+    const std::int64_t target = std::clamp(cache_bytes / std::max<std::int64_t>(bytes_per_row, 1), fewest, most);
+    n_blocks = std::max<std::int64_t>(ceil_div(n_rows, target), 1);
+    most_rows = ceil_div(n_rows, n_blocks);
+  }
+  Range rows(std::int64_t block) const { return even_part(n_rows, block, n_blocks); }
+};
+
+// Leaf sums of one block of samples: sums[leaf][output][row], rows padded to whole registers. Two copies take turns, so that one
+// barrier a block is enough.
+template <class T>
+class LeafSums {
+ public:
+  LeafSums(const PanelLayout<T>& layout, std::int64_t n_outputs, std::int64_t stride)
+      : n_leaves_(layout.n_leaves), row_size_(n_outputs * stride), stride_(stride), sums_(2 * n_leaves_ * row_size_) {}
+
+  std::int64_t stride() const { return stride_; }
+  T* leaf(std::int64_t turn, std::int64_t leaf) const { return &sums_[((turn & 1) * n_leaves_ + leaf) * row_size_]; }
+
+  // predictions[j], j in `range` of (output, row): scale * sum over leaves, in the order of leaves, in float64.
+  void total(std::int64_t turn, Range range, double scale, T* predictions) const {
+    constexpr std::int64_t at_once = 16;
+    for (std::int64_t j = range.begin; j < range.end; j += at_once) {
+      const std::int64_t count = std::min(at_once, range.end - j);
+      double sum[at_once] = {};
+      for (std::int64_t l = 0; l < n_leaves_; ++l) {
+        const T* part = leaf(turn, l) + j;
+        for (std::int64_t q = 0; q < count; ++q) sum[q] += part[q];
+      }
+      for (std::int64_t q = 0; q < count; ++q) predictions[j + q] = static_cast<T>(scale * sum[q]);
+    }
+  }
+
+ private:
+  std::int64_t n_leaves_, row_size_, stride_;
+  Buffer<T> sums_;
+};
+
+// Adds one panel to its leaf's sums. coefficient, offset: (n_outputs, lanes); share: (lanes), the weight of each particle, 0 in
+// empty lanes; values: (n_rows, lanes).
+template <class T>
+void add_to_leaf(const NetworkPanel<T>& network, const T* values, std::int64_t n_rows, const T* coefficient, const T* offset,
+                 const T* share, T* leaf, std::int64_t stride) {
+  using V = Vec<T>;
+  constexpr int lanes = panel_lanes<T>;
+  alignas(64) T row[lanes];
+  for (std::int64_t k = 0; k < network.n_outputs; ++k) {
+    for (int l = 0; l < lanes; l += V::size) (V::load(offset + k * lanes + l) * V::load(share + l)).store(row + l);
+    const V constant(sum_of_row(row));
+    T* sums = leaf + k * stride;
+    for (std::int64_t i = 0; i < n_rows; i += V::size) (V::load(sums + i) + constant).store(sums + i);
+    for (int l = 0; l < lanes; l += V::size) (V::load(coefficient + k * lanes + l) * V::load(share + l)).store(row + l);
+    add_panel_sums(values, n_rows, row, sums);
+  }
+}
+
+// share of each lane of a panel: coefficients (n_particles), or 1 where there is a particle when they are null.
+template <class T>
+void panel_share(const PanelLayout<T>& layout, std::int64_t panel, const T* coefficients, T* share) {
+  const std::int64_t count = layout.particles_in(panel);
+  for (std::int64_t l = 0; l < panel_lanes<T>; ++l)
+    share[l] = l >= count ? T(0) : coefficients ? coefficients[panel * panel_lanes<T> + l] : T(1);
+}
+
+}  // namespace mfld
