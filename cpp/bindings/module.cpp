@@ -27,7 +27,8 @@ bool cpu_runs(const std::string& isa) {
   return isa == "base" || isa == "native";
 }
 
-// ---- arrays ------------------------------------------------------------------------------------------------------------
+// ---- arrays
+// ------------------------------------------------------------------------------------------------------------
 
 std::string text(const std::vector<py::ssize_t>& shape) {
   std::string out = "(";
@@ -58,14 +59,17 @@ void* checked_writable(py::array& a, const char* name, bool want_double, std::ve
 bool precision(const py::array& a, const char* name) {
   if (py::isinstance<py::array_t<double>>(a)) return true;
   if (py::isinstance<py::array_t<float>>(a)) return false;
-  throw py::type_error(std::string(name) + " must be float32 or float64, got " + py::str(a.dtype()).cast<std::string>());
+  throw py::type_error(std::string(name) + " must be float32 or float64, got " +
+                       py::str(a.dtype()).cast<std::string>());
 }
 
 py::array empty(bool want_double, std::vector<py::ssize_t> shape) {
-  return want_double ? py::array(py::dtype::of<double>(), std::move(shape)) : py::array(py::dtype::of<float>(), std::move(shape));
+  return want_double ? py::array(py::dtype::of<double>(), std::move(shape))
+                     : py::array(py::dtype::of<float>(), std::move(shape));
 }
 
-// ---- running a kernel -----------------------------------------------------------------------------------------------------
+// ---- running a kernel
+// -----------------------------------------------------------------------------------------------------
 
 // Lets Python handle signals during a kernel: at most every 50 ms, since taking the interpreter lock may take a while.
 class Signals {
@@ -110,7 +114,8 @@ struct Report {
   py::object exception = py::none();
 };
 
-// ---- one build of the kernels ---------------------------------------------------------------------------------------------
+// ---- one build of the kernels
+// ---------------------------------------------------------------------------------------------
 
 class Backend {
  public:
@@ -138,19 +143,21 @@ class Backend {
     return {value, slope};
   }
 
-  py::array neurons(const mfld_network& network, const py::array& particles, const py::array& inputs, int num_threads) const {
+  py::array neurons(const mfld_network& network, const py::array& particles, const py::array& inputs,
+                    int num_threads) const {
     const bool wide = precision(particles, "particles");
     const void* x = checked(particles, "particles", wide, {-1, n_coordinates(network)});
     const void* z = checked(inputs, "inputs", wide, {-1, network.n_features});
     auto h = empty(wide, {inputs.shape(0), particles.shape(0), network.n_outputs});
     void* out = h.mutable_data();
     const auto m = particles.shape(0), n = inputs.shape(0);
-    run_or_throw(num_threads, [&](const mfld_execution* e) { return kernels(wide).neurons(&network, x, m, z, n, out, e); });
+    run_or_throw(num_threads,
+                 [&](const mfld_execution* e) { return kernels(wide).neurons(&network, x, m, z, n, out, e); });
     return h;
   }
 
-  py::array predict(const mfld_network& network, const py::array& particles, const std::optional<py::array>& coefficients,
-                    const py::array& inputs, int num_threads) const {
+  py::array predict(const mfld_network& network, const py::array& particles,
+                    const std::optional<py::array>& coefficients, const py::array& inputs, int num_threads) const {
     const bool wide = precision(particles, "particles");
     const void* x = checked(particles, "particles", wide, {-1, n_coordinates(network)});
     const void* c = coefficients ? checked(*coefficients, "coefficients", wide, {particles.shape(0)}) : nullptr;
@@ -158,12 +165,14 @@ class Backend {
     auto predictions = empty(wide, {inputs.shape(0), network.n_outputs});
     void* out = predictions.mutable_data();
     const auto m = particles.shape(0), n = inputs.shape(0);
-    run_or_throw(num_threads, [&](const mfld_execution* e) { return kernels(wide).predict(&network, x, c, m, z, n, out, e); });
+    run_or_throw(num_threads,
+                 [&](const mfld_execution* e) { return kernels(wide).predict(&network, x, c, m, z, n, out, e); });
     return predictions;
   }
 
-  std::pair<py::array, py::array> pull_back(const mfld_network& network, const py::array& particles, const py::array& inputs,
-                                            const py::array& cotangent, int num_threads) const {
+  std::pair<py::array, py::array> pull_back(const mfld_network& network, const py::array& particles,
+                                            const py::array& inputs, const py::array& cotangent,
+                                            int num_threads) const {
     const bool wide = precision(particles, "particles");
     const auto p = n_coordinates(network);
     const void* x = checked(particles, "particles", wide, {-1, p});
@@ -172,7 +181,8 @@ class Backend {
     const auto m = particles.shape(0), n = inputs.shape(0);
     auto values = empty(wide, {m}), gradient = empty(wide, {m, p});
     void *v = values.mutable_data(), *d = gradient.mutable_data();
-    run_or_throw(num_threads, [&](const mfld_execution* e) { return kernels(wide).pull_back(&network, x, m, z, n, g, v, d, e); });
+    run_or_throw(num_threads,
+                 [&](const mfld_execution* e) { return kernels(wide).pull_back(&network, x, m, z, n, g, v, d, e); });
     return {values, gradient};
   }
 
@@ -214,7 +224,8 @@ class Backend {
     const auto m = particles.shape(0), p = particles.shape(1);
     const void* g = checked(gradient, "gradient", wide, {m, p});
     if (n_moving < 0 || n_moving > p)
-      throw py::value_error("n_moving must be between 0 and " + std::to_string(p) + ", got " + std::to_string(n_moving));
+      throw py::value_error("n_moving must be between 0 and " + std::to_string(p) + ", got " +
+                            std::to_string(n_moving));
     const mfld_schedule schedule = {&step_size, &temperature, &l2, 0};
     const mfld_noise noise = {key, step, population};
     std::int64_t bad = -1;
@@ -228,7 +239,8 @@ class Backend {
                     const py::dtype& dtype, std::uint32_t stream, std::uint32_t population, int num_threads) const {
     const bool wide = dtype.equal(py::dtype::of<double>());
     if (!wide && !dtype.equal(py::dtype::of<float>())) throw py::type_error("dtype must be float32 or float64");
-    if (n_particles < 0 || n_coordinates < 0) throw py::value_error("n_particles and n_coordinates must not be negative");
+    if (n_particles < 0 || n_coordinates < 0)
+      throw py::value_error("n_particles and n_coordinates must not be negative");
     auto out = empty(wide, {n_particles, n_coordinates});
     const mfld_noise noise = {key, step, population};
     run_or_throw(num_threads, [&, to = out.mutable_data()](const mfld_execution* e) {
@@ -280,10 +292,12 @@ class Backend {
   py::array_t<std::int64_t> batch(std::uint64_t key, std::uint64_t step, std::int64_t n, std::int64_t batch_size,
                                   std::uint32_t population) const {
     if (batch_size < 1 || batch_size > n)
-      throw py::value_error("batch_size must be between 1 and " + std::to_string(n) + ", got " + std::to_string(batch_size));
+      throw py::value_error("batch_size must be between 1 and " + std::to_string(n) + ", got " +
+                            std::to_string(batch_size));
     py::array_t<std::int64_t> rows(batch_size);
     const mfld_noise noise = {key, step, population};
-    run_or_throw(1, [&, to = rows.mutable_data()](const mfld_execution*) { return table_->batch(&noise, n, batch_size, to); });
+    run_or_throw(
+        1, [&, to = rows.mutable_data()](const mfld_execution*) { return table_->batch(&noise, n, batch_size, to); });
     return rows;
   }
 
@@ -337,7 +351,8 @@ PYBIND11_MODULE(_binding, m, py::mod_gil_not_used()) {
            py::arg("n_features"), py::arg("n_outputs"), py::arg("has_bias"), py::arg("activation"), py::arg("readout"),
            py::arg("output_scale"), py::arg("readout_bound"));
   py::class_<mfld_loss>(m, "Loss", "A loss as the kernels see it, by its index.")
-      .def(py::init([](int id, double parameter) { return mfld_loss{id, parameter}; }), py::arg("id"), py::arg("parameter"));
+      .def(py::init([](int id, double parameter) { return mfld_loss{id, parameter}; }), py::arg("id"),
+           py::arg("parameter"));
 
   py::class_<Report>(m, "Report", "How a native run of steps ended.")
       .def_readonly("status", &Report::status, "'done', 'stopped' or 'diverged'")
@@ -358,60 +373,69 @@ PYBIND11_MODULE(_binding, m, py::mod_gil_not_used()) {
                                const auto* names = b.table().activation_names;
                                return std::vector<std::string>(names, names + b.table().n_activations);
                              })
-      .def_property_readonly("readouts",
-                             [](const Backend& b) {
-                               std::vector<std::tuple<std::string, bool, bool>> out;
-                               for (int i = 0; i < b.table().n_readouts; ++i) {
-                                 const auto& r = b.table().readouts[i];
-                                 out.emplace_back(r.name, r.has_coordinates != 0, r.frozen != 0);
-                               }
-                               return out;
-                             },
-                             "(name, has coordinates, frozen) of each")
-      .def_property_readonly("losses",
-                             [](const Backend& b) {
-                               static constexpr const char* kinds[] = {"real", "sign", "class"};
-                               std::vector<std::tuple<std::string, std::optional<std::string>, double, std::string, bool>> out;
-                               for (int i = 0; i < b.table().n_losses; ++i) {
-                                 const auto& l = b.table().losses[i];
-                                 out.emplace_back(l.name, l.parameter ? std::optional<std::string>(l.parameter) : std::nullopt,
-                                                  l.parameter_default, kinds[l.targets], l.convex != 0);
-                               }
-                               return out;
-                             },
-                             "(name, parameter, its default, kind of targets, convex) of each")
+      .def_property_readonly(
+          "readouts",
+          [](const Backend& b) {
+            std::vector<std::tuple<std::string, bool, bool>> out;
+            for (int i = 0; i < b.table().n_readouts; ++i) {
+              const auto& r = b.table().readouts[i];
+              out.emplace_back(r.name, r.has_coordinates != 0, r.frozen != 0);
+            }
+            return out;
+          },
+          "(name, has coordinates, frozen) of each")
+      .def_property_readonly(
+          "losses",
+          [](const Backend& b) {
+            static constexpr const char* kinds[] = {"real", "sign", "class"};
+            std::vector<std::tuple<std::string, std::optional<std::string>, double, std::string, bool>> out;
+            for (int i = 0; i < b.table().n_losses; ++i) {
+              const auto& l = b.table().losses[i];
+              out.emplace_back(l.name, l.parameter ? std::optional<std::string>(l.parameter) : std::nullopt,
+                               l.parameter_default, kinds[l.targets], l.convex != 0);
+            }
+            return out;
+          },
+          "(name, parameter, its default, kind of targets, convex) of each")
       .def("max_threads", [](const Backend& b) { return b.table().max_threads(); })
       .def("pause", [](const Backend& b) { return b.table().pause(); })
       .def("loss_smoothness", &Backend::loss_smoothness, py::arg("loss"))
       .def("activation", &Backend::activation, py::arg("activation"), py::arg("z"))
-      .def("neurons", &Backend::neurons, py::arg("network"), py::arg("particles"), py::arg("inputs"), py::arg("num_threads") = 1)
+      .def("neurons", &Backend::neurons, py::arg("network"), py::arg("particles"), py::arg("inputs"),
+           py::arg("num_threads") = 1)
       .def("predict", &Backend::predict, py::arg("network"), py::arg("particles"), py::arg("coefficients").none(true),
            py::arg("inputs"), py::arg("num_threads") = 1)
-      .def("pull_back", &Backend::pull_back, py::arg("network"), py::arg("particles"), py::arg("inputs"), py::arg("cotangent"),
-           py::arg("num_threads") = 1)
+      .def("pull_back", &Backend::pull_back, py::arg("network"), py::arg("particles"), py::arg("inputs"),
+           py::arg("cotangent"), py::arg("num_threads") = 1)
       .def("loss", &Backend::evaluate_loss, py::arg("loss"), py::arg("predictions"), py::arg("targets"))
       .def("conjugate", &Backend::conjugate, py::arg("loss"), py::arg("dual"), py::arg("targets"))
       .def("move", &Backend::move, py::arg("particles"), py::arg("gradient"), py::arg("n_moving"), py::arg("step_size"),
            py::arg("temperature"), py::arg("l2"), py::arg("key"), py::arg("step"), py::arg("population") = 0,
            py::arg("num_threads") = 1)
-      .def("normals", &Backend::normals, py::arg("key"), py::arg("step"), py::arg("n_particles"), py::arg("n_coordinates"),
-           py::arg("dtype"), py::arg("stream") = static_cast<int>(MFLD_STREAM_MOVE), py::arg("population") = 0,
-           py::arg("num_threads") = 1)
+      .def("normals", &Backend::normals, py::arg("key"), py::arg("step"), py::arg("n_particles"),
+           py::arg("n_coordinates"), py::arg("dtype"), py::arg("stream") = static_cast<int>(MFLD_STREAM_MOVE),
+           py::arg("population") = 0, py::arg("num_threads") = 1)
       .def("advance", &Backend::advance, py::arg("network"), py::arg("loss"), py::arg("particles"), py::arg("inputs"),
-           py::arg("targets"), py::arg("weights").none(true), py::arg("step_size"), py::arg("temperature"), py::arg("l2"),
-           py::arg("n_steps"), py::arg("batch_size"), py::arg("key"), py::arg("step"), py::arg("population") = 0,
-           py::arg("num_threads") = 1)
-      .def("philox",
-           [](const Backend& b, const Words4& counter, const std::pair<std::uint32_t, std::uint32_t>& key) {
-             const std::uint32_t c[4] = {std::get<0>(counter), std::get<1>(counter), std::get<2>(counter), std::get<3>(counter)};
-             const std::uint32_t k[2] = {key.first, key.second};
-             std::uint32_t out[4];
-             b.table().philox(c, k, out);
-             return Words4(out[0], out[1], out[2], out[3]);
-           },
-           py::arg("counter"), py::arg("key"))
-      .def("noise_key", [](const Backend& b, std::uint64_t seed, std::uint64_t replica) { return b.table().noise_key(seed, replica); },
-           py::arg("seed"), py::arg("replica") = 0)
+           py::arg("targets"), py::arg("weights").none(true), py::arg("step_size"), py::arg("temperature"),
+           py::arg("l2"), py::arg("n_steps"), py::arg("batch_size"), py::arg("key"), py::arg("step"),
+           py::arg("population") = 0, py::arg("num_threads") = 1)
+      .def(
+          "philox",
+          [](const Backend& b, const Words4& counter, const std::pair<std::uint32_t, std::uint32_t>& key) {
+            const std::uint32_t c[4] = {std::get<0>(counter), std::get<1>(counter), std::get<2>(counter),
+                                        std::get<3>(counter)};
+            const std::uint32_t k[2] = {key.first, key.second};
+            std::uint32_t out[4];
+            b.table().philox(c, k, out);
+            return Words4(out[0], out[1], out[2], out[3]);
+          },
+          py::arg("counter"), py::arg("key"))
+      .def(
+          "noise_key",
+          [](const Backend& b, std::uint64_t seed, std::uint64_t replica) {
+            return b.table().noise_key(seed, replica);
+          },
+          py::arg("seed"), py::arg("replica") = 0)
       .def("batch", &Backend::batch, py::arg("key"), py::arg("step"), py::arg("n"), py::arg("batch_size"),
            py::arg("population") = 0);
 }

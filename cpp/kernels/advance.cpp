@@ -1,9 +1,9 @@
 // Mean-field Langevin dynamics on a two-layer risk, all steps of a call inside.
 //
-// A step walks over its samples in blocks. Per block: every member sums its leaves' predictions (forward), one barrier, every
-// member totals the leaves and takes the loss derivative (the same numbers, so nobody waits for anybody), and pulls back to its own
-// panels. After the last block it moves its own panels, noise included. A member never writes what another one reads except for
-// leaf sums and gathered rows, which take turns.
+// A step walks over its samples in blocks. Per block: every member sums its leaves' predictions (forward), one barrier,
+// every member totals the leaves and takes the loss derivative (the same numbers, so nobody waits for anybody), and
+// pulls back to its own panels. After the last block it moves its own panels, noise included. A member never writes
+// what another one reads except for leaf sums and gathered rows, which take turns.
 #include <atomic>
 #include <cmath>
 #include <cstdint>
@@ -28,8 +28,8 @@ struct Rows {
   const T* weights;  // may be null: all equal
 };
 
-// Mini-batches, gathered a step ahead of their use. Three take turns: while one member still pulls back batch k, another may
-// gather batch k + 1, and the barrier of step k + 1 lies between that and batch k + 3.
+// Mini-batches, gathered a step ahead of their use. Three take turns: while one member still pulls back batch k,
+// another may gather batch k + 1, and the barrier of step k + 1 lies between that and batch k + 3.
 template <class T>
 class BatchQueue {
  public:
@@ -44,7 +44,8 @@ class BatchQueue {
 
   Rows<T> rows(std::int64_t step) const {
     const std::int64_t turn = step % 3 * batch_size_;
-    return {&inputs_[turn * n_features_], &targets_[turn * target_width_], samples_.weights ? &weights_[turn] : nullptr};
+    return {&inputs_[turn * n_features_], &targets_[turn * target_width_],
+            samples_.weights ? &weights_[turn] : nullptr};
   }
 
   // One member's part of the gathering; `chosen` are the rows of that step.
@@ -52,7 +53,8 @@ class BatchQueue {
     const std::int64_t turn = step % 3 * batch_size_;
     for (std::int64_t i = mine.begin; i < mine.end; ++i) {
       const std::int64_t row = chosen[i];
-      std::copy_n(static_cast<const T*>(samples_.inputs) + row * n_features_, n_features_, &inputs_[(turn + i) * n_features_]);
+      std::copy_n(static_cast<const T*>(samples_.inputs) + row * n_features_, n_features_,
+                  &inputs_[(turn + i) * n_features_]);
       std::copy_n(static_cast<const T*>(samples_.targets) + row * target_width_, target_width_,
                   &targets_[(turn + i) * target_width_]);
       if (samples_.weights) weights_[turn + i] = static_cast<const T*>(samples_.weights)[row];
@@ -85,8 +87,9 @@ class Advance {
         schedule_(schedule),
         noise_(noise),
         layout_(n_particles, network_.n_coordinates()),
-        blocks_(batch_size ? batch_size : samples.n_samples,
-                layout_.n_panels * lanes * static_cast<std::int64_t>(sizeof(T)) * (network_.activation.stores_slope ? 2 : 1)),
+        blocks_(batch_size ? batch_size : samples.n_samples, layout_.n_panels * lanes *
+                                                                 static_cast<std::int64_t>(sizeof(T)) *
+                                                                 (network_.activation.stores_slope ? 2 : 1)),
         sums_(layout_, network_.n_outputs, round_up(blocks_.most_rows, V::size)),
         stride_(sums_.stride()),
         gradient_size_((network_.n_affine() + network_.n_outputs) * lanes),
@@ -126,10 +129,11 @@ class Advance {
   }
 
  private:
-  // predictions, targets, cotangents: (n_outputs, stride) each; gain: (stride, lanes); readout scratch: 2 (n_outputs, lanes);
-  // cotangent totals: (n_outputs); losses: (stride)
+  // predictions, targets, cotangents: (n_outputs, stride) each; gain: (stride, lanes); readout scratch: 2 (n_outputs,
+  // lanes); cotangent totals: (n_outputs); losses: (stride)
   std::int64_t scratch_size() const {
-    return round_up(3 * network_.n_outputs * stride_ + stride_ * lanes + 2 * network_.n_outputs * lanes + network_.n_outputs + stride_,
+    return round_up(3 * network_.n_outputs * stride_ + stride_ * lanes + 2 * network_.n_outputs * lanes +
+                        network_.n_outputs + stride_,
                     64);
   }
 
@@ -160,8 +164,7 @@ class Advance {
 
     const auto gather = [&](std::int64_t step) {
       std::int64_t* rows = &row_scratch_[member * batch_size_];
-      floyd_batch(noise_at(step), samples_.n_samples,
-                  batch_size_, rows, batch_scratch_[member]);
+      floyd_batch(noise_at(step), samples_.n_samples, batch_size_, rows, batch_scratch_[member]);
       batches_.gather(step, rows, even_part(batch_size_, member, members));
     };
     if (batch_size_) {
@@ -173,9 +176,10 @@ class Advance {
     std::int64_t step = 0;
     for (; step < n_steps_; ++step) {
       const bool last_step = step + 1 == n_steps_;
-      const Rows<T> rows = batch_size_ ? batches_.rows(step)
-                                       : Rows<T>{static_cast<const T*>(samples_.inputs), static_cast<const T*>(samples_.targets),
-                                                 static_cast<const T*>(samples_.weights)};
+      const Rows<T> rows =
+          batch_size_ ? batches_.rows(step)
+                      : Rows<T>{static_cast<const T*>(samples_.inputs), static_cast<const T*>(samples_.targets),
+                                static_cast<const T*>(samples_.weights)};
       if (batch_size_ && !last_step) gather(step + 1);
       for (std::int64_t p = mine.begin; p < mine.end; ++p) network_.terms(panel(p), coefficient(p), offset(p));
       const EulerMaruyama<T> scheme(schedule_, step);
@@ -248,7 +252,8 @@ class Advance {
     for (std::int64_t k = 0; k < outputs; ++k)
       sums_.total(turn, {k * stride_, k * stride_ + padded}, 1 / static_cast<double>(layout_.n_particles), predictions);
     for (std::int64_t k = 0; k < target_width_; ++k)
-      for (std::int64_t i = 0; i < n; ++i) targets[k * stride_ + i] = rows.targets[(block.begin + i) * target_width_ + k];
+      for (std::int64_t i = 0; i < n; ++i)
+        targets[k * stride_ + i] = rows.targets[(block.begin + i) * target_width_ + k];
     loss_.derivative(predictions, targets, stride_, padded, outputs, loss_parameter_, cotangents);
     if (rows.weights) {
       for (std::int64_t i = 0; i < n; ++i) {
@@ -269,7 +274,8 @@ class Advance {
   }
 
   void add_loss(const Rows<T>& rows, Range block, const T* predictions, const T* targets, T* losses, bool add) {
-    loss_.value(predictions, targets, stride_, round_up(block.size(), V::size), network_.n_outputs, loss_parameter_, losses);
+    loss_.value(predictions, targets, stride_, round_up(block.size(), V::size), network_.n_outputs, loss_parameter_,
+                losses);
     double sum = add ? loss_value_ : 0;
     for (std::int64_t i = 0; i < block.size(); ++i) sum += row_weight(rows, block.begin + i) * losses[i];
     loss_value_ = sum;
@@ -316,15 +322,17 @@ int advance(const mfld_network* network, const mfld_loss* loss, const mfld_sampl
             std::int64_t n_particles, std::int64_t n_steps, std::int64_t batch_size, const mfld_schedule* schedule,
             const mfld_noise* noise, mfld_report* report, const mfld_execution* execution) {
   return guarded([&] {
-    return Advance<T>(*network, *loss, *samples, static_cast<T*>(particles), n_particles, n_steps, batch_size, *schedule,
-                      *noise, *execution)
+    return Advance<T>(*network, *loss, *samples, static_cast<T*>(particles), n_particles, n_steps, batch_size,
+                      *schedule, *noise, *execution)
         .run(report);
   });
 }
 
-template int advance<float>(const mfld_network*, const mfld_loss*, const mfld_samples*, void*, std::int64_t, std::int64_t,
-                            std::int64_t, const mfld_schedule*, const mfld_noise*, mfld_report*, const mfld_execution*);
-template int advance<double>(const mfld_network*, const mfld_loss*, const mfld_samples*, void*, std::int64_t, std::int64_t,
-                             std::int64_t, const mfld_schedule*, const mfld_noise*, mfld_report*, const mfld_execution*);
+template int advance<float>(const mfld_network*, const mfld_loss*, const mfld_samples*, void*, std::int64_t,
+                            std::int64_t, std::int64_t, const mfld_schedule*, const mfld_noise*, mfld_report*,
+                            const mfld_execution*);
+template int advance<double>(const mfld_network*, const mfld_loss*, const mfld_samples*, void*, std::int64_t,
+                             std::int64_t, std::int64_t, const mfld_schedule*, const mfld_noise*, mfld_report*,
+                             const mfld_execution*);
 
 }  // namespace mfld

@@ -50,7 +50,8 @@ int loss(const mfld_loss* loss, const void* predictions, const void* targets, st
       for (std::int64_t q = 0; q < part; ++q) {
         for (std::int64_t k = 0; k < n_outputs; ++k)
           u[k * at_once + q] = static_cast<const T*>(predictions)[(i + q) * n_outputs + k];
-        for (std::int64_t k = 0; k < width; ++k) y[k * at_once + q] = static_cast<const T*>(targets)[(i + q) * width + k];
+        for (std::int64_t k = 0; k < width; ++k)
+          y[k * at_once + q] = static_cast<const T*>(targets)[(i + q) * width + k];
       }
       if (value) {
         kernel.value(u.data(), y.data(), at_once, at_once, n_outputs, parameter, v.data());
@@ -78,16 +79,16 @@ int conjugate(const mfld_loss* loss, const void* dual, const void* targets, std:
     for (std::int64_t i = 0; i < n; ++i) {
       std::copy_n(static_cast<const T*>(dual) + i * n_outputs, n_outputs, g.begin());
       std::copy_n(static_cast<const T*>(targets) + i * width, width, y.begin());
-      static_cast<T*>(value)[i] =
-          static_cast<T>(loss_kernels<T>[loss->id].conjugate(g.data(), y.data(), n_outputs, loss->parameter, tolerance));
+      static_cast<T*>(value)[i] = static_cast<T>(
+          loss_kernels<T>[loss->id].conjugate(g.data(), y.data(), n_outputs, loss->parameter, tolerance));
     }
     return MFLD_DONE;
   });
 }
 
-#define MFLD_INSTANTIATE(T)                                                                                              \
-  template int activation<T>(std::int32_t, const void*, std::int64_t, void*, void*);                                     \
-  template int loss<T>(const mfld_loss*, const void*, const void*, std::int64_t, std::int64_t, void*, void*);            \
+#define MFLD_INSTANTIATE(T)                                                                                   \
+  template int activation<T>(std::int32_t, const void*, std::int64_t, void*, void*);                          \
+  template int loss<T>(const mfld_loss*, const void*, const void*, std::int64_t, std::int64_t, void*, void*); \
   template int conjugate<T>(const mfld_loss*, const void*, const void*, std::int64_t, std::int64_t, void*);
 MFLD_INSTANTIATE(float)
 MFLD_INSTANTIATE(double)

@@ -12,20 +12,21 @@ namespace mfld {
 template <class T>
 int activation(std::int32_t activation, const void* z, std::int64_t count, void* value, void* slope);
 template <class T>
-int loss(const mfld_loss*, const void* predictions, const void* targets, std::int64_t n, std::int64_t n_outputs, void* value,
-         void* derivative);
+int loss(const mfld_loss*, const void* predictions, const void* targets, std::int64_t n, std::int64_t n_outputs,
+         void* value, void* derivative);
 template <class T>
-int conjugate(const mfld_loss*, const void* dual, const void* targets, std::int64_t n, std::int64_t n_outputs, void* value);
+int conjugate(const mfld_loss*, const void* dual, const void* targets, std::int64_t n, std::int64_t n_outputs,
+              void* value);
 
 // neurons.cpp
 template <class T>
-int neurons(const mfld_network*, const void* particles, std::int64_t n_particles, const void* inputs, std::int64_t n, void* h,
-            const mfld_execution*);
+int neurons(const mfld_network*, const void* particles, std::int64_t n_particles, const void* inputs, std::int64_t n,
+            void* h, const mfld_execution*);
 
 // stages.cpp
 template <class T>
-int predict(const mfld_network*, const void* particles, const void* coefficients, std::int64_t n_particles, const void* inputs,
-            std::int64_t n, void* predictions, const mfld_execution*);
+int predict(const mfld_network*, const void* particles, const void* coefficients, std::int64_t n_particles,
+            const void* inputs, std::int64_t n, void* predictions, const mfld_execution*);
 template <class T>
 int pull_back(const mfld_network*, const void* particles, std::int64_t n_particles, const void* inputs, std::int64_t n,
               const void* cotangent, void* values, void* gradient, const mfld_execution*);

@@ -2,8 +2,8 @@
 //
 //   theta <- theta - step_size (gradient + 2 l2 theta) + sqrt(2 temperature step_size) xi
 //
-// Weak order 1. The quadratic regulariser is taken at the current point. Noise: stream MFLD_STREAM_MOVE, one normal per moving
-// coordinate. Frozen coordinates are the last ones and are not touched.
+// Weak order 1. The quadratic regulariser is taken at the current point. Noise: stream MFLD_STREAM_MOVE, one normal per
+// moving coordinate. Frozen coordinates are the last ones and are not touched.
 #pragma once
 
 #include <algorithm>
@@ -82,7 +82,8 @@ struct EulerMaruyama {
   }
 
   // sum over real particles and moving coordinates of (gradient + 2 l2 theta)^2, before a move.
-  double squared_norm(const T* panel, const Gradient& gradient, std::int64_t n_moving, std::int64_t count, double l2) const {
+  double squared_norm(const T* panel, const Gradient& gradient, std::int64_t n_moving, std::int64_t count,
+                      double l2) const {
     double sum = 0;
     for (std::int64_t j = 0; j < n_moving; ++j) {
       const T* g = gradient.row(j);

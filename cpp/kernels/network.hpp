@@ -5,8 +5,8 @@
 //              gain_i = (sum_k c_k g_ik) act'(a_i)            gradient in (w, b) = sum_i gain_i (z_i, 1)
 //              S_k    = sum_i g_ik act(a_i)                   gradient in rho_k  = c_k' S_k + e_k' sum_i g_ik
 //
-// What is per element (activation) is a template, inlined into a sweep over one block of one panel; the sweep is a function
-// pointer. So code grows with the sum of the alternatives and not with their product.
+// What is per element (activation) is a template, inlined into a sweep over one block of one panel; the sweep is a
+// function pointer. So code grows with the sum of the alternatives and not with their product.
 #pragma once
 
 #include <array>
@@ -25,8 +25,10 @@ struct ActivationKernel {
   bool stores_slope;  // else the slope is rebuilt from the value
   // z becomes act(z) in place; slope only when stored. count: a multiple of panel_lanes.
   void (*apply)(T* z, T* slope, std::int64_t count);
-  // gain[i][lane] = cotangent[i] act'(a[i][lane]); weighted[lane] += sum_i cotangent[i] act(a[i][lane]); total[lane] += sum_i gain.
-  void (*gains)(const T* value, const T* slope, const T* cotangent, std::int64_t n_rows, T* gain, T* weighted, T* total);
+  // gain[i][lane] = cotangent[i] act'(a[i][lane]); weighted[lane] += sum_i cotangent[i] act(a[i][lane]); total[lane] +=
+  // sum_i gain.
+  void (*gains)(const T* value, const T* slope, const T* cotangent, std::int64_t n_rows, T* gain, T* weighted,
+                T* total);
   // The same with a cotangent for each lane, in place in gain, and without `weighted`.
   void (*lane_gains)(const T* value, const T* slope, std::int64_t n_rows, T* gain, T* total);
 };
@@ -57,7 +59,8 @@ struct Sweep {
       return V::load(slope);
   }
 
-  static void gains(const T* value, const T* slope, const T* cotangent, std::int64_t n_rows, T* gain, T* weighted, T* total) {
+  static void gains(const T* value, const T* slope, const T* cotangent, std::int64_t n_rows, T* gain, T* weighted,
+                    T* total) {
     V w0 = V::load(weighted), w1 = V::load(weighted + V::size), t0 = V::load(total), t1 = V::load(total + V::size);
     for (std::int64_t i = 0; i < n_rows; ++i) {
       const std::int64_t at = i * lanes;
@@ -93,14 +96,14 @@ struct Sweep {
 
 template <class T, class... A>
 constexpr auto activation_table(ActivationList<A...>*) {
-  return std::array<ActivationKernel<T>, sizeof...(A)>{ActivationKernel<T>{
-      !A::slope_from_value, &Sweep<A, T>::apply, &Sweep<A, T>::gains, &Sweep<A, T>::lane_gains}...};
+  return std::array<ActivationKernel<T>, sizeof...(A)>{
+      ActivationKernel<T>{!A::slope_from_value, &Sweep<A, T>::apply, &Sweep<A, T>::gains, &Sweep<A, T>::lane_gains}...};
 }
 
 // gain[i][lane] = sum_k coefficient[k][lane] cotangent[k * stride + i]
 template <class T>
-void mix_cotangents(const T* coefficient, std::int64_t n_outputs, const T* cotangent, std::int64_t stride, std::int64_t n_rows,
-                    T* gain) {
+void mix_cotangents(const T* coefficient, std::int64_t n_outputs, const T* cotangent, std::int64_t stride,
+                    std::int64_t n_rows, T* gain) {
   using V = Vec<T>;
   constexpr int lanes = panel_lanes<T>;
   for (std::int64_t i = 0; i < n_rows; ++i) {
@@ -122,7 +125,8 @@ void weigh_values(const T* value, const T* cotangent, std::int64_t stride, std::
   constexpr int lanes = panel_lanes<T>;
   V lo[width], hi[width];
 #pragma GCC unroll 8
-  for (int k = 0; k < width; ++k) lo[k] = V::load(weighted + k * lanes), hi[k] = V::load(weighted + k * lanes + V::size);
+  for (int k = 0; k < width; ++k)
+    lo[k] = V::load(weighted + k * lanes), hi[k] = V::load(weighted + k * lanes + V::size);
   for (std::int64_t i = 0; i < n_rows; ++i) {
     const V v0 = V::load(value + i * lanes), v1 = V::load(value + i * lanes + V::size);
 #pragma GCC unroll 8
@@ -181,16 +185,16 @@ struct NetworkPanel {
     activation.apply(values, slope, n_rows * lanes);
   }
 
-  // What a panel accumulates over blocks of samples: gradient (n_affine, lanes), still without the factor c when n_outputs is 1
-  // (see affine_factor), and weighted (n_outputs, lanes) = S_k.
+  // What a panel accumulates over blocks of samples: gradient (n_affine, lanes), still without the factor c when
+  // n_outputs is 1 (see affine_factor), and weighted (n_outputs, lanes) = S_k.
   struct Pulled {
     T* gradient;
     T* weighted;
   };
 
   // cotangent: (n_outputs, stride). gain: scratch (n_rows, lanes). add: continue a sum rather than start it.
-  void pull_back(const T* coefficient, const T* values, const T* slope, const T* cotangent, std::int64_t stride, const T* z,
-                 std::int64_t n_rows, T* gain, Pulled out, bool add) const {
+  void pull_back(const T* coefficient, const T* values, const T* slope, const T* cotangent, std::int64_t stride,
+                 const T* z, std::int64_t n_rows, T* gain, Pulled out, bool add) const {
     alignas(64) T unused[lanes] = {};
     T* total = has_bias ? out.gradient + n_features * lanes : unused;
     if (!add) {
@@ -211,8 +215,8 @@ struct NetworkPanel {
     accumulate_features(gain, n_rows, z, n_features, out.gradient, add);
   }
 
-  // The factor that the affine gradient of a single output still needs: it is the same for every sample, so it is taken out of
-  // the sums.
+  // The factor that the affine gradient of a single output still needs: it is the same for every sample, so it is taken
+  // out of the sums.
   const T* affine_factor(const T* coefficient) const { return n_outputs == 1 ? coefficient : nullptr; }
 
   // From S_k to the gradient in rho_k, in place. cotangent_sums: (n_outputs). scratch: (2 * n_outputs, lanes).

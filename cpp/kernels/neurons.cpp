@@ -1,5 +1,5 @@
-// h(theta, z) of every particle at every input, as a matrix: for looking at neurons, not for training. A plain product by Eigen
-// and one activation sweep, hence also a check on the fused kernels that shares none of their code.
+// h(theta, z) of every particle at every input, as a matrix: for looking at neurons, not for training. A plain product
+// by Eigen and one activation sweep, hence also a check on the fused kernels that shares none of their code.
 #include <Eigen/Core>
 #include <algorithm>
 #include <cstdint>

@@ -14,23 +14,27 @@ namespace {
 
 constexpr int group_size = 4;  // coordinates in one panel_normals
 
-// rows[l] = (columns[0][l], ..., columns[3][l]): 4 by 4 blocks in registers of the size of one row.
+// Writes columns[0..3][l] to rows[0..3] of out + l * stride for every lane l, as 4 by 4 blocks.
 template <class T, int lanes>
-void transpose(const T (&columns)[group_size][lanes], T (&rows)[lanes][group_size]) {
+MFLD_INLINE void store_rows(const T (&columns)[group_size][lanes], T* out, std::int64_t stride) {
   typedef T Row __attribute__((vector_size(group_size * sizeof(T))));
   for (int l = 0; l < lanes; l += group_size) {
     Row c[group_size];
     for (int j = 0; j < group_size; ++j) std::memcpy(&c[j], &columns[j][l], sizeof(Row));
-    const Row low01 = __builtin_shufflevector(c[0], c[1], 0, 4, 1, 5), high01 = __builtin_shufflevector(c[0], c[1], 2, 6, 3, 7);
-    const Row low23 = __builtin_shufflevector(c[2], c[3], 0, 4, 1, 5), high23 = __builtin_shufflevector(c[2], c[3], 2, 6, 3, 7);
-    const Row r[group_size] = {__builtin_shufflevector(low01, low23, 0, 1, 4, 5), __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
-                               __builtin_shufflevector(high01, high23, 0, 1, 4, 5), __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
-    std::memcpy(rows[l], r, sizeof(r));
+    const Row low01 = __builtin_shufflevector(c[0], c[1], 0, 4, 1, 5),
+              high01 = __builtin_shufflevector(c[0], c[1], 2, 6, 3, 7);
+    const Row low23 = __builtin_shufflevector(c[2], c[3], 0, 4, 1, 5),
+              high23 = __builtin_shufflevector(c[2], c[3], 2, 6, 3, 7);
+    const Row rows[group_size] = {
+        __builtin_shufflevector(low01, low23, 0, 1, 4, 5), __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
+        __builtin_shufflevector(high01, high23, 0, 1, 4, 5), __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
+    for (int j = 0; j < group_size; ++j) std::memcpy(out + (l + j) * stride, &rows[j], sizeof(Row));
   }
 }
 
 template <class T>
-void fill_panel(const NoisePlace& place, std::int64_t first_particle, std::int64_t n_particles, std::int64_t n_coordinates, T* out) {
+void fill_panel(const NoisePlace& place, std::int64_t first_particle, std::int64_t n_particles,
+                std::int64_t n_coordinates, T* out) {
   constexpr int lanes = 2 * Vec<T>::size;
   const PanelNoise<T> panel(place, static_cast<std::uint32_t>(first_particle));
   const std::int64_t count = std::min<std::int64_t>(lanes, n_particles - first_particle);
@@ -38,15 +42,15 @@ void fill_panel(const NoisePlace& place, std::int64_t first_particle, std::int64
   for (std::int64_t first = 0; first < n_coordinates; first += group_size) {
     Vec<T> z[group_size][2];
     panel.normals(static_cast<std::uint32_t>(first / group_size), z);
-    alignas(64) T columns[group_size][lanes], transposed[lanes][group_size];
+    alignas(64) T columns[group_size][lanes];
     for (int j = 0; j < group_size; ++j)
       for (int i = 0; i < 2; ++i) z[j][i].store(&columns[j][i * Vec<T>::size]);
-    transpose(columns, transposed);
-    if (count == lanes && first + group_size <= n_coordinates) {
-      for (int l = 0; l < lanes; ++l) std::memcpy(rows + l * n_coordinates + first, transposed[l], sizeof(transposed[l]));
+    const std::int64_t width = std::min<std::int64_t>(group_size, n_coordinates - first);
+    if (count == lanes && width == group_size) {
+      store_rows(columns, rows + first, n_coordinates);
     } else {
-      const std::int64_t width = std::min<std::int64_t>(group_size, n_coordinates - first);
-      for (std::int64_t l = 0; l < count; ++l) std::copy_n(transposed[l], width, rows + l * n_coordinates + first);
+      for (std::int64_t l = 0; l < count; ++l)
+        for (std::int64_t j = 0; j < width; ++j) rows[l * n_coordinates + first + j] = columns[j][l];
     }
   }
 }
@@ -54,8 +58,8 @@ void fill_panel(const NoisePlace& place, std::int64_t first_particle, std::int64
 }  // namespace
 
 template <class T>
-int normals(const mfld_noise* noise, std::uint32_t stream, std::int64_t n_particles, std::int64_t n_coordinates, void* out,
-            const mfld_execution* execution) {
+int normals(const mfld_noise* noise, std::uint32_t stream, std::int64_t n_particles, std::int64_t n_coordinates,
+            void* out, const mfld_execution* execution) {
   constexpr std::int64_t lanes = 2 * Vec<T>::size;
   const NoisePlace place(*noise, stream);
   const std::int64_t n_panels = (n_particles + lanes - 1) / lanes;
@@ -68,7 +72,8 @@ int normals(const mfld_noise* noise, std::uint32_t stream, std::int64_t n_partic
 }
 
 template int normals<float>(const mfld_noise*, std::uint32_t, std::int64_t, std::int64_t, void*, const mfld_execution*);
-template int normals<double>(const mfld_noise*, std::uint32_t, std::int64_t, std::int64_t, void*, const mfld_execution*);
+template int normals<double>(const mfld_noise*, std::uint32_t, std::int64_t, std::int64_t, void*,
+                             const mfld_execution*);
 
 void philox(const std::uint32_t counter[4], const std::uint32_t key[2], std::uint32_t out[4]) {
   const PhiloxBlock words = philox4x32({counter[0], counter[1], counter[2], counter[3]}, key[0], key[1]);

@@ -8,8 +8,8 @@
 
 namespace mfld {
 
-// How one pass over `n_rows` samples is cut into blocks. Activations of all particles for one block stay in cache between the
-// forward and the pull-back pass, so that neither is computed twice.
+// How one pass over `n_rows` samples is cut into blocks. Activations of all particles for one block stay in cache
+// between the forward and the pull-back pass, so that neither is computed twice.
 struct SampleBlocks {
   std::int64_t n_rows, n_blocks, most_rows;
 
@@ -22,8 +22,8 @@ struct SampleBlocks {
   Range rows(std::int64_t block) const { return even_part(n_rows, block, n_blocks); }
 };
 
-// Leaf sums of one block of samples: sums[leaf][output][row], rows padded to whole registers. Two copies take turns, so that one
-// barrier a block is enough.
+// Leaf sums of one block of samples: sums[leaf][output][row], rows padded to whole registers. Two copies take turns, so
+// that one barrier a block is enough.
 template <class T>
 class LeafSums {
  public:
@@ -52,11 +52,11 @@ class LeafSums {
   Buffer<T> sums_;
 };
 
-// Adds one panel to its leaf's sums. coefficient, offset: (n_outputs, lanes); share: (lanes), the weight of each particle, 0 in
-// empty lanes; values: (n_rows, lanes).
+// Adds one panel to its leaf's sums. coefficient, offset: (n_outputs, lanes); share: (lanes), the weight of each
+// particle, 0 in empty lanes; values: (n_rows, lanes).
 template <class T>
-void add_to_leaf(const NetworkPanel<T>& network, const T* values, std::int64_t n_rows, const T* coefficient, const T* offset,
-                 const T* share, T* leaf, std::int64_t stride) {
+void add_to_leaf(const NetworkPanel<T>& network, const T* values, std::int64_t n_rows, const T* coefficient,
+                 const T* offset, const T* share, T* leaf, std::int64_t stride) {
   using V = Vec<T>;
   constexpr int lanes = panel_lanes<T>;
   alignas(64) T row[lanes];

@@ -1,5 +1,5 @@
-// The three stages on their own: predict, pull back, move. advance.cpp composes the same parts without leaving the core; these
-// serve losses written in Python, frozen potentials and evaluation.
+// The three stages on their own: predict, pull back, move. advance.cpp composes the same parts without leaving the
+// core; these serve losses written in Python, frozen potentials and evaluation.
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
@@ -28,11 +28,13 @@ int predict(const mfld_network* description, const void* particles, const void* 
     const LeafSums<T> sums(layout, outputs, round_up(blocks.most_rows, Vec<T>::size));
     const std::int64_t stride = sums.stride();
 
-    const double work = static_cast<double>(n_particles) * static_cast<double>(blocks.most_rows * (network.n_features + 16));
+    const double work =
+        static_cast<double>(n_particles) * static_cast<double>(blocks.most_rows * (network.n_features + 16));
     const int threads = useful_threads(*execution, layout.n_leaves, work);
     const std::int64_t terms_size = outputs * lanes;
     // per member: panel, coefficient, offset, share, values, slope, predictions
-    const std::int64_t scratch_size = layout.panel_size() + 2 * terms_size + lanes + 2 * stride * lanes + outputs * stride;
+    const std::int64_t scratch_size =
+        layout.panel_size() + 2 * terms_size + lanes + 2 * stride * lanes + outputs * stride;
     const Buffer<T> scratch(threads * scratch_size);
     StopSignal stop(*execution);
 
@@ -67,7 +69,8 @@ int predict(const mfld_network* description, const void* particles, const void* 
         const Range mine = even_part(rows.size(), member, members);
         for (std::int64_t k = 0; k < outputs; ++k) {
           sums.total(b, {k * stride + mine.begin, k * stride + mine.end}, scale, prediction);
-          for (std::int64_t i = mine.begin; i < mine.end; ++i) out[(rows.begin + i) * outputs + k] = prediction[k * stride + i];
+          for (std::int64_t i = mine.begin; i < mine.end; ++i)
+            out[(rows.begin + i) * outputs + k] = prediction[k * stride + i];
         }
       }
     });
@@ -77,7 +80,8 @@ int predict(const mfld_network* description, const void* particles, const void* 
 
 template <class T>
 int pull_back(const mfld_network* description, const void* particles, std::int64_t n_particles, const void* inputs,
-              std::int64_t n, const void* cotangent, void* values_out, void* gradient_out, const mfld_execution* execution) {
+              std::int64_t n, const void* cotangent, void* values_out, void* gradient_out,
+              const mfld_execution* execution) {
   return guarded([&] {
     constexpr int lanes = panel_lanes<T>;
     using V = Vec<T>;
@@ -130,8 +134,8 @@ int pull_back(const mfld_network* description, const void* particles, std::int64
           const Range rows = blocks.rows(b);
           const T* block = z + rows.begin * network.n_features;
           network.forward(panel, block, rows.size(), values, slope);
-          network.pull_back(coefficient, values, slope, &cotangents[b * outputs * stride], stride, block, rows.size(), gain,
-                            {gradient, weighted}, b > 0);
+          network.pull_back(coefficient, values, slope, &cotangents[b * outputs * stride], stride, block, rows.size(),
+                            gain, {gradient, weighted}, b > 0);
         }
         if (values_out) {
           auto* value = static_cast<T*>(values_out) + p * lanes;
@@ -160,7 +164,8 @@ int pull_back(const mfld_network* description, const void* particles, std::int64
 
 template <class T>
 int move(void* particles, const void* gradient, std::int64_t n_particles, std::int64_t p, std::int64_t n_moving,
-         const mfld_schedule* schedule, const mfld_noise* noise, std::int64_t* bad_particle, const mfld_execution* execution) {
+         const mfld_schedule* schedule, const mfld_noise* noise, std::int64_t* bad_particle,
+         const mfld_execution* execution) {
   return guarded([&] {
     constexpr int lanes = panel_lanes<T>;
     const PanelLayout<T> layout(n_particles, p);
@@ -191,16 +196,16 @@ int move(void* particles, const void* gradient, std::int64_t n_particles, std::i
   });
 }
 
-template int predict<float>(const mfld_network*, const void*, const void*, std::int64_t, const void*, std::int64_t, void*,
-                            const mfld_execution*);
-template int predict<double>(const mfld_network*, const void*, const void*, std::int64_t, const void*, std::int64_t, void*,
-                             const mfld_execution*);
-template int pull_back<float>(const mfld_network*, const void*, std::int64_t, const void*, std::int64_t, const void*, void*,
-                              void*, const mfld_execution*);
-template int pull_back<double>(const mfld_network*, const void*, std::int64_t, const void*, std::int64_t, const void*, void*,
-                               void*, const mfld_execution*);
-template int move<float>(void*, const void*, std::int64_t, std::int64_t, std::int64_t, const mfld_schedule*, const mfld_noise*,
-                         std::int64_t*, const mfld_execution*);
+template int predict<float>(const mfld_network*, const void*, const void*, std::int64_t, const void*, std::int64_t,
+                            void*, const mfld_execution*);
+template int predict<double>(const mfld_network*, const void*, const void*, std::int64_t, const void*, std::int64_t,
+                             void*, const mfld_execution*);
+template int pull_back<float>(const mfld_network*, const void*, std::int64_t, const void*, std::int64_t, const void*,
+                              void*, void*, const mfld_execution*);
+template int pull_back<double>(const mfld_network*, const void*, std::int64_t, const void*, std::int64_t, const void*,
+                               void*, void*, const mfld_execution*);
+template int move<float>(void*, const void*, std::int64_t, std::int64_t, std::int64_t, const mfld_schedule*,
+                         const mfld_noise*, std::int64_t*, const mfld_execution*);
 template int move<double>(void*, const void*, std::int64_t, std::int64_t, std::int64_t, const mfld_schedule*,
                           const mfld_noise*, std::int64_t*, const mfld_execution*);
 

@@ -74,4 +74,6 @@ constexpr mfld_kernel_table_t table = {
 }  // namespace
 }  // namespace mfld
 
-extern "C" __attribute__((visibility("default"))) const mfld_kernel_table_t* mfld_kernel_table(void) { return &mfld::table; }
+extern "C" __attribute__((visibility("default"))) const mfld_kernel_table_t* mfld_kernel_table(void) {
+  return &mfld::table;
+}

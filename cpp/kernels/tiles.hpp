@@ -1,8 +1,8 @@
 // The register kernels: everything that costs n_particles * n_samples * n_features, and the sums over particles.
 //
-// A tile is two registers of particles by up to tile_width samples (forward) or features (pull back): its accumulators fill the
-// register file, and every pair of loads of the panel feeds tile_width pairs of multiply-adds. Data are read row-major, by
-// broadcast, without packing.
+// A tile is two registers of particles by up to tile_width samples (forward) or features (pull back): its accumulators
+// fill the register file, and every pair of loads of the panel feeds tile_width pairs of multiply-adds. Data are read
+// row-major, by broadcast, without packing.
 #pragma once
 
 #include <array>
@@ -125,12 +125,14 @@ void affine(const T* panel, std::int64_t n_features, const T* bias, const T* z, 
 
 // gradient[j][lane] (+)= sum_i gain[i][lane] z[i][j] for all features.
 template <class T>
-void accumulate_features(const T* gain, std::int64_t n_rows, const T* z, std::int64_t n_features, T* gradient, bool add) {
+void accumulate_features(const T* gain, std::int64_t n_rows, const T* z, std::int64_t n_features, T* gradient,
+                         bool add) {
   static constexpr auto tiles = detail::feature_tiles<T>(std::make_integer_sequence<int, tile_width>());
   const std::int64_t count = ceil_div(n_features, tile_width);
   for (std::int64_t t = 0; t < count; ++t) {
     const Range features = even_part(n_features, t, count);
-    tiles[features.size() - 1](gain, n_rows, z + features.begin, n_features, gradient + features.begin * panel_lanes<T>, add);
+    tiles[features.size() - 1](gain, n_rows, z + features.begin, n_features, gradient + features.begin * panel_lanes<T>,
+                               add);
   }
 }
 

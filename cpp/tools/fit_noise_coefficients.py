@@ -1,8 +1,8 @@
 """Prints the polynomial coefficients in mfld/noise.hpp, each block with its achieved error.
 
 Each block is the minimax polynomial (Remez exchange in multiple precision) of a smooth function, then rounded to the
-precision it is used in; the error printed is that of the rounded coefficients in exact arithmetic, so what the kernels add
-to it is evaluation rounding alone.
+precision it is used in. The error printed is that of the rounded coefficients in exact arithmetic: the kernels add the
+roundings of their evaluation.
 
     python fit_noise_coefficients.py        # needs mpmath
 """
@@ -93,10 +93,10 @@ def cosine(square):
 
 
 if __name__ == "__main__":
-    for precision, log, degrees in [("float", "log", (8, 4, 4)), ("double", "atanh", (9, 8, 8))]:
-        if log == "log":
-            block("log", "-2 ln(1-x) / x, x to 1/2", precision, log_factor, "0.5", degrees[0])
+    for precision, degree in ("float", 4), ("double", 8):
+        if precision == "float":
+            block("log", "-2 ln(1-x) / x, x to 1/2", precision, log_factor, "0.5", 8)
         else:
-            block("log", "4 atanh(s) / s in s^2, s to 1/3", precision, atanh_factor, mp.mpf(1) / 9, degrees[0])
-        block("sine", "sin(pi t) / t in t^2, t to 1/2", precision, sine_factor, "0.25", degrees[1])
-        block("cosine", "cos(pi t) in t^2, t to 1/2", precision, cosine, "0.25", degrees[2], scale=lambda x: mp.mpf(1))
+            block("atanh", "4 atanh(s) / s in s^2, s to 1/3", precision, atanh_factor, mp.mpf(1) / 9, 9)
+        block("sine", "sin(pi t) / t in t^2, t to 1/2", precision, sine_factor, "0.25", degree)
+        block("cosine", "cos(pi t) in t^2, t to 1/2", precision, cosine, "0.25", degree, scale=lambda x: mp.mpf(1))

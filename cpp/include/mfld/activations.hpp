@@ -1,7 +1,17 @@
-// Activations: value and slope, one struct each.
+// Activations: value and slope of act(z), one register at a time.
 //
-// To add one: write a struct, append it to Activations; mfld.reference holds the same formula for the tests.
+// To add an activation: add a struct, append it to the list at the end. Its place in the list is its id; tests,
+// bindings and kernels find it there.
+//
+//   value(z)            act(z)
+//   value_and_slope(z)  act(z) and act'(z) from one evaluation; the slope has a finite limit wherever act' has one
+//   slope_of(value)     act'(z) from act(z) alone, only when slope_from_value: then kernels keep values and no slopes
+//
+// Values and slopes have the accuracy of mfld/math.hpp. Slopes rebuilt from a saturated value (tanh, sigmoid) are
+// accurate relative to 1, not to themselves.
 #pragma once
+
+#include <limits>
 
 #include "mfld/math.hpp"
 #include "mfld/simd.hpp"
@@ -13,14 +23,59 @@ struct ValueSlope {
   Vec<T> value, slope;
 };
 
-template <class... A>
-struct ActivationList {};
-
-// With slope_from_value the slope is rebuilt from the stored value (slope_of), else it is stored beside it (value_and_slope).
-
-struct Tanh {
-  static constexpr const char* name = "tanh";
+// For activations whose slope is a function of their value.
+template <class A>
+struct SlopeFromValue {
   static constexpr bool slope_from_value = true;
+  template <class T>
+  static MFLD_INLINE ValueSlope<T> value_and_slope(Vec<T> z) {
+    const Vec<T> value = A::value(z);
+    return {value, A::slope_of(value)};
+  }
+};
+
+// For the others: a value alone is the value of both, the compiler drops the rest.
+template <class A>
+struct SlopeFromArgument {
+  static constexpr bool slope_from_value = false;
+  template <class T>
+  static MFLD_INLINE Vec<T> value(Vec<T> z) {
+    return A::value_and_slope(z).value;
+  }
+};
+
+namespace detail {
+
+// An infinite factor becomes the largest number, so that its product with a vanishing one is 0 and not NaN.
+template <class T>
+MFLD_INLINE Vec<T> bounded_below(Vec<T> z) {
+  return max(Vec<T>(-std::numeric_limits<T>::max()), z);
+}
+template <class T>
+MFLD_INLINE Vec<T> bounded_above(Vec<T> z) {
+  return min(Vec<T>(std::numeric_limits<T>::max()), z);
+}
+
+// The logistic function s(z) = 1 / (1 + e^-z) from e^-|z|: no overflow, and s(z) and s(-z) both accurate relative to
+// themselves.
+template <class T>
+struct Logistic {
+  Vec<T> e;        // e^-|z|
+  Vec<T> inverse;  // 1 / (1 + e) = s(|z|)
+  Vec<T> value;    // s(z)
+};
+
+template <class T>
+MFLD_INLINE Logistic<T> logistic(Vec<T> z) {
+  const Vec<T> e = math::exp_not_positive(-abs(z));
+  const Vec<T> inverse = Vec<T>(1) / (Vec<T>(1) + e);
+  return {e, inverse, select(z < Vec<T>(0), e * inverse, inverse)};
+}
+
+}  // namespace detail
+
+struct Tanh : SlopeFromValue<Tanh> {
+  static constexpr const char* name = "tanh";
   template <class T>
   static MFLD_INLINE Vec<T> value(Vec<T> z) {
     return math::tanh(z);
@@ -31,13 +86,12 @@ struct Tanh {
   }
 };
 
-// The slope at 0 is 0.
-struct Relu {
+// max(z, 0); the slope at 0 is 0.
+struct Relu : SlopeFromValue<Relu> {
   static constexpr const char* name = "relu";
-  static constexpr bool slope_from_value = true;
   template <class T>
   static MFLD_INLINE Vec<T> value(Vec<T> z) {
-    return max(Vec<T>(0), z);  // in this order a NaN stays a NaN
+    return max(Vec<T>(0), z);
   }
   template <class T>
   static MFLD_INLINE Vec<T> slope_of(Vec<T> value) {
@@ -45,13 +99,13 @@ struct Relu {
   }
 };
 
-struct LeakyRelu {
+// z for z > 0, else z / 100; the slope at 0 is 1 / 100.
+struct LeakyRelu : SlopeFromValue<LeakyRelu> {
   static constexpr const char* name = "leaky_relu";
-  static constexpr bool slope_from_value = true;
   static constexpr double leak = 0.01;
   template <class T>
   static MFLD_INLINE Vec<T> value(Vec<T> z) {
-    return max(Vec<T>(T(leak)) * z, z);
+    return max(z * Vec<T>(T(leak)), z);
   }
   template <class T>
   static MFLD_INLINE Vec<T> slope_of(Vec<T> value) {
@@ -59,89 +113,81 @@ struct LeakyRelu {
   }
 };
 
-// The slope is s (1 - s) with 1 - s taken from the other tail, so it is stored: from the value alone it would be 0 near s = 1.
-struct Sigmoid {
+struct Sigmoid : SlopeFromValue<Sigmoid> {
   static constexpr const char* name = "sigmoid";
-  static constexpr bool slope_from_value = false;
   template <class T>
-  static MFLD_INLINE ValueSlope<T> value_and_slope(Vec<T> z) {
-    const Vec<T> e = math::exp(-abs(z)), q = Vec<T>(1) / (Vec<T>(1) + e);
-    return {select(z < Vec<T>(0), e, Vec<T>(1)) * q, e * q * q};
+  static MFLD_INLINE Vec<T> value(Vec<T> z) {
+    return detail::logistic(z).value;
+  }
+  template <class T>
+  static MFLD_INLINE Vec<T> slope_of(Vec<T> value) {
+    return value * (Vec<T>(1) - value);
   }
 };
 
-// log(1 + exp(z)); the exponential sees only -|z|.
-struct Softplus {
+// log(1 + e^z) = max(z, 0) + log(1 + e^-|z|)
+struct Softplus : SlopeFromArgument<Softplus> {
   static constexpr const char* name = "softplus";
-  static constexpr bool slope_from_value = false;
   template <class T>
   static MFLD_INLINE ValueSlope<T> value_and_slope(Vec<T> z) {
-    const Vec<T> e = math::exp(-abs(z));
-    return {max(Vec<T>(0), z) + math::log1p(e), select(z < Vec<T>(0), e, Vec<T>(1)) / (Vec<T>(1) + e)};
+    const detail::Logistic<T> s = detail::logistic(z);
+    return {max(Vec<T>(0), z) + math::log1p_unit(s.e), s.value};
   }
 };
 
-struct Erf {
+struct Erf : SlopeFromArgument<Erf> {
   static constexpr const char* name = "erf";
-  static constexpr bool slope_from_value = false;
   template <class T>
   static MFLD_INLINE ValueSlope<T> value_and_slope(Vec<T> z) {
-    const math::ErrorFunctions<T> e = math::error_functions(z);
-    return {e.erf, Vec<T>(T(1.1283791670955125739L)) * e.gaussian};  // 2 / sqrt(pi)
+    const math::ErfAndSlope<T> erf = math::erf_and_slope(z);
+    return {erf.value, erf.slope};
   }
 };
 
-// z Phi(z) with the normal distribution function Phi(z) = erfc(-z / sqrt(2)) / 2, exactly and not by its tanh approximation.
-struct Gelu {
+// z P(Z <= z) for a standard normal Z; the exact form, not the one with tanh
+struct Gelu : SlopeFromArgument<Gelu> {
   static constexpr const char* name = "gelu";
-  static constexpr bool slope_from_value = false;
   template <class T>
   static MFLD_INLINE ValueSlope<T> value_and_slope(Vec<T> z) {
-    const math::ErrorFunctions<T> e = math::error_functions(-z * Vec<T>(T(0.70710678118654752440L)));
-    const Vec<T> phi = Vec<T>(T(0.5)) * e.erfc;
-    // Where Phi vanishes so does its product with z, also for z = -inf.
-    const Vec<T> bounded = max(Vec<T>(T(-40)), z);
-    const Vec<T> density = Vec<T>(T(0.39894228040143267794L)) * e.gaussian;  // 1 / sqrt(2 pi)
-    return {bounded * phi, phi + math::clamp(z, T(-40), T(40)) * density};
+    const math::Normal<T> normal = math::normal(z);
+    const Vec<T> x = detail::bounded_below(z);
+    return {x * normal.probability, multiply_add(detail::bounded_above(x), normal.density, normal.probability)};
   }
 };
 
-// z sigmoid(z)
-struct Silu {
+// z / (1 + e^-z)
+struct Silu : SlopeFromArgument<Silu> {
   static constexpr const char* name = "silu";
-  static constexpr bool slope_from_value = false;
   template <class T>
   static MFLD_INLINE ValueSlope<T> value_and_slope(Vec<T> z) {
-    const Vec<T> e = math::exp(-abs(z)), q = Vec<T>(1) / (Vec<T>(1) + e);
-    const Vec<T> s = select(z < Vec<T>(0), e, Vec<T>(1)) * q;
-    // Beyond the bounds the products vanish, also at infinity.
-    return {max(Vec<T>(T(-1000)), z) * s, s + math::clamp(z, T(-1000), T(1000)) * e * q * q};
+    const detail::Logistic<T> s = detail::logistic(z);
+    const Vec<T> x = detail::bounded_below(z);
+    // s' = e / (1 + e)^2, not s (1 - s): z would multiply the rounding of 1 - s.
+    return {x * s.value, multiply_add(detail::bounded_above(x) * s.inverse, s.e * s.inverse, s.value)};
   }
 };
 
-struct Sin {
+// Accurate where math::sincos is.
+struct Sin : SlopeFromArgument<Sin> {
   static constexpr const char* name = "sin";
-  static constexpr bool slope_from_value = false;
   template <class T>
   static MFLD_INLINE ValueSlope<T> value_and_slope(Vec<T> z) {
-    const math::SineCosine<T> w = math::sincos(z);
-    return {w.sine, w.cosine};
+    const math::SinCos<T> both = math::sincos(z);
+    return {both.sin, both.cos};
   }
 };
 
-struct Cos {
+struct Cos : SlopeFromArgument<Cos> {
   static constexpr const char* name = "cos";
-  static constexpr bool slope_from_value = false;
   template <class T>
   static MFLD_INLINE ValueSlope<T> value_and_slope(Vec<T> z) {
-    const math::SineCosine<T> w = math::sincos(z);
-    return {w.cosine, -w.sine};
+    const math::SinCos<T> both = math::sincos(z);
+    return {both.cos, -both.sin};
   }
 };
 
-struct Identity {
+struct Identity : SlopeFromValue<Identity> {
   static constexpr const char* name = "identity";
-  static constexpr bool slope_from_value = true;
   template <class T>
   static MFLD_INLINE Vec<T> value(Vec<T> z) {
     return z;
@@ -152,7 +198,11 @@ struct Identity {
   }
 };
 
-using Activations =
-    ActivationList<Tanh, Relu, LeakyRelu, Sigmoid, Softplus, Erf, Gelu, Silu, Sin, Cos, Identity>;
+template <class... A>
+struct ActivationList {
+  static constexpr int size = sizeof...(A);
+};
+
+using Activations = ActivationList<Tanh, Relu, LeakyRelu, Sigmoid, Softplus, Erf, Gelu, Silu, Sin, Cos, Identity>;
 
 }  // namespace mfld

@@ -1,8 +1,8 @@
 /* The boundary between the bindings and one build of the kernels.
  *
- * Plain C: no C++ type and no exception crosses it, so each instruction-set level is a closed shared object that exports
- * `mfld_kernel_table` alone. Data pointers are `void*`; the precision is that of the sub-table they are passed to.
- * All matrices are row-major and contiguous. The callers validate; the kernels trust.
+ * Plain C: no C++ type and no exception crosses it, so each instruction-set level is a closed shared object that
+ * exports `mfld_kernel_table` alone. Data pointers are `void*`; the precision is that of the sub-table they are passed
+ * to. All matrices are row-major and contiguous. The callers validate; the kernels trust.
  */
 #pragma once
 #include <stdint.h>
@@ -28,7 +28,8 @@ enum { MFLD_DONE = 0, MFLD_STOPPED = 1, MFLD_DIVERGED = 2, MFLD_OUT_OF_MEMORY = 
 /* What a loss expects as targets. */
 enum { MFLD_TARGETS_REAL = 0, MFLD_TARGETS_SIGN = 1, MFLD_TARGETS_CLASS = 2 };
 
-/* A two-layer network: h_k(theta, z) = scale * (c_k(theta) * act(w.z + b) + e_k(theta)), theta = (w, b, readout weights, frozen signs). */
+/* A two-layer network: h_k(theta, z) = scale * (c_k(theta) * act(w.z + b) + e_k(theta)), theta = (w, b, readout
+ * weights, frozen signs). */
 typedef struct {
   int64_t n_features;
   int64_t n_outputs;
@@ -69,7 +70,7 @@ typedef struct {
 typedef int (*mfld_poll_fn)(void* context); /* non-zero: stop as soon as possible */
 
 typedef struct {
-  int num_threads; /* at least 1 */
+  int num_threads;   /* at least 1 */
   mfld_poll_fn poll; /* called by the calling thread, about every block of work; may be NULL */
   void* poll_context;
 } mfld_execution;
@@ -87,13 +88,13 @@ typedef struct {
   /* value (count), slope (count) of act at z (count) */
   int (*activation)(int32_t activation, const void* z, int64_t count, void* value, void* slope);
   /* h (n, n_particles, n_outputs) */
-  int (*neurons)(const mfld_network*, const void* particles, int64_t n_particles, const void* inputs, int64_t n, void* h,
-                 const mfld_execution*);
+  int (*neurons)(const mfld_network*, const void* particles, int64_t n_particles, const void* inputs, int64_t n,
+                 void* h, const mfld_execution*);
   /* predictions (n, n_outputs) = sum_m coefficients_m h(theta_m, z_i); coefficients NULL stands for 1/n_particles */
   int (*predict)(const mfld_network*, const void* particles, const void* coefficients, int64_t n_particles,
                  const void* inputs, int64_t n, void* predictions, const mfld_execution*);
-  /* values (n_particles) = sum_ik cotangent_ik h_k(theta_m, z_i), gradient (n_particles, p) its gradient in theta_m (0 where
-   * frozen); either output may be NULL. cotangent: (n, n_outputs) */
+  /* values (n_particles) = sum_ik cotangent_ik h_k(theta_m, z_i), gradient (n_particles, p) its gradient in theta_m (0
+   * where frozen); either output may be NULL. cotangent: (n, n_outputs) */
   int (*pull_back)(const mfld_network*, const void* particles, int64_t n_particles, const void* inputs, int64_t n,
                    const void* cotangent, void* values, void* gradient, const mfld_execution*);
   /* value (n), derivative (n, n_outputs) of the loss, unweighted; either may be NULL */

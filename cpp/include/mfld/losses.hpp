@@ -1,7 +1,7 @@
 // Losses: value, derivative in the prediction u, convex conjugate, smoothness.
 //
-// A loss over several outputs is the sum over outputs, but for cross-entropy, which couples them. To add one, write a struct and
-// append it to Losses; mfld.reference holds the same formula for the tests.
+// A loss over several outputs is the sum over outputs, but for cross-entropy, which couples them. To add one, write a
+// struct and append it to Losses; mfld.reference holds the same formula for the tests.
 //
 //   conjugate(g, y) = sup_u g u - loss(u, y), +inf outside of its domain
 //   smoothness      = Lipschitz constant of the derivative, +inf where there is none
@@ -160,17 +160,18 @@ struct CrossEntropyLoss {
   static double smoothness(double) { return 0.5; }
 };
 
-using Losses = std::tuple<SquaredLoss, HalfSquaredLoss, AbsoluteLoss, HuberLoss, LogisticLoss, HingeLoss, SmoothedHingeLoss,
-                          CrossEntropyLoss>;
+using Losses = std::tuple<SquaredLoss, HalfSquaredLoss, AbsoluteLoss, HuberLoss, LogisticLoss, HingeLoss,
+                          SmoothedHingeLoss, CrossEntropyLoss>;
 inline constexpr int n_losses = std::tuple_size_v<Losses>;
 
-// One loss on a block of samples that lies output by output: u[k * stride + i]. Targets lie the same way (class targets have one
-// row). `count` is a multiple of the vector size and at most `stride`.
+// One loss on a block of samples that lies output by output: u[k * stride + i]. Targets lie the same way (class targets
+// have one row). `count` is a multiple of the vector size and at most `stride`.
 template <class T>
 struct LossKernel {
-  void (*value)(const T* u, const T* y, std::int64_t stride, std::int64_t count, std::int64_t n_outputs, T parameter, T* out);
-  void (*derivative)(const T* u, const T* y, std::int64_t stride, std::int64_t count, std::int64_t n_outputs, T parameter,
-                     T* out);
+  void (*value)(const T* u, const T* y, std::int64_t stride, std::int64_t count, std::int64_t n_outputs, T parameter,
+                T* out);
+  void (*derivative)(const T* u, const T* y, std::int64_t stride, std::int64_t count, std::int64_t n_outputs,
+                     T parameter, T* out);
   // one sample: dual point (n_outputs) and its target
   double (*conjugate)(const double* g, const double* y, std::int64_t n_outputs, double parameter, double tolerance);
 };
@@ -179,8 +180,8 @@ namespace detail {
 
 template <class L, class T>
 struct LossBlock {
-  static void value(const T* u, const T* y, std::int64_t stride, std::int64_t count, std::int64_t n_outputs, T parameter,
-                    T* out) {
+  static void value(const T* u, const T* y, std::int64_t stride, std::int64_t count, std::int64_t n_outputs,
+                    T parameter, T* out) {
     for (std::int64_t i = 0; i < count; i += Vec<T>::size) {
       Vec<T> sum(0);
       for (std::int64_t k = 0; k < n_outputs; ++k)
@@ -188,13 +189,14 @@ struct LossBlock {
       sum.store(out + i);
     }
   }
-  static void derivative(const T* u, const T* y, std::int64_t stride, std::int64_t count, std::int64_t n_outputs, T parameter,
-                         T* out) {
+  static void derivative(const T* u, const T* y, std::int64_t stride, std::int64_t count, std::int64_t n_outputs,
+                         T parameter, T* out) {
     for (std::int64_t k = 0; k < n_outputs; ++k)
       for (std::int64_t i = k * stride; i < k * stride + count; i += Vec<T>::size)
         L::derivative(Vec<T>::load(u + i), Vec<T>::load(y + i), Vec<T>(parameter)).store(out + i);
   }
-  static double conjugate(const double* g, const double* y, std::int64_t n_outputs, double parameter, double tolerance) {
+  static double conjugate(const double* g, const double* y, std::int64_t n_outputs, double parameter,
+                          double tolerance) {
     double sum = 0;
     for (std::int64_t k = 0; k < n_outputs; ++k) sum += L::conjugate(g[k], y[k], parameter, tolerance);
     return sum;
@@ -212,7 +214,8 @@ struct LossBlock<CrossEntropyLoss, T> {
     for (std::int64_t k = 0; k < n_outputs; ++k) s.total += math::exp(Vec<T>::load(u + k * stride) - s.largest);
     return s;
   }
-  static void value(const T* u, const T* y, std::int64_t stride, std::int64_t count, std::int64_t n_outputs, T, T* out) {
+  static void value(const T* u, const T* y, std::int64_t stride, std::int64_t count, std::int64_t n_outputs, T,
+                    T* out) {
     for (std::int64_t i = 0; i < count; i += Vec<T>::size) {
       const Softmax s = softmax(u + i, stride, n_outputs);
       const Vec<T> target = Vec<T>::load(y + i);
@@ -222,7 +225,8 @@ struct LossBlock<CrossEntropyLoss, T> {
       (math::log(s.total) - chosen).store(out + i);
     }
   }
-  static void derivative(const T* u, const T* y, std::int64_t stride, std::int64_t count, std::int64_t n_outputs, T, T* out) {
+  static void derivative(const T* u, const T* y, std::int64_t stride, std::int64_t count, std::int64_t n_outputs, T,
+                         T* out) {
     for (std::int64_t i = 0; i < count; i += Vec<T>::size) {
       const Softmax s = softmax(u + i, stride, n_outputs);
       const Vec<T> target = Vec<T>::load(y + i);

@@ -1,283 +1,471 @@
-// Elementary functions on SIMD registers, in both precisions: branch-free, and without a table.
+// Elementary functions on one SIMD register, without branches and without libm.
 //
-// Accuracy, measured in tests/cpp/test_math.cpp: relative error below 4e-7 in float and 1e-15 in double (absolute where sin and
-// cos vanish; erfc(x) loses x^2 further half-units in the last place in its far tail on a level without fused multiply-add).
-// A NaN stays a NaN; infinities give the limits. The constants are printed by cpp/tools/fit_coefficients.py, with their errors.
+// Error against the exact function (tests/cpp/test_math.cpp): float within 4e-7, double within 1e-15, relative; for
+// sine and cosine absolute; 4e-15 for erf and erfc in double. NaN gives NaN, +-inf gives the limit. Results that would
+// be subnormal may be 0, and without AVX-512 so may results up to 1.5 times the smallest normal number.
+//
+// Constants are printed, with the errors quoted here, by cpp/tools/fit_coefficients.py. Polynomials stand lowest power
+// first.
+//
+// Multiply-adds are spelled out, so that a function is compiled the same way wherever it is inlined. In min and max the
+// constant comes first: that order lets a NaN of the argument through.
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <limits>
 
 #include "mfld/simd.hpp"
 
 namespace mfld::math {
 
+namespace detail {
+
+// Whether multiply_add is known to round once: only where it is an instruction asked for by name.
+#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
+inline constexpr bool has_fused = true;
+#else
+inline constexpr bool has_fused = false;
+#endif
+
+// Whether p 2^n is one instruction, right also where 2^n or the result is not a normal number.
+#if defined(__AVX512F__)
+inline constexpr bool has_scale = true;
+#else
+inline constexpr bool has_scale = false;
+#endif
+
 template <class T>
-struct Coefficients;
+struct Constants;
 
 template <>
-struct Coefficients<float> {
-  // exp float: e^r = 1 + r + r^2 E(r), |r| <= ln(2)/2: error 9.4e-9
-  static constexpr float exponential[] = {0.5f, 0.166665763f, 0.0416665561f, 0.00836317893f, 0.0013926184f};
-  // log float: log(1+f) = 2 s + s^3 L(s^2), s = f/(2+f), f in sqrt(1/2)-1 .. sqrt(2)-1: error 2.7e-9
-  static constexpr float logarithm[] = {0.666666865f, 0.399887592f, 0.295809865f};
-  // sin float: r + r^3 S(r^2), |r| <= pi/4: error 1.3e-8
-  static constexpr float sine[] = {-0.166666642f, 0.00833274703f, -0.00019587639f};
-  // cos float: 1 - r^2/2 + r^4 C(r^2), |r| <= pi/4: error 1.1e-9
-  static constexpr float cosine[] = {0.0416666642f, -0.00138883013f, 2.45476895e-05f};
-  // erf float: x P(x^2), |x| <= 1: error 4.3e-8
-  static constexpr float error_centre[] = {1.12837911f, -0.376123428f, 0.112803169f, -0.0267150551f, 0.00492176181f,
-      -0.000564805989f};
-  // erfc float: erfc(x) = exp(-x^2) t C(y), t = 1/(1 + x/2.0), y = 2 t - 1, x >= 1: error 5.0e-8
-  static constexpr float error_tail[] = {0.510791361f, 0.343580335f, 0.139738068f, 0.0182229187f, -0.0107922489f,
-      -0.00330860238f, 0.00168792717f, 0.000907415f, 7.1774346e-05f};
-  // tanh float: x P(x^2)/Q(x^2), |x| <= 9; P: error 5.892328402978819e-08
-  static constexpr float tanh_numerator[] = {0.99999994f, 0.129192233f, 0.00292075635f, 9.2673763e-06f,
-      -1.27803279e-08f, 1.82550104e-11f};
-  // Q: error 5.892328402978819e-08
-  static constexpr float tanh_denominator[] = {1.0f, 0.46252507f, 0.0237631463f, 0.000228099481f};
-  static constexpr float error_scale = 2.0f;  // erfc's t is 1 / (1 + x / error_scale)
-
-  // Past these exp is infinite or zero in this precision.
-  static constexpr float exp_highest = 89.0f, exp_lowest = -104.0f;
-  // ln(2) in two parts, the first short enough for its product with any exponent to be exact.
-  static constexpr float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f;
-  // pi/2 in three parts, the first two of at most 12 bits: products with up to 2^12 quarter turns are exact also without fused
-  // multiply-add. sin and cos hold their accuracy up to |z| = 1e4 there, and 1e5 elsewhere.
-  static constexpr float half_pi[] = {0x1.92p0f, 0x1.fb4p-12f, 0x1.4442d2p-24f};
+struct Constants<float> {
   static constexpr int mantissa_bits = 23, exponent_bias = 127;
+  // Adding it rounds to an integer, which then stands in the low mantissa bits.
+  static constexpr float round_to_integer = 0x1.8p23f;
+
+  // ln2 in parts of 15 and 24 bits, remainder 5.5e-14: n times the first part is exact.
+  static constexpr float log2_e = 0x1.715476p0f, ln2[] = {0x1.62e4p-1f, 0x1.7f7d1cp-20f};
+  // e^x is 0 at the first and inf at the second; both exponents can be built.
+  static constexpr float exp_lowest = has_scale ? -105.0f : -87.33f, exp_highest = 89.0f;
+  // (e^r - 1) / r, |r| <= ln2/2: 9.2e-8 relative to e^r
+  static constexpr float exp[] = {0.999999702f, 0.499991477f, 0.166676477f, 0.0418981574f, 0.00828975998f};
+  // (e^r - 1 - r) / r^2, |r| <= ln2/2: 1.4e-8 relative to e^r - 1
+  static constexpr float expm1[] = {0.49999997f, 0.166665465f, 0.0416674428f, 0.00836625602f, 0.00138699345f};
+  static constexpr float expm1_lowest = -18.0f;  // e^x - 1 rounds to -1
+
+  // (log(1+f) - f) / f^2, sqrt(1/2) <= 1+f <= sqrt(2): 3e-8 relative to log(1+f)
+  static constexpr float log[] = {-0.499999911f, 0.333339483f, -0.250017852f, 0.199621499f,
+                                  -0.165700287f, 0.149169132f, -0.14309977f,  0.0874011144f};
+  // log(1+f) / f, 0 <= f <= 1: 6e-8
+  static constexpr float log1p_unit[] = {0.99999994f,   -0.499993205f, 0.333163589f,   -0.24824214f,  0.190392926f,
+                                         -0.135306492f, 0.0767397955f, -0.0286276452f, 0.00502042705f};
+
+  // tanh(x) / x = top / bottom in x^2, x to 9.1: 3.3e-8
+  static constexpr float tanh_highest = 9.1f;
+  static constexpr float tanh_top[] = {1293697.25f, 173061.0f, 4516.28223f, 26.5585995f, 0.0171243642f};
+  static constexpr float tanh_bottom[] = {1293697.25f, 604293.25f, 33454.6914f, 424.065125f};
+
+  // erf(x) / x = top / bottom in x^2, x to 4: 4.4e-8
+  static constexpr float erf_highest = 4.0f;
+  static constexpr float erf_top[] = {30154.8652f, 5172.24609f, 1419.08337f, 103.775421f, 7.60455942f, 0.0530942716f};
+  static constexpr float erf_bottom[] = {26724.0547f, 13491.7803f, 3082.5918f, 406.393005f, 31.6822262f};
+  // Mills ratio P(Z > y) / density(y) = top / bottom, y to 14.6: 1.6e-8
+  static constexpr float mills_top[] = {121.250015f, 106.335594f, 44.4707985f, 9.86577129f, 1.00001132f};
+  static constexpr float mills_bottom[] = {96.743515f, 162.033722f, 116.394547f, 45.45644f, 9.86638641f};
+  // e^(-a^2) and e^(-a^2 / 2) are 0 here; both exponents can be built.
+  static constexpr float erfc_highest = has_scale ? 10.3f : 9.34f, normal_highest = has_scale ? 14.5f : 13.215f;
+
+  // pi in parts of 24 and 24 bits, remainder 3.4e-15; of 8, 9 and 24 bits, remainder 1.1e-14
+  static constexpr float inverse_pi = 0x1.45f306p-2f;
+  static constexpr float pi_fused[] = {0x1.921fb6p1f, -0x1.777a5cp-24f};
+  static constexpr float pi_split[] = {0x1.92p1f, 0x1.fbp-11f, 0x1.5110b4p-21f};
+  // (sin r - r) / r^3 in r^2, |r| <= 1.5775: 5.6e-9 relative to r
+  static constexpr float sine[] = {-0.166666597f, 0.00833306648f, -0.000198093781f, 2.60482693e-06f};
+  // (cos r - 1) / r^2 in r^2, |r| <= 1.5775: 5.7e-8 absolute
+  static constexpr float cosine[] = {-0.499999285f, 0.0416638851f, -0.00138551241f, 2.31758349e-05f};
 };
 
 template <>
-struct Coefficients<double> {
-  // exp double: e^r = 1 + r + r^2 E(r), |r| <= ln(2)/2: error 1.5e-17
-  static constexpr double exponential[] = {0.5000000000000001, 0.16666666666666667, 0.041666666666624128,
-      0.0083333333333300618, 0.0013888888917213717, 0.00019841269863053617, 2.4801521295954375e-5,
-      2.7557268459997065e-6, 2.7620088445409748e-7, 2.5100385495510319e-8};
-  // log double: log(1+f) = 2 s + s^3 L(s^2), s = f/(2+f), f in sqrt(1/2)-1 .. sqrt(2)-1: error 4.3e-18
-  static constexpr double logarithm[] = {0.66666666666666697, 0.39999999999898891, 0.28571428626253838,
-      0.22222211089379493, 0.18182892432537032, 0.15331611722050652, 0.14617807153462829};
-  // sin double: r + r^3 S(r^2), |r| <= pi/4: error 1.3e-17
-  static constexpr double sine[] = {-0.16666666666666665, 0.0083333333333309366, -0.00019841269836740532,
-      2.7557316093198405e-6, -2.5051129896450182e-8, 1.5917988979397206e-10};
-  // cos double: 1 - r^2/2 + r^4 C(r^2), |r| <= pi/4: error 6.3e-19
-  static constexpr double cosine[] = {0.041666666666666665, -0.001388888888888739, 2.4801587298754401e-5,
-      -2.755731726587808e-7, 2.0876145049413177e-9, -1.1382544645349108e-11};
-  // erf double: x P(x^2), |x| <= 1: error 8.1e-18
-  static constexpr double error_centre[] = {1.1283791670955126, -0.3761263890318354, 0.11283791670945006,
-      -0.02686617064323777, 0.0052239776071164227, -0.00085483259753896921, 0.00012055294904839708,
-      -1.492473690741966e-5, 1.6447424703317362e-6, -1.6208483801871701e-7, 1.3720064546777665e-8,
-      -7.7958988270021059e-10};
-  // erfc double: erfc(x) = exp(-x^2) t C(y), t = 1/(1 + x/2.5), y = 2 t - 1, x >= 1: error 3.3e-17
-  static constexpr double error_tail[] = {0.42161272812228716, 0.32186073977565956, 0.18156564665923895,
-      0.068500458098415165, 0.011344620052778955, -0.003357217720722804, -0.001927514209200796,
-      0.00017568329773454266, 0.00028107748990191597, -2.3322958437324563e-5, -4.5041852959013759e-5,
-      7.8112968021046514e-6, 7.2959173064090053e-6, -2.693835873878033e-6, -9.1744185864435675e-7,
-      7.7110364332066295e-7, -5.9354255147406041e-8, -2.0566554302381568e-7, 1.2154881467085941e-7,
-      1.2758406543849365e-7, 2.7462791161046138e-8};
-  static constexpr double error_scale = 2.5;
-
-  static constexpr double exp_highest = 710.0, exp_lowest = -746.0;
-  static constexpr double ln2_high = 0x1.62e42fefap-1, ln2_low = 0x1.cf79abc9e3b3ap-40;
-  // As above, 26 bits each: |z| up to 1e8.
-  static constexpr double half_pi[] = {0x1.921fb5p0, 0x1.110b46p-26, 0x1.1a62633145c07p-54};
+struct Constants<double> {
   static constexpr int mantissa_bits = 52, exponent_bias = 1023;
+  static constexpr double round_to_integer = 0x1.8p52;
+
+  // ln2 in parts of 41 and 53 bits, remainder 1.9e-31
+  static constexpr double log2_e = 0x1.71547652b82fep0, ln2[] = {0x1.62e42fefa4p-1, -0x1.8432a1b0e2634p-43};
+  static constexpr double exp_lowest = has_scale ? -747.0 : -708.39, exp_highest = 710.0;
+  // (e^r - 1 - r) / r^2, |r| <= ln2/2: 1.8e-17 relative to e^r - 1
+  static constexpr double expm1[] = {0.50000000000000056,   0.16666666666666649,    0.04166666666657632,
+                                     0.0083333333333604851, 0.0013888888931367892,  0.000198412697692035,
+                                     2.480150564131601e-05, 2.7557370582085828e-06, 2.7625874834878532e-07,
+                                     2.5063648721358767e-08};
+  static constexpr double expm1_lowest = -38.0;
+
+  // (2 atanh(s) - 2 s) / s^3 in s^2, s to 3 - sqrt(8): 1.2e-18 relative to 2 atanh(s)
+  static constexpr double log[] = {0.6666666666666734,  0.39999999999416636, 0.28571428742034055, 0.22222198603964691,
+                                   0.18183562930721045, 0.15314082295599879, 0.14795663362668027};
+  // The same, s to 1/3: 1.3e-18
+  static constexpr double log1p_unit[] = {
+      0.66666666666666308, 0.40000000000156216, 0.28571428547956534, 0.22222223964415511,  0.18181744086154597,
+      0.15386556898825191, 0.13301009127930519, 0.12105831407182878, 0.083411208884973012, 0.17016831810544106};
+
+  static constexpr double tanh_highest = 20.0;  // tanh rounds to 1
+
+  // erf(x) / x in x^2, x to 1/2: 1.4e-17
+  static constexpr double erf_small[] = {1.1283791670955126,    -0.3761263890318326,     0.11283791670913251,
+                                         -0.026866170629814719, 0.0052239773316778981,   -0.00085482946015084883,
+                                         0.0001205319835739701, -1.4842702630223938e-05, 1.469607189573991e-06};
+  // Mills ratio P(Z > y) / density(y) = top / bottom, y to 38.8: 7.1e-17
+  static constexpr double mills_top[] = {361172.92939044925, 559669.45343240222, 429024.10432074359, 208939.49069951838,
+                                         70546.52272698289,  17055.60948979211,  2952.221502182028,  354.01023317812007,
+                                         26.8887094875743,   0.99999999999698208};
+  static constexpr double mills_bottom[] = {
+      288174.30414058291, 676481.44414056954, 737978.65692898526, 493933.92429669475, 225297.15039722275,
+      73444.963413612379, 17407.619846466496, 2979.1102084168383, 355.01023323617233, 26.888709486951033};
+  static constexpr double erfc_highest = has_scale ? 27.4 : 26.61, normal_highest = has_scale ? 38.7 : 37.64;
+
+  // pi in parts of 53 and 53 bits, remainder 3e-33; of 27, 28 and 53 bits, remainder 8.7e-35
+  static constexpr double inverse_pi = 0x1.45f306dc9c883p-2;
+  static constexpr double pi_fused[] = {0x1.921fb54442d18p1, 0x1.1a62633145c07p-53};
+  static constexpr double pi_split[] = {0x1.921fb54p1, 0x1.10b4612p-29, -0x1.676733ae8fe48p-59};
+  // (sin r - r) / r^3 in r^2, |r| <= 1.5775: 1.3e-16 relative to r
+  static constexpr double sine[] = {-0.16666666666666236,   0.0083333333332890735,   -0.00019841269825900424,
+                                    2.7557316693033891e-06, -2.5051885371152154e-08, 1.6048232671657324e-10,
+                                    -7.3747770097954147e-13};
+  // (cos r - 1) / r^2 in r^2, |r| <= 1.5775: 4.7e-18 absolute
+  static constexpr double cosine[] = {-0.49999999999999983,    0.041666666666664388,    -0.0013888888888784873,
+                                      2.4801587278841543e-05,  -2.7557316485026249e-07, 2.0876565234631438e-09,
+                                      -1.1462963604355345e-11, 4.60940124405377e-14};
 };
 
+// Horner's rule from `sum` down. Splitting it into shorter chains was measured slower: the loops that call this are
+// bound by throughput.
 template <class T, std::size_t n>
-MFLD_INLINE Vec<T> polynomial(const T (&coefficients)[n], Vec<T> x) {
-  Vec<T> value(coefficients[n - 1]);
-#pragma GCC unroll 32
-  for (std::size_t i = n - 1; i > 0; --i) value = value * x + Vec<T>(coefficients[i - 1]);
-  return value;
+MFLD_INLINE Vec<T> horner(Vec<T> sum, Vec<T> x, const T (&c)[n], std::size_t count, T factor) {
+#pragma GCC unroll 16
+  for (std::size_t k = count; k > 0; --k) sum = multiply_add(sum, x, Vec<T>(factor * c[k - 1]));
+  return sum;
 }
 
-// Bounds that let a NaN pass: see max.
-template <class T>
-MFLD_INLINE Vec<T> clamp(Vec<T> x, T low, T high) {
-  return -max(Vec<T>(-high), -max(Vec<T>(low), x));
+// factor sum_k c[k] x^k
+template <class T, std::size_t n>
+MFLD_INLINE Vec<T> polynomial(Vec<T> x, const T (&c)[n], T factor = T(1)) {
+  return horner(Vec<T>(factor * c[n - 1]), x, c, n - 1, factor);
 }
 
-// The nearest integer, as a number and (modulo its type) as an integer: adding 1.5 * 2^mantissa_bits leaves it in the low bits.
+// x^n + sum_{k<n} c[k] x^k
+template <class T, std::size_t n>
+MFLD_INLINE Vec<T> monic_polynomial(Vec<T> x, const T (&c)[n]) {
+  return horner(x + Vec<T>(c[n - 1]), x, c, n - 1, T(1));
+}
+
+// x = n ln2 + r with |r| <= ln2/2; power is 2^(n+offset) while that is a normal number, and 0 one below.
 template <class T>
-struct Rounded {
-  Vec<T> number;
-  Vec<MaskOf<T>> integer;
+struct Exponent {
+  Vec<T> n, r, power;
 };
-template <class T>
-MFLD_INLINE Rounded<T> round_to_integer(Vec<T> x) {
-  const Vec<T> shift(T(3) * T(std::int64_t(1) << (Coefficients<T>::mantissa_bits - 1)));
-  const Vec<T> sum = x + shift;
-  return {sum - shift, bit_cast<MaskOf<T>>(sum) - bit_cast<MaskOf<T>>(shift)};
+
+template <int offset, class T>
+MFLD_INLINE Exponent<T> split_exponent(Vec<T> x) {
+  using C = Constants<T>;
+  // The integer lands in the low mantissa bits with the bias on it: a shift makes it an exponent.
+  constexpr T shift = C::round_to_integer + C::exponent_bias + offset;
+  const Vec<T> shifted = multiply_add(x, Vec<T>(C::log2_e), Vec<T>(shift));
+  const Vec<T> n = shifted - Vec<T>(shift);
+  const Vec<T> r = multiply_add(n, Vec<T>(-C::ln2[1]), multiply_add(n, Vec<T>(-C::ln2[0]), x));
+  return {n, r, bit_cast<T>(bit_cast<BitsOf<T>>(shifted) << C::mantissa_bits)};
 }
 
-// 2^n for exponents of normal numbers.
-template <class T>
-MFLD_INLINE Vec<T> power_of_two(Vec<MaskOf<T>> n) {
-  using I = MaskOf<T>;
-  return bit_cast<T>((n + Vec<I>(I(Coefficients<T>::exponent_bias))) << Coefficients<T>::mantissa_bits);
+// Without the instruction, e^x is 2 e^r 2^(n-1): 2^n overflows before e^x does.
+inline constexpr int exp_offset = has_scale ? 0 : -1;
+
+// factor e^x. short_polynomial: float's shorter one, when nothing else adds to its error.
+template <bool short_polynomial, class T>
+MFLD_INLINE Vec<T> exp_of(Exponent<T> e, T factor) {
+  using C = Constants<T>;
+  const T unit = has_scale ? factor : 2 * factor;
+  Vec<T> p;
+  if constexpr (short_polynomial && sizeof(T) == 4)
+    p = polynomial(e.r, C::exp, unit);
+  else
+    p = multiply_add(polynomial(e.r, C::expm1, unit), e.r, Vec<T>(unit));
+  p = multiply_add(p, e.r, Vec<T>(unit));
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return Vec<T>(typename Vec<T>::Raw(_mm512_scalef_ps(p.raw, e.n.raw)));
+  else
+    return Vec<T>(typename Vec<T>::Raw(_mm512_scalef_pd(p.raw, e.n.raw)));
+#else
+  return p * e.power;
+#endif
 }
 
-// x = n ln(2) + r, |r| <= ln(2)/2, for x within the bounds of exp.
+// factor e^(-scale a^2), scale a power of two, for 0 <= a <= erfc_highest (scale 1) or normal_highest (scale 1/2). An
+// error of a^2 would be a relative error of the result, so what rounding takes from a^2 is put back into r.
 template <class T>
-struct ExpReduction {
-  Vec<MaskOf<T>> n;
+MFLD_INLINE Vec<T> exp_minus_square(Vec<T> a, T scale, T factor) {
+  Vec<T> square, rest;
+  if constexpr (has_fused) {
+    const Vec<T> b = a * Vec<T>(-scale);
+    square = a * b;
+    rest = multiply_add(a, b, -square);
+  } else {
+    constexpr BitsOf<T> upper_half = ~BitsOf<T>(0) << ((Constants<T>::mantissa_bits + 1) / 2);
+    const Vec<T> top = bit_cast<T>(bit_cast<BitsOf<T>>(a) & Vec<BitsOf<T>>(upper_half));
+    square = top * top * Vec<T>(-scale);
+    rest = (a - top) * (a + top) * Vec<T>(-scale);
+  }
+  Exponent<T> e = split_exponent<exp_offset>(square);
+  e.r += rest;
+  return exp_of<false>(e, factor);
+}
+
+// e^r - 1 for |r| <= ln2/2
+template <class T>
+MFLD_INLINE Vec<T> expm1_reduced(Vec<T> r) {
+  return multiply_add(polynomial(r, Constants<T>::expm1), r * r, r);
+}
+
+// log(1+f) = 2 atanh(s), s = f / (2+f), with the coefficients of log or of log1p_unit
+template <std::size_t n>
+MFLD_INLINE Vec<double> log_by_atanh(Vec<double> f, const double (&c)[n]) {
+  // 2 s = f - s f: written so, the rounding of s meets small terms alone.
+  const Vec<double> s = f / (f + Vec<double>(2));
+  const Vec<double> u = s * s;
+  return multiply_add(-s, multiply_add(-u, polynomial(u, c), f), f);
+}
+
+// log(1+f) for sqrt(1/2) <= 1+f <= sqrt(2)
+template <class T>
+MFLD_INLINE Vec<T> log_reduced(Vec<T> f) {
+  if constexpr (sizeof(T) == 4)
+    return multiply_add(polynomial(f, Constants<T>::log), f * f, f);
+  else
+    return log_by_atanh(f, Constants<T>::log);
+}
+
+// The exponent k of x = 2^k m, sqrt(1/2) <= m < sqrt(2), for normal positive x; as a number, and where exponents stand.
+template <class T>
+struct Logarithm {
+  Vec<T> k;
+  Vec<BitsOf<T>> k_bits;
+};
+
+template <class T>
+MFLD_INLINE Logarithm<T> split_logarithm(Vec<T> x) {
+  using C = Constants<T>;
+  using U = BitsOf<T>;
+  constexpr U one = U(C::exponent_bias) << C::mantissa_bits;
+  constexpr U root_half = sizeof(T) == 4 ? U(0x3f3504f3) : U(0x3fe6a09e667f3bcd);
+  // Counted from sqrt(1/2). The bias stays on: levels below AVX-512 have no signed shift of 64-bit lanes.
+  const Vec<U> biased = (bit_cast<U>(x) + Vec<U>(one - root_half)) >> C::mantissa_bits;
+  constexpr T two_to_mantissa_bits = T(U(1) << C::mantissa_bits);
+  const Vec<T> k =
+      bit_cast<T>(biased | bit_cast<U>(Vec<T>(two_to_mantissa_bits))) - Vec<T>(two_to_mantissa_bits + C::exponent_bias);
+  return {k, (biased << C::mantissa_bits) - Vec<U>(one)};
+}
+
+// k ln2 + log(1+f); inf and NaN of x pass through.
+template <class T>
+MFLD_INLINE Vec<T> finish_logarithm(Vec<T> x, Vec<T> k, Vec<T> f) {
+  using C = Constants<T>;
+  const Vec<T> y = multiply_add(k, Vec<T>(C::ln2[0]), multiply_add(k, Vec<T>(C::ln2[1]), log_reduced(f)));
+  return select(x < Vec<T>(std::numeric_limits<T>::infinity()), y, x);
+}
+
+// density times the Mills ratio at y is P(Z > y) for a standard normal Z.
+template <class T>
+MFLD_INLINE Vec<T> normal_tail(Vec<T> density, Vec<T> y) {
+  using C = Constants<T>;
+  return density * polynomial(y, C::mills_top) / monic_polynomial(y, C::mills_bottom);
+}
+
+// z = n pi + r with |r| <= pi/2 up to the rounding of z / pi; and (-1)^n as a sign bit.
+template <class T>
+struct HalfTurns {
   Vec<T> r;
+  Vec<BitsOf<T>> sign;
 };
+
 template <class T>
-MFLD_INLINE ExpReduction<T> reduce_for_exp(Vec<T> x) {
-  using C = Coefficients<T>;
-  const Rounded<T> n = round_to_integer(x * Vec<T>(T(1.4426950408889634074L)));
-  return {n.integer, (x - n.number * Vec<T>(C::ln2_high)) - n.number * Vec<T>(C::ln2_low)};
+MFLD_INLINE HalfTurns<T> split_half_turns(Vec<T> z) {
+  using C = Constants<T>;
+  const Vec<T> shifted = multiply_add(z, Vec<T>(C::inverse_pi), Vec<T>(C::round_to_integer));
+  const Vec<T> n = shifted - Vec<T>(C::round_to_integer);
+  Vec<T> r = z;
+  if constexpr (has_fused) {
+    for (const T part : C::pi_fused) r = multiply_add(n, Vec<T>(-part), r);
+  } else {
+    for (const T part : C::pi_split) r = multiply_add(n, Vec<T>(-part), r);
+  }
+  return {r, bit_cast<BitsOf<T>>(shifted) << (8 * sizeof(T) - 1)};
 }
 
-// An integer of magnitude below 2^22 as a number: few levels convert 64-bit integers in hardware.
-template <class I>
-MFLD_INLINE auto convert_small(Vec<I> n) {
-  using T = std::conditional_t<sizeof(I) == 8, double, float>;
-  const Vec<T> shift(T(3) * T(std::int64_t(1) << (Coefficients<T>::mantissa_bits - 1)));
-  return bit_cast<T>(n + bit_cast<I>(shift)) - shift;
+// Far beyond the accurate range r is anything; the results still stay in [-1, 1].
+template <class T>
+MFLD_INLINE Vec<T> signed_unit(Vec<T> v, Vec<BitsOf<T>> sign) {
+  const Vec<T> inside = min(Vec<T>(1), max(Vec<T>(-1), v));
+  return bit_cast<T>(bit_cast<BitsOf<T>>(inside) ^ sign);
+}
+
+template <class T>
+MFLD_INLINE Vec<T> sine_of(HalfTurns<T> h) {
+  const Vec<T> u = h.r * h.r;
+  return signed_unit(multiply_add(polynomial(u, Constants<T>::sine), u * h.r, h.r), h.sign);
+}
+
+template <class T>
+MFLD_INLINE Vec<T> cosine_of(HalfTurns<T> h) {
+  const Vec<T> u = h.r * h.r;
+  return signed_unit(multiply_add(polynomial(u, Constants<T>::cosine), u, Vec<T>(1)), h.sign);
+}
+
+}  // namespace detail
+
+// e^x for x <= 0, one operation less than exp
+template <class T>
+MFLD_INLINE Vec<T> exp_not_positive(Vec<T> x) {
+  using C = detail::Constants<T>;
+  return detail::exp_of<true>(detail::split_exponent<detail::exp_offset>(max(Vec<T>(C::exp_lowest), x)), T(1));
 }
 
 template <class T>
 MFLD_INLINE Vec<T> exp(Vec<T> x) {
-  using C = Coefficients<T>;
-  const ExpReduction<T> reduced = reduce_for_exp(clamp(x, C::exp_lowest, C::exp_highest));
-  const Vec<T> r = reduced.r;
-  const Vec<T> p = Vec<T>(1) + (r + r * r * math::polynomial(C::exponential, r));
-  // In two factors, so that neither overflows before the product does, and results below the normal numbers are rounded once.
-  const auto half = reduced.n >> 1;
-  return p * power_of_two<T>(half) * power_of_two<T>(reduced.n - half);
+  return exp_not_positive(min(Vec<T>(detail::Constants<T>::exp_highest), x));
 }
 
-// exp(x) - 1 with full relative accuracy near 0.
 template <class T>
 MFLD_INLINE Vec<T> expm1(Vec<T> x) {
-  using C = Coefficients<T>;
-  // Below the lowest bound the result is -1 to rounding.
-  const ExpReduction<T> reduced = reduce_for_exp(clamp(x, T(-0.7) * T(C::mantissa_bits + 3), C::exp_highest));
-  const Vec<T> r = reduced.r;
-  const Vec<T> p = r + r * r * math::polynomial(C::exponential, r);
-  // 2 (2^(n-1) p + 2^(n-1) - 1/2), since 2^n itself may overflow.
-  const Vec<T> scale = power_of_two<T>(reduced.n - Vec<MaskOf<T>>(1));
-  return Vec<T>(2) * (scale * p + (scale - Vec<T>(T(0.5))));
+  using C = detail::Constants<T>;
+  const Vec<T> inside = min(Vec<T>(C::exp_highest), max(Vec<T>(C::expm1_lowest), x));
+  // (e^x - 1) / 2, doubled at the end: 2^n overflows too early.
+  const detail::Exponent<T> e = detail::split_exponent<-1>(inside);
+  const Vec<T> half = multiply_add(detail::expm1_reduced(e.r), e.power, e.power - Vec<T>(T(0.5)));
+  return half + half;
 }
 
-// Natural logarithm of positive normal numbers; of 0 it is -inf, of negative numbers NaN, of +inf +inf.
+// For x > 0. What lies below the smallest normal number is taken for that number.
 template <class T>
 MFLD_INLINE Vec<T> log(Vec<T> x) {
-  using C = Coefficients<T>;
-  using I = MaskOf<T>;
-  // x = 2^n m with m in sqrt(1/2) .. sqrt(2): subtracting the bits of sqrt(1/2) carries into the exponent where m would be larger.
-  const Vec<I> root_half = bit_cast<I>(Vec<T>(T(0.70710678118654752440L)));
-  const Vec<I> n = (bit_cast<I>(x) - root_half) >> C::mantissa_bits;
-  const Vec<T> m = bit_cast<T>(bit_cast<I>(x) - (n << C::mantissa_bits));
-  const Vec<T> f = m - Vec<T>(1);
-  const Vec<T> s = f / (Vec<T>(2) + f);
-  const Vec<T> t = s * s;
-  const Vec<T> number = convert_small(n);
-  const Vec<T> value = (s * t * math::polynomial(C::logarithm, t) + number * Vec<T>(C::ln2_low)) + Vec<T>(2) * s +
-                       number * Vec<T>(C::ln2_high);
-  const Vec<T> inf(std::numeric_limits<T>::infinity());
-  const Vec<T> outside = select(x == Vec<T>(0), -inf, (x - x) / (x - x));
-  return select(x > Vec<T>(0), select(x < inf, value, inf), outside);
+  const Vec<T> normal = max(Vec<T>(std::numeric_limits<T>::min()), x);
+  const auto l = detail::split_logarithm(normal);
+  const Vec<T> m = bit_cast<T>(bit_cast<BitsOf<T>>(normal) - l.k_bits);
+  return detail::finish_logarithm(x, l.k, m - Vec<T>(1));
 }
 
-// log(1 + x) for x >= 0 with full relative accuracy near 0.
+// log(1+x) for x >= 0
 template <class T>
 MFLD_INLINE Vec<T> log1p(Vec<T> x) {
-  const Vec<T> sum = Vec<T>(1) + x;
-  // What the addition rounded off, to first order.
-  const Vec<T> lost = x - (sum - Vec<T>(1));
-  const Vec<T> inf(std::numeric_limits<T>::infinity());
-  return select(x < inf, log(sum) + lost / sum, x);
+  const auto l = detail::split_logarithm(Vec<T>(1) + x);
+  // f = (1+x) 2^-k - 1 with one rounding. 2^-k may be subnormal, 2^(2-k) is not.
+  const Vec<T> scale = bit_cast<T>(bit_cast<BitsOf<T>>(Vec<T>(4)) - l.k_bits);
+  const Vec<T> quarter(T(0.25));
+  const Vec<T> f = multiply_add(x * quarter, scale, multiply_add(scale, quarter, Vec<T>(-1)));
+  return detail::finish_logarithm(x, l.k, f);
 }
 
+// log(1+x) for 0 <= x <= 1, as softplus and logistic losses need it; cheaper than log1p.
+template <class T>
+MFLD_INLINE Vec<T> log1p_unit(Vec<T> x) {
+  using C = detail::Constants<T>;
+  if constexpr (sizeof(T) == 4)
+    return detail::polynomial(x, C::log1p_unit) * x;
+  else
+    return detail::log_by_atanh(x, C::log1p_unit);
+}
+
+// At most 1 in size, and 1 from tanh_highest on.
 template <class T>
 MFLD_INLINE Vec<T> tanh(Vec<T> x) {
-  if constexpr (std::is_same_v<T, float>) {
-    // Beyond 9 float tanh is 1. |P/Q| stays below 1 + 1e-7 there and is cut to 1.
-    const Vec<T> z = clamp(x, -9.0f, 9.0f);
-    const Vec<T> t = z * z;
-    const Vec<T> y = z * math::polynomial(Coefficients<T>::tanh_numerator, t) / math::polynomial(Coefficients<T>::tanh_denominator, t);
-    return clamp(y, -1.0f, 1.0f);
+  using C = detail::Constants<T>;
+  const Vec<T> y = min(Vec<T>(C::tanh_highest), abs(x));
+  if constexpr (sizeof(T) == 4) {
+    // One division hides behind the multiply-adds: faster than a table of 32 quartics held in registers (measured, Zen
+    // 4).
+    const Vec<T> u = y * y;
+    const Vec<T> t = y * detail::polynomial(u, C::tanh_top) / detail::monic_polynomial(u, C::tanh_bottom);
+    return with_sign(min(Vec<T>(1), t), x);
   } else {
-    // expm1(2|x|) / (expm1(2|x|) + 2): relative accuracy near 0 comes from expm1. Beyond 20 double tanh is 1.
-    const Vec<T> e = expm1(Vec<T>(2) * -max(Vec<T>(-20.0), -abs(x)));
-    return with_sign(e / (e + Vec<T>(2)), x);
+    // (e^2y - 1) / (e^2y + 1)
+    const detail::Exponent<T> e = detail::split_exponent<0>(y + y);
+    const Vec<T> t = multiply_add(detail::expm1_reduced(e.r), e.power, e.power - Vec<T>(1));
+    return with_sign(t / (t + Vec<T>(2)), x);
   }
 }
 
-// 1 / (1 + exp(-x)), with relative accuracy in the left tail.
-template <class T>
-MFLD_INLINE Vec<T> sigmoid(Vec<T> x) {
-  const Vec<T> e = exp(-abs(x));
-  return select(x < Vec<T>(0), e, Vec<T>(1)) / (Vec<T>(1) + e);
-}
-
-// exp(-x^2), keeping the bits that rounding x^2 loses (where the level has a fused multiply-add).
-template <class T>
-MFLD_INLINE Vec<T> exp_of_minus_square(Vec<T> x) {
-  // Beyond the bound the result is 0, and the square must not overflow.
-  const Vec<T> bounded = -max(Vec<T>(std::is_same_v<T, float> ? T(-11) : T(-28)), -abs(x));
-  const Vec<T> square = bounded * bounded;
-  const Vec<T> lost = bounded * bounded - square;
-  const Vec<T> e = exp(-square);
-  return e - e * lost;
-}
-
-// erf and erfc of x, and exp(-x^2), which their derivatives need.
-template <class T>
-struct ErrorFunctions {
-  Vec<T> erf, erfc, gaussian;
-};
-template <class T>
-MFLD_INLINE ErrorFunctions<T> error_functions(Vec<T> x) {
-  using C = Coefficients<T>;
-  const Vec<T> one(1), size = abs(x);
-  const Vec<T> gaussian = exp_of_minus_square(x);
-  const Vec<T> t = one / (one + size * Vec<T>(1 / C::error_scale));
-  const Vec<T> tail = gaussian * t * math::polynomial(C::error_tail, t + t - one);
-  const Vec<T> inner = -max(-one, -size);
-  const Vec<T> centre = inner * math::polynomial(C::error_centre, inner * inner);
-  const auto near = size < one;
-  const Vec<T> erf = with_sign(select(near, centre, one - tail), x);
-  const Vec<T> erfc = select(near, one - erf, select(x < Vec<T>(0), Vec<T>(2) - tail, tail));
-  return {erf, erfc, gaussian};
-}
-template <class T>
-MFLD_INLINE Vec<T> erf(Vec<T> x) {
-  return error_functions(x).erf;
-}
+// Relative accuracy in the right tail, down to underflow
 template <class T>
 MFLD_INLINE Vec<T> erfc(Vec<T> x) {
-  return error_functions(x).erfc;
+  const Vec<T> a = min(Vec<T>(detail::Constants<T>::erfc_highest), abs(x));
+  // 2 P(Z > sqrt(2) a); the factor is 2 / sqrt(2 pi).
+  const Vec<T> density = detail::exp_minus_square(a, T(1), T(0.79788456080286535588));
+  const Vec<T> tail = detail::normal_tail(density, a * Vec<T>(T(1.41421356237309504880)));
+  return select(x < Vec<T>(0), Vec<T>(2) - tail, tail);
 }
 
-// Both from one reduction to |r| <= pi/4. The bound on r keeps results within [-1, 1] for arguments beyond the stated range.
+// erf and its derivative 2 / sqrt(pi) e^(-x^2)
 template <class T>
-struct SineCosine {
-  Vec<T> sine, cosine;
+struct ErfAndSlope {
+  Vec<T> value, slope;
 };
+
 template <class T>
-MFLD_INLINE SineCosine<T> sincos(Vec<T> x) {
-  using C = Coefficients<T>;
-  using I = MaskOf<T>;
-  const Rounded<T> turns = round_to_integer(x * Vec<T>(T(0.63661977236758134308L)));
-  const Vec<T> n = turns.number;
-  Vec<T> r = ((x - n * Vec<T>(C::half_pi[0])) - n * Vec<T>(C::half_pi[1])) - n * Vec<T>(C::half_pi[2]);
-  r = clamp(r, T(-0.7854), T(0.7854));
-  const Vec<T> t = r * r;
-  const Vec<T> s = r + r * t * math::polynomial(C::sine, t);
-  const Vec<T> c = Vec<T>(1) - (Vec<T>(T(0.5)) * t - t * t * math::polynomial(C::cosine, t));
-  const Vec<I> quarter = turns.integer;
-  const auto odd = (quarter & Vec<I>(1)) == Vec<I>(1);
-  const int to_sign = 8 * sizeof(T) - 2;
-  const Vec<I> top = Vec<I>(I(BitsOf<T>(1) << (8 * sizeof(T) - 1)));
-  const Vec<I> sine_sign = (quarter << to_sign) & top;
-  const Vec<I> cosine_sign = ((quarter + Vec<I>(1)) << to_sign) & top;
-  return {bit_cast<T>(bit_cast<I>(select(odd, c, s)) ^ sine_sign), bit_cast<T>(bit_cast<I>(select(odd, s, c)) ^ cosine_sign)};
+MFLD_INLINE ErfAndSlope<T> erf_and_slope(Vec<T> x) {
+  using C = detail::Constants<T>;
+  const Vec<T> a = min(Vec<T>(C::erfc_highest), abs(x));
+  const Vec<T> slope = detail::exp_minus_square(a, T(1), T(1.12837916709551257390));
+  if constexpr (sizeof(T) == 4) {
+    const Vec<T> y = min(Vec<T>(C::erf_highest), a);
+    const Vec<T> u = y * y;
+    const Vec<T> t = y * detail::polynomial(u, C::erf_top) / detail::monic_polynomial(u, C::erf_bottom);
+    return {with_sign(min(Vec<T>(1), t), x), slope};
+  } else {
+    // Beyond 1/2: 1 - 2 P(Z > sqrt(2) a), whose density is slope / sqrt(2).
+    constexpr T root_half = T(0.70710678118654752440), root_two = T(1.41421356237309504880);
+    const Vec<T> small = a * detail::polynomial(a * a, C::erf_small);
+    const Vec<T> large = Vec<T>(1) - detail::normal_tail(slope * Vec<T>(root_half), a * Vec<T>(root_two));
+    return {with_sign(select(a < Vec<T>(T(0.5)), small, large), x), slope};
+  }
+}
+
+template <class T>
+MFLD_INLINE Vec<T> erf(Vec<T> x) {
+  return erf_and_slope(x).value;
+}
+
+// Accurate for |z| <= 1e5 in float and 1e8 in double. For every finite z within [-1, 1]; NaN for +-inf.
+template <class T>
+struct SinCos {
+  Vec<T> sin, cos;
+};
+
+template <class T>
+MFLD_INLINE SinCos<T> sincos(Vec<T> z) {
+  const auto h = detail::split_half_turns(z);
+  return {detail::sine_of(h), detail::cosine_of(h)};
+}
+
+template <class T>
+MFLD_INLINE Vec<T> sin(Vec<T> z) {
+  return sincos(z).sin;
+}
+
+template <class T>
+MFLD_INLINE Vec<T> cos(Vec<T> z) {
+  return sincos(z).cos;
+}
+
+// P(Z <= z) for a standard normal Z, with relative accuracy in the left tail, and the density
+template <class T>
+struct Normal {
+  Vec<T> probability, density;
+};
+
+template <class T>
+MFLD_INLINE Normal<T> normal(Vec<T> z) {
+  const Vec<T> y = min(Vec<T>(detail::Constants<T>::normal_highest), abs(z));
+  const Vec<T> density = detail::exp_minus_square(y, T(0.5), T(0.39894228040143267794));  // 1 / sqrt(2 pi)
+  const Vec<T> tail = detail::normal_tail(density, y);
+  return {select(z < Vec<T>(0), tail, Vec<T>(1) - tail), density};
 }
 
 }  // namespace mfld::math

@@ -13,18 +13,20 @@
 //             u = (((w0 | w1 << 32) >> 11) + 1/2) 2^-53,   a = (((w2 | w3 << 32) >> 11) + 1/2) 2^-53   |z| <= 8.653
 //   both      z0 = sqrt(-2 ln u) cos(2 pi a),   z1 = sqrt(-2 ln u) sin(2 pi a)
 //
-// so float32 and float64 noise are different numbers. u is never rounded on the way to the logarithm, so the radius keeps its
-// relative accuracy at both ends (see minus_two_log). Against the formulas in exact arithmetic: float32 within 6e-7 absolute,
-// float64 within 1e-15 |z| + 1e-15 (tests/cpp/test_noise.cpp).
+// so float32 and float64 noise are different numbers. Both ends of u keep the relative accuracy of the radius, since
+// the logarithm is taken of the integer and not of a rounded u (see box_muller). Against the formulas in exact
+// arithmetic, with R = sqrt(-2 ln u): float32 within 4e-7 R (1e-6 absolute up to R = 2.5), float64 within 1e-15 |z| +
+// 4e-16 R (tests/cpp/test_noise.cpp).
 //
 // One place gives the same bits in any batch, panel or thread of one build: every multiply-add below is written out as
-// multiply_add, so that inlining into different loops cannot contract it differently. (A caller who adds a normal to something
-// should multiply it by its scale first, else the last product here may fuse with that sum.)
+// multiply_add, so that inlining into different loops cannot contract it differently. (A caller who adds a normal to
+// something should multiply it by its scale first, else the last product here may fuse with that sum.)
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include "mfld/kernels.h"
@@ -91,10 +93,10 @@ MFLD_INLINE HalfVec pack_high(HalfVec even, HalfVec odd) {
 // Everything of a place but particle and coordinate block, broadcast once.
 struct NoisePlace {
   HalfVec key[philox_rounds][2];  // each round's key in both halves of every lane
-  HalfVec population_word;        // counter word 3 ^ key[0][1]: they only ever meet
+  HalfVec population_word;        // counter word 3 ^ key[0][1], which only ever meet
   std::uint32_t stream_word;      // counter word 1 ^ the low key word, less the coordinate block
   std::uint32_t step_low;
-  std::uint32_t round_key1[2];    // the keys of round 1 as scalars
+  std::uint32_t round_key1[2];  // the keys of round 1 as scalars
 
   NoisePlace(std::uint64_t key64, std::uint32_t stream, std::uint64_t step, std::uint32_t population) {
     std::uint32_t k[2] = {static_cast<std::uint32_t>(key64), static_cast<std::uint32_t>(key64 >> 32)};
@@ -115,8 +117,9 @@ struct NoisePlace {
 
 // Philox for one half-vector of particles at any coordinate block.
 //
-// Counter words 1 to 3 are the same in all lanes, so the first two rounds mix uniform with particle-only values: what depends on
-// the particle alone is made here, once, and `before_last` takes up in the middle of round 2 (rounds count from 0).
+// Counter words 1 to 3 are the same in all lanes, so the first two rounds mix uniform with particle-only values: what
+// depends on the particle alone is made here, once, and `after_round2` takes up in the middle of round 2 (rounds count
+// from 0).
 struct PhiloxLanes {
   HalfVec word3, word1, product0, word2;
 
@@ -171,8 +174,8 @@ MFLD_INLINE void philox_middle_rounds(const NoisePlace& place, PhiloxLanes::Stat
 }
 
 // The last round of two half-vectors, packed: its high words are already in the high halves that the odd lanes want.
-MFLD_INLINE void philox_last_round(const NoisePlace& place, const PhiloxLanes::State& even, const PhiloxLanes::State& odd,
-                                   Words (&w)[4]) {
+MFLD_INLINE void philox_last_round(const NoisePlace& place, const PhiloxLanes::State& even,
+                                   const PhiloxLanes::State& odd, Words (&w)[4]) {
   constexpr int last = philox_rounds - 1;
   const HalfVec m0(philox_multiplier[0]), m1(philox_multiplier[1]);
   const HalfVec even0 = multiply_low_words(m0, even.w0), even1 = multiply_low_words(m1, even.w2);
@@ -184,16 +187,17 @@ MFLD_INLINE void philox_last_round(const NoisePlace& place, const PhiloxLanes::S
 }
 
 // The last round of one half-vector, as 64-bit words: first = w0 | w1 << 32, second = w2 | w3 << 32.
-MFLD_INLINE void philox_last_round(const NoisePlace& place, const PhiloxLanes::State& s, HalfVec& first, HalfVec& second) {
+MFLD_INLINE void philox_last_round(const NoisePlace& place, const PhiloxLanes::State& s, HalfVec& first,
+                                   HalfVec& second) {
   constexpr int last = philox_rounds - 1;
-  const HalfVec low(0xffffffffu);
   const HalfVec p0 = multiply_low_words(HalfVec(philox_multiplier[0]), s.w0);
   const HalfVec p1 = multiply_low_words(HalfVec(philox_multiplier[1]), s.w2);
   first = pack_low((p1 >> 32) ^ s.w1 ^ place.key[last][0], p1);
   second = pack_low((p0 >> 32) ^ s.w3 ^ place.key[last][1], p0);
 }
 
-// The numbers that turn words into normals: printed by cpp/tools/fit_noise_coefficients.py. t is an angle in half turns.
+// The numbers that turn words into normals: printed by cpp/tools/fit_noise_coefficients.py. t is an angle in half
+// turns.
 template <class T>
 struct NormalCoefficients;
 
@@ -201,7 +205,7 @@ template <>
 struct NormalCoefficients<float> {
   static constexpr int mantissa_bits = 23, exponent_bias = 127;
   // -2 ln(1-x) / x, x to 1/2: relative error 4.5e-8
-  static constexpr float log[] = {2.f,           0.999985695f, 0.667401254f,  0.485610157f, 0.539225519f,
+  static constexpr float log[] = {2.f,           0.999985695f, 0.667401254f, 0.485610157f, 0.539225519f,
                                   -0.407077968f, 2.51533961f,  -3.39162421f, 2.88221598f};
   // sin(pi t) / t in t^2, t to 1/2: relative error 4.2e-8
   static constexpr float sine[] = {3.14159274f, -5.16770983f, 2.55006981f, -0.598242104f, 0.0775603876f};
@@ -224,8 +228,8 @@ struct NormalCoefficients<double> {
                                      0.19745359628727405,
                                      0.35594007700299646};
   // sin(pi t) / t in t^2, t to 1/2: relative error 4.0e-17
-  static constexpr double sine[] = {3.1415926535897931,      -5.1677127800499694,   2.550164039877294,
-                                    -0.5992645293187383,     0.082145886569892898,  -0.0073704304787634116,
+  static constexpr double sine[] = {3.1415926535897931,     -5.1677127800499694,     2.550164039877294,
+                                    -0.5992645293187383,    0.082145886569892898,    -0.0073704304787634116,
                                     0.00046629968877318978, -2.1903185414323371e-05, 7.6947272274246932e-07};
   // cos(pi t) in t^2, t to 1/2: absolute error 1.2e-16
   static constexpr double cosine[] = {1.,
@@ -239,16 +243,19 @@ struct NormalCoefficients<double> {
                                       4.1495917001950073e-06};
 };
 
-template <class T, std::size_t n>
-MFLD_INLINE Vec<T> polynomial(const T (&c)[n], Vec<T> x) {
-  Vec<T> sum(c[n - 1]);
-#pragma GCC unroll 32
-  for (int k = static_cast<int>(n) - 2; k >= 0; --k) sum = multiply_add(sum, x, Vec<T>(c[k]));
-  return sum;
+// Horner's rule for n arguments side by side: one chain of multiply-adds waits for itself, several fill the pipes.
+template <class T, std::size_t n_terms, int n>
+MFLD_INLINE void polynomial(const T (&c)[n_terms], const Vec<T> (&x)[n], Vec<T> (&sum)[n]) {
+#pragma GCC unroll 8
+  for (int i = 0; i < n; ++i) sum[i] = multiply_add(Vec<T>(c[n_terms - 1]), x[i], Vec<T>(c[n_terms - 2]));
+#pragma GCC unroll 16
+  for (int k = static_cast<int>(n_terms) - 3; k >= 0; --k)
+#pragma GCC unroll 8
+    for (int i = 0; i < n; ++i) sum[i] = multiply_add(sum[i], x[i], Vec<T>(c[k]));
 }
 
-// Integers below 2^mantissa_bits as numbers, exactly: under the exponent of 2^mantissa_bits an integer is its own mantissa.
-// `offset` is subtracted in the same exact step; it needs to be a number.
+// integer - offset for integers below 2^mantissa_bits, exactly where the result is a number: under the exponent of
+// 2^mantissa_bits an integer is its own mantissa.
 template <class T>
 MFLD_INLINE Vec<T> number(Vec<BitsOf<T>> integer, T offset) {
   using C = NormalCoefficients<T>;
@@ -256,65 +263,102 @@ MFLD_INLINE Vec<T> number(Vec<BitsOf<T>> integer, T offset) {
   return bit_cast<T>(integer | Vec<BitsOf<T>>(exponent)) - Vec<T>(T(BitsOf<T>(1) << C::mantissa_bits) + offset);
 }
 
-// v = mantissa * 2^-exponent with mantissa in [1/2, 1), for normal positive v below 1.
+// v = mantissa * 2^(exponent + 1) with mantissa in [1/2, 1), for normal positive v.
 template <class T>
 MFLD_INLINE void split(Vec<T> v, Vec<T>& mantissa, Vec<T>& exponent) {
   using C = NormalCoefficients<T>;
   using U = BitsOf<T>;
   constexpr U fraction = (U(1) << C::mantissa_bits) - 1, half = U(C::exponent_bias - 1) << C::mantissa_bits;
   mantissa = bit_cast<T>((bit_cast<U>(v) & Vec<U>(fraction)) | Vec<U>(half));
-  exponent = -number<T>(bit_cast<U>(v) >> C::mantissa_bits, T(C::exponent_bias - 1));
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float>)
+    exponent = Vec<T>(typename Vec<T>::Raw(_mm512_getexp_ps(v.raw)));
+  else
+    exponent = Vec<T>(typename Vec<T>::Raw(_mm512_getexp_pd(v.raw)));
+#else
+  exponent = number<T>(bit_cast<U>(v) >> C::mantissa_bits, T(C::exponent_bias));
+#endif
 }
 
-// -2 ln u from -ln u = exponent * ln 2 - ln(1 - x), x in (0, 1/2]: above 1/2 x is 1 - u, made from the complement of the word,
-// and the exponent is 0; below, 1 - x is the mantissa of u. Both terms are positive and nothing cancels, so the relative
-// accuracy is that of the arithmetic for every word.
+// What a pair of words stands for: `v` is the smaller of u and 1 - u, in (0, 1/2], `lower` says that it is u. The angle
+// is pi t plus the half turn whose sign is the top bit of `flip`.
+//
+// The angle's two top bits say in which half circle it is: their exclusive or is a turn by pi, a sign on both normals.
+// What is left is the doubled word as a signed number, t in (-1/2, 1/2).
 template <class T>
-MFLD_INLINE Vec<T> minus_two_log(Vec<T> v, Vec<MaskOf<T>> upper) {
-  Vec<T> mantissa, exponent;
-  split(v, mantissa, exponent);
-  const Vec<T> x = select(upper, v, Vec<T>(1) - mantissa);
-  const Vec<T> powers = select(upper, Vec<T>(0), exponent * Vec<T>(1.3862943611198906));
+struct PolarPlace {
+  Vec<T> v;
+  Vec<MaskOf<T>> lower;
+  Vec<T> t;
+  Vec<BitsOf<T>> flip;
+};
+
+MFLD_INLINE PolarPlace<float> polar_place(Words radius_word, Words angle_word) {
+  const Vec<std::int32_t> word = bit_cast<std::int32_t>(radius_word), folded = word ^ (word >> 31);
+  const Words doubled = angle_word + angle_word;
+  return {multiply_add(convert<float>(folded), Vec<float>(0x1p-32f), Vec<float>(0x1p-33f)),
+          word >= Vec<std::int32_t>(0),
+          multiply_add(convert<float>(bit_cast<std::int32_t>(doubled)), Vec<float>(0x1p-32f), Vec<float>(0x1p-32f)),
+          angle_word ^ doubled};
+}
+
+MFLD_INLINE PolarPlace<double> polar_place(HalfVec radius_word, HalfVec angle_word) {
+  const HalfVec low52((std::uint64_t{1} << 52) - 1);
+  const Vec<std::int64_t> word = bit_cast<std::int64_t>(radius_word);
+  const HalfVec folded = ((radius_word ^ bit_cast<std::uint64_t>(word >> 63)) >> 11) & low52;
+  // 2^51 added to the remaining 52 bits makes the signed number unsigned.
+  const HalfVec centred = ((angle_word >> 11) & low52) ^ HalfVec(std::uint64_t{1} << 51);
+  return {number<double>(folded, -0.5) * Vec<double>(0x1p-53), word >= Vec<std::int64_t>(0),
+          multiply_add(number<double>(centred, 0x1p51), Vec<double>(0x1p-52), Vec<double>(0x1p-53)),
+          angle_word ^ (angle_word << 1)};
+}
+
+// Box-Muller for n pairs of words side by side.
+//
+// -ln u = -(exponent + 1) ln 2 - ln(1 - x) with x in (0, 1/2]: for u above 1/2 x is 1 - u, made from the complement of
+// the word, and the first term is absent; below, 1 - x is the mantissa of u. Both terms are positive and nothing
+// cancels, so the relative accuracy is that of the arithmetic for every word.
+template <class T, int n>
+MFLD_INLINE void box_muller(const Vec<BitsOf<T>> (&radius_word)[n], const Vec<BitsOf<T>> (&angle_word)[n],
+                            Vec<T> (&z0)[n], Vec<T> (&z1)[n]) {
+  using C = NormalCoefficients<T>;
+  const Vec<T> two_ln2(T(1.3862943611198906));
+  Vec<T> x[n], powers[n], t[n], square[n], sum[n];
+  Vec<BitsOf<T>> flip[n];
+#pragma GCC unroll 8
+  for (int i = 0; i < n; ++i) {
+    const PolarPlace<T> place = polar_place(radius_word[i], angle_word[i]);
+    Vec<T> mantissa, exponent;
+    split(place.v, mantissa, exponent);
+    x[i] = select(place.lower, Vec<T>(1) - mantissa, place.v);
+    powers[i] = select(place.lower, multiply_add(exponent, -two_ln2, -two_ln2), Vec<T>(0));
+    t[i] = place.t;
+    flip[i] = place.flip;
+  }
   if constexpr (std::is_same_v<T, float>) {
-    return multiply_add(polynomial(NormalCoefficients<T>::log, x), x, powers);
+    polynomial(C::log, x, sum);
   } else {
     // ln(1 - x) = -2 atanh(s): half the terms in s^2, and the division runs beside the multiplications.
-    const Vec<T> s = x / (Vec<T>(2) - x);
-    return multiply_add(polynomial(NormalCoefficients<T>::atanh, s * s), s, powers);
+#pragma GCC unroll 8
+    for (int i = 0; i < n; ++i) {
+      x[i] = x[i] / (Vec<T>(2) - x[i]);
+      square[i] = x[i] * x[i];
+    }
+    polynomial(C::atanh, square, sum);
   }
-}
-
-// radius * (cos, sin)(pi t), with the sign bit of `flip` on both.
-template <class T>
-MFLD_INLINE void polar(Vec<T> radius, Vec<T> t, Vec<BitsOf<T>> flip, Vec<T>& z0, Vec<T>& z1) {
-  using C = NormalCoefficients<T>;
-  const Vec<T> square = t * t;
-  const Vec<T> signed_radius = with_sign(radius, bit_cast<T>(flip));
-  z0 = signed_radius * polynomial(C::cosine, square);
-  z1 = signed_radius * t * polynomial(C::sine, square);
-}
-
-// The angle's two top bits say in which half circle it is: b = their exclusive or turns it by pi, a sign on both normals. What
-// is left is the doubled word as a signed number, t in (-1/2, 1/2).
-MFLD_INLINE void box_muller(Words radius_word, Words angle_word, Vec<float>& z0, Vec<float>& z1) {
-  const auto upper = bit_cast<std::int32_t>(radius_word) < Vec<std::int32_t>(0);
-  const Words folded = select(upper, radius_word ^ Words(0xffffffffu), radius_word);
-  const Vec<float> v = multiply_add(convert<float>(bit_cast<std::int32_t>(folded)), Vec<float>(0x1p-32f), Vec<float>(0x1p-33f));
-  const Words doubled = angle_word + angle_word;
-  const Vec<float> t = multiply_add(convert<float>(bit_cast<std::int32_t>(doubled)), Vec<float>(0x1p-32f), Vec<float>(0x1p-32f));
-  polar(sqrt(minus_two_log(v, upper)), t, angle_word ^ doubled, z0, z1);
-}
-
-MFLD_INLINE void box_muller(HalfVec radius_word, HalfVec angle_word, Vec<double>& z0, Vec<double>& z1) {
-  constexpr std::uint64_t low52 = (std::uint64_t{1} << 52) - 1;
-  const auto upper = bit_cast<std::int64_t>(radius_word) < Vec<std::int64_t>(0);
-  const HalfVec top53 = radius_word >> 11;
-  const HalfVec folded = select(upper, top53 ^ HalfVec(~std::uint64_t{0}), top53) & HalfVec(low52);
-  const Vec<double> v = number<double>(folded, -0.5) * Vec<double>(0x1p-53);
-  // 2^51 added to the remaining 52 bits makes the signed number unsigned.
-  const HalfVec centred = ((angle_word >> 11) & HalfVec(low52)) ^ HalfVec(std::uint64_t{1} << 51);
-  const Vec<double> t = multiply_add(number<double>(centred, 0x1p51), Vec<double>(0x1p-52), Vec<double>(0x1p-53));
-  polar(sqrt(minus_two_log(v, upper)), t, angle_word ^ (angle_word << 1), z0, z1);
+  Vec<T> radius[n], sine[n], cosine[n];
+#pragma GCC unroll 8
+  for (int i = 0; i < n; ++i) {
+    radius[i] = with_sign(sqrt(multiply_add(sum[i], x[i], powers[i])), bit_cast<T>(flip[i]));
+    square[i] = t[i] * t[i];
+  }
+  polynomial(C::cosine, square, cosine);
+  polynomial(C::sine, square, sine);
+#pragma GCC unroll 8
+  for (int i = 0; i < n; ++i) {
+    z0[i] = radius[i] * cosine[i];
+    z1[i] = radius[i] * t[i] * sine[i];
+  }
 }
 
 // Lane numbers 0, 1, 2, ..., times `stride`.
@@ -324,8 +368,8 @@ MFLD_INLINE HalfVec lane_numbers(std::uint64_t stride) {
   return HalfVec(numbers);
 }
 
-// The noise of a panel: 2 * Vec<T>::size particles from first_particle on. Loops over groups of four coordinates keep one of
-// these, since what the particles alone decide is then made once.
+// The noise of a panel: 2 * Vec<T>::size particles from first_particle on. Loops over groups of four coordinates keep
+// one of these, since what the particles alone decide is then made once.
 template <class T>
 class PanelNoise;
 
@@ -335,20 +379,26 @@ class PanelNoise<float> {
   MFLD_INLINE PanelNoise(const NoisePlace& noise_place, std::uint32_t first_particle) : place(noise_place) {
     const HalfVec even = lane_numbers(2) + HalfVec(first_particle);
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) lanes[i] = PhiloxLanes(place, even + HalfVec(static_cast<std::uint64_t>(i / 2 * Words::size + i % 2)));
+    for (int i = 0; i < 4; ++i)
+      lanes[i] = PhiloxLanes(place, even + HalfVec(static_cast<std::uint64_t>(i / 2 * Words::size + i % 2)));
   }
 
   // Coordinates 4 group .. 4 group + 3.
   MFLD_INLINE void normals(std::uint32_t group, Vec<float> (&out)[4][2]) const {
     const PhiloxLanes::Block block(place, group);
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; ++i) {
-      PhiloxLanes::State s[2] = {lanes[2 * i].after_round2(block), lanes[2 * i + 1].after_round2(block)};
-      philox_middle_rounds(place, s);
-      Words w[4];
-      philox_last_round(place, s[0], s[1], w);
-      box_muller(w[0], w[1], out[0][i], out[1][i]);
-      box_muller(w[2], w[3], out[2][i], out[3][i]);
+    PhiloxLanes::State s[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) s[i] = lanes[i].after_round2(block);
+    philox_middle_rounds(place, s);
+    Words w[2][4];
+    philox_last_round(place, s[0], s[1], w[0]);
+    philox_last_round(place, s[2], s[3], w[1]);
+    Vec<float> z0[4], z1[4];
+    box_muller<float, 4>({w[0][0], w[1][0], w[0][2], w[1][2]}, {w[0][1], w[1][1], w[0][3], w[1][3]}, z0, z1);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      out[i / 2 * 2][i % 2] = z0[i];
+      out[i / 2 * 2 + 1][i % 2] = z1[i];
     }
   }
 
@@ -363,25 +413,32 @@ class PanelNoise<double> {
   MFLD_INLINE PanelNoise(const NoisePlace& noise_place, std::uint32_t first_particle) : place(noise_place) {
     const HalfVec particle = lane_numbers(1) + HalfVec(first_particle);
 #pragma GCC unroll 2
-    for (int i = 0; i < 2; ++i) lanes[i] = PhiloxLanes(place, particle + HalfVec(static_cast<std::uint64_t>(i * HalfVec::size)));
+    for (int i = 0; i < 2; ++i)
+      lanes[i] = PhiloxLanes(place, particle + HalfVec(static_cast<std::uint64_t>(i * HalfVec::size)));
   }
 
-  // w0 | w1 << 32 and w2 | w3 << 32 of the particles' blocks.
-  MFLD_INLINE void words(std::uint32_t block_number, HalfVec (&first)[2], HalfVec (&second)[2]) const {
-    const PhiloxLanes::Block block(place, block_number);
-    PhiloxLanes::State s[2] = {lanes[0].after_round2(block), lanes[1].after_round2(block)};
+  // w0 | w1 << 32 and w2 | w3 << 32 of coordinate blocks first_block and first_block + 1, for the panel's two vectors
+  // each.
+  MFLD_INLINE void words(std::uint32_t first_block, HalfVec (&first)[4], HalfVec (&second)[4]) const {
+    const PhiloxLanes::Block blocks[2] = {{place, first_block}, {place, first_block + 1}};
+    PhiloxLanes::State s[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) s[i] = lanes[i % 2].after_round2(blocks[i / 2]);
     philox_middle_rounds(place, s);
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; ++i) philox_last_round(place, s[i], first[i], second[i]);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) philox_last_round(place, s[i], first[i], second[i]);
   }
 
+  // Coordinates 4 group .. 4 group + 3.
   MFLD_INLINE void normals(std::uint32_t group, Vec<double> (&out)[4][2]) const {
-#pragma GCC unroll 2
-    for (std::uint32_t half = 0; half < 2; ++half) {
-      HalfVec radius[2], angle[2];
-      words(2 * group + half, radius, angle);
-#pragma GCC unroll 2
-      for (int i = 0; i < 2; ++i) box_muller(radius[i], angle[i], out[2 * half][i], out[2 * half + 1][i]);
+    HalfVec radius[4], angle[4];
+    words(2 * group, radius, angle);
+    Vec<double> z0[4], z1[4];
+    box_muller(radius, angle, z0, z1);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      out[i / 2 * 2][i % 2] = z0[i];
+      out[i / 2 * 2 + 1][i % 2] = z1[i];
     }
   }
 
@@ -392,7 +449,8 @@ class PanelNoise<double> {
 
 // Normals of the 2 * Vec<T>::size particles from first_particle on, at coordinates 4 group .. 4 group + 3.
 template <class T>
-MFLD_INLINE void panel_normals(const NoisePlace& place, std::uint32_t first_particle, std::uint32_t group, Vec<T> (&out)[4][2]) {
+MFLD_INLINE void panel_normals(const NoisePlace& place, std::uint32_t first_particle, std::uint32_t group,
+                               Vec<T> (&out)[4][2]) {
   PanelNoise<T>(place, first_particle).normals(group, out);
 }
 
@@ -404,9 +462,10 @@ struct BatchScratch {
   void reserve(std::int64_t batch_size) { slots.reserve(static_cast<std::size_t>(4 * batch_size + 8)); }
 };
 
-// `batch_size` distinct rows of n in the order of the draws: Floyd's algorithm (Bentley & Floyd, CACM 30(9), 1987), O(batch_size)
-// in time and memory. Draw t is the block of "particle" t: r = (w0 | w1 << 32) * (j + 1) / 2^64, rounded down, on
-// 0 .. j = n - batch_size + t; if r has been drawn before, j is taken. Each subset has its probability up to 2^-64 a draw.
+// `batch_size` distinct rows of n in the order of the draws: Floyd's algorithm (Bentley & Floyd, CACM 30(9), 1987),
+// O(batch_size) in time and memory. Draw t is the block of "particle" t: r = (w0 | w1 << 32) * (j + 1) / 2^64, rounded
+// down, on 0 .. j = n - batch_size + t; if r has been drawn before, j is taken. Each subset has its probability up to
+// 2^-64 a draw.
 inline void floyd_batch(const mfld_noise& noise, std::int64_t n, std::int64_t batch_size, std::int64_t* rows,
                         BatchScratch& scratch) {
   int log2_slots = 3;
@@ -417,7 +476,8 @@ inline void floyd_batch(const mfld_noise& noise, std::int64_t n, std::int64_t ba
 
   // Multiplicative hashing, Knuth TAOCP 6.4: 2^64 over the golden ratio spreads runs of rows.
   const auto insert = [=](std::int64_t row) {
-    std::size_t slot = static_cast<std::size_t>((static_cast<std::uint64_t>(row) * 0x9E3779B97F4A7C15u) >> (64 - log2_slots));
+    std::size_t slot =
+        static_cast<std::size_t>((static_cast<std::uint64_t>(row) * 0x9E3779B97F4A7C15u) >> (64 - log2_slots));
     for (; slots[slot] != -1; slot = (slot + 1) & mask)
       if (slots[slot] == row) return false;
     slots[slot] = row;
@@ -427,7 +487,7 @@ inline void floyd_batch(const mfld_noise& noise, std::int64_t n, std::int64_t ba
   const NoisePlace place(noise, MFLD_STREAM_BATCH);
   constexpr int draws = 2 * HalfVec::size;
   for (std::int64_t t0 = 0; t0 < batch_size; t0 += draws) {
-    HalfVec first[2], second[2];
+    HalfVec first[4], second[4];  // block 0 alone is used: inlining drops the work for block 1
     PanelNoise<double>(place, static_cast<std::uint32_t>(t0)).words(0, first, second);
     std::uint64_t words[draws];
     first[0].store(words);

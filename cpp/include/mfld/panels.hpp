@@ -1,9 +1,9 @@
 // How particles lie in memory inside a call, and the fixed shape of the sums over them.
 //
-// Lanes are particles: a panel holds panel_lanes<T> particles as [coordinate][lane], so every kernel reads it with aligned
-// loads and no kernel has a remainder in the number of coordinates. Panels are grouped into leaves; a thread owns whole
-// leaves. Panels and leaves are functions of the problem's sizes alone: that, and summing leaves in their order, is what makes
-// results independent of the number of threads (tests/test_determinism.py).
+// Lanes are particles: a panel holds panel_lanes<T> particles as [coordinate][lane], so every kernel reads it with
+// aligned loads and no kernel has a remainder in the number of coordinates. Panels are grouped into leaves; a thread
+// owns whole leaves. Panels and leaves are functions of the problem's sizes alone: that, and summing leaves in their
+// order, is what makes results independent of the number of threads (tests/test_determinism.py).
 #pragma once
 
 #include <algorithm>
@@ -71,7 +71,9 @@ struct PanelLayout {
         n_leaves(ceil_div(n_panels, panels_per_leaf)) {}
 
   std::int64_t panel_size() const { return n_coordinates * lanes; }
-  std::int64_t particles_in(std::int64_t panel) const { return std::min<std::int64_t>(lanes, n_particles - panel * lanes); }
+  std::int64_t particles_in(std::int64_t panel) const {
+    return std::min<std::int64_t>(lanes, n_particles - panel * lanes);
+  }
   Range panels_of(std::int64_t leaf) const {
     return {leaf * panels_per_leaf, std::min(n_panels, (leaf + 1) * panels_per_leaf)};
   }

@@ -2,8 +2,9 @@
 //
 //   h_k(theta, z) = c_k(rho_k) act(w.z + b) + e_k(rho_k)
 //
-// with one coordinate rho_k per output, or none. A readout is the pair (c, e) and its derivative, so kernels know no readout by
-// name. To add one, write a struct and append it to Readouts; mfld.reference holds the same formula for the tests.
+// with one coordinate rho_k per output, or none. A readout is the pair (c, e) and its derivative, so kernels know no
+// readout by name. To add one, write a struct and append it to Readouts; mfld.reference holds the same formula for the
+// tests.
 #pragma once
 
 #include <array>
@@ -33,7 +34,8 @@ struct FixedReadout {
   }
 };
 
-// A sign is a coordinate, so that permuting, duplicating and resampling particles stays right; it is frozen, so it never moves.
+// A sign is a coordinate, so that permuting, duplicating and resampling particles stays right; it is frozen, so it
+// never moves.
 struct SignsReadout {
   static constexpr mfld_readout_info info = {"signs", 1, 1};
   template <class T>
@@ -109,7 +111,8 @@ void readout_rows(const T* rho, std::int64_t count, T scale, T bound, T* coeffic
 }
 template <class T, class... R>
 constexpr auto readout_table(std::tuple<R...>*) {
-  return std::array<ReadoutKernel<T>, sizeof...(R)>{ReadoutKernel<T>{&readout_rows<R, T, false>, &readout_rows<R, T, true>}...};
+  return std::array<ReadoutKernel<T>, sizeof...(R)>{
+      ReadoutKernel<T>{&readout_rows<R, T, false>, &readout_rows<R, T, true>}...};
 }
 template <class... R>
 constexpr auto readout_infos(std::tuple<R...>*) {

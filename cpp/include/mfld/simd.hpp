@@ -1,7 +1,7 @@
 // One SIMD register of the level that this file is compiled for, as a value type.
 //
-// Arithmetic is GCC/Clang vector extensions, so it compiles on every target; intrinsics stand only where the extensions give
-// poor code. Products and sums contract to fused multiply-adds where the level has them (-ffp-contract=fast).
+// Arithmetic is GCC/Clang vector extensions, so it compiles on every target; intrinsics stand only where the extensions
+// give poor code. Products and sums contract to fused multiply-adds where the level has them (-ffp-contract=fast).
 #pragma once
 
 #include <cmath>
@@ -37,8 +37,8 @@ using MaskOf = std::conditional_t<sizeof(T) == 8, std::int64_t, std::int32_t>;
 template <class T>
 using BitsOf = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
 
-// A struct of its own, so that Vec sees a type distinct from T: inside a template, GCC 12 drops the attribute when it compares
-// overloads.
+// A struct of its own, so that Vec sees a type distinct from T: inside a template, GCC 12 drops the attribute when it
+// compares overloads.
 template <class T>
 struct RawVector {
   typedef T Aligned __attribute__((vector_size(vector_bytes)));
@@ -146,9 +146,27 @@ MFLD_INLINE Vec<T> max(Vec<T> a, Vec<T> b) {
   return select(a > b, a, b);
 }
 
+// a < b ? a : b lane by lane; a NaN in `a` gives b.
 template <class T>
 MFLD_INLINE Vec<T> min(Vec<T> a, Vec<T> b) {
-  return -max(-a, -b);
+  if constexpr (std::is_same_v<T, float>) {
+#if defined(__AVX512F__)
+    return Vec<T>(typename Vec<T>::Raw(_mm512_min_ps(a.raw, b.raw)));
+#elif defined(__AVX2__)
+    return Vec<T>(typename Vec<T>::Raw(_mm256_min_ps(a.raw, b.raw)));
+#elif defined(__SSE2__)
+    return Vec<T>(typename Vec<T>::Raw(_mm_min_ps(a.raw, b.raw)));
+#endif
+  } else if constexpr (std::is_same_v<T, double>) {
+#if defined(__AVX512F__)
+    return Vec<T>(typename Vec<T>::Raw(_mm512_min_pd(a.raw, b.raw)));
+#elif defined(__AVX2__)
+    return Vec<T>(typename Vec<T>::Raw(_mm256_min_pd(a.raw, b.raw)));
+#elif defined(__SSE2__)
+    return Vec<T>(typename Vec<T>::Raw(_mm_min_pd(a.raw, b.raw)));
+#endif
+  }
+  return select(a < b, a, b);
 }
 
 template <class T>
@@ -175,8 +193,8 @@ MFLD_INLINE Vec<T> sqrt(Vec<T> v) {
 #endif
 }
 
-// a * b + c with one rounding where the level has it. Unlike a contracted expression it does not depend on its surroundings: for
-// code that must give the same bits wherever it is inlined.
+// a * b + c with one rounding where the level has it. Unlike a contracted expression it does not depend on its
+// surroundings: for code that must give the same bits wherever it is inlined.
 template <class T>
 MFLD_INLINE Vec<T> multiply_add(Vec<T> a, Vec<T> b, Vec<T> c) {
 #if defined(__AVX512F__)

@@ -16,8 +16,8 @@
 
 namespace mfld {
 
-// A reusable barrier that spins for as long as a balanced partner may need, then gives the core away: on a shared host the
-// partner may not be running at all.
+// A reusable barrier that spins for as long as a balanced partner may need, then gives the core away: on a shared host
+// the partner may not be running at all.
 class SpinBarrier {
  public:
   explicit SpinBarrier(int members) : members_(members) {}
@@ -51,14 +51,15 @@ class SpinBarrier {
 
 // Asks the caller whether to stop; only the calling thread (member 0) may ask.
 //
-// A stop takes effect at a barrier, where every member sees the same answer: answers alternate between two slots, so that a
-// slow member still reads the one of its own barrier.
+// A stop takes effect at a barrier, where every member sees the same answer: answers alternate between two slots, so
+// that a slow member still reads the one of its own barrier.
 class StopSignal {
  public:
   explicit StopSignal(const mfld_execution& execution) : execution_(execution) {}
 
   void poll() {
-    if (execution_.poll && !aborting() && execution_.poll(execution_.poll_context)) aborting_.store(true, std::memory_order_relaxed);
+    if (execution_.poll && !aborting() && execution_.poll(execution_.poll_context))
+      aborting_.store(true, std::memory_order_relaxed);
   }
   // True as soon as somebody wants to stop: work before the next barrier is then wasted.
   bool aborting() const { return aborting_.load(std::memory_order_relaxed); }
@@ -73,11 +74,13 @@ class StopSignal {
   std::atomic<bool> slots_[2] = {false, false};
 };
 
-// How many threads `work` multiply-adds between two barriers deserve: below this share each, waking and waiting cost more.
+// How many threads `work` multiply-adds between two barriers deserve: below this share each, waking and waiting cost
+// more.
 inline int useful_threads(const mfld_execution& execution, std::int64_t parts, double work) {
   constexpr double worthwhile = 4e4;
   const auto limit = static_cast<std::int64_t>(std::min(work / worthwhile, 1e6));
-  return static_cast<int>(std::clamp<std::int64_t>(std::min<std::int64_t>(limit, execution.num_threads), 1, std::max<std::int64_t>(parts, 1)));
+  return static_cast<int>(std::clamp<std::int64_t>(std::min<std::int64_t>(limit, execution.num_threads), 1,
+                                                   std::max<std::int64_t>(parts, 1)));
 }
 
 // Runs body(member, members) on up to `threads` threads; the calling thread is member 0.

@@ -1,7 +1,7 @@
 """The compiled core: one binding, and one build of the kernels chosen for this processor.
 
-The kernels are built once per instruction-set level. At import the best level that the processor and the operating system
-support is loaded; the environment variable ``MFLD_ISA`` names another one and fails loudly where it cannot run.
+The kernels are built once per instruction-set level. At import the best level that the processor and the operating
+system support is loaded; the environment variable ``MFLD_ISA`` names another one and fails loudly where it cannot run.
 """
 
 import os

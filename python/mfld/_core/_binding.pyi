@@ -1,0 +1,126 @@
+"""
+NumPy arrays in, kernel calls out. Internal: the public interface is the package mfld.
+"""
+from __future__ import annotations
+import numpy
+import numpy.typing
+import typing
+__all__: list[str] = ['Backend', 'Loss', 'Network', 'Report', 'STREAM_ACCEPTANCE', 'STREAM_BATCH', 'STREAM_COORDINATE_ORDER', 'STREAM_INIT', 'STREAM_LABEL_NOISE', 'STREAM_MOVE', 'cpu_runs']
+class Network:
+    """
+    A two-layer network as the kernels see it; alternatives by their index.
+    """
+    def __init__(self, n_features: typing.SupportsInt | typing.SupportsIndex, n_outputs: typing.SupportsInt | typing.SupportsIndex, has_bias: bool, activation: typing.SupportsInt | typing.SupportsIndex, readout: typing.SupportsInt | typing.SupportsIndex, output_scale: typing.SupportsFloat | typing.SupportsIndex, readout_bound: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+class Loss:
+    """
+    A loss as the kernels see it, by its index.
+    """
+    def __init__(self, id: typing.SupportsInt | typing.SupportsIndex, parameter: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+class Report:
+    """
+    How a native run of steps ended.
+    """
+    @property
+    def bad_particle(self) -> int:
+        """
+        first particle that is not finite, or -1
+        """
+    @property
+    def exception(self) -> typing.Any:
+        """
+        what a signal handler raised, when stopped
+        """
+    @property
+    def gradient_norm(self) -> float:
+        """
+        root mean square over particles of |b| at the last step
+        """
+    @property
+    def loss(self) -> float:
+        """
+        weighted mean loss over the rows of the last step, before its move
+        """
+    @property
+    def status(self) -> str:
+        """
+        'done', 'stopped' or 'diverged'
+        """
+    @property
+    def steps(self) -> int:
+        """
+        whole steps done; of a diverged run the last one is the bad one
+        """
+class Backend:
+    """
+    The kernels of one instruction-set level.
+    """
+    def __init__(self, path: str) -> None:
+        ...
+    def activation(self, activation: typing.SupportsInt | typing.SupportsIndex, z: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
+        ...
+    def advance(self, network: Network, loss: Loss, particles: numpy.ndarray, inputs: numpy.ndarray, targets: numpy.ndarray, weights: numpy.ndarray | None, step_size: numpy.ndarray, temperature: numpy.ndarray, l2: numpy.ndarray, n_steps: typing.SupportsInt | typing.SupportsIndex, batch_size: typing.SupportsInt | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> Report:
+        ...
+    def batch(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n: typing.SupportsInt | typing.SupportsIndex, batch_size: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0) -> numpy.typing.NDArray[numpy.int64]:
+        ...
+    def conjugate(self, loss: Loss, dual: numpy.ndarray, targets: numpy.ndarray) -> numpy.ndarray:
+        ...
+    def loss(self, loss: Loss, predictions: numpy.ndarray, targets: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
+        ...
+    def loss_smoothness(self, loss: Loss) -> float:
+        ...
+    def max_threads(self) -> int:
+        ...
+    def move(self, particles: numpy.ndarray, gradient: numpy.ndarray, n_moving: typing.SupportsInt | typing.SupportsIndex, step_size: typing.SupportsFloat | typing.SupportsIndex, temperature: typing.SupportsFloat | typing.SupportsIndex, l2: typing.SupportsFloat | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> int:
+        ...
+    def neurons(self, network: Network, particles: numpy.ndarray, inputs: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
+        ...
+    def noise_key(self, seed: typing.SupportsInt | typing.SupportsIndex, replica: typing.SupportsInt | typing.SupportsIndex = 0) -> int:
+        ...
+    def normals(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n_particles: typing.SupportsInt | typing.SupportsIndex, n_coordinates: typing.SupportsInt | typing.SupportsIndex, dtype: numpy.dtype[typing.Any], stream: typing.SupportsInt | typing.SupportsIndex = 1, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
+        ...
+    def pause(self) -> int:
+        ...
+    def philox(self, counter: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], key: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]) -> tuple[int, int, int, int]:
+        ...
+    def predict(self, network: Network, particles: numpy.ndarray, coefficients: numpy.ndarray | None, inputs: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
+        ...
+    def pull_back(self, network: Network, particles: numpy.ndarray, inputs: numpy.ndarray, cotangent: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> tuple[numpy.ndarray, numpy.ndarray]:
+        ...
+    @property
+    def activations(self) -> list[str]:
+        ...
+    @property
+    def compiler(self) -> str:
+        ...
+    @property
+    def eigen(self) -> str:
+        ...
+    @property
+    def has_openmp(self) -> bool:
+        ...
+    @property
+    def isa(self) -> str:
+        ...
+    @property
+    def losses(self) -> list[tuple[str, str | None, float, str, bool]]:
+        """
+        (name, parameter, its default, kind of targets, convex) of each
+        """
+    @property
+    def readouts(self) -> list[tuple[str, bool, bool]]:
+        """
+        (name, has coordinates, frozen) of each
+        """
+def cpu_runs(level: str) -> bool:
+    """
+    Whether this processor and operating system run code of a level.
+    """
+STREAM_ACCEPTANCE: int = 3
+STREAM_BATCH: int = 2
+STREAM_COORDINATE_ORDER: int = 5
+STREAM_INIT: int = 0
+STREAM_LABEL_NOISE: int = 4
+STREAM_MOVE: int = 1
+__version__: str = '0.1.0'

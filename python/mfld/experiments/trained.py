@@ -1,0 +1,179 @@
+"""A trained model with everything that it takes to use it on raw data, and its file."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mfld import _core
+from mfld.experiments.datasets import Dataset
+from mfld.losses import Loss
+from mfld.models import TwoLayerNetwork
+from mfld.validation import FloatArray
+
+_FORMAT = 1
+_ARRAYS = ("particles", "input_mean", "input_scale", "target_mean", "target_scale", "classes", "test_rows")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How good predictions are: the mean loss, and accuracy for classes or R2 for a regression."""
+
+    loss: float
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """Particles of a two-layer network, the standardisation around it and how it was made.
+
+    Attributes
+    ----------
+    model : TwoLayerNetwork
+    particles : ndarray, shape (N, p)
+    loss : Loss
+        On standardised targets in a regression.
+    input_mean, input_scale : ndarray, shape (n_features,)
+    target_mean, target_scale : float
+        0 and 1 for classes.
+    classes : ndarray or None
+        Labels in the order of the outputs (of two, the second has the positive output); None for a regression.
+    test_rows : ndarray of int
+        Rows of the data set that were held out.
+    hyperparameters : dict
+        Every choice of the run, and the version of mfld that made it.
+    """
+
+    model: TwoLayerNetwork
+    particles: FloatArray
+    loss: Loss
+    input_mean: NDArray[np.float64]
+    input_scale: NDArray[np.float64]
+    target_mean: float
+    target_scale: float
+    classes: NDArray[Any] | None
+    test_rows: NDArray[np.int64]
+    hyperparameters: dict[str, Any]
+
+    def standardised(self, inputs: ArrayLike) -> FloatArray:
+        """Inputs as the network takes them."""
+        scaled = (np.asarray(inputs, np.float64) - self.input_mean) / self.input_scale
+        return scaled.astype(self.particles.dtype)
+
+    def encoded(self, targets: ArrayLike) -> NDArray[np.float64]:
+        """Targets as the loss takes them: signs, class numbers, or standardised numbers."""
+        targets = np.asarray(targets)
+        if self.classes is None:
+            return (targets.astype(np.float64) - self.target_mean) / self.target_scale
+        numbers = np.searchsorted(self.classes, targets).astype(np.float64)
+        return 2 * numbers - 1 if self.loss.targets == "sign" else numbers
+
+    def outputs(self, inputs: ArrayLike) -> FloatArray:
+        """Raw outputs of the network, shape (n,) or (n, n_outputs)."""
+        return self.model.predict(self.particles, self.standardised(inputs))
+
+    def predict(self, inputs: ArrayLike) -> NDArray[Any]:
+        """Predicted labels or numbers, shape (n,)."""
+        outputs = self.outputs(inputs)
+        if self.classes is None:
+            return outputs.astype(np.float64) * self.target_scale + self.target_mean
+        numbers = (outputs > 0).astype(int) if outputs.ndim == 1 else outputs.argmax(axis=1)
+        labels: NDArray[Any] = self.classes[numbers]
+        return labels
+
+    def scores(self, inputs: ArrayLike, targets: ArrayLike) -> Scores:
+        """Mean loss, and accuracy or R2."""
+        targets = np.asarray(targets)
+        loss = self.loss.value(self.outputs(inputs).astype(np.float64), self.encoded(targets)).mean()
+        predicted = self.predict(inputs)
+        if self.classes is not None:
+            return Scores(float(loss), float(np.mean(predicted == targets)))
+        residual = np.sum((targets - predicted) ** 2)
+        return Scores(float(loss), float(1 - residual / np.sum((targets - targets.mean()) ** 2)))
+
+    def split_scores(self, data: Dataset) -> dict[str, Scores]:
+        """Scores on the training and on the held-out rows of the data set that the model was trained on."""
+        held_out = np.zeros(len(data.inputs), bool)
+        held_out[self.test_rows] = True
+        return {
+            name: self.scores(data.inputs[rows], data.targets[rows])
+            for name, rows in (("train", ~held_out), ("test", held_out))
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a ``.npz`` file: arrays and one JSON text, nothing that could be executed. Replaced as a whole.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; a file that was there before is then untouched.
+        """
+        path = Path(path)
+        metadata = {
+            "format": _FORMAT,
+            "version": _core.__version__,
+            "model": asdict(self.model),
+            "loss": self.loss.name,
+            "loss_parameter": self.loss.parameter,
+            "hyperparameters": self.hyperparameters,
+        }
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
+        if self.classes is None:
+            del arrays["classes"]
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+        try:
+            with open(temporary, "xb") as file:
+                np.savez(file, metadata=np.array(json.dumps(metadata)), **arrays)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> TrainedModel:
+        """Read a file that `save` wrote.
+
+        Raises
+        ------
+        OSError
+            If it cannot be read.
+        ValueError
+            If it is no model file, or one of a newer format.
+        """
+        try:
+            # Opened here, so that a file that cannot be read is an OSError and no judgement on its format.
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+                arrays = dict(stored)
+            metadata = json.loads(str(arrays.pop("metadata")[()]))
+            found = metadata["format"]
+        except OSError:
+            raise
+        except Exception as error:
+            raise ValueError(f"{path} is not a model file of mfld") from error
+        if found > _FORMAT:
+            raise ValueError(f"{path} has model format {found}; this mfld {_core.__version__} reads up to {_FORMAT}")
+        try:
+            parameter = metadata["loss_parameter"]
+            loss = Loss(metadata["loss"])
+            if parameter is not None:
+                loss = Loss(metadata["loss"], **{str(loss.parameter_name): parameter})
+            return cls(
+                model=TwoLayerNetwork(**metadata["model"]),
+                loss=loss,
+                hyperparameters=metadata["hyperparameters"],
+                particles=arrays["particles"],
+                input_mean=arrays["input_mean"],
+                input_scale=arrays["input_scale"],
+                target_mean=float(arrays["target_mean"]),
+                target_scale=float(arrays["target_scale"]),
+                classes=arrays.get("classes"),
+                test_rows=arrays["test_rows"],
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} is a damaged model file: {error}") from error

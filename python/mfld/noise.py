@@ -1,0 +1,172 @@
+"""The noise, which is a pure function.
+
+There is no generator and no generator state. Every random number of the library is a function of *what it is for*: the
+counter-based generator Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3")
+encrypts a counter of four 32-bit words under a key of 64 bits.
+
+========  ======================================================
+key       ``key(seed, replica)``, a hash of the two
+word 0    particle
+word 1    block of coordinates (24 bits), stream (8 bits)
+word 2    step, low 32 bits
+word 3    step, high 16 bits; population (16 bits)
+========  ======================================================
+
+*Streams* say what a number is for; *populations* number clouds of particles that move side by side; *replicas* number
+independent repetitions of a run.
+
+====================  ==================================================
+``init``              initial particles
+``move``              the noise of a step
+``batch``             the rows of a mini-batch
+``acceptance``        accept or reject (Metropolis)
+``label_noise``       noise put on targets
+``coordinate_order``  the order in which coordinates are visited
+====================  ==================================================
+
+A normal takes a fixed number of words, so that nothing depends on what was drawn before. Hence a run has the same bits
+for any number of threads, continuing equals restarting, and particle 7 of a run with 100 particles sees the noise of
+particle 7 of a run with 1000. The noise depends neither on the objective nor on the activation. The layout and the
+numbers of the streams belong to every published result: a change of them is announced in the changelog.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from mfld import _core, validation
+from mfld._core import _binding
+from mfld.validation import FloatArray
+
+STREAMS: Final[dict[str, int]] = {
+    "init": _binding.STREAM_INIT,
+    "move": _binding.STREAM_MOVE,
+    "batch": _binding.STREAM_BATCH,
+    "acceptance": _binding.STREAM_ACCEPTANCE,
+    "label_noise": _binding.STREAM_LABEL_NOISE,
+    "coordinate_order": _binding.STREAM_COORDINATE_ORDER,
+}
+_MAX_POPULATION = 2**16 - 1
+
+
+def key(seed: int, replica: int = 0) -> int:
+    """Key of the noise: a 64-bit hash of the seed and of the number of the replica.
+
+    Parameters
+    ----------
+    seed, replica : int
+        Each at least 0 and below 2**64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one of them is no integer or out of range.
+
+    Examples
+    --------
+    >>> from mfld import noise
+    >>> noise.key(0) == noise.key(0, replica=1)
+    False
+    """
+    return _core.backend.noise_key(validation.seed(seed), validation.seed(replica, "replica"))
+
+
+def normals(
+    seed: int,
+    step: int,
+    n_particles: int,
+    n_coordinates: int,
+    *,
+    dtype: DTypeLike = "float32",
+    stream: str = "move",
+    population: int = 0,
+    replica: int = 0,
+) -> FloatArray:
+    """Standard normals of one step: with the default stream, the ``xi`` that a run with this seed adds at this step.
+
+    A run has ``n_coordinates = objective.n_moving``: frozen coordinates take no noise.
+
+    Parameters
+    ----------
+    seed, replica : int
+        Those of the run.
+    step : int
+        Count of the step, from 0; below 2**48.
+    n_particles, n_coordinates : int
+        Shape of the result. The leading rows and columns do not depend on it.
+    dtype : {"float32", "float64"}
+        float32 and float64 are two different sequences: each is as random as its precision allows.
+    stream : str
+        What the numbers are for: a name among ``mfld.noise.STREAMS``.
+    population : int
+        Number of the cloud, below 2**16.
+
+    Returns
+    -------
+    ndarray, shape (n_particles, n_coordinates)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mfld import noise
+    >>> xi = noise.normals(seed=3, step=10, n_particles=1000, n_coordinates=4)
+    >>> np.array_equal(xi[:5], noise.normals(seed=3, step=10, n_particles=5, n_coordinates=4))
+    True
+    """
+    return _core.backend.normals(
+        key(seed, replica),
+        validation.integer("step", step, 0, validation.MAX_STEP),
+        validation.integer("n_particles", n_particles, 1),
+        validation.integer("n_coordinates", n_coordinates, 1),
+        validation.float_dtype("dtype", dtype),
+        STREAMS[validation.choice("stream", stream, STREAMS)],
+        validation.integer("population", population, 0, _MAX_POPULATION),
+        _core.backend.max_threads(),
+    )
+
+
+def minibatch(
+    seed: int, step: int, n: int, batch_size: int, *, population: int = 0, replica: int = 0
+) -> NDArray[np.int64]:
+    """Rows of the mini-batch that a run with this seed uses at this step: drawn without replacement, all sets alike.
+
+    Parameters
+    ----------
+    seed, step, population, replica : int
+        As in `normals`.
+    n : int
+        Number of samples.
+    batch_size : int
+        Rows to draw, at most ``n``.
+
+    Returns
+    -------
+    ndarray of int64, shape (batch_size,)
+        Distinct rows among 0..n-1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> from mfld import noise
+    >>> rows = noise.minibatch(seed=0, step=5, n=100, batch_size=10)
+    >>> len(set(rows.tolist()))
+    10
+    """
+    n = validation.integer("n", n, 1)
+    return _core.backend.batch(
+        key(seed, replica),
+        validation.integer("step", step, 0, validation.MAX_STEP),
+        n,
+        validation.integer("batch_size", batch_size, 1, n),
+        validation.integer("population", population, 0, _MAX_POPULATION),
+    )

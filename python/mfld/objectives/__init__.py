@@ -1,0 +1,7 @@
+"""Objectives: what is minimised."""
+
+from mfld.objectives.base import Objective, Outcome, Plan
+from mfld.objectives.potential import Potential
+from mfld.objectives.risk import EmpiricalRisk
+
+__all__ = ["EmpiricalRisk", "Objective", "Outcome", "Plan", "Potential"]

@@ -1,0 +1,245 @@
+"""What an objective is, and how steps are made on one that is written in Python."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from mfld import _core, noise, validation
+from mfld.gradients import GradientEstimator
+from mfld.state import Cloud
+from mfld.validation import FloatArray
+
+if TYPE_CHECKING:
+    from mfld.objectives.potential import Potential
+
+Measure: TypeAlias = Cloud | ArrayLike
+"""A cloud, or its particles, shape (N, p), where they weigh the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a call of `Objective.steps` needs beside the particles and the number of steps.
+
+    ``step_size``, ``temperature`` and ``l2`` are float64 arrays: all of length 1, constants, or all with an entry per
+    step. ``l2`` replaces that of the objective. ``key``, ``step`` (of the first step) and ``population`` are the place
+    in the noise.
+    """
+
+    step_size: NDArray[np.float64]
+    temperature: NDArray[np.float64]
+    l2: NDArray[np.float64]
+    gradient: GradientEstimator
+    key: int
+    step: int
+    population: int
+    num_threads: int
+
+    def at(self, k: int) -> tuple[float, float, float]:
+        """Step size, temperature and l2 of the call's step k."""
+        entry = k if len(self.step_size) > 1 else 0
+        return float(self.step_size[entry]), float(self.temperature[entry]), float(self.l2[entry])
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Where a call of `Objective.steps` came to.
+
+    ``particles`` are those after ``steps`` whole steps and always finite. Where all steps were made, ``loss`` and
+    ``gradient_norm`` are what the last one saw, before its move. Otherwise either the next step would make
+    ``bad_particle`` the first one that is not finite, or a signal ended the call with the exception ``interrupt``.
+    """
+
+    particles: FloatArray
+    steps: int
+    loss: float = np.nan
+    gradient_norm: float = np.nan
+    bad_particle: int | None = None
+    interrupt: BaseException | None = None
+
+
+class Objective(ABC):
+    """A functional of a probability measure, ``F(mu) = U(mu) + l2 * E_mu |theta|**2``.
+
+    The algorithms minimise ``F(mu) + temperature * Ent(mu)``. A subclass defines U by `loss`, `loss_gradient` and
+    `first_variation`; the ridge, which acts on the moving coordinates, is added here. It is then called once a step
+    with all particles, and the noise, the scheme and the estimators are the same as for the objectives that the core
+    knows.
+
+    Attributes
+    ----------
+    n_coordinates : int
+        Coordinates p of a particle.
+    n_moving : int
+        Leading coordinates that move; those behind them are frozen.
+    l2 : float
+        Coefficient of the ridge, without a factor 1/2.
+    n_samples : int or None
+        Number of samples that `loss_gradient` can take a batch of; None where there are none.
+    has_value : bool
+        False where only gradients are known: `loss` and `value` then raise, and a history holds NaN for the loss.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mfld
+    >>> class TargetMean(mfld.Objective):
+    ...     '''U(mu) = |E_mu theta - target|**2 / 2.'''
+    ...     n_coordinates = n_moving = 2
+    ...     l2 = 0.1
+    ...     target = np.array([1.0, -1.0])
+    ...     def residual(self, measure):
+    ...         return np.average(self.cloud(measure).particles, axis=0) - self.target
+    ...     def loss(self, measure):
+    ...         return float(np.sum(self.residual(measure) ** 2) / 2)
+    ...     def loss_gradient(self, measure, batch=None):
+    ...         return np.tile(self.residual(measure), (len(self.cloud(measure).particles), 1))
+    ...     def first_variation(self, measure):
+    ...         slope = self.residual(measure)
+    ...         return mfld.Potential(lambda x: np.tile(slope, (len(x), 1)), n_coordinates=2, l2=self.l2)
+    >>> solver = mfld.MFLD(n_particles=500, step_size=0.1, temperature=0.01)
+    >>> result = solver.run(TargetMean(), n_steps=200)
+    >>> np.round(result.particles.mean(axis=0), 1)     # the minimiser is target / (1 + 2 l2)
+    array([ 0.8, -0.8], dtype=float32)
+    """
+
+    n_coordinates: int
+    n_moving: int
+    l2: float
+    n_samples: int | None = None
+    has_value: bool = True
+
+    @abstractmethod
+    def loss(self, measure: Measure) -> float:
+        """The functional without its ridge, U(mu)."""
+
+    @abstractmethod
+    def loss_gradient(self, measure: Measure, batch: ArrayLike | None = None) -> FloatArray:
+        """Gradient in theta of the first variation of U, at each particle of the measure.
+
+        Parameters
+        ----------
+        measure : Cloud or array_like, shape (N, n_coordinates)
+        batch : array_like of int, shape (B,), optional
+            Rows of the samples to estimate it from, without bias over all batches of the size B.
+
+        Returns
+        -------
+        ndarray, shape (N, n_coordinates)
+            0 in frozen coordinates.
+        """
+
+    @abstractmethod
+    def first_variation(self, measure: Measure) -> Potential:
+        """First variation of F at a measure: a function of theta, frozen, for value and gradient at any points.
+
+        It is normalised as the formula gives it, without centring: for a risk with sample weights s,
+        ``sum_i s_i l'(f_mu(z_i), y_i) h(theta, z_i) + l2 |theta|**2``.
+        """
+
+    def value(self, measure: Measure) -> float:
+        """``F(mu)``, ridge included, entropy not: that of finitely many particles is infinite.
+
+        Parameters
+        ----------
+        measure : Cloud or array_like, shape (N, n_coordinates)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the particles have the wrong shape, are no array of reals, or are not finite.
+        """
+        cloud = self.cloud(measure)
+        moving = cloud.particles[:, : self.n_moving].astype(np.float64)
+        return self.loss(cloud) + self.l2 * cloud.mean(np.sum(moving**2, axis=1))
+
+    def gradient(self, measure: Measure, batch: ArrayLike | None = None) -> FloatArray:
+        """Gradient ``b(theta; mu)`` of the first variation of F at each particle of the measure, ridge included.
+
+        It is N times the gradient in a particle of F as a function of N particles.
+
+        Parameters
+        ----------
+        measure : Cloud or array_like, shape (N, n_coordinates)
+        batch : array_like of int, shape (B,), optional
+            Rows of the samples to estimate the loss's part from; all of them by default.
+
+        Returns
+        -------
+        ndarray, shape (N, n_coordinates)
+            0 in frozen coordinates.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the particles have the wrong shape, are no array of reals, or are not finite; if a row does not exist.
+        """
+        cloud = self.cloud(measure)
+        return _add_ridge(self.loss_gradient(cloud, batch), cloud.particles, self.l2, self.n_moving)
+
+    def cloud(self, measure: Measure) -> Cloud:
+        """A measure as a `Cloud`, once its particles are known to suit this objective."""
+        cloud = measure if isinstance(measure, Cloud) else Cloud(measure)
+        if cloud.particles.ndim != 2 or cloud.particles.shape[1] != self.n_coordinates:
+            expected = f"(N, {self.n_coordinates})"
+            raise ValueError(f"particles must have shape {expected} to suit the objective, got {cloud.particles.shape}")
+        return cloud
+
+    def initial_particles(self, n_particles: int, seed: int = 0, dtype: DTypeLike = "float32") -> FloatArray:
+        """Particles for a run to start from: independent draws from N(0, I), unless the objective knows better."""
+        return noise.normals(seed, 0, n_particles, self.n_coordinates, dtype=dtype, stream="init")
+
+    def steps(self, particles: FloatArray, n_steps: int, plan: Plan) -> Outcome:
+        """Make up to ``n_steps`` (at least 1) overdamped steps from particles, which stay as they are.
+
+        This is what algorithms call. Here a step costs one call of the gradient; objectives that the core knows do all
+        their steps inside it.
+        """
+        outcome = Outcome(particles, steps=0)
+        try:
+            for k in range(n_steps):
+                # One assignment of one object: wherever a signal strikes, particles and count belong together.
+                outcome = self._step(outcome, plan, last=k == n_steps - 1)
+                if outcome.bad_particle is not None:
+                    break
+        except KeyboardInterrupt as interrupt:
+            return replace(outcome, interrupt=interrupt)
+        return outcome
+
+    def _step(self, outcome: Outcome, plan: Plan, last: bool) -> Outcome:
+        k, particles = outcome.steps, outcome.particles
+        step_size, temperature, l2 = plan.at(k)
+        estimate = plan.gradient.estimate(self, particles, plan.key, plan.step + k, plan.population)
+        with np.errstate(over="ignore"):  # what overflows is found by the move
+            gradient = np.ascontiguousarray(estimate, particles.dtype)
+        validation.shape("loss_gradient(particles)", gradient, particles.shape, "to match particles")
+        moved = particles.copy()
+        bad_particle = _core.backend.move(
+            moved,
+            gradient,
+            self.n_moving,
+            step_size,
+            temperature,
+            l2,
+            plan.key,
+            plan.step + k,
+            plan.population,
+            plan.num_threads,
+        )
+        if bad_particle >= 0:
+            return replace(outcome, bad_particle=bad_particle)
+        if not last:
+            return Outcome(moved, k + 1)
+        full = _add_ridge(gradient.astype(np.float64), particles, l2, self.n_moving)[:, : self.n_moving]
+        loss = self.loss(particles) if self.has_value else np.nan
+        return Outcome(moved, k + 1, loss, float(np.sqrt(np.mean(np.sum(full**2, axis=1)))))
+
+
+def _add_ridge(loss_gradient: FloatArray, particles: FloatArray, l2: float, n_moving: int) -> FloatArray:
+    gradient = np.array(loss_gradient)
+    gradient[:, :n_moving] += 2 * l2 * particles[:, :n_moving]
+    return gradient

@@ -1,0 +1,205 @@
+"""Empirical risk of a two-layer network: the objective whose steps run inside the compiled core."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from mfld import _core, validation
+from mfld.gradients import FullBatch, Minibatch
+from mfld.losses import Loss, as_loss
+from mfld.models import TwoLayerNetwork
+from mfld.objectives.base import Measure, Objective, Outcome, Plan
+from mfld.objectives.potential import Potential
+from mfld.state import Cloud
+from mfld.validation import FloatArray
+
+
+class EmpiricalRisk(Objective):
+    """Regularised empirical risk ``F(mu) = sum_i s_i l(f_mu(z_i), y_i) + l2 E_mu |theta|**2``.
+
+    Its first variation, a function of theta, is ``sum_i s_i l'(f_mu(z_i), y_i) h(theta, z_i) + l2 |theta|**2``. Source:
+    Nitanda, Wu, Suzuki 2022, "Convex analysis of the mean field Langevin dynamics"; Hu, Ren, Siska, Szpruch 2021,
+    "Mean-field Langevin dynamics and energy landscape of neural networks".
+
+    Parameters
+    ----------
+    model : TwoLayerNetwork
+    inputs : array_like, shape (n, n_features)
+        Copied, unless nobody can write to it.
+    targets : array_like, shape (n,) or (n, n_outputs)
+        What the loss takes: reals, -1 and +1, or classes 0..n_outputs-1 of shape (n,).
+    loss : str or Loss
+        Summed over outputs.
+    l2 : float
+        Coefficient of the ridge on all moving coordinates: no factor 1/2, so that the weight decay is ``2 * l2``.
+    sample_weight : array_like, shape (n,), optional
+        At least 0; normalised to the weights s of sum 1. Default: 1/n each.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or shape, or not finite; if there are no samples; if a target is none of the
+        loss, whose message shows it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mfld
+    >>> inputs = np.linspace(-1, 1, 20)[:, np.newaxis]
+    >>> model = mfld.TwoLayerNetwork(n_features=1)
+    >>> risk = mfld.EmpiricalRisk(model, inputs, np.sign(inputs[:, 0]), loss="logistic", l2=1e-3)
+    >>> particles = np.zeros((5, 3))
+    >>> round(risk.value(particles), 6)              # all predictions are 0: log 2
+    0.693147
+    >>> risk.gradient(particles).shape
+    (5, 3)
+    >>> frozen = risk.first_variation(particles)     # a Potential, at any points
+    >>> frozen(np.ones((7, 3))).shape
+    (7,)
+    """
+
+    n_samples: int
+
+    def __init__(
+        self,
+        model: TwoLayerNetwork,
+        inputs: ArrayLike,
+        targets: ArrayLike,
+        *,
+        loss: str | Loss,
+        l2: float = 0.0,
+        sample_weight: ArrayLike | None = None,
+    ) -> None:
+        validation.instance("model", model, TwoLayerNetwork, "a TwoLayerNetwork")
+        self.model = model
+        self.loss_function = as_loss(loss)
+        self.l2 = validation.real("l2", l2, non_negative=True)
+        self.n_coordinates = model.n_coordinates
+        self.n_moving = model.n_moving
+
+        checked = validation.array("inputs", inputs)
+        validation.shape("inputs", checked, ("n", model.n_features), "(samples, n_features of the model)")
+        self.inputs = validation.frozen(checked)
+        self.n_samples = n = len(checked)
+        matrix = self.loss_function.check_targets(targets, model.n_outputs)
+        if len(matrix) != n:
+            raise ValueError(f"targets must have {n} rows to match inputs, got {len(matrix)}")
+        self.targets = validation.frozen(matrix)
+        self.sample_weight: FloatArray | None = None
+        if sample_weight is not None:
+            self.sample_weight = validation.weights("sample_weight", sample_weight, (n,), "to match inputs", np.float64)
+            self.sample_weight.flags.writeable = False
+        self._casts: dict[str, tuple[FloatArray, FloatArray, FloatArray | None]] = {}
+
+    def loss(self, measure: Measure) -> float:
+        """The risk without its ridge, ``sum_i s_i l(f_mu(z_i), y_i)``."""
+        cloud = self.cloud(measure)
+        inputs, targets, _ = self._samples(cloud.particles.dtype)
+        values, _ = _core.backend.loss(self.loss_function.native, self._predict(cloud, inputs), targets)
+        return float(np.average(values.astype(np.float64), weights=self.sample_weight))
+
+    def loss_gradient(self, measure: Measure, batch: ArrayLike | None = None) -> FloatArray:
+        """Gradient of the first variation of the risk without its ridge; see `Objective.loss_gradient`.
+
+        From a batch I of B rows it is estimated by ``(n / B) sum_{i in I} s_i l'(f_mu(z_i), y_i) grad h(theta, z_i)``.
+        """
+        cloud = self.cloud(measure)
+        rows = None if batch is None else validation.rows("batch", batch, self.n_samples)
+        inputs, cotangent = self._cotangent(cloud, rows)
+        return self._pull_back(cloud.particles, inputs, cotangent)[1]
+
+    def first_variation(self, measure: Measure) -> Potential:
+        return _RiskVariation(self, self.cloud(measure))
+
+    def initial_particles(self, n_particles: int, seed: int = 0, dtype: DTypeLike = "float32") -> FloatArray:
+        """The model's initial particles."""
+        return self.model.initial_particles(n_particles, seed, dtype)
+
+    def steps(self, particles: FloatArray, n_steps: int, plan: Plan) -> Outcome:
+        if type(plan.gradient) is FullBatch:
+            batch_size = 0
+        elif type(plan.gradient) is Minibatch:
+            batch_size = plan.gradient.batch_size
+        else:  # an estimator that the core does not know; a subclass of those that it knows is one too
+            return super().steps(particles, n_steps, plan)
+        moving = particles.copy()
+        report = _core.backend.advance(
+            self.model.native,
+            self.loss_function.native,
+            moving,
+            *self._samples(particles.dtype),
+            plan.step_size[:n_steps],
+            plan.temperature[:n_steps],
+            plan.l2[:n_steps],
+            n_steps,
+            batch_size,
+            plan.key,
+            plan.step,
+            plan.population,
+            plan.num_threads,
+        )
+        if report.status == "diverged":
+            # The core works in place. Its steps are a pure function, so the last good particles are made once more.
+            good = report.steps - 1
+            outcome = self.steps(particles, good, plan) if good else Outcome(particles, steps=0)
+            return outcome if outcome.interrupt else replace(outcome, bad_particle=report.bad_particle)
+        return Outcome(moving, report.steps, report.loss, report.gradient_norm, interrupt=report.exception)
+
+    def _samples(self, dtype: np.dtype[np.floating]) -> tuple[FloatArray, FloatArray, FloatArray | None]:
+        """Inputs, targets and sample weights in one precision."""
+        if dtype.name not in self._casts:
+            self._casts[dtype.name] = (
+                validation.array("inputs", self.inputs, dtype),
+                validation.array("targets", self.targets, dtype),
+                None if self.sample_weight is None else self.sample_weight.astype(dtype),
+            )
+        return self._casts[dtype.name]
+
+    def _predict(self, cloud: Cloud, inputs: FloatArray) -> FloatArray:
+        threads = validation.num_threads(None)
+        return _core.backend.predict(self.model.native, cloud.particles, cloud.weights, inputs, threads)
+
+    def _cotangent(self, cloud: Cloud, rows: NDArray[np.int64] | None = None) -> tuple[FloatArray, FloatArray]:
+        """Inputs and ``s_i l'(f_mu(z_i), y_i)``; of the given rows, times n / B."""
+        inputs, targets, weights = self._samples(cloud.particles.dtype)
+        if rows is not None:
+            inputs, targets = inputs[rows], targets[rows]
+            if weights is not None:
+                weights = weights[rows]
+                weights *= self.n_samples / len(rows)
+        _, derivative = _core.backend.loss(self.loss_function.native, self._predict(cloud, inputs), targets)
+        if weights is None:
+            return inputs, derivative / derivative.dtype.type(len(inputs))
+        return inputs, weights[:, np.newaxis] * derivative
+
+    def _pull_back(
+        self, points: FloatArray, inputs: FloatArray, cotangent: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        threads = validation.num_threads(None)
+        return _core.backend.pull_back(self.model.native, points, inputs, cotangent, threads)
+
+
+class _RiskVariation(Potential):
+    """First variation of a risk: the cotangent of its predictions is frozen, the points are free."""
+
+    def __init__(self, risk: EmpiricalRisk, cloud: Cloud) -> None:
+        _, cotangent = risk._cotangent(cloud)
+
+        def pull_back(points: FloatArray) -> tuple[FloatArray, FloatArray]:
+            inputs, _, _ = risk._samples(points.dtype)
+            return risk._pull_back(points, inputs, cotangent.astype(points.dtype, copy=False))
+
+        super().__init__(
+            gradient=lambda points: pull_back(points)[1],
+            value=lambda points: pull_back(points)[0],
+            n_coordinates=risk.n_coordinates,
+            n_moving=risk.n_moving,
+            l2=risk.l2,
+        )
+        self._model = risk.model
+
+    def initial_particles(self, n_particles: int, seed: int = 0, dtype: DTypeLike = "float32") -> FloatArray:
+        return self._model.initial_particles(n_particles, seed, dtype)

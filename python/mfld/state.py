@@ -1,0 +1,134 @@
+"""Where a run stands: clouds of particles and the place in the noise, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mfld import validation
+from mfld.validation import FloatArray
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class Cloud:
+    """An empirical measure ``mu = sum_m w_m delta(theta_m)``.
+
+    Parameters
+    ----------
+    particles : array_like, shape (..., N, p)
+        float32 and float64 are kept, other numbers become float64. Leading axes number several clouds of one kind.
+    weights : array_like, shape (..., N), optional
+        At least 0; they are normalised to sum 1. None stands for 1/N each.
+
+    Both are read-only; an array that someone could still write to is copied.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array has the wrong shape, is no array of reals, or is not finite, or a weight is negative.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> cloud = mfld.Cloud([[0.0], [1.0]], weights=[1, 3])
+    >>> cloud.mean(cloud.particles[:, 0])
+    0.75
+    """
+
+    particles: FloatArray
+    weights: FloatArray | None = None
+
+    def __init__(self, particles: ArrayLike, weights: ArrayLike | None = None) -> None:
+        checked = validation.array("particles", particles)
+        if checked.ndim < 2 or 0 in checked.shape:
+            raise ValueError(f"particles must have shape (..., N, p) with each at least 1, got {checked.shape}")
+        if weights is not None:
+            weights = validation.weights("weights", weights, checked.shape[:-1], "to match particles", checked.dtype)
+            weights = validation.frozen(weights)
+        object.__setattr__(self, "particles", validation.frozen(checked))
+        object.__setattr__(self, "weights", weights)
+
+    def __reduce__(self) -> tuple[type[Cloud], tuple[Any, ...]]:
+        return Cloud, (self.particles, self.weights)  # so that copies and what is unpickled are read-only too
+
+    def mean(self, values: ArrayLike) -> float:
+        """Expectation ``E_mu f`` of a function from its values at the particles, shape (N,), of a single cloud."""
+        return float(np.average(np.asarray(values, np.float64), weights=self.weights))
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """All that a run needs to go on; State in, State out, and never changed in between.
+
+    A state consists of arrays and scalars only. Two runs that go on from equal states are equal, bit by bit.
+
+    Parameters
+    ----------
+    clouds : mapping of str to Cloud
+        Particles have shape (replicates, N, p); the algorithms of today have one replicate.
+    step : int
+        Steps done so far; below 2**48.
+    seed : int
+        At least 0 and below 2**64.
+    buffers : mapping of str to ndarray
+        Whatever else an algorithm carries from step to step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> solver = mfld.MFLD(n_particles=10, step_size=0.1, temperature=1.0)
+    >>> state = solver.init(mfld.Potential(lambda x: x, n_coordinates=2), seed=0)
+    >>> state.step, state.clouds["mu"].particles.shape, state.particles.shape
+    (0, (1, 10, 2), (10, 2))
+    """
+
+    clouds: Mapping[str, Cloud]
+    step: int
+    seed: int
+    buffers: Mapping[str, np.typing.NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, cloud in self.clouds.items():
+            validation.instance(f"clouds[{name!r}]", cloud, Cloud, "a Cloud")
+            if cloud.particles.ndim != 3:
+                got = cloud.particles.shape
+                raise ValueError(f"clouds[{name!r}] must have particles of shape (replicates, N, p), got {got}")
+        object.__setattr__(self, "clouds", MappingProxyType(dict(self.clouds)))
+        object.__setattr__(self, "step", validation.integer("step", self.step, 0, validation.MAX_STEP))
+        object.__setattr__(self, "seed", validation.seed(self.seed))
+        buffers = {name: validation.frozen(np.asarray(value)) for name, value in self.buffers.items()}
+        object.__setattr__(self, "buffers", MappingProxyType(buffers))
+
+    def __reduce__(self) -> tuple[type[State], tuple[Any, ...]]:
+        # Read-only mappings cannot be pickled; the constructor makes them again.
+        return State, (dict(self.clouds), self.step, self.seed, dict(self.buffers))
+
+    @property
+    def measure(self) -> Cloud:
+        """The only cloud, without its axis of replicates."""
+        cloud = self._only_cloud()
+        return Cloud(cloud.particles[0], None if cloud.weights is None else cloud.weights[0])
+
+    @property
+    def particles(self) -> FloatArray:
+        """Particles of the only cloud, shape (N, p), read-only."""
+        particles: FloatArray = self._only_cloud().particles[0]
+        return particles
+
+    def _only_cloud(self) -> Cloud:
+        if len(self.clouds) != 1:
+            raise ValueError(f"the state has the clouds {', '.join(self.clouds)}: take one from .clouds")
+        (cloud,) = self.clouds.values()
+        if len(cloud.particles) != 1:
+            raise ValueError(f"the state has {len(cloud.particles)} replicates: take one from .clouds")
+        return cloud

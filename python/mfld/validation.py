@@ -1,0 +1,167 @@
+"""Checks of arguments, shared by the whole front.
+
+Each returns the value in the form that the library works with, or raises an error that names the argument, what was
+expected and what came: TypeError for a wrong kind of thing, ValueError for a wrong value.
+"""
+
+import operator
+from collections.abc import Collection
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from mfld import _core
+
+FloatArray: TypeAlias = NDArray[np.floating[Any]]
+FloatDType: TypeAlias = np.dtype[np.floating[Any]]
+
+MAX_SEED = 2**64 - 1
+MAX_STEP = 2**48 - 1  # the noise counter has 48 bits for the step
+
+
+def integer(name: str, value: object, minimum: int, maximum: int | None = None) -> int:
+    """An integer within bounds; floats and bools are refused, also where they happen to be whole."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer, got {value!r} (bool)")
+    try:
+        result = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {_show(value)}") from None
+    if result < minimum or (maximum is not None and result > maximum):
+        expected = f"at least {minimum}" if maximum is None else f"between {minimum} and {maximum}"
+        raise ValueError(f"{name} must be {expected}, got {result}")
+    return result
+
+
+def real(name: str, value: object, *, positive: bool = False, non_negative: bool = False) -> float:
+    """A finite real number."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a real number, got {_show(value)}")
+    result = float(value)
+    expected = "finite and positive" if positive else "finite and at least 0" if non_negative else "finite"
+    if not np.isfinite(result) or (positive and result <= 0) or (non_negative and result < 0):
+        raise ValueError(f"{name} must be {expected}, got {result}")
+    return result
+
+
+def boolean(name: str, value: object) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {_show(value)}")
+    return bool(value)
+
+
+def choice(name: str, value: object, names: Collection[str]) -> str:
+    """One of a set of names; the message lists them all."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a name, one of {', '.join(names)}; got {_show(value)}")
+    if value not in names:
+        raise ValueError(f"{name} must be one of {', '.join(names)}; got {value!r}")
+    return value
+
+
+def instance(name: str, value: object, kind: type, expected: str) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {expected}, got {_show(value)}")
+
+
+def function(name: str, value: object) -> None:
+    if not callable(value):
+        raise TypeError(f"{name} must be callable, got {_show(value)}")
+
+
+def float_dtype(name: str, value: DTypeLike) -> FloatDType:
+    """float32 or float64."""
+    try:
+        result = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"{name} must be float32 or float64, got {value!r}") from None
+    if value is None or result not in (np.float32, np.float64):
+        raise ValueError(f"{name} must be float32 or float64, got {value if value is None else result.name}")
+    return cast(FloatDType, result)
+
+
+def seed(value: object, name: str = "seed") -> int:
+    return integer(name, value, 0, MAX_SEED)
+
+
+def num_threads(value: object) -> int:
+    """A number of threads; None stands for what OpenMP would take."""
+    return _core.backend.max_threads() if value is None else integer("num_threads", value, 1)
+
+
+def array(name: str, value: ArrayLike, dtype: DTypeLike | None = None) -> FloatArray:
+    """A C-contiguous array of finite reals: in `dtype`, or float32 and float64 kept and all else made float64."""
+    try:
+        given = np.asarray(value)
+    except ValueError as error:  # a ragged list
+        raise ValueError(f"{name} must be an array of real numbers: {error}") from None
+    if given.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be an array of real numbers, got dtype {given.dtype}")
+    if dtype is None:
+        dtype = given.dtype if given.dtype in (np.float32, np.float64) else np.float64
+    with np.errstate(over="ignore"):  # a value that float32 cannot hold is reported below, by name and place
+        result: FloatArray = np.require(given, dtype, "C")
+    if not np.isfinite(result).all():
+        where = f" in {result.dtype}" if np.isfinite(given).all() else ""
+        raise ValueError(f"{name} must be finite{where}, got {_first(given, ~np.isfinite(result))}")
+    return result
+
+
+def shape(name: str, value: FloatArray, expected: tuple[int | str, ...], why: str = "") -> None:
+    """Refuse another shape; a letter stands for a length of at least 1 that is free."""
+    fits = value.ndim == len(expected) and all(
+        got == want if isinstance(want, int) else got >= 1 for got, want in zip(value.shape, expected, strict=True)
+    )
+    if not fits:
+        wanted = f"({', '.join(map(str, expected))}{',' if len(expected) == 1 else ''})"
+        free = [want for want in expected if isinstance(want, str)]
+        limits = f" with {' and '.join(free)} at least 1" if free else ""
+        raise ValueError(f"{name} must have shape {wanted}{limits}{why and ' ' + why}, got {value.shape}")
+
+
+def weights(name: str, value: ArrayLike, expected: tuple[int, ...], why: str, dtype: DTypeLike) -> FloatArray:
+    """Weights of points or samples: at least 0, made to sum to 1 along the last axis."""
+    result: FloatArray = array(name, value, np.float64)
+    shape(name, result, expected, why)
+    if (result < 0).any():
+        raise ValueError(f"{name} must be at least 0, got {_first(result, result < 0)}")
+    total = result.sum(axis=-1, keepdims=True)
+    if not (total > 0).all() or not np.isfinite(total).all():
+        raise ValueError(f"{name} must have a finite sum above 0, got {total.min()}")
+    if np.abs(total - 1).max() > 8 * np.finfo(dtype).eps:  # else they are normalised, and are to keep their bits
+        result = result / total
+    return result.astype(dtype)
+
+
+def rows(name: str, value: ArrayLike, n_samples: int) -> NDArray[np.int64]:
+    """Row numbers of a batch of samples."""
+    given = np.asarray(value)
+    if given.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be an array of row numbers (integers), got dtype {given.dtype}")
+    if given.ndim != 1 or given.size == 0:
+        raise ValueError(f"{name} must have shape (B,) with B at least 1, got {given.shape}")
+    outside = given[(given < 0) | (given >= n_samples)]
+    if outside.size:
+        raise ValueError(f"{name} must hold rows between 0 and {n_samples - 1}, got {outside[0]}")
+    return given.astype(np.int64)
+
+
+def frozen(value: FloatArray) -> FloatArray:
+    """The array itself if nobody can write to it, else a copy; read-only in any case."""
+    owner = value if value.base is None else value.base
+    if not isinstance(owner, np.ndarray) or owner.base is not None or owner.flags.writeable or value.flags.writeable:
+        value = value.copy()
+        value.flags.writeable = False
+    return value
+
+
+def _first(values: NDArray[Any], bad: NDArray[np.bool_]) -> str:
+    """The first bad value and its place."""
+    place = tuple(int(i) for i in np.argwhere(bad)[0])
+    return f"{values[place]} at index {place[0] if len(place) == 1 else place}"
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
