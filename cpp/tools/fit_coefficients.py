@@ -1,9 +1,9 @@
 """Prints the constants of mfld/math.hpp, each block with its achieved error.
 
-Every block is a weighted minimax fit, found by Lawson's iteration: least squares whose weights grow where the error is large.
-A rational P/Q is linearised as P - f Q with the last Q as a further weight (Sanathanan-Koerner); Q is monic and printed
-without its leading 1. The error printed is that of the coefficients rounded to their precision, relative to the function the
-library returns, in exact arithmetic: the kernels add rounding alone.
+Every block is a weighted minimax fit, found by Lawson's iteration: least squares whose weights grow where the error is
+large. A rational P/Q is linearised as P - f Q with the last Q as a further weight (Sanathanan-Koerner); Q is monic and
+printed without its leading 1. The error printed is that of the coefficients rounded to their precision, relative to the
+function the library returns, in exact arithmetic: the kernels add rounding alone.
 
     python fit_coefficients.py            # all blocks, about a minute; needs mpmath and numpy
     python fit_coefficients.py exp tanh   # blocks whose name contains a word
@@ -85,10 +85,16 @@ def fit(function, scale, low, high, degree, denominator_degree, precision, exact
     return top, bottom
 
 
-def block(name, formula, precision, function, scale, low, high, degree, denominator_degree=0, exact_at_zero=False):
-    if len(sys.argv) > 1 and not any(word in name for word in sys.argv[1:]):
+def selected(name):
+    return len(sys.argv) == 1 or any(word in name for word in sys.argv[1:])
+
+
+def block(name, formula, precision, target, interval, degree, denominator_degree=0, exact_at_zero=False):
+    """target: the fitted function and the scale of its error."""
+    if not selected(name):
         return
-    low, high = mp.mpf(low), mp.mpf(high)
+    function, scale = target
+    low, high = map(mp.mpf, interval)
     top, bottom = fit(function, scale, low, high, degree, denominator_degree, precision, exact_at_zero)
     dense = chebyshev_points(low, high, 1500)
     worst = max(abs(mp.polyval(top[::-1], x) / mp.polyval(bottom[::-1], x) - function(x)) / scale(x) for x in dense)
@@ -100,7 +106,7 @@ def block(name, formula, precision, function, scale, low, high, degree, denomina
 
 def parts(name, value, precision, bits):
     """A number as a sum whose parts but the last have few bits, so that small integers times them are exact."""
-    if len(sys.argv) > 1 and not any(word in name for word in sys.argv[1:]):
+    if not selected(name):
         return
     out = []
     for b in bits:
@@ -112,79 +118,71 @@ def parts(name, value, precision, bits):
     print(", ".join(float(p).hex() for p in out) + "\n", flush=True)
 
 
-def removable(function, at_zero):
-    return lambda x: function(x) if x else mp.mpf(at_zero)
+def factor(function, power, at_zero, rest=lambda x: 0):
+    """(function(x) - rest(x)) / x^power, and the scale that makes its error relative to function."""
+
+    def value(x):
+        return (function(x) - rest(x)) / x**power if x else mp.mpf(at_zero)
+
+    def scale(x):
+        x = x if abs(x) > TINY else TINY
+        return abs(function(x) / x**power)
+
+    return value, scale
 
 
-def in_square(function):
-    return lambda u: function(mp.sqrt(u))
+def in_square(target):
+    return tuple(lambda u, f=f: f(mp.sqrt(u)) for f in target)
 
 
-def one(_):
-    return mp.mpf(1)
+def itself(function):
+    return function, function
 
 
-half_ln2 = mp.log(2) / 2
-# (e^r - 1) / r, the error relative to e^r; and (e^r - 1 - r) / r^2, the error relative to e^r - 1
-exp_linear = removable(lambda r: mp.expm1(r) / r, 1)
-exp_linear_scale = lambda r: mp.exp(r) / max(abs(r), mp.mpf("1e-3"))  # noqa: E731
-exp_square = lambda r: mp.hyp1f1(1, 3, r) / 2  # noqa: E731
-exp_square_scale = lambda r: 1 / max(abs(r), mp.mpf("1e-3")) * exp_linear(r)  # noqa: E731
-# (log(1+f) - f) / f^2, the error relative to log(1+f)
-log_square = removable(lambda f: (mp.log1p(f) - f) / f**2, -0.5)
-log_linear = removable(lambda f: mp.log1p(f) / f, 1)
-log_square_scale = lambda f: log_linear(f) / max(abs(f), mp.mpf("1e-3"))  # noqa: E731
-# (2 atanh(s) - 2 s) / s^3 at s^2, the error relative to 2 atanh(s)
-atanh_cube = removable(in_square(lambda s: (2 * mp.atanh(s) - 2 * s) / s**3), mp.mpf(2) / 3)
-atanh_cube_scale = lambda u: 2 / max(u, mp.mpf("1e-4"))  # noqa: E731
-tanh_linear = removable(in_square(lambda x: mp.tanh(x) / x), 1)
-erf_linear = removable(in_square(lambda x: mp.erf(x) / x), 2 / mp.sqrt(mp.pi))
-mills = lambda y: mp.sqrt(mp.pi / 2) * mp.erfc(y / mp.sqrt(2)) * mp.exp(y * y / 2)  # noqa: E731
-sine_cube = removable(in_square(lambda r: (mp.sin(r) - r) / r**3), -mp.mpf(1) / 6)
-sine_cube_scale = lambda u: 1 / max(u, mp.mpf("1e-4"))  # noqa: E731
-cosine_square = removable(in_square(lambda r: (mp.cos(r) - 1) / r**2), -0.5)
-cosine_square_scale = lambda u: 1 / max(u, mp.mpf("1e-4"))  # noqa: E731
+TINY = mp.mpf("1e-3")  # in scales that are infinite at 0
+HALF_LN2 = mp.log(2) / 2
+ROOT_HALF, ROOT_TWO = mp.sqrt(mp.mpf("0.5")), mp.sqrt(2)
+# pi/2, and what the rounding of z / pi adds at the largest z
+QUARTER_TURN = mp.mpf("1.5775")
+
+EXPM1_OVER_R, _ = factor(mp.expm1, 1, 1)
+EXP = EXPM1_OVER_R, lambda r: mp.exp(r) / max(abs(r), TINY)
+EXPM1 = factor(mp.expm1, 2, 0.5, rest=lambda r: r)
+LOG = factor(mp.log1p, 2, -0.5, rest=lambda f: f)
+LOG1P = factor(mp.log1p, 1, 1)
+ATANH = in_square(factor(lambda s: 2 * mp.atanh(s), 3, mp.mpf(2) / 3, rest=lambda s: 2 * s))
+TANH = in_square(factor(mp.tanh, 1, 1))
+ERF = in_square(factor(mp.erf, 1, 2 / mp.sqrt(mp.pi)))
+NORMAL_TAIL = itself(lambda y: mp.exp(y * y / 2) * mp.erfc(y / ROOT_TWO) / 2)
+SINE = in_square((factor(mp.sin, 3, -mp.mpf(1) / 6, rest=lambda r: r)[0], lambda r: 1 / max(r, TINY) ** 2))
+COSINE = in_square((factor(mp.cos, 2, -0.5, rest=lambda r: 1)[0], lambda r: 1 / max(r, TINY) ** 2))
 
 if __name__ == "__main__":
-    root_half, root_two = mp.sqrt(mp.mpf("0.5")), mp.sqrt(2)
-    quarter_square = mp.mpf("1.5775") ** 2  # pi/2 and what the rounding of z / pi adds at the largest z
-    for precision, expm1_degree, sine_degree, cosine_degree in [("float", 4, 3, 3), ("double", 9, 6, 7)]:
-        is_float = precision == "float"
-        parts("ln2", mp.log(2), precision, (15, 24) if is_float else (41, 53))
-        parts("pi_fused", mp.pi, precision, (24, 24) if is_float else (53, 53))
-        parts("pi_split", mp.pi, precision, (8, 9, 24) if is_float else (27, 28, 53))
-        if is_float:
-            block("exp", "(e^r - 1) / r, |r| <= ln2/2, relative to e^r", precision, exp_linear, exp_linear_scale,
-                  -half_ln2, half_ln2, 4)  # fmt: skip
-        block("expm1", "(e^r - 1 - r) / r^2, |r| <= ln2/2, relative to e^r - 1", precision, exp_square, exp_square_scale,
-              -half_ln2, half_ln2, expm1_degree)  # fmt: skip
-        if is_float:
-            block("log", "(log(1+f) - f) / f^2, sqrt(1/2) <= 1+f <= sqrt(2), relative to log(1+f)", precision, log_square,
-                  log_square_scale, root_half - 1, root_two - 1, 7)  # fmt: skip
-            block("log1p_unit", "log(1+f) / f, 0 <= f <= 1, relative", precision, log_linear, log_linear, 0, 1, 8)
-            block("tanh", "tanh(x) / x in x^2, x to 9.1, relative", precision, tanh_linear, tanh_linear, 0,
-                  mp.mpf("9.1") ** 2, 4, 4, exact_at_zero=True)  # fmt: skip
-            block("erf", "erf(x) / x in x^2, x to 4, relative", precision, erf_linear, erf_linear, 0, 16, 5, 5)
-            block("mills", "Mills ratio of the normal distribution, y to 14.6, relative", precision, mills, mills, 0,
-                  mp.mpf("14.6"), 4, 5)  # fmt: skip
-        else:
-            block("log", "(2 atanh(s) - 2 s) / s^3 in s^2, s to 3 - sqrt(8), relative to 2 atanh(s)", precision, atanh_cube,
-                  atanh_cube_scale, 0, (3 - mp.sqrt(8)) ** 2, 6)  # fmt: skip
-            block("log1p_unit", "(2 atanh(s) - 2 s) / s^3 in s^2, s to 1/3, relative to 2 atanh(s)", precision, atanh_cube,
-                  atanh_cube_scale, 0, mp.mpf(1) / 9, 9)  # fmt: skip
-            block(
-                "erf_small",
-                "erf(x) / x in x^2, x to 1/2, relative",
-                precision,
-                erf_linear,
-                erf_linear,
-                0,
-                mp.mpf("0.25"),
-                8,
-            )
-            block("mills", "Mills ratio of the normal distribution, y to 38.8, relative", precision, mills, mills, 0,
-                  mp.mpf("38.8"), 9, 10)  # fmt: skip
-        block("sine", "(sin r - r) / r^3 in r^2, |r| <= 1.5775, relative to r", precision, sine_cube, sine_cube_scale,
-              0, quarter_square, sine_degree)  # fmt: skip
-        block("cosine", "(cos r - 1) / r^2 in r^2, |r| <= 1.5775, absolute", precision, cosine_square, cosine_square_scale,
-              0, quarter_square, cosine_degree)  # fmt: skip
+    exponent = (-HALF_LN2, HALF_LN2)
+    quarter = (0, QUARTER_TURN**2)
+
+    parts("ln2", mp.log(2), "float", (15, 24))
+    parts("pi_fused", mp.pi, "float", (24, 24))
+    parts("pi_split", mp.pi, "float", (8, 9, 24))
+    block("exp", "(e^r - 1) / r, |r| <= ln2/2, relative to e^r", "float", EXP, exponent, 4)
+    block("expm1", "(e^r - 1 - r) / r^2, |r| <= ln2/2, relative to e^r - 1", "float", EXPM1, exponent, 4)
+    block("log", "(log(1+f) - f) / f^2, sqrt(1/2) <= 1+f <= sqrt(2), relative to log(1+f)", "float", LOG,
+          (ROOT_HALF - 1, ROOT_TWO - 1), 7)  # fmt: skip
+    block("log1p_unit", "log(1+f) / f, 0 <= f <= 1, relative", "float", LOG1P, (0, 1), 8)
+    block("tanh", "tanh(x) / x in x^2, x to 9.1, relative", "float", TANH, (0, mp.mpf("9.1") ** 2), 4, 4, True)
+    block("erf", "erf(x) / x in x^2, x to 4, relative", "float", ERF, (0, 16), 5, 5)
+    block("normal_tail", "e^(y^2/2) P(Z > y), y to 14.6, relative", "float", NORMAL_TAIL, (0, 14.6), 4, 5, True)
+    block("sine", "(sin r - r) / r^3 in r^2, |r| <= 1.5775, relative to r", "float", SINE, quarter, 3)
+    block("cosine", "(cos r - 1) / r^2 in r^2, |r| <= 1.5775, absolute", "float", COSINE, quarter, 3)
+
+    atanh = "(2 atanh(s) - 2 s) / s^3 in s^2, relative to 2 atanh(s), s to"
+    parts("ln2", mp.log(2), "double", (41, 53))
+    parts("pi_fused", mp.pi, "double", (53, 53))
+    parts("pi_split", mp.pi, "double", (27, 28, 53))
+    block("expm1", "(e^r - 1 - r) / r^2, |r| <= ln2/2, relative to e^r - 1", "double", EXPM1, exponent, 9)
+    block("log", f"{atanh} 3 - sqrt(8)", "double", ATANH, (0, (3 - mp.sqrt(8)) ** 2), 6)
+    block("log1p_unit", f"{atanh} 1/3", "double", ATANH, (0, mp.mpf(1) / 9), 9)
+    block("erf_small", "erf(x) / x in x^2, x to 1/2, relative", "double", ERF, (0, 0.25), 8)
+    block("normal_tail", "e^(y^2/2) P(Z > y), y to 38.8, relative", "double", NORMAL_TAIL, (0, 38.8), 9, 10, True)
+    block("sine", "(sin r - r) / r^3 in r^2, |r| <= 1.5775, relative to r", "double", SINE, quarter, 6)
+    block("cosine", "(cos r - 1) / r^2 in r^2, |r| <= 1.5775, absolute", "double", COSINE, quarter, 7)

@@ -7,8 +7,8 @@
 //   value_and_slope(z)  act(z) and act'(z) from one evaluation; the slope has a finite limit wherever act' has one
 //   slope_of(value)     act'(z) from act(z) alone, only when slope_from_value: then kernels keep values and no slopes
 //
-// Values and slopes have the accuracy of mfld/math.hpp. Slopes rebuilt from a saturated value (tanh, sigmoid) are
-// accurate relative to 1, not to themselves.
+// Values and slopes have the accuracy of mfld/math.hpp. A slope rebuilt from the value of tanh or sigmoid has up to
+// twice the value's error, relative to 1 and not to itself: 1 - value loses digits as the value saturates.
 #pragma once
 
 #include <limits>
@@ -56,22 +56,6 @@ MFLD_INLINE Vec<T> bounded_above(Vec<T> z) {
   return min(Vec<T>(std::numeric_limits<T>::max()), z);
 }
 
-// The logistic function s(z) = 1 / (1 + e^-z) from e^-|z|: no overflow, and s(z) and s(-z) both accurate relative to
-// themselves.
-template <class T>
-struct Logistic {
-  Vec<T> e;        // e^-|z|
-  Vec<T> inverse;  // 1 / (1 + e) = s(|z|)
-  Vec<T> value;    // s(z)
-};
-
-template <class T>
-MFLD_INLINE Logistic<T> logistic(Vec<T> z) {
-  const Vec<T> e = math::exp_not_positive(-abs(z));
-  const Vec<T> inverse = Vec<T>(1) / (Vec<T>(1) + e);
-  return {e, inverse, select(z < Vec<T>(0), e * inverse, inverse)};
-}
-
 }  // namespace detail
 
 struct Tanh : SlopeFromValue<Tanh> {
@@ -117,7 +101,7 @@ struct Sigmoid : SlopeFromValue<Sigmoid> {
   static constexpr const char* name = "sigmoid";
   template <class T>
   static MFLD_INLINE Vec<T> value(Vec<T> z) {
-    return detail::logistic(z).value;
+    return Vec<T>(1) / (Vec<T>(1) + math::exp(-z));
   }
   template <class T>
   static MFLD_INLINE Vec<T> slope_of(Vec<T> value) {
@@ -130,8 +114,8 @@ struct Softplus : SlopeFromArgument<Softplus> {
   static constexpr const char* name = "softplus";
   template <class T>
   static MFLD_INLINE ValueSlope<T> value_and_slope(Vec<T> z) {
-    const detail::Logistic<T> s = detail::logistic(z);
-    return {max(Vec<T>(0), z) + math::log1p_unit(s.e), s.value};
+    const Vec<T> e = math::exp_not_positive(-abs(z));
+    return {max(Vec<T>(0), z) + math::log1p_unit(e), select_by_sign(z, e, Vec<T>(1)) / (Vec<T>(1) + e)};
   }
 };
 
@@ -160,10 +144,12 @@ struct Silu : SlopeFromArgument<Silu> {
   static constexpr const char* name = "silu";
   template <class T>
   static MFLD_INLINE ValueSlope<T> value_and_slope(Vec<T> z) {
-    const detail::Logistic<T> s = detail::logistic(z);
-    const Vec<T> x = detail::bounded_below(z);
-    // s' = e / (1 + e)^2, not s (1 - s): z would multiply the rounding of 1 - s.
-    return {x * s.value, multiply_add(detail::bounded_above(x) * s.inverse, s.e * s.inverse, s.value)};
+    const Vec<T> e = math::exp(-z);
+    const Vec<T> s = Vec<T>(1) / (Vec<T>(1) + e);
+    const Vec<T> value = detail::bounded_below(z) * s;
+    // 1 - s as e s: z would multiply the rounding of 1 - s. Where e overflows, s and the value are 0.
+    const Vec<T> rest = detail::bounded_above(e) * s;
+    return {value, multiply_add(detail::bounded_above(value), rest, s)};
   }
 };
 

@@ -35,6 +35,9 @@ inline constexpr bool has_scale = false;
 #endif
 
 template <class T>
+inline constexpr T root_two = T(1.41421356237309504880);
+
+template <class T>
 struct Constants;
 
 template <>
@@ -49,8 +52,8 @@ struct Constants<float> {
   static constexpr float exp_lowest = has_scale ? -105.0f : -87.33f, exp_highest = 89.0f;
   // (e^r - 1) / r, |r| <= ln2/2: 9.2e-8 relative to e^r
   static constexpr float exp[] = {0.999999702f, 0.499991477f, 0.166676477f, 0.0418981574f, 0.00828975998f};
-  // (e^r - 1 - r) / r^2, |r| <= ln2/2: 1.4e-8 relative to e^r - 1
-  static constexpr float expm1[] = {0.49999997f, 0.166665465f, 0.0416674428f, 0.00836625602f, 0.00138699345f};
+  // (e^r - 1 - r) / r^2, |r| <= ln2/2: 0.0005 relative to e^r - 1
+  static constexpr float expm1[] = {0.493057668f, 0.16391398f, 0.256875128f, 0.0511183031f, -1.33533621f};
   static constexpr float expm1_lowest = -18.0f;  // e^x - 1 rounds to -1
 
   // (log(1+f) - f) / f^2, sqrt(1/2) <= 1+f <= sqrt(2): 3e-8 relative to log(1+f)
@@ -69,9 +72,9 @@ struct Constants<float> {
   static constexpr float erf_highest = 4.0f;
   static constexpr float erf_top[] = {30154.8652f, 5172.24609f, 1419.08337f, 103.775421f, 7.60455942f, 0.0530942716f};
   static constexpr float erf_bottom[] = {26724.0547f, 13491.7803f, 3082.5918f, 406.393005f, 31.6822262f};
-  // Mills ratio P(Z > y) / density(y) = top / bottom, y to 14.6: 1.6e-8
-  static constexpr float mills_top[] = {121.250015f, 106.335594f, 44.4707985f, 9.86577129f, 1.00001132f};
-  static constexpr float mills_bottom[] = {96.743515f, 162.033722f, 116.394547f, 45.45644f, 9.86638641f};
+  // e^(y^2/2) P(Z > y) = top / bottom for a standard normal Z, y to 14.6: 1.7e-8
+  static constexpr float tail_top[] = {48.7320709f, 42.6700706f, 17.8207207f, 3.94667315f, 0.398946941f};
+  static constexpr float tail_bottom[] = {97.4641418f, 163.105301f, 117.048187f, 45.6552048f, 9.89347553f};
   // e^(-a^2) and e^(-a^2 / 2) are 0 here; both exponents can be built.
   static constexpr float erfc_highest = has_scale ? 10.3f : 9.34f, normal_highest = has_scale ? 14.5f : 13.215f;
 
@@ -93,20 +96,19 @@ struct Constants<double> {
   // ln2 in parts of 41 and 53 bits, remainder 1.9e-31
   static constexpr double log2_e = 0x1.71547652b82fep0, ln2[] = {0x1.62e42fefa4p-1, -0x1.8432a1b0e2634p-43};
   static constexpr double exp_lowest = has_scale ? -747.0 : -708.39, exp_highest = 710.0;
-  // (e^r - 1 - r) / r^2, |r| <= ln2/2: 1.8e-17 relative to e^r - 1
-  static constexpr double expm1[] = {0.50000000000000056,   0.16666666666666649,    0.04166666666657632,
-                                     0.0083333333333604851, 0.0013888888931367892,  0.000198412697692035,
-                                     2.480150564131601e-05, 2.7557370582085828e-06, 2.7625874834878532e-07,
-                                     2.5063648721358767e-08};
+  // (e^r - 1 - r) / r^2, |r| <= ln2/2: 0.00049 relative to e^r - 1
+  static constexpr double expm1[] = {0.48719905085891635, 0.16027287834249979, 1.4644788954223864, 0.71785984923471013,
+                                     -42.678227852170338, -21.261056474832259, 474.04891235839818, 235.97338049456212,
+                                     -1754.8286577963472, -873.02116823244683};
   static constexpr double expm1_lowest = -38.0;
 
   // (2 atanh(s) - 2 s) / s^3 in s^2, s to 3 - sqrt(8): 1.2e-18 relative to 2 atanh(s)
-  static constexpr double log[] = {0.6666666666666734,  0.39999999999416636, 0.28571428742034055, 0.22222198603964691,
-                                   0.18183562930721045, 0.15314082295599879, 0.14795663362668027};
+  static constexpr double log[] = {0.6666666666666734,  0.39999999999417019, 0.28571428741905031, 0.22222198619807854,
+                                   0.18183562023990132, 0.15314106851695461, 0.14795408910148908};
   // The same, s to 1/3: 1.3e-18
   static constexpr double log1p_unit[] = {
-      0.66666666666666308, 0.40000000000156216, 0.28571428547956534, 0.22222223964415511,  0.18181744086154597,
-      0.15386556898825191, 0.13301009127930519, 0.12105831407182878, 0.083411208884973012, 0.17016831810544106};
+      0.66666666666666308, 0.40000000000155705, 0.28571428548054378, 0.22222223957158035, 0.18181744366432595,
+      0.15386550616326847, 0.13301093963248906, 0.12105150687451631, 0.0834411119575766,  0.17011292646684376};
 
   static constexpr double tanh_highest = 20.0;  // tanh rounds to 1
 
@@ -114,13 +116,13 @@ struct Constants<double> {
   static constexpr double erf_small[] = {1.1283791670955126,    -0.3761263890318326,     0.11283791670913251,
                                          -0.026866170629814719, 0.0052239773316778981,   -0.00085482946015084883,
                                          0.0001205319835739701, -1.4842702630223938e-05, 1.469607189573991e-06};
-  // Mills ratio P(Z > y) / density(y) = top / bottom, y to 38.8: 7.1e-17
-  static constexpr double mills_top[] = {361172.92939044925, 559669.45343240222, 429024.10432074359, 208939.49069951838,
-                                         70546.52272698289,  17055.60948979211,  2952.221502182028,  354.01023317812007,
-                                         26.8887094875743,   0.99999999999698208};
-  static constexpr double mills_bottom[] = {
-      288174.30414058291, 676481.44414056954, 737978.65692898526, 493933.92429669475, 225297.15039722275,
-      73444.963413612379, 17407.619846466496, 2979.1102084168383, 355.01023323617233, 26.888709486951033};
+  // e^(y^2/2) P(Z > y) = top / bottom for a standard normal Z, y to 38.8: 8.3e-17
+  static constexpr double tail_top[] = {144598.13666462904, 224000.39111328451, 171663.62480839872, 83578.355433658347,
+                                        28210.910843073525, 6818.1025351315757, 1179.7255854654093, 141.40239297898043,
+                                        10.734450028595722, 0.39894228040021013};
+  static constexpr double tail_bottom[] = {
+      289196.27332925808, 678746.02375770756, 740290.08601485309, 495364.80964451423, 225891.50245402713,
+      73617.582292261621, 17442.891955303519, 2984.0407814907981, 355.44323640047452, 26.90727595365906};
   static constexpr double erfc_highest = has_scale ? 27.4 : 26.61, normal_highest = has_scale ? 38.7 : 37.64;
 
   // pi in parts of 53 and 53 bits, remainder 3e-33; of 27, 28 and 53 bits, remainder 8.7e-35
@@ -178,11 +180,11 @@ MFLD_INLINE Exponent<T> split_exponent(Vec<T> x) {
 // Without the instruction, e^x is 2 e^r 2^(n-1): 2^n overflows before e^x does.
 inline constexpr int exp_offset = has_scale ? 0 : -1;
 
-// factor e^x. short_polynomial: float's shorter one, when nothing else adds to its error.
+// e^x. short_polynomial: float's shorter one, when little else adds to its error.
 template <bool short_polynomial, class T>
-MFLD_INLINE Vec<T> exp_of(Exponent<T> e, T factor) {
+MFLD_INLINE Vec<T> exp_of(Exponent<T> e) {
   using C = Constants<T>;
-  const T unit = has_scale ? factor : 2 * factor;
+  constexpr T unit = has_scale ? 1 : 2;
   Vec<T> p;
   if constexpr (short_polynomial && sizeof(T) == 4)
     p = polynomial(e.r, C::exp, unit);
@@ -199,24 +201,25 @@ MFLD_INLINE Vec<T> exp_of(Exponent<T> e, T factor) {
 #endif
 }
 
-// factor e^(-scale a^2), scale a power of two, for 0 <= a <= erfc_highest (scale 1) or normal_highest (scale 1/2). An
-// error of a^2 would be a relative error of the result, so what rounding takes from a^2 is put back into r.
+// e^(-scale a^2), scale a power of two, for 0 <= a <= erfc_highest (scale 1) or normal_highest (scale 1/2). An error of
+// a^2 would be a relative error of the result, so what rounding takes from a^2 is put back into r.
 template <class T>
-MFLD_INLINE Vec<T> exp_minus_square(Vec<T> a, T scale, T factor) {
+MFLD_INLINE Vec<T> exp_minus_square(Vec<T> a, T scale) {
   Vec<T> square, rest;
   if constexpr (has_fused) {
     const Vec<T> b = a * Vec<T>(-scale);
     square = a * b;
     rest = multiply_add(a, b, -square);
   } else {
-    constexpr BitsOf<T> upper_half = ~BitsOf<T>(0) << ((Constants<T>::mantissa_bits + 1) / 2);
+    // Half of the digits, so that its square is exact.
+    constexpr BitsOf<T> upper_half = ~BitsOf<T>(0) << (Constants<T>::mantissa_bits / 2 + 1);
     const Vec<T> top = bit_cast<T>(bit_cast<BitsOf<T>>(a) & Vec<BitsOf<T>>(upper_half));
     square = top * top * Vec<T>(-scale);
     rest = (a - top) * (a + top) * Vec<T>(-scale);
   }
   Exponent<T> e = split_exponent<exp_offset>(square);
   e.r += rest;
-  return exp_of<false>(e, factor);
+  return exp_of<false>(e);
 }
 
 // e^r - 1 for |r| <= ln2/2
@@ -272,11 +275,11 @@ MFLD_INLINE Vec<T> finish_logarithm(Vec<T> x, Vec<T> k, Vec<T> f) {
   return select(x < Vec<T>(std::numeric_limits<T>::infinity()), y, x);
 }
 
-// density times the Mills ratio at y is P(Z > y) for a standard normal Z.
+// factor P(Z > y) for a standard normal Z, from e = e^(-y^2/2)
 template <class T>
-MFLD_INLINE Vec<T> normal_tail(Vec<T> density, Vec<T> y) {
+MFLD_INLINE Vec<T> normal_tail(Vec<T> e, Vec<T> y, T factor) {
   using C = Constants<T>;
-  return density * polynomial(y, C::mills_top) / monic_polynomial(y, C::mills_bottom);
+  return e * polynomial(y, C::tail_top, factor) / monic_polynomial(y, C::tail_bottom);
 }
 
 // z = n pi + r with |r| <= pi/2 up to the rounding of z / pi; and (-1)^n as a sign bit.
@@ -325,7 +328,7 @@ MFLD_INLINE Vec<T> cosine_of(HalfTurns<T> h) {
 template <class T>
 MFLD_INLINE Vec<T> exp_not_positive(Vec<T> x) {
   using C = detail::Constants<T>;
-  return detail::exp_of<true>(detail::split_exponent<detail::exp_offset>(max(Vec<T>(C::exp_lowest), x)), T(1));
+  return detail::exp_of<true>(detail::split_exponent<detail::exp_offset>(max(Vec<T>(C::exp_lowest), x)));
 }
 
 template <class T>
@@ -396,10 +399,8 @@ MFLD_INLINE Vec<T> tanh(Vec<T> x) {
 template <class T>
 MFLD_INLINE Vec<T> erfc(Vec<T> x) {
   const Vec<T> a = min(Vec<T>(detail::Constants<T>::erfc_highest), abs(x));
-  // 2 P(Z > sqrt(2) a); the factor is 2 / sqrt(2 pi).
-  const Vec<T> density = detail::exp_minus_square(a, T(1), T(0.79788456080286535588));
-  const Vec<T> tail = detail::normal_tail(density, a * Vec<T>(T(1.41421356237309504880)));
-  return select(x < Vec<T>(0), Vec<T>(2) - tail, tail);
+  const Vec<T> tail = detail::normal_tail(detail::exp_minus_square(a, T(1)), a * Vec<T>(detail::root_two<T>), T(2));
+  return select_by_sign(x, Vec<T>(2) - tail, tail);
 }
 
 // erf and its derivative 2 / sqrt(pi) e^(-x^2)
@@ -412,17 +413,16 @@ template <class T>
 MFLD_INLINE ErfAndSlope<T> erf_and_slope(Vec<T> x) {
   using C = detail::Constants<T>;
   const Vec<T> a = min(Vec<T>(C::erfc_highest), abs(x));
-  const Vec<T> slope = detail::exp_minus_square(a, T(1), T(1.12837916709551257390));
+  const Vec<T> e = detail::exp_minus_square(a, T(1));
+  const Vec<T> slope = e * Vec<T>(T(1.12837916709551257390));  // 2 / sqrt(pi)
   if constexpr (sizeof(T) == 4) {
     const Vec<T> y = min(Vec<T>(C::erf_highest), a);
     const Vec<T> u = y * y;
     const Vec<T> t = y * detail::polynomial(u, C::erf_top) / detail::monic_polynomial(u, C::erf_bottom);
     return {with_sign(min(Vec<T>(1), t), x), slope};
   } else {
-    // Beyond 1/2: 1 - 2 P(Z > sqrt(2) a), whose density is slope / sqrt(2).
-    constexpr T root_half = T(0.70710678118654752440), root_two = T(1.41421356237309504880);
     const Vec<T> small = a * detail::polynomial(a * a, C::erf_small);
-    const Vec<T> large = Vec<T>(1) - detail::normal_tail(slope * Vec<T>(root_half), a * Vec<T>(root_two));
+    const Vec<T> large = Vec<T>(1) - detail::normal_tail(e, a * Vec<T>(detail::root_two<T>), T(2));
     return {with_sign(select(a < Vec<T>(T(0.5)), small, large), x), slope};
   }
 }
@@ -463,9 +463,9 @@ struct Normal {
 template <class T>
 MFLD_INLINE Normal<T> normal(Vec<T> z) {
   const Vec<T> y = min(Vec<T>(detail::Constants<T>::normal_highest), abs(z));
-  const Vec<T> density = detail::exp_minus_square(y, T(0.5), T(0.39894228040143267794));  // 1 / sqrt(2 pi)
-  const Vec<T> tail = detail::normal_tail(density, y);
-  return {select(z < Vec<T>(0), tail, Vec<T>(1) - tail), density};
+  const Vec<T> e = detail::exp_minus_square(y, T(0.5));
+  const Vec<T> tail = detail::normal_tail(e, y, T(1));
+  return {select_by_sign(z, tail, Vec<T>(1) - tail), e * Vec<T>(T(0.39894228040143267794))};  // 1 / sqrt(2 pi)
 }
 
 }  // namespace mfld::math

@@ -123,6 +123,12 @@ MFLD_INLINE Vec<T> with_sign(Vec<T> magnitude, Vec<T> sign) {
   return bit_cast<T>(bit_cast<U>(magnitude) | (bit_cast<U>(sign) & Vec<U>(U(1) << (8 * sizeof(T) - 1))));
 }
 
+// Lane by lane by the sign bit of `sign`: cheaper than a comparison, and -0 counts as negative.
+template <class T>
+MFLD_INLINE Vec<T> select_by_sign(Vec<T> sign, Vec<T> negative, Vec<T> positive) {
+  return select(bit_cast<MaskOf<T>>(sign) < Vec<MaskOf<T>>(0), negative, positive);
+}
+
 // a > b ? a : b lane by lane; a NaN in `a` gives b, as the x86 instructions do.
 template <class T>
 MFLD_INLINE Vec<T> max(Vec<T> a, Vec<T> b) {
