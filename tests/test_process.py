@@ -307,6 +307,38 @@ def test_a_handler_that_raises_something_else():
     assert python(code) == "that will do True"
 
 
+def test_a_signal_during_the_step_that_diverges():
+    # Either may win, but one of them must, and the state that comes with it is good.
+    code = """
+        import signal
+        model = mfld.TwoLayerNetwork(200, activation="identity", readout="fixed", bias=False)
+        rng = np.random.default_rng(0)
+        risk = mfld.EmpiricalRisk(model, rng.normal(size=(12, 200)), np.ones(12), loss="squared")
+        solver = mfld.MFLD(20_000, step_size=1.0, temperature=1.0)
+        start = solver.init(risk, particles=np.full((20_000, 200), 1e38))  # the first step overflows
+
+        class Enough(Exception):
+            pass
+
+        def handler(number, frame):
+            raise Enough
+
+        signal.signal(signal.SIGALRM, handler)
+        for k in range(12):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.01 + 0.01 * k)
+                solver.run(risk, 100, state=start, record_every=())
+            except (Enough, mfld.DivergenceError) as error:
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except Enough:
+                    pass
+                assert np.isfinite(error.state.particles).all(), error
+        print("ok")
+    """
+    assert python(code) == "ok"
+
+
 def test_a_handler_that_returns_does_not_stop_a_run():
     code = """
         import signal

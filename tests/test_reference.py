@@ -85,6 +85,11 @@ def test_activations_do_not_overflow(name):
         assert_allclose(slope[half], np.broadcast_to(end[1], 2), rtol=1e-15)
 
 
+@pytest.mark.parametrize(("name", "expected"), [("relu", 0.0), ("leaky_relu", 0.01)])
+def test_slope_at_a_kink(name, expected):
+    assert ACTIVATIONS[name].slope(np.array([0.0, -0.0])).tolist() == [expected] * 2
+
+
 # ---- readouts --------------------------------------------------------------------------------------------------------
 
 
@@ -227,7 +232,8 @@ def test_conjugate_by_hand(name, target, dual, limit):
         ("smoothed_hinge", 1.0, [-1.001]),
         ("smoothed_hinge", -1.0, [-0.001]),
         ("cross_entropy", 0.0, [0.1, -0.1, 0.1]),
-        ("cross_entropy", 1.0, [0.1, 0.1, -0.2 - 0.001]),
+        ("cross_entropy", 1.0, [0.1, 0.1, -0.2]),  # p sums to 1 but is negative somewhere
+        ("cross_entropy", 1.0, [0.1, -0.2, 0.1001]),
     ],
 )
 def test_conjugate_is_infinite_where_the_supremum_is(name, target, dual):

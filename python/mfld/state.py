@@ -116,16 +116,18 @@ class State:
     @property
     def measure(self) -> Cloud:
         """The only cloud, without its axis of replicates."""
-        cloud = self._only_cloud()
+        cloud = self.only_cloud
         return Cloud(cloud.particles[0], None if cloud.weights is None else cloud.weights[0])
 
     @property
     def particles(self) -> FloatArray:
         """Particles of the only cloud, shape (N, p), read-only."""
-        particles: FloatArray = self._only_cloud().particles[0]
+        particles: FloatArray = self.only_cloud.particles[0]
         return particles
 
-    def _only_cloud(self) -> Cloud:
+    @property
+    def only_cloud(self) -> Cloud:
+        """The only cloud, with its axis of one replicate."""
         if len(self.clouds) != 1:
             raise ValueError(f"the state has the clouds {', '.join(self.clouds)}: take one from .clouds")
         (cloud,) = self.clouds.values()

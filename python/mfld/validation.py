@@ -100,8 +100,10 @@ def array(name: str, value: ArrayLike, dtype: DTypeLike | None = None) -> FloatA
         raise TypeError(f"{name} must be an array of real numbers, got dtype {given.dtype}")
     if dtype is None:
         dtype = given.dtype if given.dtype in (np.float32, np.float64) else np.float64
-    with np.errstate(over="ignore"):  # a value that float32 cannot hold is reported below, by name and place
-        result: FloatArray = np.require(given, dtype, "C")
+    result: FloatArray = given
+    if given.dtype != dtype or not given.flags.c_contiguous:
+        with np.errstate(over="ignore"):  # a value that float32 cannot hold is reported below, by name and place
+            result = np.require(given, dtype, "C")
     if not np.isfinite(result).all():
         where = f" in {result.dtype}" if np.isfinite(given).all() else ""
         raise ValueError(f"{name} must be finite{where}, got {_first(given, ~np.isfinite(result))}")

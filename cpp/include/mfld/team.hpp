@@ -31,7 +31,7 @@ class SpinBarrier {
       return;
     }
     for (int spins = 0; generation_.load(std::memory_order_acquire) == generation; ++spins) {
-      if (spins < 4000)
+      if (spins < 1000)
         pause();
       else
         std::this_thread::yield();

@@ -310,11 +310,12 @@ class MFLD:
 
     def _check_state(self, objective: Objective, state: State) -> None:
         validation.instance("state", state, State, "a State")
-        particles = state.particles
+        cloud = state.only_cloud
+        particles = cloud.particles[0]
         validation.shape("state.particles", particles, ("N", objective.n_coordinates), "to suit the objective")
         if particles.dtype != self.dtype:
             raise ValueError(f"state.particles must be {self.dtype}, the dtype of this MFLD, got {particles.dtype}")
-        if state.measure.weights is not None:
+        if cloud.weights is not None:
             raise ValueError("state must have particles of equal weight (weights=None)")
 
 

@@ -150,13 +150,13 @@ class EmpiricalRisk(Objective):
 
     def _samples(self, dtype: np.dtype[np.floating]) -> tuple[FloatArray, FloatArray, FloatArray | None]:
         """Inputs, targets and sample weights in one precision."""
-        if dtype.name not in self._casts:
-            self._casts[dtype.name] = (
+        if dtype.char not in self._casts:
+            self._casts[dtype.char] = (
                 validation.array("inputs", self.inputs, dtype),
                 validation.array("targets", self.targets, dtype),
                 None if self.sample_weight is None else self.sample_weight.astype(dtype),
             )
-        return self._casts[dtype.name]
+        return self._casts[dtype.char]
 
     def _predict(self, cloud: Cloud, inputs: FloatArray) -> FloatArray:
         threads = validation.num_threads(None)
