@@ -242,7 +242,7 @@ def test_conjugate_is_infinite_where_the_supremum_is(name, target, dual):
     # Some ray on which g.u - loss(u) grows without bound.
     rays = np.array(list(itertools.product([-1.0, 0.0, 1.0], repeat=len(dual))))
     growth = [rays @ g[0] * t - loss.value(t * rays, np.tile(y, (len(rays), 1)), loss.default) for t in (1e5, 2e5)]
-    assert (growth[1] - growth[0]).max() > 50
+    assert (growth[1] - growth[0]).max() > 5
 
 
 @every_loss

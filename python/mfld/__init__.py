@@ -2,7 +2,7 @@
 
 from mfld import noise
 from mfld._core import __version__
-from mfld.algorithms import MFLD, Info, Result
+from mfld.algorithms import MFLD, Result
 from mfld.callbacks import Callback, Progress
 from mfld.config import show_config
 from mfld.errors import DivergenceError
@@ -10,7 +10,7 @@ from mfld.gradients import FullBatch, GradientEstimator, Minibatch
 from mfld.losses import Loss, losses
 from mfld.models import TwoLayerNetwork, activations, readouts
 from mfld.objectives import EmpiricalRisk, Objective, Potential
-from mfld.state import Cloud, State
+from mfld.state import Cloud, Info, State
 
 __all__ = [
     "MFLD",

@@ -8,8 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from mfld.algorithms.mfld import Info
-    from mfld.state import State
+    from mfld.state import Info, State
 
 
 @runtime_checkable

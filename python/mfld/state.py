@@ -1,4 +1,4 @@
-"""Where a run stands: clouds of particles and the place in the noise, nothing else."""
+"""Where a run stands, clouds of particles and the place in the noise; and what its last step saw."""
 
 from __future__ import annotations
 
@@ -134,3 +134,31 @@ class State:
         if len(cloud.particles) != 1:
             raise ValueError(f"the state has {len(cloud.particles)} replicates: take one from .clouds")
         return cloud
+
+
+@dataclass(frozen=True)
+class Info:
+    """What the last step of a call saw, before its move.
+
+    Attributes
+    ----------
+    steps : int
+        Steps of the call.
+    loss : float
+        U(mu), the objective without ridge and entropy; where the core makes mini-batch steps, its estimate from
+        the rows of the step. NaN without a step, and where the objective has no value.
+    gradient_norm : float
+        Root mean square over particles of |b|, the gradient that the step used, ridge included. NaN without a step.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> well = mfld.Potential(lambda x: x, lambda x: (x**2).sum(axis=1) / 2, n_coordinates=2)
+    >>> solver = mfld.MFLD(n_particles=1, step_size=0.1, temperature=1.0)
+    >>> solver.advance(well, solver.init(well, particles=[[3.0, 4.0]]))[1]
+    Info(steps=1, loss=12.5, gradient_norm=5.0)
+    """
+
+    steps: int
+    loss: float
+    gradient_norm: float

@@ -1,6 +1,6 @@
 """Algorithms: the outer loops."""
 
-from mfld.algorithms.mfld import MFLD, Info
+from mfld.algorithms.mfld import MFLD
 from mfld.algorithms.result import Result
 
-__all__ = ["MFLD", "Info", "Result"]
+__all__ = ["MFLD", "Result"]

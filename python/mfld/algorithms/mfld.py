@@ -18,39 +18,10 @@ from mfld.callbacks import Callback
 from mfld.errors import DivergenceError
 from mfld.gradients import FullBatch, GradientEstimator
 from mfld.objectives import Objective, Plan
-from mfld.state import Cloud, State
+from mfld.state import Cloud, Info, State
 
 _RECORDS = 100  # of a run, about, unless told otherwise
 _DISPLAY_SECONDS = 0.1  # between two calls of a callback with every=None
-
-
-@dataclass(frozen=True)
-class Info:
-    """What the last step of a call saw, before its move.
-
-    Attributes
-    ----------
-    steps : int
-        Steps of the call.
-    loss : float
-        U(mu), the objective without ridge and entropy; where the core makes mini-batch steps, its estimate from
-        the rows of the step. NaN without a step, and where the objective has no value.
-    gradient_norm : float
-        Root mean square over particles of |b|, the gradient that the step used, ridge included. NaN without a step.
-
-    Examples
-    --------
-    >>> import mfld
-    >>> well = mfld.Potential(lambda x: x, lambda x: (x**2).sum(axis=1) / 2, n_coordinates=2)
-    >>> solver = mfld.MFLD(n_particles=1, step_size=0.1, temperature=1.0)
-    >>> solver.advance(well, solver.init(well, particles=[[3.0, 4.0]]))[1]
-    Info(steps=1, loss=12.5, gradient_norm=5.0)
-    """
-
-    steps: int
-    loss: float
-    gradient_norm: float
-
 
 _NO_STEP = Info(0, np.nan, np.nan)
 
