@@ -134,7 +134,7 @@ def test_threads_that_are_asked_for_come():
     """
     if not os.path.isdir("/proc/self/task"):
         pytest.skip("counts threads through /proc")
-    assert python(code) == "2"  # beside the calling one
+    assert int(python(code)) >= 2  # beside the calling one; other libraries may start some of their own
 
 
 @OPENMP
