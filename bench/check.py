@@ -1,0 +1,104 @@
+"""Are the answers right? Asked of every implementation before it is timed.
+
+One step without noise is compared with `mfld.reference`, float64 NumPy, on some particles; then one step with noise
+must differ from it by standard normals times sqrt(2 temperature step_size).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from cases import Problem, Schedule
+from numpy.typing import NDArray
+
+from mfld import reference
+
+SEED = 0
+CHECKED_PARTICLES = 64
+# Steps as long as the gradient: small ones would drown in the rounding of the particles.
+QUIET = Schedule(step_size=1.0, temperature=0.0)
+NOISY = Schedule(step_size=1.0, temperature=0.5)  # noise of unit variance
+# Root mean square of the error over that of the displacement. A gradient is about 0.01 to 1 and is added to particles
+# of about 1, so float32 leaves 1e-5 of it and the rounding of a sum of n terms, sqrt(n) 6e-8. A mistake in one
+# coordinate, or in one of the particles, would show as 0.03 or more.
+TOLERANCE = {"float32": 1e-4, "float64": 1e-12}
+
+
+class WrongAnswer(Exception):
+    """An implementation computes something else."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Where some particles are after one step without noise, and what that step needs to know."""
+
+    chosen: NDArray[np.int64]
+    particles: NDArray[np.float64]
+    rows: NDArray[np.int64] | None  # (1, batch_size)
+
+
+def expect(problem: Problem) -> Expected | None:
+    """None for a case that only draws normals."""
+    case = problem.case
+    if case.group == "normals":
+        return None
+    rows = None
+    if case.batch_size:
+        rows = reference.minibatch(reference.noise_key(SEED), 0, case.n_samples, case.batch_size)
+    inputs = (problem.inputs if rows is None else problem.inputs[rows]).astype(np.float64)
+    targets = (problem.targets if rows is None else problem.targets[rows]).astype(np.float64).reshape(-1, 1)
+    particles = problem.particles.astype(np.float64)
+    network = reference.Network(case.n_features, n_outputs=case.n_outputs, activation=case.activation)
+
+    # First, last and random ones: the edges are where blocks are not full.
+    inner = np.random.default_rng(0).choice(case.n_particles, min(CHECKED_PARTICLES, case.n_particles), replace=False)
+    chosen = np.unique(np.concatenate([[0, case.n_particles - 1], inner]))
+    some = particles[chosen]
+    gradient = 2 * problem.l2 * some
+    rows_at_once = max(1, 2**22 // case.n_particles)
+    for first in range(0, len(inputs), rows_at_once):
+        x, y = inputs[first : first + rows_at_once], targets[first : first + rows_at_once]
+        slopes = reference.LOSSES[case.loss].derivative(network.predict(particles, x), y, 0.0) / len(inputs)
+        gradient += network.pull_back(some, x, slopes)[1]
+    return Expected(chosen, some - QUIET.step_size * gradient, None if rows is None else rows[np.newaxis])
+
+
+def check(implementation: Any, problem: Problem, expected: Expected | None) -> float | None:
+    """Relative error of the step without noise; raises `WrongAnswer`."""
+    case = problem.case
+    if expected is None:
+        implementation.run(1)
+        check_normals(implementation.values(), case.name)
+        return None
+    start = problem.particles[expected.chosen].astype(np.float64)
+    implementation.reset()
+    implementation.run(1, QUIET, expected.rows)
+    quiet = np.array(implementation.particles(), np.float64)
+    implementation.reset()
+    implementation.run(1, NOISY, expected.rows)
+    noisy = np.array(implementation.particles(), np.float64)
+    implementation.reset()
+
+    moved = expected.particles - start
+    error = float(np.sqrt(np.mean((quiet[expected.chosen] - expected.particles) ** 2) / np.mean(moved**2)))
+    if not error <= TOLERANCE[case.dtype]:
+        raise WrongAnswer(f"{case.name}: one step is off by {error:.1e} of its displacement")
+    check_normals(noisy - quiet, case.name)
+    return error
+
+
+def check_normals(xi: NDArray[Any], name: str) -> None:
+    """Mean 0, variance 1, fourth moment 3, within 5 standard errors; neighbours not correlated."""
+    xi = np.asarray(xi, np.float64)
+    n = xi.size
+    flat = xi.ravel()
+    for what, value, wanted, variance in (
+        ("mean", flat.mean(), 0, 1),
+        ("variance", (flat**2).mean(), 1, 2),
+        ("fourth moment", (flat**4).mean(), 3, 96),
+        ("correlation of neighbours", (flat[1:] * flat[:-1]).mean() if n > 1 else 0.0, 0, 1),
+    ):
+        if n >= 1000 and not abs(value - wanted) <= 5 * np.sqrt(variance / n):
+            raise WrongAnswer(f"{name}: the noise has {what} {value:.4f}, expected {wanted} of {n} normals")

@@ -1,0 +1,163 @@
+"""JAX on the CPU: all steps of a call in one compiled loop, particles donated, samples whole or scanned in chunks.
+
+XLA takes as many threads as this process has cores; the bench confines the process to as many as a case asks for.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from cases import SCHEDULE, Problem, Schedule
+from jax import lax
+from numpy.typing import NDArray
+
+from peers import TUNING_ROWS, chunk_candidates, draw_rows, keep_fastest
+
+jax.config.update("jax_enable_x64", True)  # for the cases in float64; the others name their precision throughout
+
+ACTIVATIONS = {
+    "tanh": jnp.tanh,
+    "relu": lambda z: jnp.maximum(z, 0),
+    "leaky_relu": partial(jax.nn.leaky_relu, negative_slope=0.01),
+    "sigmoid": jax.nn.sigmoid,
+    "softplus": jax.nn.softplus,
+    "erf": lax.erf,
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "silu": jax.nn.silu,
+    "sin": jnp.sin,
+    "cos": jnp.cos,
+    "identity": lambda z: z,
+}
+_MOST_BATCHES = 4096  # of one call of the compiled loop
+
+
+class Network:
+    def __init__(self, problem: Problem, tune: bool) -> None:
+        self._problem = problem
+        case = problem.case
+        inputs = np.column_stack([problem.inputs, np.ones(case.n_samples, case.dtype)])
+        targets = problem.targets.reshape(-1, 1)
+        if case.n_outputs > 1:
+            targets = (targets == np.arange(case.n_outputs)).astype(case.dtype)
+        self._data = jnp.asarray(inputs), jnp.asarray(targets)
+        self._rng = np.random.Generator(np.random.SFC64(1))
+        self._key = jax.random.key(1)
+        # Compilation takes a while, so two chunks are tried at most: one for the third-level cache, and the largest.
+        rows = case.batch_size or case.n_samples
+        chunks = chunk_candidates(rows, case.n_particles, np.dtype(case.dtype).itemsize)
+        data = self._data
+        if not case.batch_size:
+            self._data = tuple(array[:TUNING_ROWS] for array in data)
+        keep_fastest(sorted({chunks[len(chunks) // 3], chunks[-1]}), tune, self._prepare, self.run)
+        self._data = data
+
+    def _prepare(self, chunk: int) -> None:
+        case = self._problem.case
+        whole = case.batch_size or case.n_samples
+        self._loop = jax.jit(
+            partial(
+                _steps,
+                activation=ACTIVATIONS[case.activation],
+                l2=self._problem.l2,
+                chunk=None if chunk >= whole else chunk,
+            ),
+            donate_argnums=0,
+        )
+        self.choice = f"chunks of {chunk}" if chunk < whole else "all samples at once"
+        self.reset()
+
+    def reset(self) -> None:
+        d = self._problem.case.n_features
+        start = self._problem.particles
+        self._particles = jnp.array(start[:, : d + 1]), jnp.array(start[:, d + 1 :])
+
+    def particles(self) -> NDArray[Any]:
+        return np.hstack([np.asarray(part) for part in self._particles])
+
+    def run(self, n_steps: int, schedule: Schedule = SCHEDULE, rows: NDArray[np.int64] | None = None) -> None:
+        if self._problem.case.batch_size and n_steps > _MOST_BATCHES:
+            self.run(_MOST_BATCHES, schedule)
+            return self.run(n_steps - _MOST_BATCHES, schedule)
+        batches = None
+        if self._problem.case.batch_size:
+            # One shape for all calls, so that it is compiled once.
+            batches = np.zeros((_MOST_BATCHES, self._problem.case.batch_size), np.int32)
+            batches[:n_steps] = draw_rows(self._rng, self._problem, n_steps) if rows is None else rows
+        self._key, key = jax.random.split(self._key)
+        precision = self._problem.particles.dtype.type
+        step_size = precision(schedule.step_size)
+        noise_scale = precision(np.sqrt(2 * schedule.temperature * schedule.step_size))
+        self._particles = self._loop(self._particles, *self._data, batches, step_size, noise_scale, key, n_steps)
+        jax.block_until_ready(self._particles)
+
+
+def _steps(particles, inputs, targets, batches, step_size, noise_scale, key, n_steps, *, activation, l2, chunk):
+    def step(k, particles):
+        x, y = (inputs, targets) if batches is None else (inputs[batches[k]], targets[batches[k]])
+        gradient = _gradient(particles, x, y, activation, chunk)
+        keys = jax.random.split(jax.random.fold_in(key, k))
+        return tuple(
+            array * (1 - 2 * step_size * l2)
+            - step_size * slope
+            + noise_scale * jax.random.normal(one_key, array.shape, array.dtype)
+            for array, slope, one_key in zip(particles, gradient, keys, strict=True)
+        )
+
+    return lax.fori_loop(0, n_steps, step, particles)
+
+
+def _gradient(particles, x, y, activation, chunk):
+    n = len(x)
+    if chunk is None:
+        of_weights, of_readout = _chunk_gradient(particles, x, y, jnp.full((n, 1), 1 / n, x.dtype), activation)
+    else:
+        count = -(-n // chunk)
+        pad = ((0, count * chunk - n), (0, 0))
+        weight = jnp.pad(jnp.full((n, 1), 1 / n, x.dtype), pad)
+        chunks = [jnp.pad(a, pad).reshape(count, chunk, -1) for a in (x, y)] + [weight.reshape(count, chunk, 1)]
+
+        def add(total, part):
+            return jax.tree.map(jnp.add, total, _chunk_gradient(particles, *part, activation)), None
+
+        (of_weights, of_readout), _ = lax.scan(add, jax.tree.map(jnp.zeros_like, particles), tuple(chunks))
+    if of_readout.shape[1] == 1:
+        of_weights = of_weights * particles[1]  # left out of the sums over samples
+    return of_weights, of_readout
+
+
+def _chunk_gradient(particles, x, y, weight, activation):
+    weights, readout = particles
+    z = x @ weights.T
+    values, slopes = jax.jvp(activation, (z,), (jnp.ones_like(z),))
+    predictions = values @ (readout / len(readout))
+    if readout.shape[1] == 1:
+        cotangent = (predictions - y) * weight
+        return slopes.T @ (cotangent * x), values.T @ cotangent
+    cotangent = (jax.nn.softmax(predictions) - y) * weight
+    return (slopes * (cotangent @ readout.T)).T @ x, values.T @ cotangent
+
+
+class Normals:
+    def __init__(self, problem: Problem) -> None:
+        case = problem.case
+        shape = case.n_particles, case.n_features
+        self._draw = jax.jit(lambda key, k: jax.random.normal(jax.random.fold_in(key, k), shape, case.dtype))
+        self._key = jax.random.key(1)
+        self._count = 0
+        self.choice = "threefry"
+
+    def run(self, n_steps: int) -> None:
+        for _ in range(n_steps):
+            self._count += 1
+            self._values = self._draw(self._key, self._count)
+        jax.block_until_ready(self._values)
+
+    def values(self) -> NDArray[Any]:
+        return np.asarray(self._values)
