@@ -279,7 +279,7 @@ class Backend {
     report.bad_particle = raw.bad_particle;
     report.loss = raw.loss;
     report.gradient_norm = raw.gradient_norm;
-    report.status = !finished ? "stopped" : raw.status == MFLD_DIVERGED ? "diverged" : "done";
+    report.status = raw.status == MFLD_DIVERGED ? "diverged" : !finished ? "stopped" : "done";
     if (!finished) {
       // Handed over rather than raised: the caller first saves the state that the steps so far led to.
       py::error_already_set error;

@@ -114,7 +114,7 @@ class Advance {
     run_team(threads_, [this](int member, int members, SpinBarrier& barrier) { work(member, members, barrier); });
     report->steps = steps_done_;
     report->bad_particle = -1;
-    report->status = stop_.aborting() && steps_done_ < n_steps_ ? MFLD_STOPPED : MFLD_DONE;
+    report->status = stop_.aborting() ? MFLD_STOPPED : MFLD_DONE;
     if (diverged_[0].load() || diverged_[1].load()) {
       report->status = MFLD_DIVERGED;
       report->bad_particle = first_non_finite(particles_, layout_.n_particles, layout_.n_coordinates, 0);
@@ -122,10 +122,11 @@ class Advance {
     report->loss = loss_value_;
     double squares = 0;
     for (std::int64_t l = 0; l < layout_.n_leaves; ++l) squares += squared_norms_[l];
-    const bool reached_the_last = report->status != MFLD_STOPPED && steps_done_ == n_steps_;
+    const bool reached_the_last = steps_done_ == n_steps_;
     report->gradient_norm = reached_the_last ? std::sqrt(squares / static_cast<double>(layout_.n_particles))
                                              : std::numeric_limits<double>::quiet_NaN();
-    return report->status == MFLD_STOPPED ? MFLD_STOPPED : MFLD_DONE;
+    // A stop that was asked for is answered even if the steps ended first, or badly: the caller holds its reason.
+    return stop_.aborting() ? MFLD_STOPPED : MFLD_DONE;
   }
 
  private:
@@ -204,6 +205,9 @@ class Advance {
 
         const bool last_block = b + 1 == blocks_.n_blocks;
         for (std::int64_t l = leaves.begin; l < leaves.end; ++l) {
+          if (member == 0) stop_.poll();
+          // Before the last block the step can still be given up; in it, it must be made whole.
+          if (!last_block && stop_.aborting()) break;
           if (last_step && last_block) squared_norms_[l] = 0;
           const Range panels = layout_.panels_of(l);
           for (std::int64_t p = panels.begin; p < panels.end; ++p) {

@@ -145,7 +145,9 @@ class EmpiricalRisk(Objective):
             # The core works in place. Its steps are a pure function, so the last good particles are made once more.
             good = report.steps - 1
             outcome = self.steps(particles, good, plan) if good else Outcome(particles, steps=0)
-            return outcome if outcome.interrupt else replace(outcome, bad_particle=report.bad_particle)
+            # A signal that came meanwhile has its answer before the divergence.
+            interrupt = outcome.interrupt or report.exception
+            return replace(outcome, interrupt=interrupt, bad_particle=None if interrupt else report.bad_particle)
         return Outcome(moving, report.steps, report.loss, report.gradient_norm, interrupt=report.exception)
 
     def _samples(self, dtype: np.dtype[np.floating]) -> tuple[FloatArray, FloatArray, FloatArray | None]:
