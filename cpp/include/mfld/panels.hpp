@@ -58,8 +58,9 @@ class Buffer {
 template <class T>
 struct PanelLayout {
   static constexpr int lanes = panel_lanes<T>;
-  // Enough leaves to share among as many threads; more would only lengthen the sum over leaves.
-  static constexpr std::int64_t most_leaves = 64;
+  // Enough leaves to share among as many threads; more would only lengthen the sum over leaves. Two panels at least,
+  // since every leaf sum is also fetched from another core's cache.
+  static constexpr std::int64_t most_leaves = 64, fewest_panels = 2;
 
   std::int64_t n_particles, n_coordinates, n_panels, panels_per_leaf, n_leaves;
 
@@ -67,7 +68,7 @@ struct PanelLayout {
       : n_particles(n_particles_),
         n_coordinates(n_coordinates_),
         n_panels(ceil_div(n_particles_, lanes)),
-        panels_per_leaf(ceil_div(n_panels, most_leaves)),
+        panels_per_leaf(std::max<std::int64_t>(ceil_div(n_panels, most_leaves), fewest_panels)),
         n_leaves(ceil_div(n_panels, panels_per_leaf)) {}
 
   std::int64_t panel_size() const { return n_coordinates * lanes; }

@@ -31,7 +31,7 @@ class SpinBarrier {
       return;
     }
     for (int spins = 0; generation_.load(std::memory_order_acquire) == generation; ++spins) {
-      if (spins < 1000)
+      if (spins < 20000)
         pause();
       else
         std::this_thread::yield();
@@ -64,7 +64,10 @@ class StopSignal {
   // True as soon as somebody wants to stop: work before the next barrier is then wasted.
   bool aborting() const { return aborting_.load(std::memory_order_relaxed); }
   // Member 0, before barrier number `barrier`.
-  void publish(std::int64_t barrier) { slots_[barrier & 1].store(aborting(), std::memory_order_relaxed); }
+  void publish(std::int64_t barrier) {
+    // Written only to change it: a store at every barrier would take the cache line from everybody.
+    if (stopped(barrier) != aborting()) slots_[barrier & 1].store(aborting(), std::memory_order_relaxed);
+  }
   // Everybody, after it.
   bool stopped(std::int64_t barrier) const { return slots_[barrier & 1].load(std::memory_order_relaxed); }
 
