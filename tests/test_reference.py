@@ -239,8 +239,8 @@ def test_conjugate_by_hand(name, target, dual, limit):
 def test_conjugate_is_infinite_where_the_supremum_is(name, target, dual):
     loss, g, y = LOSSES[name], np.array([dual]), np.array([[target]])
     assert loss.conjugate(g, y, loss.default) == np.inf
-    # Some ray on which g.u - loss(u) grows without bound: by 1e5 times its slope, which is how far the point lies outside of
-    # the domain, 1e-4 at least. Inside it no ray grows by more than rounding, 1e-10.
+    # Some ray on which g.u - loss(u) grows without bound: by 1e5 times its slope, which is how far the point lies
+    # outside of the domain, 1e-4 at least. Inside it no ray grows by more than rounding, 1e-10.
     rays = np.array(list(itertools.product([-1.0, 0.0, 1.0], repeat=len(dual))))
     growth = [rays @ g[0] * t - loss.value(t * rays, np.tile(y, (len(rays), 1)), loss.default) for t in (1e5, 2e5)]
     assert (growth[1] - growth[0]).max() > 5  # half of 1e5 * 1e-4
