@@ -423,8 +423,9 @@ def test_steps_in_python_are_the_native_steps(case, estimator, rng):
 
 
 class Clipped(mfld.FullBatch):
-    def estimate(self, objective, particles, key, step, population):
-        return np.clip(super().estimate(objective, particles, key, step, population), -0.1, 0.1)
+    def estimate(self, objective, particles, buffers, place):
+        estimate, buffers = super().estimate(objective, particles, buffers, place)
+        return np.clip(estimate, -0.1, 0.1), buffers
 
 
 def test_an_estimator_of_the_user_is_used_and_the_ridge_is_not_its_business(rng):
@@ -442,11 +443,12 @@ def test_plan_takes_a_schedule(wrap, rng):
     risk = make_risk("linear", rng)
     particles = make_particles(risk, rng)
     step_size, temperature, l2 = np.array([[0.1, 0.05, 0.2], [0.3, 0.0, 0.1], [0.3, 0.2, 0.1]])
-    place = {"gradient": mfld.FullBatch(), "key": mfld.noise.key(1), "population": 0, "num_threads": 1}
-    whole = wrap(risk).steps(particles, 3, Plan(step_size, temperature, l2, step=5, **place))
+    how = {"gradient": mfld.FullBatch(), "dynamics": mfld.Overdamped(), "num_threads": 1}
+    place = mfld.noise.Place(mfld.noise.key(1), step=5)
+    whole = wrap(risk).steps(particles, {}, 3, Plan(step_size, temperature, l2, place=place, **how))
     assert isinstance(whole, Outcome)
     single = particles
     for k in range(3):
-        plan = Plan(step_size[k : k + 1], temperature[k : k + 1], l2[k : k + 1], step=5 + k, **place)
-        single = wrap(risk).steps(single, 1, plan).particles
+        plan = Plan(step_size[k : k + 1], temperature[k : k + 1], l2[k : k + 1], place=place.ahead(k), **how)
+        single = wrap(risk).steps(single, {}, 1, plan).particles
     assert single.tobytes() == whole.particles.tobytes()

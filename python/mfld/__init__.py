@@ -1,12 +1,13 @@
 """Mean-field Langevin dynamics: optimisation over probability measures with interacting noisy particles."""
 
-from mfld import noise
+from mfld import dynamics, noise, schedules
 from mfld._core import __version__
-from mfld.algorithms import MFLD, Result
+from mfld.algorithms import MFLD, Algorithm, Result
 from mfld.callbacks import Callback, Progress
 from mfld.config import show_config
+from mfld.dynamics import Dynamics, Overdamped
 from mfld.errors import DivergenceError
-from mfld.gradients import FullBatch, GradientEstimator, Minibatch
+from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
 from mfld.losses import Loss, losses
 from mfld.models import TwoLayerNetwork, activations, readouts
 from mfld.objectives import EmpiricalRisk, Objective, Potential
@@ -14,9 +15,13 @@ from mfld.state import Cloud, Info, State
 
 __all__ = [
     "MFLD",
+    "SARAH",
+    "SVRG",
+    "Algorithm",
     "Callback",
     "Cloud",
     "DivergenceError",
+    "Dynamics",
     "EmpiricalRisk",
     "FullBatch",
     "GradientEstimator",
@@ -24,6 +29,7 @@ __all__ = [
     "Loss",
     "Minibatch",
     "Objective",
+    "Overdamped",
     "Potential",
     "Progress",
     "Result",
@@ -31,8 +37,10 @@ __all__ = [
     "TwoLayerNetwork",
     "__version__",
     "activations",
+    "dynamics",
     "losses",
     "noise",
     "readouts",
+    "schedules",
     "show_config",
 ]

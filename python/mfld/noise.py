@@ -30,6 +30,9 @@ particle 7 of a run with 1000. The noise depends neither on the objective nor on
 numbers of the streams belong to every published result: a change of them is announced in the changelog.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -48,6 +51,19 @@ STREAMS: Final[dict[str, int]] = {
     "coordinate_order": _binding.STREAM_COORDINATE_ORDER,
 }
 _MAX_POPULATION = 2**16 - 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place in the noise: the key, the step and the population of the numbers that are meant."""
+
+    key: int
+    step: int
+    population: int = 0
+
+    def ahead(self, n_steps: int) -> Place:
+        """The same place, so many steps later."""
+        return replace(self, step=self.step + n_steps)
 
 
 def key(seed: int, replica: int = 0) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -149,6 +150,10 @@ class Info:
         the rows of the step. NaN without a step, and where the objective has no value.
     gradient_norm : float
         Root mean square over particles of |b|, the gradient that the step used, ridge included. NaN without a step.
+    step_size, temperature, l2 : float
+        Those of the step. NaN without a step.
+    acceptance : float
+        Share of the proposals of the call that were accepted, where the dynamics has proposals; else NaN.
 
     Examples
     --------
@@ -156,9 +161,13 @@ class Info:
     >>> well = mfld.Potential(lambda x: x, lambda x: (x**2).sum(axis=1) / 2, n_coordinates=2)
     >>> solver = mfld.MFLD(n_particles=1, step_size=0.1, temperature=1.0)
     >>> solver.advance(well, solver.init(well, particles=[[3.0, 4.0]]))[1]
-    Info(steps=1, loss=12.5, gradient_norm=5.0)
+    Info(steps=1, loss=12.5, gradient_norm=5.0, step_size=0.1, temperature=1.0, l2=0.0, acceptance=nan)
     """
 
     steps: int
-    loss: float
-    gradient_norm: float
+    loss: float = math.nan
+    gradient_norm: float = math.nan
+    step_size: float = math.nan
+    temperature: float = math.nan
+    l2: float = math.nan
+    acceptance: float = math.nan

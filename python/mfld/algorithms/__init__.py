@@ -1,6 +1,7 @@
 """Algorithms: the outer loops."""
 
+from mfld.algorithms.base import Algorithm
 from mfld.algorithms.mfld import MFLD
 from mfld.algorithms.result import Result
 
-__all__ = ["MFLD", "Result"]
+__all__ = ["MFLD", "Algorithm", "Result"]

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import bisect
-import math
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
-from mfld import noise, validation
-from mfld.algorithms.result import Result
-from mfld.callbacks import Callback
+from mfld import noise, schedules, validation
+from mfld.algorithms.base import Algorithm
+from mfld.dynamics import Dynamics, Overdamped
 from mfld.errors import DivergenceError
 from mfld.gradients import FullBatch, GradientEstimator
+from mfld.noise import Place
 from mfld.objectives import Objective, Plan
+from mfld.schedules import Scheduled
 from mfld.state import Cloud, Info, State
-
-_RECORDS = 100  # of a run, about, unless told otherwise
-_DISPLAY_SECONDS = 0.1  # between two calls of a callback with every=None
-
-_NO_STEP = Info(0, np.nan, np.nan)
 
 
 @dataclass(frozen=True)
-class MFLD:
+class MFLD(Algorithm):
     """Mean-field Langevin dynamics: noisy gradient descent of interacting particles.
 
-    ::
+    By default, with `Overdamped` dynamics::
 
         theta <- theta - step_size * b(theta; mu) + sqrt(2 * temperature * step_size) * xi,    xi ~ N(0, I)
 
@@ -45,12 +37,18 @@ class MFLD:
     ----------
     n_particles : int
         N.
-    step_size : float
+    step_size : float or Schedule or callable
         Positive; the time of one step.
-    temperature : float
-        At least 0; 0 is gradient descent.
+    temperature : float or Schedule or callable
+        At least 0; 0 is descent without noise.
+    l2 : float or Schedule or callable, optional
+        Coefficient of the ridge in place of the objective's. Default: the objective's, and where the temperature is no
+        plain number ``objective.l2 * temperature(k) / temperature(0)``, so that annealing leaves the reference measure
+        N(0, temperature / (2 l2)) as it is.
     gradient : GradientEstimator
-        `FullBatch` or `Minibatch`.
+        `FullBatch`, `Minibatch`, `SVRG`, `SARAH`, or one of your own.
+    dynamics : Dynamics
+        How a step moves particles.
     dtype : {"float32", "float64"}
         Precision of the particles and of all that is computed on them.
     num_threads : int, optional
@@ -84,22 +82,26 @@ class MFLD:
 
     n_particles: int = 1000
     _: KW_ONLY
-    step_size: float
-    temperature: float
+    step_size: Scheduled
+    temperature: Scheduled
+    l2: Scheduled | None = None
     gradient: GradientEstimator = field(default_factory=FullBatch)
+    dynamics: Dynamics = field(default_factory=Overdamped)
     dtype: DTypeLike = "float32"
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
         checked = {
             "n_particles": validation.integer("n_particles", self.n_particles, 1),
-            "step_size": validation.real("step_size", self.step_size, positive=True),
-            "temperature": validation.real("temperature", self.temperature, non_negative=True),
+            "step_size": schedules.check("step_size", self.step_size, positive=True),
+            "temperature": schedules.check("temperature", self.temperature),
+            "l2": None if self.l2 is None else schedules.check("l2", self.l2),
             "dtype": validation.float_dtype("dtype", self.dtype).name,
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-        validation.instance("gradient", self.gradient, GradientEstimator, "FullBatch() or Minibatch(batch_size)")
+        validation.instance("gradient", self.gradient, GradientEstimator, "a GradientEstimator, like FullBatch()")
+        validation.instance("dynamics", self.dynamics, Dynamics, "a Dynamics, like Overdamped()")
         validation.num_threads(self.num_threads)
 
     def init(self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None) -> State:
@@ -118,7 +120,7 @@ class MFLD:
         TypeError, ValueError
             If an argument is of the wrong kind or out of range, or the particles do not fit.
         """
-        self._check(objective)
+        self.check(objective)
         seed = validation.seed(seed)
         if particles is None:
             particles = objective.initial_particles(self.n_particles, seed, self.dtype)
@@ -150,136 +152,48 @@ class MFLD:
         TypeError, ValueError
             If an argument is of the wrong kind or out of range, or the state is none of this solver and objective.
         """
-        self._check(objective)
-        self._check_state(objective, state)
+        self.check(objective, state)
         n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)
         if n_steps == 0:
-            return state, _NO_STEP
-        plan = Plan(
-            step_size=np.array([self.step_size]),
-            temperature=np.array([self.temperature]),
-            l2=np.array([objective.l2]),
-            gradient=self.gradient,
-            key=noise.key(state.seed),
-            step=state.step,
-            population=0,
-            num_threads=validation.num_threads(self.num_threads),
+            return state, Info(steps=0)
+        plan = self._plan(objective, state, n_steps)
+        names = self.gradient.buffer_names + self.dynamics.buffer_names
+        buffers = {name: state.buffers[name][0] for name in names if name in state.buffers}
+        if not any(name in buffers for name in self.dynamics.buffer_names):
+            buffers.update(self.dynamics.start(state.particles, plan.at(0, objective.n_moving)))
+        outcome = objective.steps(state.particles, buffers, n_steps, plan)
+        for array in (outcome.particles, *outcome.buffers.values()):
+            array.flags.writeable = False  # so that the state takes them without a copy
+        reached = State(
+            {"mu": Cloud(outcome.particles[np.newaxis])},
+            state.step + outcome.steps,
+            state.seed,
+            {name: value[np.newaxis] for name, value in outcome.buffers.items() if name in names},
         )
-        outcome = objective.steps(state.particles, n_steps, plan)
-        outcome.particles.flags.writeable = False  # so that the state takes them without a copy
-        reached = State({"mu": Cloud(outcome.particles[np.newaxis])}, state.step + outcome.steps, state.seed)
         if outcome.interrupt is not None:
             outcome.interrupt.state = reached  # type: ignore[attr-defined]
             raise outcome.interrupt
         if outcome.bad_particle is not None:
-            raise DivergenceError(reached.step, outcome.bad_particle, self.step_size, reached)
-        return reached, Info(outcome.steps, outcome.loss, outcome.gradient_norm)
+            step = plan.at(outcome.steps, objective.n_moving)
+            raise DivergenceError(reached.step, outcome.bad_particle, step.step_size, reached)
+        step = plan.at(n_steps - 1, objective.n_moving)
+        info = Info(
+            n_steps,
+            outcome.loss,
+            outcome.gradient_norm,
+            step.step_size,
+            step.temperature,
+            step.l2,
+            outcome.acceptance,
+        )
+        return reached, info
 
-    def run(
-        self,
-        objective: Objective,
-        n_steps: int,
-        seed: int = 0,
-        *,
-        particles: ArrayLike | None = None,
-        state: State | None = None,
-        record_every: int | Sequence[int] | None = None,
-        record: Mapping[str, Callable[[State], float]] | None = None,
-        callbacks: Sequence[Callback] = (),
-    ) -> Result:
-        """Run from the start, or go on from a state.
-
-        Parameters
-        ----------
-        objective : Objective
-        n_steps : int
-            Steps to make.
-        seed, particles
-            As in `init`.
-        state : State, optional
-            Go on from here instead; it brings its own seed and particles.
-        record_every : int or sequence of int, optional
-            When to record: at each multiple of an integer and at the end, or at these counts of steps. Default: about
-            100 times. Counts include the steps that led to ``state``. At a count where the run starts, no step has been
-            made: loss and gradient norm are NaN there.
-        record : mapping of str to callable, optional
-            Further entries of the history: functions of the state with a float as their value.
-        callbacks : sequence of Callback
-            For example ``[mfld.Progress()]``.
-
-        Returns
-        -------
-        Result
-
-        Raises
-        ------
-        DivergenceError, KeyboardInterrupt
-            As in `advance`.
-        TypeError, ValueError
-            If an argument is of the wrong kind or out of range.
-
-        Notes
-        -----
-        Whatever exception ends a run early has the attributes ``state``, the last valid one, and ``result``, with the
-        history up to there.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import mfld
-        >>> well = mfld.Potential(lambda x: x, n_coordinates=1)
-        >>> solver = mfld.MFLD(n_particles=1000, step_size=0.1, temperature=1.0)
-        >>> result = solver.run(well, 40, record_every=20, record={"variance": lambda state: np.var(state.particles)})
-        >>> result.history["step"], result.history["variance"].shape
-        (array([20, 40]), (2,))
-        """
-        n_steps = validation.integer("n_steps", n_steps, 0)
-        if state is None:
-            state = self.init(objective, seed, particles)
-        else:
-            self._check(objective)
-            self._check_state(objective, state)
-            if particles is not None:
-                raise ValueError("particles must be None where state is given: a state brings its own")
-            if seed not in (0, state.seed):
-                raise ValueError(
-                    f"seed must be left out where state is given: it has the seed {state.seed}, got {seed}"
-                )
-        end = state.step + n_steps
-        record_steps = _record_steps(record_every, state.step, end)
-        to_record = set(record_steps)
-        agenda = _Agenda(record_steps, callbacks, end)
-        history = _History(record)
-        started: list[Callback] = []
-        try:
-            for callback in callbacks:
-                callback.on_start(state, n_steps)
-                started.append(callback)
-            if state.step in to_record:
-                history.add(state, _NO_STEP)
-            stop = False
-            while state.step < end and not stop:
-                state, info = self.advance(objective, state, agenda.next(state.step) - state.step)
-                for callback in agenda.due(state.step, info.steps):
-                    stop = bool(callback(state, info)) or stop
-                if stop or state.step in to_record:
-                    history.add(state, info)
-        except BaseException as error:
-            reached = getattr(error, "state", None)  # from advance: later than the one here
-            state = reached if isinstance(reached, State) else state
-            error.state = state  # type: ignore[attr-defined]
-            error.result = Result(objective, state, history.arrays())  # type: ignore[attr-defined]
-            raise
-        finally:
-            for callback in started:
-                callback.on_end(state)
-        return Result(objective, state, history.arrays())
-
-    def _check(self, objective: Objective) -> None:
+    def check(self, objective: Objective, state: State | None = None) -> None:
         validation.instance("objective", objective, Objective, "an Objective")
         self.gradient.check(objective)
-
-    def _check_state(self, objective: Objective, state: State) -> None:
+        self.dynamics.check(objective, self.gradient)
+        if state is None:
+            return
         validation.instance("state", state, State, "a State")
         cloud = state.only_cloud
         particles = cloud.particles[0]
@@ -289,75 +203,21 @@ class MFLD:
         if cloud.weights is not None:
             raise ValueError("state must have particles of equal weight (weights=None)")
 
-
-def _record_steps(record_every: int | Sequence[int] | None, start: int, end: int) -> list[int]:
-    """Counts of steps at which to record, increasing."""
-    if record_every is None:
-        record_every = max(1, math.ceil((end - start) / _RECORDS))
-    if isinstance(record_every, Iterable):
-        steps = {validation.integer("record_every", step, 0) for step in record_every}
-        outside = sorted(step for step in steps if not start <= step <= end)
-        if outside:
-            raise ValueError(f"record_every must hold steps between {start} and {end}, got {outside[0]}")
-        return sorted(steps)
-    every = validation.integer("record_every", record_every, 1)
-    return [*range(every * (start // every + 1), end, every), end] if end > start else []
-
-
-class _Agenda:
-    """When a run comes up from its steps, and whom it calls then."""
-
-    def __init__(self, record_steps: list[int], callbacks: Sequence[Callback], end: int) -> None:
-        for number, callback in enumerate(callbacks):
-            validation.instance(f"callbacks[{number}]", callback, Callback, "a Callback")
-            if callback.every is not None:
-                validation.integer(f"callbacks[{number}].every", callback.every, 1)
-        self._record_steps = record_steps
-        self._callbacks = callbacks
-        self._end = end
-        self._chunk = 1  # steps that take about as long as a display lasts
-        self._displayed = self._left = time.monotonic()
-
-    def next(self, step: int) -> int:
-        """The count of steps at which to come up again."""
-        following = bisect.bisect(self._record_steps, step)
-        places = [self._end, *self._record_steps[following : following + 1]]
-        for callback in self._callbacks:
-            every = callback.every
-            places.append(step + self._chunk if every is None else every * (step // every + 1))
-        self._left = time.monotonic()
-        return min(places)
-
-    def due(self, step: int, n_steps: int) -> list[Callback]:
-        """Callbacks to call, after the last `n_steps` led to this count."""
-        now = time.monotonic()
-        pace = n_steps / max(now - self._left, 1e-6)
-        self._chunk = max(1, min(int(pace * _DISPLAY_SECONDS), 10 * n_steps))
-        display = step == self._end or now - self._displayed >= _DISPLAY_SECONDS
-        if display:
-            self._displayed = now
-        return [
-            callback
-            for callback in self._callbacks
-            if (display if callback.every is None else step == self._end or step % callback.every == 0)
-        ]
-
-
-class _History:
-    """Rows of what is recorded."""
-
-    def __init__(self, record: Mapping[str, Callable[[State], float]] | None) -> None:
-        self._functions = dict(record or {})
-        self._rows: list[dict[str, float]] = []
-        for name, function in self._functions.items():
-            if name in ("step", "loss", "gradient_norm"):
-                raise ValueError(f"record must not use the names step, loss, gradient_norm, got {name!r}")
-            validation.function(f"record[{name!r}]", function)
-
-    def add(self, state: State, info: Info) -> None:
-        recorded = {name: float(function(state)) for name, function in self._functions.items()}
-        self._rows.append({"step": state.step, "loss": info.loss, "gradient_norm": info.gradient_norm, **recorded})
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        names = ["step", "loss", "gradient_norm", *self._functions]
-        return {name: np.array([row[name] for row in self._rows], int if name == "step" else float) for name in names}
+    def _plan(self, objective: Objective, state: State, n_steps: int) -> Plan:
+        temperature = schedules.values("temperature", self.temperature, state.step, n_steps)
+        start = schedules.values("temperature", self.temperature, 0, 1)[0]
+        if self.l2 is not None:
+            l2 = schedules.values("l2", self.l2, state.step, n_steps)
+        elif start > 0:
+            l2 = objective.l2 * (temperature / start)
+        else:
+            l2 = np.array([objective.l2])
+        return Plan(
+            step_size=schedules.values("step_size", self.step_size, state.step, n_steps, positive=True),
+            temperature=temperature,
+            l2=l2,
+            gradient=self.gradient,
+            dynamics=self.dynamics,
+            place=Place(noise.key(state.seed), state.step),
+            num_threads=validation.num_threads(self.num_threads),
+        )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfld.objectives import EmpiricalRisk, Objective
-from mfld.state import State
+from mfld.state import Info, State
 from mfld.validation import FloatArray
 
 
@@ -24,8 +24,11 @@ class Result:
     state : State
         To go on from: ``solver.run(result.objective, n_steps, state=result.state)``.
     history : dict of str to ndarray, shape (n_records,)
-        ``step``: how many steps had been done. ``loss`` and ``gradient_norm``: what the last of them saw, before its
-        move (see `Info`). Further entries: the values of the functions given as ``record``, at the particles after it.
+        ``step``: how many steps had been done. ``loss``, ``gradient_norm`` and the other entries of `Info`: what the
+        last of them saw, before its move. Further entries: the values of the functions given as ``record``, at the
+        particles after it.
+    info : Info
+        What the last step saw, with the step size, temperature and ridge that it used.
 
     Examples
     --------
@@ -40,6 +43,7 @@ class Result:
     objective: Objective
     state: State
     history: dict[str, NDArray[Any]]
+    info: Info = field(default_factory=lambda: Info(steps=0))
 
     @property
     def particles(self) -> FloatArray:

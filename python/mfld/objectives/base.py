@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from mfld import _core, noise, validation
+from mfld import noise
+from mfld.dynamics.base import Buffers, Drift, Dynamics, Step
 from mfld.gradients import GradientEstimator
+from mfld.noise import Place
 from mfld.state import Cloud
 from mfld.validation import FloatArray
 
@@ -23,41 +25,44 @@ Measure: TypeAlias = Cloud | ArrayLike
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a call of `Objective.steps` needs beside the particles and the number of steps.
+    """What a call of `Objective.steps` needs beside the particles, the buffers and the number of steps.
 
-    ``step_size``, ``temperature`` and ``l2`` are float64 arrays: all of length 1, constants, or all with an entry per
-    step. ``l2`` replaces that of the objective. ``key``, ``step`` (of the first step) and ``population`` are the place
-    in the noise.
+    ``step_size``, ``temperature`` and ``l2`` are float64 arrays: each of length 1, a constant, or with an entry per
+    step. ``l2`` replaces that of the objective. ``place`` is that of the first step.
     """
 
     step_size: NDArray[np.float64]
     temperature: NDArray[np.float64]
     l2: NDArray[np.float64]
     gradient: GradientEstimator
-    key: int
-    step: int
-    population: int
+    dynamics: Dynamics
+    place: Place
     num_threads: int
 
-    def at(self, k: int) -> tuple[float, float, float]:
-        """Step size, temperature and l2 of the call's step k."""
-        entry = k if len(self.step_size) > 1 else 0
-        return float(self.step_size[entry]), float(self.temperature[entry]), float(self.l2[entry])
+    def at(self, k: int, n_moving: int) -> Step:
+        """The call's step k."""
+        step_size, temperature, l2 = (
+            float(values[k if len(values) > 1 else 0]) for values in (self.step_size, self.temperature, self.l2)
+        )
+        return Step(step_size, temperature, l2, n_moving, self.place.ahead(k), self.num_threads)
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """Where a call of `Objective.steps` came to.
 
-    ``particles`` are those after ``steps`` whole steps and always finite. Where all steps were made, ``loss`` and
-    ``gradient_norm`` are what the last one saw, before its move. Otherwise either the next step would make
-    ``bad_particle`` the first one that is not finite, or a signal ended the call with the exception ``interrupt``.
+    ``particles`` and ``buffers`` are those after ``steps`` whole steps, and the particles are always finite. Where all
+    steps were made, ``loss`` and ``gradient_norm`` are what the last one saw, before its move. Otherwise either the
+    next step would make ``bad_particle`` the first one that is not finite, or a signal ended the call with the
+    exception ``interrupt``. ``acceptance`` is the mean over the steps.
     """
 
     particles: FloatArray
-    steps: int
+    buffers: Buffers = field(default_factory=dict)
+    steps: int = 0
     loss: float = np.nan
     gradient_norm: float = np.nan
+    acceptance: float = np.nan
     bad_particle: int | None = None
     interrupt: BaseException | None = None
 
@@ -80,6 +85,8 @@ class Objective(ABC):
         Coefficient of the ridge, without a factor 1/2.
     n_samples : int or None
         Number of samples that `loss_gradient` can take a batch of; None where there are none.
+    linear : bool
+        True where the first variation does not depend on the measure: particles then do not interact.
     has_value : bool
         False where only gradients are known: `loss` and `value` then raise, and a history holds NaN for the loss.
 
@@ -111,6 +118,7 @@ class Objective(ABC):
     n_moving: int
     l2: float
     n_samples: int | None = None
+    linear: bool = False
     has_value: bool = True
 
     @abstractmethod
@@ -193,13 +201,13 @@ class Objective(ABC):
         """Particles for a run to start from: independent draws from N(0, I), unless the objective knows better."""
         return noise.normals(seed, 0, n_particles, self.n_coordinates, dtype=dtype, stream="init")
 
-    def steps(self, particles: FloatArray, n_steps: int, plan: Plan) -> Outcome:
-        """Make up to ``n_steps`` (at least 1) overdamped steps from particles, which stay as they are.
+    def steps(self, particles: FloatArray, buffers: Buffers, n_steps: int, plan: Plan) -> Outcome:
+        """Make up to ``n_steps`` (at least 1) steps from particles and buffers, which stay as they are.
 
-        This is what algorithms call. Here a step costs one call of the gradient; objectives that the core knows do all
-        their steps inside it.
+        This is what algorithms call. Here a step costs one call of the dynamics and of the gradient; objectives that
+        the core knows do all their steps inside it.
         """
-        outcome = Outcome(particles, steps=0)
+        outcome = Outcome(particles, buffers)
         try:
             for k in range(n_steps):
                 # One assignment of one object: wherever a signal strikes, particles and count belong together.
@@ -212,31 +220,17 @@ class Objective(ABC):
 
     def _step(self, outcome: Outcome, plan: Plan, last: bool) -> Outcome:
         k, particles = outcome.steps, outcome.particles
-        step_size, temperature, l2 = plan.at(k)
-        estimate = plan.gradient.estimate(self, particles, plan.key, plan.step + k, plan.population)
-        with np.errstate(over="ignore"):  # what overflows is found by the move
-            gradient = np.ascontiguousarray(estimate, particles.dtype)
-        validation.shape("loss_gradient(particles)", gradient, particles.shape, "to match particles")
-        moved = particles.copy()
-        bad_particle = _core.backend.move(
-            moved,
-            gradient,
-            self.n_moving,
-            step_size,
-            temperature,
-            l2,
-            plan.key,
-            plan.step + k,
-            plan.population,
-            plan.num_threads,
-        )
-        if bad_particle >= 0:
-            return replace(outcome, bad_particle=bad_particle)
+        step = plan.at(k, self.n_moving)
+        move = plan.dynamics.move(particles, outcome.buffers, Drift(self, plan.gradient), step)
+        if move.bad_particle >= 0:
+            return replace(outcome, bad_particle=move.bad_particle)
+        acceptance = move.acceptance if k == 0 else (k * outcome.acceptance + move.acceptance) / (k + 1)
+        reached = Outcome(move.particles, move.buffers, k + 1, acceptance=acceptance)
         if not last:
-            return Outcome(moved, k + 1)
-        full = _add_ridge(gradient.astype(np.float64), particles, l2, self.n_moving)[:, : self.n_moving]
+            return reached
+        full = _add_ridge(move.gradient.astype(np.float64), particles, step.l2, self.n_moving)[:, : self.n_moving]
         loss = self.loss(particles) if self.has_value else np.nan
-        return Outcome(moved, k + 1, loss, float(np.sqrt(np.mean(np.sum(full**2, axis=1)))))
+        return replace(reached, loss=loss, gradient_norm=float(np.sqrt(np.mean(np.sum(full**2, axis=1)))))
 
 
 def _add_ridge(loss_gradient: FloatArray, particles: FloatArray, l2: float, n_moving: int) -> FloatArray:

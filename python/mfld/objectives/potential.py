@@ -26,6 +26,9 @@ class Potential(Objective):
     value : callable, optional
         V itself: takes points and returns shape (M,). Without it whatever needs a value raises TypeError, and the loss
         in a history is NaN.
+    value_and_gradient : callable, optional
+        Both at once, where that is cheaper than one after the other: takes points, returns shapes (M,) and
+        (M, n_coordinates).
     n_coordinates : int
         Length of a point.
     n_moving : int, optional
@@ -53,11 +56,14 @@ class Potential(Objective):
     1.5
     """
 
+    linear = True
+
     def __init__(
         self,
         gradient: Callable[[FloatArray], ArrayLike],
         value: Callable[[FloatArray], ArrayLike] | None = None,
         *,
+        value_and_gradient: Callable[[FloatArray], tuple[ArrayLike, ArrayLike]] | None = None,
         n_coordinates: int,
         n_moving: int | None = None,
         l2: float = 0.0,
@@ -65,6 +71,8 @@ class Potential(Objective):
         validation.function("gradient", gradient)
         if value is not None:
             validation.function("value", value)
+        if value_and_gradient is not None:
+            validation.function("value_and_gradient", value_and_gradient)
         self.n_coordinates = validation.integer("n_coordinates", n_coordinates, 1)
         moving = self.n_coordinates if n_moving is None else n_moving
         self.n_moving = validation.integer("n_moving", moving, 1, self.n_coordinates)
@@ -72,6 +80,7 @@ class Potential(Objective):
         self.has_value = value is not None
         self._gradient = gradient
         self._value = value
+        self._value_and_gradient = value_and_gradient
 
     def __call__(self, points: ArrayLike) -> FloatArray:
         """Value of the potential, ``V(theta) + l2 |theta|**2``, at each point.
@@ -101,12 +110,29 @@ class Potential(Objective):
         if batch is not None:
             raise ValueError("batch must be None for a Potential, which has no samples")
         points = self.cloud(measure).particles
-        gradient = np.array(self._gradient(points.copy()))
-        validation.shape("the result of gradient", gradient, points.shape, "to match the points")
-        with np.errstate(over="ignore"):  # what overflows is found by the move
-            gradient = gradient.astype(points.dtype, copy=False)
-        gradient[:, self.n_moving :] = 0
-        return gradient
+        return self._as_gradient(self._gradient(points.copy()), points)
+
+    def value_and_gradient(self, points: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """V and its gradient at each point, without the ridge: what a sampler with acceptance needs.
+
+        Parameters
+        ----------
+        points : array_like, shape (M, n_coordinates)
+
+        Returns
+        -------
+        ndarray, shape (M,); ndarray, shape (M, n_coordinates)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the potential has no value, or the points do not fit.
+        """
+        points = self.cloud(points).particles
+        if self._value_and_gradient is None:
+            return self._values(points), self.loss_gradient(points)
+        value, gradient = self._value_and_gradient(points.copy())
+        return self._as_values(value, points), self._as_gradient(gradient, points)
 
     def first_variation(self, measure: Measure) -> Potential:
         """The potential itself, whatever the measure."""
@@ -116,6 +142,17 @@ class Potential(Objective):
         if self._value is None:
             raise TypeError("this Potential has a gradient only: give it value=, the function V itself")
         # A copy, here and for the gradient: the function may keep it, change it or hand it to a library that wants to.
-        values = np.asarray(self._value(points.copy()), points.dtype)
+        return self._as_values(self._value(points.copy()), points)
+
+    def _as_values(self, result: ArrayLike, points: FloatArray) -> FloatArray:
+        values = np.asarray(result, points.dtype)
         validation.shape("the result of value", values, (len(points),), "to match the points")
         return values
+
+    def _as_gradient(self, result: ArrayLike, points: FloatArray) -> FloatArray:
+        gradient = np.array(result)
+        validation.shape("the result of gradient", gradient, points.shape, "to match the points")
+        with np.errstate(over="ignore"):  # what overflows is found by the move
+            gradient = gradient.astype(points.dtype, copy=False)
+        gradient[:, self.n_moving :] = 0
+        return gradient

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import _core, validation
+from mfld.dynamics import Buffers, Overdamped
 from mfld.gradients import FullBatch, Minibatch
 from mfld.losses import Loss, as_loss
 from mfld.models import TwoLayerNetwork
@@ -118,37 +119,37 @@ class EmpiricalRisk(Objective):
         """The model's initial particles."""
         return self.model.initial_particles(n_particles, seed, dtype)
 
-    def steps(self, particles: FloatArray, n_steps: int, plan: Plan) -> Outcome:
-        if type(plan.gradient) is FullBatch:
-            batch_size = 0
-        elif type(plan.gradient) is Minibatch:
-            batch_size = plan.gradient.batch_size
-        else:  # an estimator that the core does not know; a subclass of those that it knows is one too
-            return super().steps(particles, n_steps, plan)
+    def steps(self, particles: FloatArray, buffers: Buffers, n_steps: int, plan: Plan) -> Outcome:
+        # A subclass of a dynamics or estimator that the core knows is one that it does not know.
+        if type(plan.dynamics) is not Overdamped or type(plan.gradient) not in (FullBatch, Minibatch):
+            return super().steps(particles, buffers, n_steps, plan)
+        batch_size = plan.gradient.batch_size if isinstance(plan.gradient, Minibatch) else 0
+        schedule = np.broadcast_arrays(plan.step_size, plan.temperature, plan.l2)
+        step_size, temperature, l2 = (np.ascontiguousarray(values[:n_steps]) for values in schedule)
         moving = particles.copy()
         report = _core.backend.advance(
             self.model.native,
             self.loss_function.native,
             moving,
             *self._samples(particles.dtype),
-            plan.step_size[:n_steps],
-            plan.temperature[:n_steps],
-            plan.l2[:n_steps],
+            step_size,
+            temperature,
+            l2,
             n_steps,
             batch_size,
-            plan.key,
-            plan.step,
-            plan.population,
+            plan.place.key,
+            plan.place.step,
+            plan.place.population,
             plan.num_threads,
         )
         if report.status == "diverged":
             # The core works in place. Its steps are a pure function, so the last good particles are made once more.
             good = report.steps - 1
-            outcome = self.steps(particles, good, plan) if good else Outcome(particles, steps=0)
+            outcome = self.steps(particles, buffers, good, plan) if good else Outcome(particles, buffers)
             # A signal that came meanwhile has its answer before the divergence.
             interrupt = outcome.interrupt or report.exception
             return replace(outcome, interrupt=interrupt, bad_particle=None if interrupt else report.bad_particle)
-        return Outcome(moving, report.steps, report.loss, report.gradient_norm, interrupt=report.exception)
+        return Outcome(moving, buffers, report.steps, report.loss, report.gradient_norm, interrupt=report.exception)
 
     def _samples(self, dtype: np.dtype[np.floating]) -> tuple[FloatArray, FloatArray, FloatArray | None]:
         """Inputs, targets and sample weights in one precision."""
@@ -197,6 +198,7 @@ class _RiskVariation(Potential):
         super().__init__(
             gradient=lambda points: pull_back(points)[1],
             value=lambda points: pull_back(points)[0],
+            value_and_gradient=pull_back,
             n_coordinates=risk.n_coordinates,
             n_moving=risk.n_moving,
             l2=risk.l2,

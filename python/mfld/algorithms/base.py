@@ -1,0 +1,223 @@
+"""What algorithms share: a run, as a sequence of advances with a history and callbacks."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mfld import validation
+from mfld.algorithms.result import Result
+from mfld.callbacks import Callback
+from mfld.objectives import Objective
+from mfld.state import Info, State
+
+_RECORDS = 100  # of a run, about, unless told otherwise
+_DISPLAY_SECONDS = 0.1  # between two calls of a callback with every=None
+
+
+class Algorithm(ABC):
+    """An outer loop: `init` makes a state, `advance` leads from state to state, `run` does both and keeps a history."""
+
+    @abstractmethod
+    def init(self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None) -> State:
+        """State before the first step."""
+
+    @abstractmethod
+    def advance(self, objective: Objective, state: State, n_steps: int = 1) -> tuple[State, Info]:
+        """Make steps; k steps and then k steps are 2k steps, bit by bit."""
+
+    @abstractmethod
+    def check(self, objective: Objective, state: State | None = None) -> None:
+        """Raise TypeError or ValueError if this algorithm cannot serve the objective, or go on from the state."""
+
+    def run(
+        self,
+        objective: Objective,
+        n_steps: int,
+        seed: int = 0,
+        *,
+        particles: ArrayLike | None = None,
+        state: State | None = None,
+        record_every: int | Sequence[int] | None = None,
+        record: Mapping[str, Callable[[State], float]] | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> Result:
+        """Run from the start, or go on from a state.
+
+        Parameters
+        ----------
+        objective : Objective
+        n_steps : int
+            Steps to make.
+        seed, particles
+            As in `init`.
+        state : State, optional
+            Go on from here instead; it brings its own seed and particles.
+        record_every : int or sequence of int, optional
+            When to record: at each multiple of an integer and at the end, or at these counts of steps. Default: about
+            100 times. Counts include the steps that led to ``state``. At a count where the run starts, no step has been
+            made: loss and gradient norm are NaN there.
+        record : mapping of str to callable, optional
+            Further entries of the history: functions of the state with a float as their value.
+        callbacks : sequence of Callback
+            For example ``[mfld.Progress()]``.
+
+        Returns
+        -------
+        Result
+
+        Raises
+        ------
+        DivergenceError, KeyboardInterrupt
+            As in `advance`.
+        TypeError, ValueError
+            If an argument is of the wrong kind or out of range.
+
+        Notes
+        -----
+        Whatever exception ends a run early has the attributes ``state``, the last valid one, and ``result``, with the
+        history up to there.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import mfld
+        >>> well = mfld.Potential(lambda x: x, n_coordinates=1)
+        >>> solver = mfld.MFLD(n_particles=1000, step_size=0.1, temperature=1.0)
+        >>> result = solver.run(well, 40, record_every=20, record={"variance": lambda state: np.var(state.particles)})
+        >>> result.history["step"], result.history["variance"].shape
+        (array([20, 40]), (2,))
+        """
+        n_steps = validation.integer("n_steps", n_steps, 0)
+        if state is None:
+            state = self.init(objective, seed, particles)
+        else:
+            self.check(objective, state)
+            if particles is not None:
+                raise ValueError("particles must be None where state is given: a state brings its own")
+            if seed not in (0, state.seed):
+                raise ValueError(
+                    f"seed must be left out where state is given: it has the seed {state.seed}, got {seed}"
+                )
+        end = state.step + n_steps
+        record_steps = _record_steps(record_every, state.step, end)
+        to_record = set(record_steps)
+        agenda = _Agenda(record_steps, callbacks, end)
+        info = Info(steps=0)
+        history = _History(record)
+        started: list[Callback] = []
+        try:
+            for callback in callbacks:
+                callback.on_start(state, n_steps)
+                started.append(callback)
+            if state.step in to_record:
+                history.add(state, info)
+            stop = False
+            while state.step < end and not stop:
+                state, info = self.advance(objective, state, agenda.next(state.step) - state.step)
+                for callback in agenda.due(state.step, info.steps):
+                    stop = bool(callback(state, info)) or stop
+                if stop or state.step in to_record:
+                    history.add(state, info)
+        except BaseException as error:
+            reached = getattr(error, "state", None)  # from advance: later than the one here
+            state = reached if isinstance(reached, State) else state
+            error.state = state  # type: ignore[attr-defined]
+            error.result = Result(objective, state, history.arrays(), info)  # type: ignore[attr-defined]
+            raise
+        finally:
+            for callback in started:
+                callback.on_end(state)
+        return Result(objective, state, history.arrays(), info)
+
+
+def _record_steps(record_every: int | Sequence[int] | None, start: int, end: int) -> list[int]:
+    """Counts of steps at which to record, increasing."""
+    if record_every is None:
+        record_every = max(1, math.ceil((end - start) / _RECORDS))
+    if isinstance(record_every, Iterable):
+        steps = {validation.integer("record_every", step, 0) for step in record_every}
+        outside = sorted(step for step in steps if not start <= step <= end)
+        if outside:
+            raise ValueError(f"record_every must hold steps between {start} and {end}, got {outside[0]}")
+        return sorted(steps)
+    every = validation.integer("record_every", record_every, 1)
+    return [*range(every * (start // every + 1), end, every), end] if end > start else []
+
+
+class _Agenda:
+    """When a run comes up from its steps, and whom it calls then."""
+
+    def __init__(self, record_steps: list[int], callbacks: Sequence[Callback], end: int) -> None:
+        for number, callback in enumerate(callbacks):
+            validation.instance(f"callbacks[{number}]", callback, Callback, "a Callback")
+            if callback.every is not None:
+                validation.integer(f"callbacks[{number}].every", callback.every, 1)
+        self._record_steps = record_steps
+        self._callbacks = callbacks
+        self._end = end
+        self._chunk = 1  # steps that take about as long as a display lasts
+        self._displayed = self._left = time.monotonic()
+
+    def next(self, step: int) -> int:
+        """The count of steps at which to come up again."""
+        following = bisect.bisect(self._record_steps, step)
+        places = [self._end, *self._record_steps[following : following + 1]]
+        for callback in self._callbacks:
+            every = callback.every
+            places.append(step + self._chunk if every is None else every * (step // every + 1))
+        self._left = time.monotonic()
+        return min(places)
+
+    def due(self, step: int, n_steps: int) -> list[Callback]:
+        """Callbacks to call, after the last `n_steps` led to this count."""
+        now = time.monotonic()
+        pace = n_steps / max(now - self._left, 1e-6)
+        self._chunk = max(1, min(int(pace * _DISPLAY_SECONDS), 10 * n_steps))
+        display = step == self._end or now - self._displayed >= _DISPLAY_SECONDS
+        if display:
+            self._displayed = now
+        return [
+            callback
+            for callback in self._callbacks
+            if (display if callback.every is None else step == self._end or step % callback.every == 0)
+        ]
+
+
+class _History:
+    """Rows of what is recorded: what the last step saw, and functions of the state."""
+
+    def __init__(self, record: Mapping[str, Callable[[State], float]] | None) -> None:
+        self._functions = dict(record or {})
+        self._rows: list[dict[str, float]] = []
+        own = ["step", *_seen(Info(steps=0))]
+        for name, function in self._functions.items():
+            if name in own:
+                raise ValueError(f"record must not use the names {', '.join(own)}, got {name!r}")
+            validation.function(f"record[{name!r}]", function)
+
+    def add(self, state: State, info: Info) -> None:
+        recorded = {name: float(function(state)) for name, function in self._functions.items()}
+        self._rows.append({"step": state.step, **_seen(info), **recorded})
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        names: dict[str, None] = dict.fromkeys(["step", *_seen(Info(steps=0))])
+        for row in self._rows:
+            names.update(dict.fromkeys(row))
+        names.update(dict.fromkeys(self._functions))
+        return {
+            name: np.array([row.get(name, np.nan) for row in self._rows], int if name == "step" else float)
+            for name in names
+        }
+
+
+def _seen(info: Info) -> dict[str, float]:
+    return {field.name: getattr(info, field.name) for field in dataclasses.fields(info) if field.name != "steps"}

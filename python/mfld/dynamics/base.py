@@ -1,0 +1,109 @@
+"""What a dynamics is, and what it is given."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfld import validation
+from mfld.noise import Place
+from mfld.validation import FloatArray
+
+if TYPE_CHECKING:
+    from mfld.gradients import GradientEstimator
+    from mfld.objectives.base import Objective
+
+Buffers: TypeAlias = Mapping[str, NDArray[Any]]
+"""What estimators and dynamics carry from step to step, by name; `State.buffers` keeps it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The numbers of one step: its step size, temperature and ridge, and its place in the noise."""
+
+    step_size: float
+    temperature: float
+    l2: float
+    n_moving: int
+    place: Place
+    num_threads: int
+
+
+@dataclass(frozen=True, eq=False)
+class Move:
+    """What one step came to.
+
+    ``gradient`` is the estimate that moved the particles, ridge excluded; ``bad_particle`` the first one that is not
+    finite after the step, or -1; ``acceptance`` the share of proposals that were accepted, where there are proposals.
+    """
+
+    particles: FloatArray
+    buffers: Buffers
+    gradient: FloatArray
+    bad_particle: int = -1
+    acceptance: float = np.nan
+
+
+@dataclass(frozen=True, eq=False)
+class Drift:
+    """The gradient of an objective as an estimator gives it, ridge excluded."""
+
+    objective: Objective
+    gradient: GradientEstimator
+
+    def __call__(self, particles: FloatArray, buffers: Buffers, place: Place) -> tuple[FloatArray, Buffers]:
+        """Estimated gradient at particles, in their precision, and all buffers with the estimator's own renewed."""
+        estimate, renewed = self.gradient.estimate(self.objective, particles, buffers, place)
+        with np.errstate(over="ignore"):  # what overflows is found by the move
+            estimate = np.ascontiguousarray(estimate, particles.dtype)
+        validation.shape("loss_gradient(particles)", estimate, particles.shape, "to match particles")
+        return estimate, {**buffers, **renewed}
+
+
+class Dynamics(ABC):
+    """How one step moves particles along the gradient and with the noise.
+
+    The target is the Gibbs law ``exp(-(V + l2 |theta|**2) / temperature)`` of a potential V; for an interacting
+    objective V is its first variation at the current cloud. `Overdamped` runs inside the compiled core. A subclass of
+    your own is called once a step with all particles.
+
+    Attributes
+    ----------
+    buffer_names : tuple of str
+        What it carries from step to step: names within `State.buffers`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mfld
+    >>> class SignDescent(mfld.Dynamics):
+    ...     def move(self, particles, buffers, drift, step):
+    ...         gradient, buffers = drift(particles, buffers, step.place)
+    ...         return mfld.dynamics.Move(particles - step.step_size * np.sign(gradient), buffers, gradient)
+    >>> well = mfld.Potential(lambda x: x**3, n_coordinates=1)
+    >>> solver = mfld.MFLD(n_particles=1, step_size=0.5, temperature=0.0, dynamics=SignDescent(), dtype="float64")
+    >>> solver.run(well, n_steps=3, particles=[[10.0]]).particles
+    array([[8.5]])
+    """
+
+    buffer_names: ClassVar[tuple[str, ...]] = ()
+
+    def check(self, objective: Objective, gradient: GradientEstimator) -> None:  # noqa: B027  most suit all
+        """Raise ValueError or TypeError if this dynamics cannot serve the objective with this estimator."""
+
+    def start(self, particles: FloatArray, step: Step) -> Buffers:
+        """Buffers before a first step; called where a state has none of ``buffer_names``."""
+        return {}
+
+    @abstractmethod
+    def move(self, particles: FloatArray, buffers: Buffers, drift: Drift, step: Step) -> Move:
+        """One step of all particles, which stay as they are: shape (N, n_coordinates).
+
+        Only the leading ``step.n_moving`` coordinates may move. The ridge is the dynamics' to add: its gradient is
+        ``2 * step.l2 * theta``.
+        """

@@ -1,0 +1,46 @@
+"""Overdamped Langevin dynamics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mfld import _core
+from mfld.dynamics.base import Buffers, Drift, Dynamics, Move, Step
+from mfld.validation import FloatArray
+
+
+@dataclass(frozen=True)
+class Overdamped(Dynamics):
+    """Overdamped Langevin dynamics by the Euler-Maruyama scheme (the unadjusted Langevin algorithm).
+
+    ::
+
+        theta <- theta - step_size * (gradient + 2 l2 theta) + sqrt(2 * temperature * step_size) * xi,   xi ~ N(0, I)
+
+    Weak order 1. On a quadratic potential of curvature a the stationary variance is
+    ``temperature / (a * (1 - a * step_size / 2))`` rather than ``temperature / a``; steps from ``2 / a`` on are
+    unstable. Noise: stream ``move``, one normal for each moving coordinate.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> mfld.MFLD(step_size=0.1, temperature=0.01).dynamics
+    Overdamped()
+    """
+
+    def move(self, particles: FloatArray, buffers: Buffers, drift: Drift, step: Step) -> Move:
+        gradient, buffers = drift(particles, buffers, step.place)
+        moved = particles.copy()
+        bad_particle = _core.backend.move(
+            moved,
+            gradient,
+            step.n_moving,
+            step.step_size,
+            step.temperature,
+            step.l2,
+            step.place.key,
+            step.place.step,
+            step.place.population,
+            step.num_threads,
+        )
+        return Move(moved, buffers, gradient, bad_particle)
