@@ -89,8 +89,8 @@ class Geometric(Schedule):
         object.__setattr__(self, "stage_length", validation.integer("stage_length", self.stage_length, 1))
 
     def __call__(self, steps: Steps) -> Values:
-        stage = steps // self.stage_length
-        return np.asarray(self.initial * self.factor ** stage.astype(np.float64), np.float64)
+        stage: Values = (steps // self.stage_length).astype(np.float64)
+        return np.asarray(self.initial * self.factor**stage, np.float64)
 
 
 @dataclass(frozen=True)
