@@ -114,7 +114,7 @@ class Logarithmic(Schedule):
         object.__setattr__(self, "scale", validation.real("scale", self.scale, non_negative=True))
 
     def __call__(self, steps: Steps) -> Values:
-        return self.scale / np.log(2.0 + steps)
+        return np.asarray(self.scale / np.log(2.0 + steps), np.float64)
 
 
 @dataclass(frozen=True)
