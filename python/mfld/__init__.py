@@ -2,7 +2,7 @@
 
 from mfld import dynamics, noise, schedules
 from mfld._core import __version__
-from mfld.algorithms import MFLD, Algorithm, Result
+from mfld.algorithms import MFLD, PDA, Algorithm, Result
 from mfld.callbacks import Callback, Progress
 from mfld.config import show_config
 from mfld.dynamics import Dynamics, Overdamped
@@ -15,6 +15,7 @@ from mfld.state import Cloud, Info, State
 
 __all__ = [
     "MFLD",
+    "PDA",
     "SARAH",
     "SVRG",
     "Algorithm",

@@ -2,6 +2,7 @@
 
 from mfld.algorithms.base import Algorithm
 from mfld.algorithms.mfld import MFLD
+from mfld.algorithms.pda import PDA
 from mfld.algorithms.result import Result
 
-__all__ = ["MFLD", "Algorithm", "Result"]
+__all__ = ["MFLD", "PDA", "Algorithm", "Result"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -113,7 +115,58 @@ class EmpiricalRisk(Objective):
         return self._pull_back(cloud.particles, inputs, cotangent)[1]
 
     def first_variation(self, measure: Measure) -> Potential:
-        return _RiskVariation(self, self.cloud(measure))
+        return self.linearised(self.derivative(measure)[0])
+
+    def derivative(self, measure: Measure, batch: ArrayLike | None = None) -> tuple[FloatArray, float]:
+        """Derivative of the loss in the prediction of each sample, and the mean loss.
+
+        Parameters
+        ----------
+        measure : Cloud or array_like, shape (N, n_coordinates)
+        batch : array_like of int, shape (B,), optional
+            Rows of the samples; all of them by default.
+
+        Returns
+        -------
+        ndarray, shape (n, n_outputs) or (B, n_outputs)
+            ``l'(f_mu(z_i), y_i)``, without sample weights.
+        float
+            ``sum_i s_i l(f_mu(z_i), y_i)`` over the rows; of a batch its unbiased estimate, times n / B.
+        """
+        cloud = self.cloud(measure)
+        inputs, targets, _ = self._samples(cloud.particles.dtype)
+        weights = self.sample_weight
+        scale = 1.0
+        if batch is not None:
+            rows = validation.rows("batch", batch, self.n_samples)
+            inputs, targets = inputs[rows], targets[rows]
+            weights = None if weights is None else weights[rows]
+            scale = self.n_samples / len(rows)
+        values, derivative = _core.backend.loss(self.loss_function.native, self._predict(cloud, inputs), targets)
+        values = values.astype(np.float64)
+        loss = np.mean(values) if weights is None else scale * np.sum(weights * values)
+        return derivative, float(loss)
+
+    def linearised(self, dual: ArrayLike, l2: float | None = None) -> Potential:
+        """Potential ``sum_ik s_i g_ik h_k(theta, z_i) + l2 |theta|**2`` of dual variables g: native, at any points.
+
+        With ``g_i = l'(f_mu(z_i), y_i)`` it is the first variation at mu. Samples whose dual variables are 0 cost
+        nothing.
+
+        Parameters
+        ----------
+        dual : array_like, shape (n, n_outputs)
+        l2 : float, optional
+            By default that of the risk.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the dual variables have the wrong shape, are no array of reals, or are not finite.
+        """
+        dual = validation.array("dual", dual, np.float64)
+        validation.shape("dual", dual, (self.n_samples, self.model.n_outputs), "(samples, outputs)")
+        return _Linearised(self, dual, self.l2 if l2 is None else l2)
 
     def initial_particles(self, n_particles: int, seed: int = 0, dtype: DTypeLike = "float32") -> FloatArray:
         """The model's initial particles."""
@@ -185,15 +238,23 @@ class EmpiricalRisk(Objective):
         return _core.backend.pull_back(self.model.native, points, inputs, cotangent, threads)
 
 
-class _RiskVariation(Potential):
-    """First variation of a risk: the cotangent of its predictions is frozen, the points are free."""
+class _Linearised(Potential):
+    """Potential of frozen dual variables: the points are free."""
 
-    def __init__(self, risk: EmpiricalRisk, cloud: Cloud) -> None:
-        _, cotangent = risk._cotangent(cloud)
+    def __init__(self, risk: EmpiricalRisk, dual: FloatArray, l2: float) -> None:
+        weights = 1 / risk.n_samples if risk.sample_weight is None else risk.sample_weight[:, np.newaxis]
+        cotangent = weights * dual
+        active = cotangent.any(axis=1)
+        rows = slice(None) if active.all() else np.flatnonzero(active)
+
+        @functools.cache
+        def samples(dtype: np.dtype[np.floating[Any]]) -> tuple[FloatArray, FloatArray]:
+            # At least one row: the kernels take no empty data.
+            chosen = rows if isinstance(rows, slice) or len(rows) else slice(1)
+            return risk._samples(dtype)[0][chosen], cotangent[chosen].astype(dtype)
 
         def pull_back(points: FloatArray) -> tuple[FloatArray, FloatArray]:
-            inputs, _, _ = risk._samples(points.dtype)
-            return risk._pull_back(points, inputs, cotangent.astype(points.dtype, copy=False))
+            return risk._pull_back(points, *samples(points.dtype))
 
         super().__init__(
             gradient=lambda points: pull_back(points)[1],
@@ -201,7 +262,7 @@ class _RiskVariation(Potential):
             value_and_gradient=pull_back,
             n_coordinates=risk.n_coordinates,
             n_moving=risk.n_moving,
-            l2=risk.l2,
+            l2=l2,
         )
         self._model = risk.model
 

@@ -1,0 +1,231 @@
+"""Particle dual averaging."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from mfld import _core, noise, schedules, validation
+from mfld.algorithms.base import Algorithm
+from mfld.dynamics import Dynamics, Overdamped
+from mfld.errors import DivergenceError
+from mfld.gradients import FullBatch
+from mfld.noise import Place
+from mfld.objectives import EmpiricalRisk, Objective, Outcome, Plan, Potential
+from mfld.schedules import Scheduled
+from mfld.state import Cloud, Info, State
+from mfld.validation import FloatArray
+
+_OUTPUT_POPULATION = 1  # of the number that decides on the output: beside those of the particles
+
+
+@dataclass(frozen=True)
+class PDA(Algorithm):
+    """Particle dual averaging: Langevin chains on the weighted average of all potentials seen so far.
+
+    Step t = 1, 2, ... (the run's step count plus 1) draws rows I of the samples, takes the loss derivatives there and
+    adds them, with weight t, to the averaged potential; then every particle makes ``inner_steps`` Langevin steps on it,
+    without interaction::
+
+        g_t(theta)  = (1 / B) * sum_{i in I} n s_i l'(f_mu(z_i), y_i) h(theta, z_i) + l2 |theta|**2
+        gbar_t      = 2 / ((t + 1) (t + 2)) * sum_{s <= t} s g_s
+        particles  ~  exp(-gbar_t / temperature), approximately
+
+    so that the ridge in force is ``l2 * t / (t + 2)``. The average is kept as one coefficient per sample and output,
+    and samples that were never drawn cost nothing. The objective falls like 1 / t, up to 1 / sqrt(N) and the error of
+    the inner loop; with the full batch faster. Source: Nitanda, Wu, Suzuki 2021, "Particle dual averaging: optimization
+    of mean field neural networks with global convergence rate analysis".
+
+    Parameters
+    ----------
+    n_particles : int
+        N.
+    step_size : float or Schedule or callable
+        Of the inner dynamics, against the outer step t - 1. The paper's, which divides the drift by the temperature,
+        is ``temperature`` times this one.
+    temperature : float
+        Positive.
+    inner_steps : int or Schedule or callable
+        Steps of the inner dynamics in each outer step, rounded. Chains start where they were: a fixed number suffices
+        where the potential changes slowly; the theory lets it grow like t**2.
+    batch_size : int, optional
+        B; None for all samples.
+    dynamics : Dynamics
+        Of the inner loop: `Overdamped` or another one without buffers.
+    dtype, num_threads
+        As in `MFLD`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+
+    Notes
+    -----
+    The state's buffers: ``dual_sum``, the coefficients ``sum_s s * l'``, shape (1, n, n_outputs); ``inner_steps``, how
+    many were made; ``output``, the particles of a random step, drawn with probability proportional to t, for which the
+    theory holds (`Result.state` has those of the last step).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mfld
+    >>> inputs = np.linspace(-2, 2, 50)[:, np.newaxis]
+    >>> model = mfld.TwoLayerNetwork(n_features=1, readout="bounded", readout_bound=5.0)
+    >>> risk = mfld.EmpiricalRisk(model, inputs, np.sin(inputs[:, 0]), loss="half_squared", l2=1e-2)
+    >>> solver = mfld.PDA(n_particles=200, step_size=0.2, temperature=1e-3, inner_steps=50)
+    >>> result = solver.run(risk, n_steps=200)
+    >>> bool(risk.loss(result.particles) < 0.05)
+    True
+    """
+
+    n_particles: int = 1000
+    _: KW_ONLY
+    step_size: Scheduled
+    temperature: float
+    inner_steps: Scheduled = 10
+    batch_size: int | None = None
+    dynamics: Dynamics = field(default_factory=Overdamped)
+    dtype: DTypeLike = "float32"
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        inner_steps = self.inner_steps
+        if not isinstance(inner_steps, schedules.Schedule) and not callable(inner_steps):
+            inner_steps = validation.integer("inner_steps", inner_steps, 1)
+        checked = {
+            "n_particles": validation.integer("n_particles", self.n_particles, 1),
+            "step_size": schedules.check("step_size", self.step_size, positive=True),
+            "temperature": validation.real("temperature", self.temperature, positive=True),
+            "inner_steps": inner_steps,
+            "dtype": validation.float_dtype("dtype", self.dtype).name,
+        }
+        if self.batch_size is not None:
+            checked["batch_size"] = validation.integer("batch_size", self.batch_size, 1)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        validation.instance("dynamics", self.dynamics, Dynamics, "a Dynamics, like Overdamped()")
+        if self.dynamics.buffer_names:
+            raise ValueError(f"dynamics must carry nothing from step to step, like Overdamped(), got {self.dynamics}")
+        validation.num_threads(self.num_threads)
+
+    def init(self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None) -> State:
+        """State before the first step; arguments as in `MFLD.init`."""
+        self.check(objective)
+        assert isinstance(objective, EmpiricalRisk)  # by check
+        seed = validation.seed(seed)
+        if particles is None:
+            particles = objective.initial_particles(self.n_particles, seed, self.dtype)
+        start = validation.array("particles", particles, self.dtype)
+        validation.shape("particles", start, (self.n_particles, objective.n_coordinates), "(n_particles, coordinates)")
+        buffers = {
+            "dual_sum": np.zeros((1, objective.n_samples, objective.model.n_outputs)),
+            "inner_steps": np.zeros(1, np.int64),
+            "output": start[np.newaxis],
+        }
+        return State({"mu": Cloud(start[np.newaxis])}, step=0, seed=seed, buffers=buffers)
+
+    def advance(self, objective: Objective, state: State, n_steps: int = 1) -> tuple[State, Info]:
+        """Make outer steps; arguments and errors as in `MFLD.advance`.
+
+        An interrupt is answered between inner steps; the state that it carries is the one before the outer step.
+        """
+        self.check(objective, state)
+        assert isinstance(objective, EmpiricalRisk)  # by check
+        n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)
+        info = Info(steps=0)
+        for k in range(n_steps):
+            state, info = self._step(objective, state, k)
+        return state, info
+
+    def check(self, objective: Objective, state: State | None = None) -> None:
+        validation.instance("objective", objective, EmpiricalRisk, "an EmpiricalRisk")
+        assert isinstance(objective, EmpiricalRisk)
+        if objective.l2 == 0:
+            raise ValueError("l2 of the objective must be positive: without a ridge the Gibbs measure does not exist")
+        if self.batch_size is not None and self.batch_size > objective.n_samples:
+            n = objective.n_samples
+            raise ValueError(f"batch_size must be at most the number of samples, {n}, got {self.batch_size}")
+        self.dynamics.check(
+            objective.linearised(np.zeros((objective.n_samples, objective.model.n_outputs))), FullBatch()
+        )
+        if state is None:
+            return
+        validation.instance("state", state, State, "a State")
+        particles = state.particles
+        validation.shape("state.particles", particles, ("N", objective.n_coordinates), "to suit the objective")
+        if particles.dtype != self.dtype:
+            raise ValueError(f"state.particles must be {self.dtype}, the dtype of this PDA, got {particles.dtype}")
+        if "dual_sum" not in state.buffers:
+            raise ValueError("state must come from a PDA: it has no buffer dual_sum")
+        expected = (1, objective.n_samples, objective.model.n_outputs)
+        validation.shape("state.buffers['dual_sum']", state.buffers["dual_sum"], expected, "to suit the objective")
+
+    def potential(self, objective: EmpiricalRisk, state: State) -> Potential:
+        """The averaged potential ``gbar_t`` of a state after t >= 1 steps, its ridge included."""
+        t = state.step
+        if t == 0:
+            raise ValueError("state must have made a step: before the first one nothing is averaged")
+        dual = 2 / ((t + 1) * (t + 2)) * state.buffers["dual_sum"][0]
+        return objective.linearised(dual, l2=objective.l2 * t / (t + 2))
+
+    def _step(self, risk: EmpiricalRisk, state: State, k: int) -> tuple[State, Info]:
+        t = state.step + 1
+        key = noise.key(state.seed)
+        rows = None
+        if self.batch_size is not None:
+            rows = _core.backend.batch(key, state.step, risk.n_samples, self.batch_size)
+        derivative, loss = risk.derivative(state.particles, rows)
+        dual_sum = np.array(state.buffers["dual_sum"][0])
+        if rows is None:
+            dual_sum += t * derivative
+        else:
+            dual_sum[rows] += t * risk.n_samples / len(rows) * derivative
+        buffers = {**state.buffers, "dual_sum": dual_sum[np.newaxis]}
+        averaged = self.potential(risk, State(state.clouds, t, state.seed, buffers))
+
+        inner = max(1, round(float(schedules.values("inner_steps", self.inner_steps, state.step, 1)[0])))
+        done = int(state.buffers["inner_steps"][0])
+        plan = Plan(
+            step_size=schedules.values("step_size", self.step_size, state.step, 1, positive=True),
+            temperature=np.array([self.temperature]),
+            l2=np.array([averaged.l2]),
+            gradient=FullBatch(),
+            dynamics=self.dynamics,
+            place=Place(key, done),
+            num_threads=validation.num_threads(self.num_threads),
+        )
+        outcome = averaged.steps(state.particles, {}, inner, plan)
+        if outcome.interrupt is not None:
+            outcome.interrupt.state = state  # type: ignore[attr-defined]
+            raise outcome.interrupt
+        if outcome.bad_particle is not None:
+            raise DivergenceError(state.step, outcome.bad_particle, float(plan.step_size[0]), state)
+        return self._reached(state, buffers, outcome, done + inner), Info(
+            steps=k + 1,
+            loss=loss,
+            gradient_norm=outcome.gradient_norm,
+            step_size=float(plan.step_size[0]),
+            temperature=self.temperature,
+            l2=averaged.l2,
+            acceptance=outcome.acceptance,
+        )
+
+    def _reached(self, state: State, buffers: dict[str, NDArray[np.generic]], outcome: Outcome, inner: int) -> State:
+        t = state.step + 1
+        particles: FloatArray = outcome.particles
+        particles.flags.writeable = False
+        # Particles after step t are X^(t+1), drawn with a probability proportional to t + 1 among X^(2), ..., X^(t+1):
+        # a reservoir, which need not know where the run will end.
+        key, counter3 = noise.key(state.seed), t >> 32 | _OUTPUT_POPULATION << 16
+        counter = (0, noise.STREAMS["acceptance"] << 24, t & 0xFFFFFFFF, counter3)
+        word = _core.backend.philox(counter, (key & 0xFFFFFFFF, key >> 32))[0]
+        chosen = (word + 0.5) / 2**32 < (t + 1) / (t * (t + 3) / 2)
+        buffers = {
+            **buffers,
+            "inner_steps": np.array([inner]),
+            "output": particles[np.newaxis] if chosen else state.buffers["output"],
+        }
+        return State({"mu": Cloud(particles[np.newaxis])}, t, state.seed, buffers)
