@@ -107,10 +107,10 @@ class Quantiles(mfld.Dynamics):
         return mfld.dynamics.Move(moved, buffers, np.zeros_like(moved))
 
 
-def gaps(batch_size, n_steps, seed=0):
+def gaps(n_particles, batch_size, n_steps, seed=0):
     problem = Quadrature()
     solver = mfld.PDA(
-        20_000,
+        n_particles,
         step_size=1.0,
         temperature=problem.temperature,
         inner_steps=1,
@@ -128,10 +128,10 @@ def gaps(batch_size, n_steps, seed=0):
 
 def test_with_exact_inner_loops_the_gap_falls_as_the_theory_says():
     t = np.arange(1, 201)
-    full = t**2 * gaps(None, 200)
+    full = t**2 * gaps(20_000, None, 200)
     assert full[-1] == pytest.approx(full[99], rel=0.02)  # t^2 gap tends to a constant
     assert full[-1] > 1e-3
-    stochastic = np.mean([gaps(1, 200, seed) for seed in range(20)], axis=0)
+    stochastic = np.mean([gaps(500, 1, 200, seed) for seed in range(20)], axis=0)
     slope = np.polyfit(np.log(t[9:]), np.log(stochastic[9:]), 1)[0]
     assert slope < -0.9  # 1 / t, in expectation
 
