@@ -8,9 +8,9 @@ from mfld.config import show_config
 from mfld.dynamics import Dynamics, Overdamped
 from mfld.errors import DivergenceError
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
-from mfld.losses import Loss, losses
-from mfld.models import TwoLayerNetwork, activations, readouts
-from mfld.objectives import EmpiricalRisk, Objective, Potential
+from mfld.losses import Loss, LossFunction, losses
+from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
+from mfld.objectives import EmpiricalRisk, Functional, Objective, Potential
 from mfld.state import Cloud, Info, State
 
 __all__ = [
@@ -24,10 +24,14 @@ __all__ = [
     "Dynamics",
     "EmpiricalRisk",
     "FullBatch",
+    "Functional",
     "GradientEstimator",
     "Info",
     "Loss",
+    "LossFunction",
     "Minibatch",
+    "Model",
+    "NeuronModel",
     "Objective",
     "Overdamped",
     "Potential",

@@ -1,4 +1,4 @@
-"""Empirical risk of a two-layer network: the objective whose steps run inside the compiled core."""
+"""Empirical risk of a model: of a two-layer network with a loss of the core, its steps run inside the core."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from mfld import _core, validation
 from mfld.dynamics import Buffers, Overdamped
 from mfld.gradients import FullBatch, Minibatch
-from mfld.losses import Loss, as_loss
-from mfld.models import TwoLayerNetwork
+from mfld.losses import AnyLoss, Loss, as_loss
+from mfld.models import Model, TwoLayerNetwork
 from mfld.objectives.base import Measure, Objective, Outcome, Plan
 from mfld.objectives.potential import Potential
 from mfld.state import Cloud
@@ -27,13 +27,15 @@ class EmpiricalRisk(Objective):
 
     Parameters
     ----------
-    model : TwoLayerNetwork
+    model : Model
+        A `TwoLayerNetwork`, or a `NeuronModel` of your own functions.
     inputs : array_like, shape (n, n_features)
         Copied, unless nobody can write to it.
     targets : array_like, shape (n,) or (n, n_outputs)
         What the loss takes: reals, -1 and +1, or classes 0..n_outputs-1 of shape (n,).
-    loss : str or Loss
-        Summed over outputs.
+    loss : str or LossFunction or callable
+        A name among `losses` or a `Loss`, which are summed over outputs; or your own: a `LossFunction`, or a function
+        ``(predictions, targets) -> (values, derivative)``.
     l2 : float
         Coefficient of the ridge on all moving coordinates: no factor 1/2, so that the weight decay is ``2 * l2``.
     sample_weight : array_like, shape (n,), optional
@@ -66,15 +68,15 @@ class EmpiricalRisk(Objective):
 
     def __init__(
         self,
-        model: TwoLayerNetwork,
+        model: Model,
         inputs: ArrayLike,
         targets: ArrayLike,
         *,
-        loss: str | Loss,
+        loss: AnyLoss,
         l2: float = 0.0,
         sample_weight: ArrayLike | None = None,
     ) -> None:
-        validation.instance("model", model, TwoLayerNetwork, "a TwoLayerNetwork")
+        validation.instance("model", model, Model, "a Model, like a TwoLayerNetwork")
         self.model = model
         self.loss_function = as_loss(loss)
         self.l2 = validation.real("l2", l2, non_negative=True)
@@ -85,7 +87,8 @@ class EmpiricalRisk(Objective):
         validation.shape("inputs", checked, ("n", model.n_features), "(samples, n_features of the model)")
         self.inputs = validation.frozen(checked)
         self.n_samples = n = len(checked)
-        matrix = self.loss_function.check_targets(targets, model.n_outputs)
+        matrix = validation.array("targets", self.loss_function.check_targets(targets, model.n_outputs))
+        validation.shape("targets", matrix, ("n", "C"), "after check_targets of the loss")
         if len(matrix) != n:
             raise ValueError(f"targets must have {n} rows to match inputs, got {len(matrix)}")
         self.targets = validation.frozen(matrix)
@@ -99,7 +102,7 @@ class EmpiricalRisk(Objective):
         """The risk without its ridge, ``sum_i s_i l(f_mu(z_i), y_i)``."""
         cloud = self.cloud(measure)
         inputs, targets, _ = self._samples(cloud.particles.dtype)
-        values, _ = _core.backend.loss(self.loss_function.native, self._predict(cloud, inputs), targets)
+        values, _ = self.loss_function.evaluate(self._predict(cloud, inputs), targets)
         return float(np.average(values.astype(np.float64), weights=self.sample_weight))
 
     def loss_gradient(self, measure: Measure, batch: ArrayLike | None = None) -> FloatArray:
@@ -120,7 +123,9 @@ class EmpiricalRisk(Objective):
         return self.model.initial_particles(n_particles, seed, dtype)
 
     def steps(self, particles: FloatArray, buffers: Buffers, n_steps: int, plan: Plan) -> Outcome:
-        # A subclass of a dynamics or estimator that the core knows is one that it does not know.
+        # A subclass of a part that the core knows is one that it does not know.
+        if not (type(self.model) is TwoLayerNetwork and type(self.loss_function) is Loss):
+            return super().steps(particles, buffers, n_steps, plan)
         if type(plan.dynamics) is not Overdamped or type(plan.gradient) not in (FullBatch, Minibatch):
             return super().steps(particles, buffers, n_steps, plan)
         batch_size = plan.gradient.batch_size if isinstance(plan.gradient, Minibatch) else 0
@@ -163,7 +168,7 @@ class EmpiricalRisk(Objective):
 
     def _predict(self, cloud: Cloud, inputs: FloatArray) -> FloatArray:
         threads = validation.num_threads(None)
-        return _core.backend.predict(self.model.native, cloud.particles, cloud.weights, inputs, threads)
+        return self.model.predictions(cloud.particles, cloud.weights, inputs, threads)
 
     def _cotangent(self, cloud: Cloud, rows: NDArray[np.int64] | None = None) -> tuple[FloatArray, FloatArray]:
         """Inputs and ``s_i l'(f_mu(z_i), y_i)``; of the given rows, times n / B."""
@@ -173,7 +178,7 @@ class EmpiricalRisk(Objective):
             if weights is not None:
                 weights = weights[rows]
                 weights *= self.n_samples / len(rows)
-        _, derivative = _core.backend.loss(self.loss_function.native, self._predict(cloud, inputs), targets)
+        _, derivative = self.loss_function.evaluate(self._predict(cloud, inputs), targets)
         if weights is None:
             return inputs, derivative / derivative.dtype.type(len(inputs))
         return inputs, weights[:, np.newaxis] * derivative
@@ -182,7 +187,7 @@ class EmpiricalRisk(Objective):
         self, points: FloatArray, inputs: FloatArray, cotangent: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
         threads = validation.num_threads(None)
-        return _core.backend.pull_back(self.model.native, points, inputs, cotangent, threads)
+        return self.model.pull_back(points, inputs, cotangent, threads)
 
 
 class _RiskVariation(Potential):
