@@ -1,9 +1,9 @@
 """Mean-field Langevin dynamics: optimisation over probability measures with interacting noisy particles."""
 
-from mfld import dynamics, noise, schedules
+from mfld import dynamics, noise, quantities, schedules
 from mfld._core import __version__
 from mfld.algorithms import MFLD, Algorithm, Result
-from mfld.callbacks import Callback, Progress
+from mfld.callbacks import Callback, Progress, StopOnPlateau, StopWhen
 from mfld.config import show_config
 from mfld.dynamics import Dynamics, Overdamped
 from mfld.errors import DivergenceError
@@ -38,12 +38,15 @@ __all__ = [
     "Progress",
     "Result",
     "State",
+    "StopOnPlateau",
+    "StopWhen",
     "TwoLayerNetwork",
     "__version__",
     "activations",
     "dynamics",
     "losses",
     "noise",
+    "quantities",
     "readouts",
     "schedules",
     "show_config",

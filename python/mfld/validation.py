@@ -149,15 +149,16 @@ def rows(name: str, value: ArrayLike, n_samples: int) -> NDArray[np.int64]:
     return given.astype(np.int64)
 
 
-def returned(name: str, value: object, expected: tuple[int, ...], dtype: DTypeLike, why: str) -> FloatArray:
-    """An array that a user's function returned: real, of a shape, in a dtype; it need not be finite."""
+def returned(name: str, value: object, expected: tuple[int, ...] | None, dtype: DTypeLike, why: str) -> FloatArray:
+    """An array that a user's function returned: real, of a shape (None: any), in a dtype; it need not be finite."""
     try:
         given = np.asarray(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be an array of real numbers: {error}") from None
     if given.dtype.kind not in "biuf":
         raise TypeError(f"{name} must be an array of real numbers, got dtype {given.dtype}")
-    shape(name, given, expected, why)
+    if expected is not None:
+        shape(name, given, expected, why)
     with np.errstate(over="ignore"):
         return np.asarray(given, dtype, order="C")
 
