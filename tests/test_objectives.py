@@ -231,7 +231,7 @@ def test_a_risk_survives_pickling(rng):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"model": "net"}, TypeError, r"model must be a TwoLayerNetwork, got 'net' \(str\)"),
+        ({"model": "net"}, TypeError, r"model must be a Model, like a TwoLayerNetwork, got 'net' \(str\)"),
         (
             {"inputs": np.zeros((0, 2))},
             ValueError,
@@ -245,7 +245,7 @@ def test_a_risk_survives_pickling(rng):
         ({"targets": [1, 2, 3, np.nan]}, ValueError, "targets must be finite, got nan at index 3"),
         ({"loss": "logistic"}, ValueError, r"targets of the loss 'logistic' must be -1 or \+1; 4 of 4 are not: 0"),
         ({"loss": "l2"}, ValueError, "loss must be one of .*squared.*; got 'l2'"),
-        ({"loss": 2}, TypeError, "loss must be a name or a Loss, got 2"),
+        ({"loss": 2}, TypeError, "loss must be a name, a LossFunction, or a function .*, got 2"),
         ({"l2": -0.1}, ValueError, "l2 must be finite and at least 0, got -0.1"),
         ({"l2": True}, TypeError, r"l2 must be a real number, got True \(bool\)"),
         (

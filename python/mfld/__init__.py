@@ -1,16 +1,16 @@
 """Mean-field Langevin dynamics: optimisation over probability measures with interacting noisy particles."""
 
-from mfld import dynamics, noise, schedules
+from mfld import dynamics, noise, quantities, schedules
 from mfld._core import __version__
 from mfld.algorithms import MFLD, PDA, Algorithm, Result
-from mfld.callbacks import Callback, Progress
+from mfld.callbacks import Callback, Progress, StopOnPlateau, StopWhen
 from mfld.config import show_config
 from mfld.dynamics import Dynamics, Overdamped
 from mfld.errors import DivergenceError
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
-from mfld.losses import Loss, losses
-from mfld.models import TwoLayerNetwork, activations, readouts
-from mfld.objectives import EmpiricalRisk, Objective, Potential
+from mfld.losses import Loss, LossFunction, losses
+from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
+from mfld.objectives import EmpiricalRisk, Functional, Objective, Potential
 from mfld.state import Cloud, Info, State
 
 __all__ = [
@@ -25,22 +25,29 @@ __all__ = [
     "Dynamics",
     "EmpiricalRisk",
     "FullBatch",
+    "Functional",
     "GradientEstimator",
     "Info",
     "Loss",
+    "LossFunction",
     "Minibatch",
+    "Model",
+    "NeuronModel",
     "Objective",
     "Overdamped",
     "Potential",
     "Progress",
     "Result",
     "State",
+    "StopOnPlateau",
+    "StopWhen",
     "TwoLayerNetwork",
     "__version__",
     "activations",
     "dynamics",
     "losses",
     "noise",
+    "quantities",
     "readouts",
     "schedules",
     "show_config",

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from mfld import validation
+from mfld.state import Info, State
+
 if TYPE_CHECKING:
-    from mfld.state import Info, State
+    from numpy.typing import ArrayLike
+
+SEEN = tuple(field.name for field in dataclasses.fields(Info) if field.name != "steps")
+"""Entries of `Info` that a history has."""
 
 
 @runtime_checkable
@@ -44,6 +52,104 @@ class Callback(Protocol):
 
     def on_end(self, state: State) -> None:
         """Called once at the end, also when an error ends the run."""
+
+
+class StopWhen(Callback):
+    """Stop a run as soon as a condition holds.
+
+    Parameters
+    ----------
+    condition : callable
+        ``condition(state, info)``: whether to stop.
+    every : int
+        Ask at each multiple of so many steps.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> well = mfld.Potential(lambda x: x, n_coordinates=1)
+    >>> descent = mfld.MFLD(n_particles=100, step_size=0.1, temperature=0.0)
+    >>> flat = mfld.StopWhen(lambda state, info: info.gradient_norm < 0.5, every=10)
+    >>> descent.run(well, n_steps=1000, callbacks=[flat]).state.step
+    10
+    """
+
+    def __init__(self, condition: Callable[[State, Info], bool], every: int = 1) -> None:
+        validation.function("condition", condition)
+        self.every = validation.integer("every", every, 1)
+        self._condition = condition
+
+    def __call__(self, state: State, info: Info) -> bool:
+        return bool(self._condition(state, info))
+
+
+class StopOnPlateau(Callback):
+    """Stop a run when a quantity that should fall has not fallen for some time.
+
+    A value is progress if it is below the lowest one since the start of the run by more than ``tolerance``. After
+    ``patience`` values in a row without progress the run stops; NaN is no progress. A run that goes on from a state
+    starts to count anew.
+
+    Parameters
+    ----------
+    quantity : callable or str
+        A function of the state, like ``mfld.quantities.loss(validation_risk)``, or the name of an entry of `Info`.
+    patience : int
+    tolerance : float
+        At least 0, in the units of the quantity.
+    every : int
+        Look at each multiple of so many steps.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> well = mfld.Potential(lambda x: x, lambda x: (x**2).sum(axis=1) / 2, n_coordinates=1)
+    >>> descent = mfld.MFLD(n_particles=1, step_size=0.5, temperature=0.0)
+    >>> plateau = mfld.StopOnPlateau("loss", patience=3, tolerance=0.01)
+    >>> descent.run(well, n_steps=1000, particles=[[1.0]], callbacks=[plateau]).state.step
+    7
+    """
+
+    def __init__(
+        self,
+        quantity: Callable[[State], ArrayLike] | str,
+        patience: int = 10,
+        tolerance: float = 0.0,
+        every: int = 1,
+    ) -> None:
+        if isinstance(quantity, str):
+            validation.choice("quantity", quantity, SEEN)
+        else:
+            validation.function("quantity", quantity)
+        self._quantity = quantity
+        self._patience = validation.integer("patience", patience, 1)
+        self._tolerance = validation.real("tolerance", tolerance, non_negative=True)
+        self.every = validation.integer("every", every, 1)
+
+    def on_start(self, state: State, n_steps: int) -> None:
+        self._lowest = math.inf
+        self._waited = 0
+
+    def __call__(self, state: State, info: Info) -> bool:
+        name = self._quantity
+        given = getattr(info, name) if isinstance(name, str) else name(state)
+        value = float(validation.returned("the result of quantity", given, (), "float64", ""))
+        if value < self._lowest - self._tolerance or (self._lowest == math.inf and not math.isnan(value)):
+            self._lowest = value
+            self._waited = 0
+        else:
+            self._waited += 1
+        return self._waited >= self._patience
 
 
 class Progress(Callback):

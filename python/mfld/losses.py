@@ -1,8 +1,11 @@
-"""Losses of a prediction u against a target y: a handle on the registry of the compiled core."""
+"""Losses of a prediction u against a target y: those of the compiled core, and your own."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,8 +26,145 @@ def losses() -> list[str]:
     return [name for name, *_ in _core.backend.losses]
 
 
+class LossFunction(ABC):
+    """A loss ``l(u, y)`` of your own, in NumPy: subclass it and define `value_and_derivative`.
+
+    `EmpiricalRisk` takes it as ``loss=``, and also the plain function where the properties may stay as they are. It is
+    called once a step with all rows of the step, and once more where a loss is recorded; predictions, their pull-back
+    to the particles, the noise and the move stay native.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mfld
+    >>> class Cauchy(mfld.LossFunction):
+    ...     smoothness = 2.0
+    ...     def value_and_derivative(self, predictions, targets):
+    ...         error = predictions - targets
+    ...         return np.log1p(error**2), 2 * error / (1 + error**2)
+    >>> Cauchy().derivative([0.0, 3.0], [1.0, 3.0])
+    array([-1.,  0.])
+    >>> model = mfld.TwoLayerNetwork(n_features=1)
+    >>> risk = mfld.EmpiricalRisk(model, [[-1.0], [1.0]], [-1.0, 1.0], loss=Cauchy())
+    >>> round(risk.loss(np.zeros((5, 3))), 6)        # all predictions are 0: log 2
+    0.693147
+    """
+
+    @property
+    def convex(self) -> bool:
+        """Whether the loss is convex in the prediction."""
+        return False
+
+    @property
+    def smoothness(self) -> float:
+        """Lipschitz constant of the derivative in the prediction; ``inf`` where there is none or it is not known."""
+        return np.inf
+
+    @abstractmethod
+    def value_and_derivative(self, predictions: FloatArray, targets: FloatArray) -> tuple[ArrayLike, ArrayLike]:
+        """Loss of each sample, and its derivative in the prediction.
+
+        Parameters
+        ----------
+        predictions : ndarray, shape (n,), or (n, K) with several outputs
+        targets : ndarray, shape (n,), or (n, C) with several columns
+
+        Returns
+        -------
+        ndarray, shape (n,); ndarray, shape of the predictions
+        """
+
+    def check_targets(self, targets: ArrayLike, n_outputs: int = 1) -> FloatArray:
+        """Targets as a matrix with a row per sample; override it to refuse what the loss cannot take.
+
+        Parameters
+        ----------
+        targets : array_like, shape (n,) or (n, C)
+        n_outputs : int
+            Outputs of the model.
+
+        Returns
+        -------
+        ndarray, shape (n, C)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If they are no such array, or not finite.
+        """
+        matrix = validation.array("targets", targets)
+        if matrix.ndim not in (1, 2) or 0 in matrix.shape:
+            raise ValueError(f"targets must have shape (n,) or (n, C) with n and C at least 1, got {matrix.shape}")
+        return matrix.reshape(len(matrix), -1)
+
+    def value(self, predictions: ArrayLike, targets: ArrayLike) -> FloatArray:
+        """Loss of each sample.
+
+        Parameters
+        ----------
+        predictions : array_like, shape (n,) or (n, K)
+        targets : array_like
+            Shape of the predictions, or what the loss takes; shape (n,) for classes.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If shapes disagree, a value is not finite, or a target is none of this loss.
+        """
+        return self.evaluate(*self._check("predictions", predictions, targets))[0]
+
+    def derivative(self, predictions: ArrayLike, targets: ArrayLike) -> FloatArray:
+        """Derivative in the prediction, a subgradient at a kink; arguments as in `value`.
+
+        Returns
+        -------
+        ndarray, shape of the predictions
+        """
+        derivative = self.evaluate(*self._check("predictions", predictions, targets))[1]
+        return derivative.reshape(np.shape(predictions))
+
+    def evaluate(self, predictions: FloatArray, targets: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values (n,) and derivatives (n, K) at predictions (n, K) and targets (n, C): what a risk calls."""
+        if not np.isfinite(predictions).all():  # the particles diverge: the move says so, the loss need not see it
+            return np.full(len(predictions), np.nan, predictions.dtype), np.full_like(predictions, np.nan)
+        source = self._source
+        u = predictions[:, 0] if predictions.shape[1] == 1 else predictions
+        y = targets[:, 0] if targets.shape[1] == 1 else targets
+        result = self.value_and_derivative(u.copy(), y.copy())  # copies: the function may do with them what it likes
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise TypeError(f"{source} must return a tuple (values, derivative), got {validation.show(result)}")
+        values = validation.returned(f"the values of {source}", result[0], (len(u),), u.dtype, "to match predictions")
+        slopes = validation.returned(f"the derivative of {source}", result[1], u.shape, u.dtype, "to match predictions")
+        for name, array in (("values", values), ("derivative", slopes)):
+            bad = np.isnan(array).reshape(len(array), -1).any(axis=1)
+            if bad.any():
+                i = int(np.argmax(bad))
+                raise ValueError(
+                    f"the {name} of {source} must not be nan; got {array[i]} for prediction {u[i]} and target {y[i]}"
+                )
+        return values, slopes.reshape(predictions.shape)
+
+    @property
+    def _source(self) -> str:
+        return f"{type(self).__name__}.value_and_derivative"
+
+    def _check(self, name: str, points: ArrayLike, targets: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        points = validation.array(name, points)
+        if points.ndim not in (1, 2) or 0 in points.shape:
+            raise ValueError(f"{name} must have shape (n,) or (n, K) with n and K at least 1, got {points.shape}")
+        points = points.reshape(len(points), -1)
+        targets = self.check_targets(targets, points.shape[1])
+        if len(targets) != len(points):
+            raise ValueError(f"targets must have {len(points)} rows to match {name}, got {len(targets)}")
+        return points, validation.array("targets", targets, points.dtype)
+
+
 @dataclass(frozen=True, init=False, repr=False)
-class Loss:
+class Loss(LossFunction):
     """A convex loss ``l(u, y)``, summed over the outputs of a prediction.
 
     ==================  =================================================  ==============
@@ -108,34 +248,13 @@ class Loss:
         """Lipschitz constant of the derivative in the prediction; ``inf`` where there is none."""
         return _core.backend.loss_smoothness(self.native)
 
-    def value(self, predictions: ArrayLike, targets: ArrayLike) -> FloatArray:
-        """Loss of each sample.
+    def value_and_derivative(self, predictions: ArrayLike, targets: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Both at once; arguments and errors as in `value`."""
+        values, derivative = self.evaluate(*self._check("predictions", predictions, targets))
+        return values, derivative.reshape(np.shape(predictions))
 
-        Parameters
-        ----------
-        predictions : array_like, shape (n,) or (n, K)
-        targets : array_like
-            Shape of the predictions; shape (n,) for classes.
-
-        Returns
-        -------
-        ndarray, shape (n,)
-
-        Raises
-        ------
-        TypeError, ValueError
-            If shapes disagree, a value is not finite, or a target is none of this loss.
-        """
-        return self._evaluate(predictions, targets)[0]
-
-    def derivative(self, predictions: ArrayLike, targets: ArrayLike) -> FloatArray:
-        """Derivative in the prediction, a subgradient at a kink; arguments as in `value`.
-
-        Returns
-        -------
-        ndarray, shape of the predictions
-        """
-        return self._evaluate(predictions, targets)[1].reshape(np.shape(predictions))
+    def evaluate(self, predictions: FloatArray, targets: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return _core.backend.loss(self.native, predictions, targets)
 
     def conjugate(self, dual: ArrayLike, targets: ArrayLike) -> FloatArray:
         """Convex conjugate ``l*(g, y) = sup_u (g.u - l(u, y))`` of each sample.
@@ -218,24 +337,32 @@ class Loss:
                 f"{np.count_nonzero(bad)} of {targets.size} are not: {shown}"
             )
 
-    def _check(self, name: str, points: ArrayLike, targets: ArrayLike) -> tuple[FloatArray, FloatArray]:
-        points = validation.array(name, points)
-        if points.ndim not in (1, 2) or 0 in points.shape:
-            raise ValueError(f"{name} must have shape (n,) or (n, K) with n and K at least 1, got {points.shape}")
-        points = points.reshape(len(points), -1)
-        targets = self.check_targets(targets, points.shape[1])
-        if len(targets) != len(points):
-            raise ValueError(f"targets must have {len(points)} rows to match {name}, got {len(targets)}")
-        return points, validation.array("targets", targets, points.dtype)
 
-    def _evaluate(self, predictions: ArrayLike, targets: ArrayLike) -> tuple[FloatArray, FloatArray]:
-        return _core.backend.loss(self.native, *self._check("predictions", predictions, targets))
+@dataclass(frozen=True)
+class _FunctionLoss(LossFunction):
+    """A loss from a plain function."""
+
+    function: Callable[[FloatArray, FloatArray], tuple[ArrayLike, ArrayLike]]
+
+    def value_and_derivative(self, predictions: FloatArray, targets: FloatArray) -> tuple[ArrayLike, ArrayLike]:
+        return self.function(predictions, targets)
+
+    @property
+    def _source(self) -> str:
+        return f"loss {getattr(self.function, '__name__', repr(self.function))}"
 
 
-def as_loss(loss: str | Loss) -> Loss:
-    """A loss from its name, or as it is."""
-    if isinstance(loss, Loss):
+AnyLoss: TypeAlias = str | LossFunction | Callable[[Any, Any], tuple[ArrayLike, ArrayLike]]
+"""A name, a loss, or a function ``(predictions, targets) -> (values, derivative)``."""
+
+
+def as_loss(loss: AnyLoss) -> LossFunction:
+    """A loss from its name or its function, or as it is."""
+    if isinstance(loss, LossFunction):
         return loss
-    if not isinstance(loss, str):
-        raise TypeError(f"loss must be a name or a Loss, got {loss!r} ({type(loss).__name__})")
-    return Loss(loss)
+    if isinstance(loss, str):
+        return Loss(loss)
+    if callable(loss) and not isinstance(loss, type):
+        return _FunctionLoss(loss)
+    expected = "a name, a LossFunction, or a function (predictions, targets) -> (values, derivative)"
+    raise TypeError(f"loss must be {expected}, got {validation.show(loss)}")

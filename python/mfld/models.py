@@ -1,5 +1,9 @@
 """Models: what one particle contributes to a prediction."""
 
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +39,136 @@ def readouts() -> list[str]:
     return [name for name, _, _ in _core.backend.readouts]
 
 
+class Model(ABC):
+    """What a particle contributes to predictions: ``f(z) = sum_m c_m h(theta_m, z)``.
+
+    `TwoLayerNetwork` is computed by the compiled core, `NeuronModel` by functions of your own.
+
+    Attributes
+    ----------
+    n_features : int
+        Length of an input z.
+    n_outputs : int
+        Length of a prediction.
+    n_coordinates : int
+        Coordinates p of a particle.
+    n_moving : int
+        Leading coordinates of a particle that move; those behind them are frozen.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> isinstance(mfld.TwoLayerNetwork(n_features=1), mfld.Model)
+    True
+    """
+
+    n_features: int
+    n_outputs: int
+
+    @property
+    @abstractmethod
+    def n_coordinates(self) -> int:
+        """Coordinates p of a particle."""
+
+    @property
+    @abstractmethod
+    def n_moving(self) -> int:
+        """Leading coordinates of a particle that move; those behind them are frozen."""
+
+    def neurons(self, particles: ArrayLike, inputs: ArrayLike, num_threads: int | None = None) -> FloatArray:
+        """Outputs of single neurons, ``h_k(theta_m, z_i)``.
+
+        This is the matrix that training never stores: use it on small sets.
+
+        Parameters
+        ----------
+        particles : array_like, shape (N, n_coordinates)
+            Their precision, float32 or float64, is that of the result; other numbers are taken as float64.
+        inputs : array_like, shape (n, n_features)
+        num_threads : int, optional
+            Default: what OpenMP would take (OMP_NUM_THREADS). It never changes the result.
+
+        Returns
+        -------
+        ndarray, shape (n, N), or (n, N, n_outputs) with several outputs
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array has the wrong shape, is no array of reals, or is not finite.
+        """
+        particles, inputs = self._check(particles, inputs)
+        return self._drop_output_axis(self._neurons(particles, inputs, validation.num_threads(num_threads)))
+
+    def predict(
+        self,
+        particles: ArrayLike,
+        inputs: ArrayLike,
+        weights: ArrayLike | None = None,
+        num_threads: int | None = None,
+    ) -> FloatArray:
+        """Predictions ``f(z_i) = sum_m c_m h(theta_m, z_i)``.
+
+        Parameters
+        ----------
+        particles, inputs, num_threads
+            As in `neurons`.
+        weights : array_like, shape (N,), optional
+            The coefficients c, of any sign and sum; by default 1/N each, the average over the particles.
+
+        Returns
+        -------
+        ndarray, shape (n,), or (n, n_outputs) with several outputs
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array has the wrong shape, is no array of reals, or is not finite.
+        """
+        particles, inputs = self._check(particles, inputs)
+        if weights is not None:
+            weights = validation.array("weights", weights, particles.dtype)
+            validation.shape("weights", weights, (len(particles),), "to match particles")
+        predictions = self.predictions(particles, weights, inputs, validation.num_threads(num_threads))
+        return self._drop_output_axis(predictions)
+
+    @abstractmethod
+    def initial_particles(self, n_particles: int, seed: int = 0, dtype: DTypeLike = "float32") -> FloatArray:
+        """Independent draws for a run to start from, shape (n_particles, n_coordinates)."""
+
+    @abstractmethod
+    def predictions(
+        self, particles: FloatArray, weights: FloatArray | None, inputs: FloatArray, num_threads: int
+    ) -> FloatArray:
+        """Predictions, shape (n, n_outputs), from arrays of one precision that are known to fit."""
+
+    @abstractmethod
+    def pull_back(
+        self, particles: FloatArray, inputs: FloatArray, cotangent: FloatArray, num_threads: int
+    ) -> tuple[FloatArray, FloatArray]:
+        """``sum_ik g_ik h_k(theta_m, z_i)`` at each particle, shape (N,), and its gradient in theta_m, (N, p).
+
+        ``g`` is the cotangent, shape (n, n_outputs); the arrays have one precision and are known to fit. The gradient
+        is 0 in frozen coordinates.
+        """
+
+    @abstractmethod
+    def _neurons(self, particles: FloatArray, inputs: FloatArray, num_threads: int) -> FloatArray:
+        """Outputs of single neurons, shape (n, N, n_outputs)."""
+
+    def _check(self, particles: ArrayLike, inputs: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        particles = validation.array("particles", particles)
+        validation.shape("particles", particles, ("N", self.n_coordinates), "(number, coordinates of the model)")
+        inputs = validation.array("inputs", inputs, particles.dtype)
+        validation.shape("inputs", inputs, ("n", self.n_features), "(number, n_features of the model)")
+        return particles, inputs
+
+    def _drop_output_axis(self, outputs: FloatArray) -> FloatArray:
+        return outputs[..., 0] if self.n_outputs == 1 else outputs
+
+
 @dataclass(frozen=True)
-class TwoLayerNetwork:
+class TwoLayerNetwork(Model):
     """Two-layer network in the mean-field scaling: the average of a neuron over the measure of its parameters.
 
     ::
@@ -135,63 +267,18 @@ class TwoLayerNetwork:
             "readout": slice(bias, readout),
         }
 
-    def neurons(self, particles: ArrayLike, inputs: ArrayLike, num_threads: int | None = None) -> FloatArray:
-        """Outputs of single neurons, ``h_k(theta_m, z_i)``.
-
-        This is the matrix that training never stores: use it on small sets.
-
-        Parameters
-        ----------
-        particles : array_like, shape (N, n_coordinates)
-            Their precision, float32 or float64, is that of the result; other numbers are taken as float64.
-        inputs : array_like, shape (n, n_features)
-        num_threads : int, optional
-            Default: what OpenMP would take (OMP_NUM_THREADS). It never changes the result.
-
-        Returns
-        -------
-        ndarray, shape (n, N), or (n, N, n_outputs) with several outputs
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an array has the wrong shape, is no array of reals, or is not finite.
-        """
-        particles, inputs = self._check(particles, inputs)
-        outputs = _core.backend.neurons(self.native, particles, inputs, validation.num_threads(num_threads))
-        return self._drop_output_axis(outputs)
-
-    def predict(
-        self,
-        particles: ArrayLike,
-        inputs: ArrayLike,
-        weights: ArrayLike | None = None,
-        num_threads: int | None = None,
+    def predictions(
+        self, particles: FloatArray, weights: FloatArray | None, inputs: FloatArray, num_threads: int
     ) -> FloatArray:
-        """Predictions ``f(z_i) = sum_m c_m h(theta_m, z_i)``.
+        return _core.backend.predict(self.native, particles, weights, inputs, num_threads)
 
-        Parameters
-        ----------
-        particles, inputs, num_threads
-            As in `neurons`.
-        weights : array_like, shape (N,), optional
-            The coefficients c, of any sign and sum; by default 1/N each, the average over the particles.
+    def pull_back(
+        self, particles: FloatArray, inputs: FloatArray, cotangent: FloatArray, num_threads: int
+    ) -> tuple[FloatArray, FloatArray]:
+        return _core.backend.pull_back(self.native, particles, inputs, cotangent, num_threads)
 
-        Returns
-        -------
-        ndarray, shape (n,), or (n, n_outputs) with several outputs
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an array has the wrong shape, is no array of reals, or is not finite.
-        """
-        particles, inputs = self._check(particles, inputs)
-        if weights is not None:
-            weights = validation.array("weights", weights, particles.dtype)
-            validation.shape("weights", weights, (len(particles),), "to match particles")
-        outputs = _core.backend.predict(self.native, particles, weights, inputs, validation.num_threads(num_threads))
-        return self._drop_output_axis(outputs)
+    def _neurons(self, particles: FloatArray, inputs: FloatArray, num_threads: int) -> FloatArray:
+        return _core.backend.neurons(self.native, particles, inputs, num_threads)
 
     def initial_particles(self, n_particles: int, seed: int = 0, dtype: DTypeLike = "float32") -> FloatArray:
         """Independent draws: weights from N(0, 1/n_features), bias and readout from N(0, 1), signs +1 or -1 evenly.
@@ -240,12 +327,161 @@ class TwoLayerNetwork:
     def _readout_is_frozen(self) -> bool:
         return _core.backend.readouts[readouts().index(self.readout)][2]
 
-    def _check(self, particles: ArrayLike, inputs: ArrayLike) -> tuple[FloatArray, FloatArray]:
-        particles = validation.array("particles", particles)
-        validation.shape("particles", particles, ("N", self.n_coordinates), "(number, coordinates of the model)")
-        inputs = validation.array("inputs", inputs, particles.dtype)
-        validation.shape("inputs", inputs, ("n", self.n_features), "(number, n_features of the model)")
-        return particles, inputs
 
-    def _drop_output_axis(self, outputs: FloatArray) -> FloatArray:
-        return outputs[..., 0] if self.n_outputs == 1 else outputs
+_NUMBERS_AT_A_TIME = 2**21  # of one array that a user's function returns: 16 MB in float64
+
+
+class NeuronModel(Model):
+    """A model whose neurons ``h(theta, z)`` are NumPy functions of your own.
+
+    ::
+
+        f_mu(z) = E_mu h(theta, z)
+
+    The functions take particles ``theta``, shape (N, p), and inputs ``z``, shape (n, n_features), in the precision of
+    the run, and return a value for each pair of an input and a particle. They are called with blocks of both, so that
+    no array which they return has more than about two million numbers: each pair has to stand for itself.
+
+    Parameters
+    ----------
+    value : callable
+        ``value(theta, z)``: ``h(theta_m, z_i)``, shape (n, N), or (n, N, n_outputs) with several outputs.
+    gradient : callable
+        ``gradient(theta, z)``: its gradient in theta_m, shape (n, N, p), or (n, N, n_outputs, p).
+    n_features : int
+        Length of an input.
+    n_coordinates : int
+        Length p of a particle.
+    n_outputs : int
+        Length of a prediction.
+    n_moving : int, optional
+        Leading coordinates that move; by default all.
+    initial_particles : callable, optional
+        Makes particles to start from out of standard normals, shape (N, p), and returns that shape. Default: the
+        normals themselves.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range; later, if a function returns another shape, what is no
+        array of reals, or NaN.
+
+    Examples
+    --------
+    Gaussian bumps at theta:
+
+    >>> import numpy as np
+    >>> import mfld
+    >>> def difference(theta, z):
+    ...     return z[:, np.newaxis, :] - theta[np.newaxis, :, :]
+    >>> def value(theta, z):
+    ...     return np.exp(-np.sum(difference(theta, z) ** 2, axis=2) / 2)
+    >>> def gradient(theta, z):
+    ...     return value(theta, z)[:, :, np.newaxis] * difference(theta, z)
+    >>> model = mfld.NeuronModel(value, gradient, n_features=2, n_coordinates=2)
+    >>> model.predict([[0.0, 0.0], [3.0, 4.0]], [[0.0, 0.0]]).round(4)
+    array([0.5])
+    """
+
+    def __init__(
+        self,
+        value: Callable[[FloatArray, FloatArray], ArrayLike],
+        gradient: Callable[[FloatArray, FloatArray], ArrayLike],
+        *,
+        n_features: int,
+        n_coordinates: int,
+        n_outputs: int = 1,
+        n_moving: int | None = None,
+        initial_particles: Callable[[FloatArray], ArrayLike] | None = None,
+    ) -> None:
+        validation.function("value", value)
+        validation.function("gradient", gradient)
+        if initial_particles is not None:
+            validation.function("initial_particles", initial_particles)
+        self.n_features = validation.integer("n_features", n_features, 1)
+        self.n_outputs = validation.integer("n_outputs", n_outputs, 1)
+        self._n_coordinates = validation.integer("n_coordinates", n_coordinates, 1)
+        moving = self._n_coordinates if n_moving is None else n_moving
+        self._n_moving = validation.integer("n_moving", moving, 1, self._n_coordinates)
+        self._value = value
+        self._gradient = gradient
+        self._initial_particles = initial_particles
+
+    @property
+    def n_coordinates(self) -> int:
+        return self._n_coordinates
+
+    @property
+    def n_moving(self) -> int:
+        return self._n_moving
+
+    def initial_particles(self, n_particles: int, seed: int = 0, dtype: DTypeLike = "float32") -> FloatArray:
+        normals = noise.normals(seed, 0, n_particles, self.n_coordinates, dtype=dtype, stream="init")
+        if self._initial_particles is None:
+            return normals
+        result = self._initial_particles(normals.copy())
+        why = "to match its argument"
+        return validation.returned("the result of initial_particles", result, normals.shape, normals.dtype, why)
+
+    def predictions(
+        self, particles: FloatArray, weights: FloatArray | None, inputs: FloatArray, num_threads: int
+    ) -> FloatArray:
+        total = np.zeros((len(inputs), self.n_outputs))
+        for some, rows in self._blocks(particles, inputs, self.n_outputs):
+            values = self._values(particles[some], inputs[rows])
+            if weights is not None:
+                values = values * weights[some, np.newaxis]
+            total[rows] += np.sum(values, axis=1, dtype=np.float64)
+        return (total / len(particles) if weights is None else total).astype(particles.dtype)
+
+    def pull_back(
+        self, particles: FloatArray, inputs: FloatArray, cotangent: FloatArray, num_threads: int
+    ) -> tuple[FloatArray, FloatArray]:
+        values, gradient = np.zeros(len(particles)), np.zeros(particles.shape)
+        # einsum and not a matrix product: that of a BLAS may depend on its number of threads.
+        for some, rows in self._blocks(particles, inputs, self.n_outputs * self.n_coordinates):
+            g = cotangent[rows].astype(np.float64)
+            values[some] += np.einsum("ik,imk->m", g, self._values(particles[some], inputs[rows]))
+            gradient[some] += np.einsum("ik,imkp->mp", g, self._gradients(particles[some], inputs[rows]))
+        gradient[:, self.n_moving :] = 0
+        with np.errstate(over="ignore"):  # what overflows is found by the move
+            return values.astype(particles.dtype), gradient.astype(particles.dtype)
+
+    def _neurons(self, particles: FloatArray, inputs: FloatArray, num_threads: int) -> FloatArray:
+        outputs = np.empty((len(inputs), len(particles), self.n_outputs), particles.dtype)
+        for some, rows in self._blocks(particles, inputs, self.n_outputs):
+            outputs[rows, some] = self._values(particles[some], inputs[rows])
+        return outputs
+
+    @staticmethod
+    def _blocks(particles: FloatArray, inputs: FloatArray, numbers: int) -> Iterator[tuple[slice, slice]]:
+        """Particles and rows of blocks, with so many numbers for each pair; all particles where they fit."""
+        some = max(1, min(len(particles), _NUMBERS_AT_A_TIME // numbers))
+        rows = max(1, _NUMBERS_AT_A_TIME // (numbers * some))
+        for first in range(0, len(particles), some):
+            for row in range(0, len(inputs), rows):
+                yield slice(first, first + some), slice(row, row + rows)
+
+    def _values(self, particles: FloatArray, inputs: FloatArray) -> FloatArray:
+        """Shape (n, N, K)."""
+        return self._returned("value", self._value(particles.copy(), inputs.copy()), particles, inputs, ())
+
+    def _gradients(self, particles: FloatArray, inputs: FloatArray) -> FloatArray:
+        """Shape (n, N, K, p)."""
+        last = (self.n_coordinates,)
+        return self._returned("gradient", self._gradient(particles.copy(), inputs.copy()), particles, inputs, last)
+
+    def _returned(
+        self, name: str, result: ArrayLike, particles: FloatArray, inputs: FloatArray, last: tuple[int, ...]
+    ) -> FloatArray:
+        pairs = (len(inputs), len(particles))
+        shape = (*pairs, *(() if self.n_outputs == 1 else (self.n_outputs,)), *last)
+        why = "to match inputs and particles"
+        array = validation.returned(f"the result of {name}", result, shape, particles.dtype, why)
+        if np.isnan(array).any():
+            place = np.argwhere(np.isnan(array))[0]
+            raise ValueError(
+                f"the result of {name} must not be nan; it is for the particle "
+                f"{particles[place[1]]} and the input {inputs[place[0]]}"
+            )
+        return array.reshape(*pairs, self.n_outputs, *last)

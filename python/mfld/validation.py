@@ -27,7 +27,7 @@ def integer(name: str, value: object, minimum: int, maximum: int | None = None) 
     try:
         result = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        raise TypeError(f"{name} must be an integer, got {_show(value)}") from None
+        raise TypeError(f"{name} must be an integer, got {show(value)}") from None
     if result < minimum or (maximum is not None and result > maximum):
         expected = f"at least {minimum}" if maximum is None else f"between {minimum} and {maximum}"
         raise ValueError(f"{name} must be {expected}, got {result}")
@@ -37,7 +37,7 @@ def integer(name: str, value: object, minimum: int, maximum: int | None = None) 
 def real(name: str, value: object, *, positive: bool = False, non_negative: bool = False) -> float:
     """A finite real number."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name} must be a real number, got {_show(value)}")
+        raise TypeError(f"{name} must be a real number, got {show(value)}")
     result = float(value)
     expected = "finite and positive" if positive else "finite and at least 0" if non_negative else "finite"
     if not np.isfinite(result) or (positive and result <= 0) or (non_negative and result < 0):
@@ -47,14 +47,14 @@ def real(name: str, value: object, *, positive: bool = False, non_negative: bool
 
 def boolean(name: str, value: object) -> bool:
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {_show(value)}")
+        raise TypeError(f"{name} must be True or False, got {show(value)}")
     return bool(value)
 
 
 def choice(name: str, value: object, names: Collection[str]) -> str:
     """One of a set of names; the message lists them all."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a name, one of {', '.join(names)}; got {_show(value)}")
+        raise TypeError(f"{name} must be a name, one of {', '.join(names)}; got {show(value)}")
     if value not in names:
         raise ValueError(f"{name} must be one of {', '.join(names)}; got {value!r}")
     return value
@@ -62,12 +62,12 @@ def choice(name: str, value: object, names: Collection[str]) -> str:
 
 def instance(name: str, value: object, kind: type, expected: str) -> None:
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be {expected}, got {_show(value)}")
+        raise TypeError(f"{name} must be {expected}, got {show(value)}")
 
 
 def function(name: str, value: object) -> None:
     if not callable(value):
-        raise TypeError(f"{name} must be callable, got {_show(value)}")
+        raise TypeError(f"{name} must be callable, got {show(value)}")
 
 
 def float_dtype(name: str, value: DTypeLike) -> FloatDType:
@@ -149,6 +149,20 @@ def rows(name: str, value: ArrayLike, n_samples: int) -> NDArray[np.int64]:
     return given.astype(np.int64)
 
 
+def returned(name: str, value: object, expected: tuple[int, ...] | None, dtype: DTypeLike, why: str) -> FloatArray:
+    """An array that a user's function returned: real, of a shape (None: any), in a dtype; it need not be finite."""
+    try:
+        given = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array of real numbers: {error}") from None
+    if given.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be an array of real numbers, got dtype {given.dtype}")
+    if expected is not None:
+        shape(name, given, expected, why)
+    with np.errstate(over="ignore"):
+        return np.asarray(given, dtype, order="C")
+
+
 def frozen(value: FloatArray) -> FloatArray:
     """The array itself if nobody can write to it, else a copy; read-only in any case."""
     owner = value if value.base is None else value.base
@@ -164,6 +178,7 @@ def _first(values: NDArray[Any], bad: NDArray[np.bool_]) -> str:
     return f"{values[place]} at index {place[0] if len(place) == 1 else place}"
 
 
-def _show(value: object) -> str:
+def show(value: object) -> str:
+    """A value and its type, short enough for a message."""
     text = repr(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import dataclasses
 import math
 import time
 from abc import ABC, abstractmethod
@@ -15,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mfld import validation
 from mfld.algorithms.result import Result
-from mfld.callbacks import Callback
+from mfld.callbacks import SEEN, Callback
 from mfld.objectives import Objective
 from mfld.state import Info, State
 
@@ -47,7 +46,7 @@ class Algorithm(ABC):
         particles: ArrayLike | None = None,
         state: State | None = None,
         record_every: int | Sequence[int] | None = None,
-        record: Mapping[str, Callable[[State], float]] | None = None,
+        record: Mapping[str, Callable[[State], ArrayLike]] | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> Result:
         """Run from the start, or go on from a state.
@@ -66,7 +65,8 @@ class Algorithm(ABC):
             100 times. Counts include the steps that led to ``state``. At a count where the run starts, no step has been
             made: loss and gradient norm are NaN there.
         record : mapping of str to callable, optional
-            Further entries of the history: functions of the state with a float as their value.
+            Further entries of the history: functions of the state. Their values are numbers, or arrays of always the
+            same shape; `mfld.quantities` has some, like the loss on a validation set.
         callbacks : sequence of Callback
             For example ``[mfld.Progress()]``.
 
@@ -114,6 +114,7 @@ class Algorithm(ABC):
         info = Info(steps=0)
         history = _History(record)
         started: list[Callback] = []
+        failure: BaseException | None = None
         try:
             for callback in callbacks:
                 callback.on_start(state, n_steps)
@@ -128,15 +129,28 @@ class Algorithm(ABC):
                 if stop or state.step in to_record:
                     history.add(state, info)
         except BaseException as error:
+            failure = error
             reached = getattr(error, "state", None)  # from advance: later than the one here
             state = reached if isinstance(reached, State) else state
-            error.state = state  # type: ignore[attr-defined]
-            error.result = Result(objective, state, history.arrays(), info)  # type: ignore[attr-defined]
-            raise
-        finally:
-            for callback in started:
-                callback.on_end(state)
+        failure = _end(started, state, failure)
+        if failure is not None:
+            failure.state = state  # type: ignore[attr-defined]
+            failure.result = Result(objective, state, history.arrays(), info)  # type: ignore[attr-defined]
+            raise failure
         return Result(objective, state, history.arrays(), info)
+
+
+def _end(callbacks: Sequence[Callback], state: State, failure: BaseException | None) -> BaseException | None:
+    """Call each one's on_end, whatever the others do; the first failure counts, and notes what else failed."""
+    for callback in callbacks:
+        try:
+            callback.on_end(state)
+        except BaseException as error:
+            if failure is None:
+                failure = error
+            else:
+                failure.add_note(f"then on_end of {type(callback).__name__} failed: {error!r}")
+    return failure
 
 
 def _record_steps(record_every: int | Sequence[int] | None, start: int, end: int) -> list[int]:
@@ -195,29 +209,31 @@ class _Agenda:
 class _History:
     """Rows of what is recorded: what the last step saw, and functions of the state."""
 
-    def __init__(self, record: Mapping[str, Callable[[State], float]] | None) -> None:
+    def __init__(self, record: Mapping[str, Callable[[State], ArrayLike]] | None) -> None:
+        if record is not None:
+            validation.instance("record", record, Mapping, "a mapping of names to functions of the state")
         self._functions = dict(record or {})
-        self._rows: list[dict[str, float]] = []
-        own = ["step", *_seen(Info(steps=0))]
+        self._rows: list[dict[str, Any]] = []
+        own = ["step", *SEEN]
         for name, function in self._functions.items():
             if name in own:
                 raise ValueError(f"record must not use the names {', '.join(own)}, got {name!r}")
             validation.function(f"record[{name!r}]", function)
 
     def add(self, state: State, info: Info) -> None:
-        recorded = {name: float(function(state)) for name, function in self._functions.items()}
+        recorded = {name: self._value(name, function(state)) for name, function in self._functions.items()}
         self._rows.append({"step": state.step, **_seen(info), **recorded})
 
+    def _value(self, name: str, given: ArrayLike) -> NDArray[np.float64]:
+        why = "as at the first record" if self._rows else ""
+        expected = self._rows[0][name].shape if self._rows else None
+        value = validation.returned(f"the result of record[{name!r}]", given, expected, np.float64, why)
+        return np.array(value)  # a copy: the function may hand out the same array again
+
     def arrays(self) -> dict[str, NDArray[Any]]:
-        names: dict[str, None] = dict.fromkeys(["step", *_seen(Info(steps=0))])
-        for row in self._rows:
-            names.update(dict.fromkeys(row))
-        names.update(dict.fromkeys(self._functions))
-        return {
-            name: np.array([row.get(name, np.nan) for row in self._rows], int if name == "step" else float)
-            for name in names
-        }
+        names = ["step", *SEEN, *self._functions]
+        return {name: np.array([row[name] for row in self._rows], int if name == "step" else float) for name in names}
 
 
 def _seen(info: Info) -> dict[str, float]:
-    return {field.name: getattr(info, field.name) for field in dataclasses.fields(info) if field.name != "steps"}
+    return {name: getattr(info, name) for name in SEEN}

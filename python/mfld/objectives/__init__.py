@@ -1,7 +1,8 @@
 """Objectives: what is minimised."""
 
 from mfld.objectives.base import Objective, Outcome, Plan
+from mfld.objectives.functional import Functional
 from mfld.objectives.potential import Potential
 from mfld.objectives.risk import EmpiricalRisk
 
-__all__ = ["EmpiricalRisk", "Objective", "Outcome", "Plan", "Potential"]
+__all__ = ["EmpiricalRisk", "Functional", "Objective", "Outcome", "Plan", "Potential"]

@@ -53,8 +53,8 @@ class Outcome:
 
     ``particles`` and ``buffers`` are those after ``steps`` whole steps, and the particles are always finite. Where all
     steps were made, ``loss`` and ``gradient_norm`` are what the last one saw, before its move. Otherwise either the
-    next step would make ``bad_particle`` the first one that is not finite, or a signal ended the call with the
-    exception ``interrupt``. ``acceptance`` is the mean over the steps.
+    next step would make ``bad_particle`` the first one that is not finite, or the exception ``interrupt``, of a signal
+    or out of a function of the user, ended the call. ``acceptance`` is the mean over the steps.
     """
 
     particles: FloatArray
@@ -162,8 +162,18 @@ class Objective(ABC):
             If the particles have the wrong shape, are no array of reals, or are not finite.
         """
         cloud = self.cloud(measure)
+        return self.loss(cloud) + self.ridge(cloud)
+
+    def ridge(self, measure: Measure) -> float:
+        """``l2 * E_mu |theta|**2``, over the moving coordinates.
+
+        Parameters
+        ----------
+        measure : Cloud or array_like, shape (N, n_coordinates)
+        """
+        cloud = self.cloud(measure)
         moving = cloud.particles[:, : self.n_moving].astype(np.float64)
-        return self.loss(cloud) + self.l2 * cloud.mean(np.sum(moving**2, axis=1))
+        return self.l2 * cloud.mean(np.sum(moving**2, axis=1))
 
     def gradient(self, measure: Measure, batch: ArrayLike | None = None) -> FloatArray:
         """Gradient ``b(theta; mu)`` of the first variation of F at each particle of the measure, ridge included.
@@ -214,7 +224,7 @@ class Objective(ABC):
                 outcome = self._step(outcome, plan, last=k == n_steps - 1)
                 if outcome.bad_particle is not None:
                     break
-        except KeyboardInterrupt as interrupt:
+        except (KeyboardInterrupt, Exception) as interrupt:
             return replace(outcome, interrupt=interrupt)
         return outcome
 

@@ -1,4 +1,4 @@
-"""Empirical risk of a two-layer network: the objective whose steps run inside the compiled core."""
+"""Empirical risk of a model: of a two-layer network with a loss of the core, its steps run inside the core."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
 from mfld import _core, validation
 from mfld.dynamics import Buffers, Overdamped
 from mfld.gradients import FullBatch, Minibatch
-from mfld.losses import Loss, as_loss
-from mfld.models import TwoLayerNetwork
+from mfld.losses import AnyLoss, Loss, as_loss
+from mfld.models import Model, TwoLayerNetwork
 from mfld.objectives.base import Measure, Objective, Outcome, Plan
 from mfld.objectives.potential import Potential
 from mfld.state import Cloud
@@ -29,13 +29,15 @@ class EmpiricalRisk(Objective):
 
     Parameters
     ----------
-    model : TwoLayerNetwork
+    model : Model
+        A `TwoLayerNetwork`, or a `NeuronModel` of your own functions.
     inputs : array_like, shape (n, n_features)
         Copied, unless nobody can write to it.
     targets : array_like, shape (n,) or (n, n_outputs)
         What the loss takes: reals, -1 and +1, or classes 0..n_outputs-1 of shape (n,).
-    loss : str or Loss
-        Summed over outputs.
+    loss : str or LossFunction or callable
+        A name among `losses` or a `Loss`, which are summed over outputs; or your own: a `LossFunction`, or a function
+        ``(predictions, targets) -> (values, derivative)``.
     l2 : float
         Coefficient of the ridge on all moving coordinates: no factor 1/2, so that the weight decay is ``2 * l2``.
     sample_weight : array_like, shape (n,), optional
@@ -68,15 +70,15 @@ class EmpiricalRisk(Objective):
 
     def __init__(
         self,
-        model: TwoLayerNetwork,
+        model: Model,
         inputs: ArrayLike,
         targets: ArrayLike,
         *,
-        loss: str | Loss,
+        loss: AnyLoss,
         l2: float = 0.0,
         sample_weight: ArrayLike | None = None,
     ) -> None:
-        validation.instance("model", model, TwoLayerNetwork, "a TwoLayerNetwork")
+        validation.instance("model", model, Model, "a Model, like a TwoLayerNetwork")
         self.model = model
         self.loss_function = as_loss(loss)
         self.l2 = validation.real("l2", l2, non_negative=True)
@@ -87,7 +89,8 @@ class EmpiricalRisk(Objective):
         validation.shape("inputs", checked, ("n", model.n_features), "(samples, n_features of the model)")
         self.inputs = validation.frozen(checked)
         self.n_samples = n = len(checked)
-        matrix = self.loss_function.check_targets(targets, model.n_outputs)
+        matrix = validation.array("targets", self.loss_function.check_targets(targets, model.n_outputs))
+        validation.shape("targets", matrix, ("n", "C"), "after check_targets of the loss")
         if len(matrix) != n:
             raise ValueError(f"targets must have {n} rows to match inputs, got {len(matrix)}")
         self.targets = validation.frozen(matrix)
@@ -99,10 +102,7 @@ class EmpiricalRisk(Objective):
 
     def loss(self, measure: Measure) -> float:
         """The risk without its ridge, ``sum_i s_i l(f_mu(z_i), y_i)``."""
-        cloud = self.cloud(measure)
-        inputs, targets, _ = self._samples(cloud.particles.dtype)
-        values, _ = _core.backend.loss(self.loss_function.native, self._predict(cloud, inputs), targets)
-        return float(np.average(values.astype(np.float64), weights=self.sample_weight))
+        return self.derivative(measure)[1]
 
     def loss_gradient(self, measure: Measure, batch: ArrayLike | None = None) -> FloatArray:
         """Gradient of the first variation of the risk without its ridge; see `Objective.loss_gradient`.
@@ -110,9 +110,8 @@ class EmpiricalRisk(Objective):
         From a batch I of B rows it is estimated by ``(n / B) sum_{i in I} s_i l'(f_mu(z_i), y_i) grad h(theta, z_i)``.
         """
         cloud = self.cloud(measure)
-        rows = None if batch is None else validation.rows("batch", batch, self.n_samples)
-        inputs, cotangent = self._cotangent(cloud, rows)
-        return self._pull_back(cloud.particles, inputs, cotangent)[1]
+        inputs, _, derivative, weights = self._evaluate(cloud, batch)
+        return self._pull_back(cloud.particles, inputs, weights.astype(derivative.dtype)[:, np.newaxis] * derivative)[1]
 
     def first_variation(self, measure: Measure) -> Potential:
         return self.linearised(self.derivative(measure)[0])
@@ -133,19 +132,8 @@ class EmpiricalRisk(Objective):
         float
             ``sum_i s_i l(f_mu(z_i), y_i)`` over the rows; of a batch its unbiased estimate, times n / B.
         """
-        cloud = self.cloud(measure)
-        inputs, targets, _ = self._samples(cloud.particles.dtype)
-        weights = self.sample_weight
-        scale = 1.0
-        if batch is not None:
-            rows = validation.rows("batch", batch, self.n_samples)
-            inputs, targets = inputs[rows], targets[rows]
-            weights = None if weights is None else weights[rows]
-            scale = self.n_samples / len(rows)
-        values, derivative = _core.backend.loss(self.loss_function.native, self._predict(cloud, inputs), targets)
-        values = values.astype(np.float64)
-        loss = np.mean(values) if weights is None else scale * np.sum(weights * values)
-        return derivative, float(loss)
+        _, values, derivative, weights = self._evaluate(self.cloud(measure), batch)
+        return derivative, float(np.sum(weights * values))
 
     def linearised(self, dual: ArrayLike, l2: float | None = None) -> Potential:
         """Potential ``sum_ik s_i g_ik h_k(theta, z_i) + l2 |theta|**2`` of dual variables g: native, at any points.
@@ -173,7 +161,9 @@ class EmpiricalRisk(Objective):
         return self.model.initial_particles(n_particles, seed, dtype)
 
     def steps(self, particles: FloatArray, buffers: Buffers, n_steps: int, plan: Plan) -> Outcome:
-        # A subclass of a dynamics or estimator that the core knows is one that it does not know.
+        # A subclass of a part that the core knows is one that it does not know.
+        if not (type(self.model) is TwoLayerNetwork and type(self.loss_function) is Loss):
+            return super().steps(particles, buffers, n_steps, plan)
         if type(plan.dynamics) is not Overdamped or type(plan.gradient) not in (FullBatch, Minibatch):
             return super().steps(particles, buffers, n_steps, plan)
         batch_size = plan.gradient.batch_size if isinstance(plan.gradient, Minibatch) else 0
@@ -216,26 +206,23 @@ class EmpiricalRisk(Objective):
 
     def _predict(self, cloud: Cloud, inputs: FloatArray) -> FloatArray:
         threads = validation.num_threads(None)
-        return _core.backend.predict(self.model.native, cloud.particles, cloud.weights, inputs, threads)
+        return self.model.predictions(cloud.particles, cloud.weights, inputs, threads)
 
-    def _cotangent(self, cloud: Cloud, rows: NDArray[np.int64] | None = None) -> tuple[FloatArray, FloatArray]:
-        """Inputs and ``s_i l'(f_mu(z_i), y_i)``; of the given rows, times n / B."""
-        inputs, targets, weights = self._samples(cloud.particles.dtype)
-        if rows is not None:
-            inputs, targets = inputs[rows], targets[rows]
-            if weights is not None:
-                weights = weights[rows]
-                weights *= self.n_samples / len(rows)
-        _, derivative = _core.backend.loss(self.loss_function.native, self._predict(cloud, inputs), targets)
-        if weights is None:
-            return inputs, derivative / derivative.dtype.type(len(inputs))
-        return inputs, weights[:, np.newaxis] * derivative
+    def _evaluate(self, cloud: Cloud, batch: ArrayLike | None) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Inputs, loss, its derivative and its weight in the risk, ``s_i`` times n / B, for all rows or those given."""
+        inputs, targets, _ = self._samples(cloud.particles.dtype)
+        weights = np.full(self.n_samples, 1 / self.n_samples) if self.sample_weight is None else self.sample_weight
+        if batch is not None:
+            rows = validation.rows("batch", batch, self.n_samples)
+            inputs, targets, weights = inputs[rows], targets[rows], weights[rows] * (self.n_samples / len(rows))
+        values, derivative = self.loss_function.evaluate(self._predict(cloud, inputs), targets)
+        return inputs, values, derivative, weights
 
     def _pull_back(
         self, points: FloatArray, inputs: FloatArray, cotangent: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
         threads = validation.num_threads(None)
-        return _core.backend.pull_back(self.model.native, points, inputs, cotangent, threads)
+        return self.model.pull_back(points, inputs, cotangent, threads)
 
 
 class _Linearised(Potential):

@@ -1,0 +1,141 @@
+"""Quantities to record: functions of a state for ``run(record=...)`` and for the callbacks that stop a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mfld import validation
+from mfld.losses import Loss
+from mfld.models import Model
+from mfld.objectives import EmpiricalRisk, Objective
+from mfld.state import State
+
+Quantity: TypeAlias = Callable[[State], ArrayLike]
+"""A function of the state; its value is a number or an array of always the same shape."""
+
+
+def loss(objective: Objective) -> Quantity:
+    """``U(mu)``, the objective without ridge and entropy, at the particles of the state.
+
+    With the risk on other data it is the loss on a validation set.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mfld
+    >>> from mfld import quantities
+    >>> inputs = np.linspace(-2, 2, 60)[:, np.newaxis]
+    >>> model = mfld.TwoLayerNetwork(n_features=1)
+    >>> train, test = (
+    ...     mfld.EmpiricalRisk(model, inputs[rows], np.sin(inputs[rows, 0]), loss="squared")
+    ...     for rows in (slice(0, None, 2), slice(1, None, 2))
+    ... )
+    >>> solver = mfld.MFLD(n_particles=100, step_size=0.2, temperature=1e-5)
+    >>> result = solver.run(train, n_steps=500, record={"test_loss": quantities.loss(test)})
+    >>> bool(result.history["test_loss"][-1] < 0.05)
+    True
+    """
+    validation.instance("objective", objective, Objective, "an Objective")
+    return lambda state: objective.loss(state.measure)
+
+
+def ridge(objective: Objective) -> Quantity:
+    """``l2 * E_mu |theta|**2`` at the particles of the state, with the l2 of the objective.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> from mfld import quantities
+    >>> well = mfld.Potential(lambda x: x, n_coordinates=1, l2=0.5)
+    >>> solver = mfld.MFLD(n_particles=2, step_size=0.1, temperature=0.0)
+    >>> quantities.ridge(well)(solver.init(well, particles=[[0.0], [2.0]]))
+    1.0
+    """
+    validation.instance("objective", objective, Objective, "an Objective")
+    return lambda state: objective.ridge(state.measure)
+
+
+def predictions(model: Model, inputs: ArrayLike) -> Quantity:
+    """Predictions of a model on some inputs: shape (n,), or (n, n_outputs), for each record.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> from mfld import quantities
+    >>> model = mfld.TwoLayerNetwork(n_features=1)
+    >>> risk = mfld.EmpiricalRisk(model, [[-1.0], [1.0]], [-1.0, 1.0], loss="squared")
+    >>> solver = mfld.MFLD(n_particles=10, step_size=0.1, temperature=0.0)
+    >>> record = {"at zero and one": quantities.predictions(model, [[0.0], [1.0]])}
+    >>> solver.run(risk, n_steps=20, record_every=5, record=record).history["at zero and one"].shape
+    (4, 2)
+    """
+    validation.instance("model", model, Model, "a Model, like a TwoLayerNetwork")
+    checked = validation.array("inputs", inputs)
+    validation.shape("inputs", checked, ("n", model.n_features), "(number, n_features of the model)")
+    checked = validation.frozen(checked)
+    return lambda state: model.predict(state.measure.particles, checked, state.measure.weights)
+
+
+def score(risk: EmpiricalRisk) -> Quantity:
+    """How good predictions are on the data of a risk: a number of at most 1.
+
+    For losses of signs or classes it is the share of the samples that are predicted rightly, else the coefficient of
+    determination ``1 - sum (y - u)**2 / sum (y - mean y)**2``. Samples count with their weights.
+
+    Raises
+    ------
+    TypeError
+        If it is no risk, or its loss is not one of the library: the kind of its targets is then not known.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mfld
+    >>> from mfld import quantities
+    >>> model = mfld.TwoLayerNetwork(n_features=1, readout="fixed", activation="identity", bias=False)
+    >>> risk = mfld.EmpiricalRisk(model, [[-2.0], [-1.0], [1.0], [2.0]], [-1, 1, 1, 1], loss="logistic")
+    >>> solver = mfld.MFLD(n_particles=1, step_size=0.1, temperature=0.0)
+    >>> quantities.score(risk)(solver.init(risk, particles=[[1.0]]))
+    0.75
+    """
+    validation.instance("risk", risk, EmpiricalRisk, "an EmpiricalRisk")
+    if not isinstance(risk.loss_function, Loss):
+        raise TypeError(f"risk must have a loss of the library to be scored, got {validation.show(risk.loss_function)}")
+    kind = risk.loss_function.targets
+
+    def measure_score(state: State) -> float:
+        u = risk.model.predict(state.measure.particles, risk.inputs, state.measure.weights).astype(np.float64)
+        u, y = u.reshape(len(u), -1), risk.targets.astype(np.float64)
+        if kind == "class":
+            return float(np.average(np.argmax(u, axis=1) == y[:, 0], weights=risk.sample_weight))
+        if kind == "sign":
+            return float(np.average(np.mean(np.where(u > 0, 1, -1) == y, axis=1), weights=risk.sample_weight))
+        centre = np.average(y, axis=0, weights=risk.sample_weight)
+        errors, spread = (
+            float(np.average(np.sum((y - at) ** 2, axis=1), weights=risk.sample_weight)) for at in (u, centre)
+        )
+        return 1 - errors / spread if spread > 0 else float("nan")
+
+    return measure_score
+
+
+def seconds() -> Quantity:
+    """Wall-clock seconds since this quantity was made: the one entry of a history that differs from run to run.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> from mfld import quantities
+    >>> well = mfld.Potential(lambda x: x, n_coordinates=1)
+    >>> solver = mfld.MFLD(n_particles=10, step_size=0.1, temperature=1.0)
+    >>> times = solver.run(well, n_steps=30, record={"seconds": quantities.seconds()}).history["seconds"]
+    >>> bool(0 < times[0] <= times[-1])
+    True
+    """
+    start = time.perf_counter()
+    return lambda state: time.perf_counter() - start
