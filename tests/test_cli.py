@@ -1,5 +1,6 @@
 """The main job from the command line: figures, files, errors; and how good the recipe is on real data."""
 
+import dataclasses
 import json
 import re
 import zipfile
@@ -55,7 +56,7 @@ def test_predict_prints_what_train_printed(name, tmp_path, capsys):
 
 def test_the_same_seed_trains_the_same_model_and_another_seed_another(tmp_path):
     data = experiments.load("iris")
-    recipe = Recipe(n_steps=20, n_particles=50, l2_grid=(1e-2,))
+    recipe = Recipe(n_steps=20, n_particles=50, l2=1e-2)
     first, again, other = (experiments.train(data, seed, recipe).trained for seed in (3, 3, 4))
     assert first.particles.tobytes() == again.particles.tobytes()
     assert first.particles.tobytes() != other.particles.tobytes()
@@ -64,7 +65,7 @@ def test_the_same_seed_trains_the_same_model_and_another_seed_another(tmp_path):
 
 def test_the_file_holds_no_pickle_and_every_choice(tmp_path):
     data = experiments.load("wine")
-    trained = experiments.train(data, 1, Recipe(n_steps=20, n_particles=30, l2_grid=(1e-2,))).trained
+    trained = experiments.train(data, 1, Recipe(n_steps=20, n_particles=30, l2=1e-2)).trained
     path = tmp_path / "wine.npz"
     trained.save(path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["wine.npz"]
@@ -74,12 +75,15 @@ def test_the_file_holds_no_pickle_and_every_choice(tmp_path):
             assert b"|O" not in archive.read(entry)[:128]
     with np.load(path, allow_pickle=False) as stored:
         metadata = json.loads(str(stored["metadata"]))
-    assert metadata["version"] == mfld.__version__
-    assert {"seed", "l2", "temperature", "step_size", "gradient", "data"} <= set(metadata["hyperparameters"])
+    assert metadata["provenance"]["version"] == mfld.__version__
+    assert metadata["provenance"]["data"] == "wine"
+    assert {"seed", "l2", "temperature", "step_size", "gradient", "loss"} <= set(metadata["hyperparameters"])
     loaded = TrainedModel.load(path)
     assert loaded.model == trained.model
     assert loaded.loss == trained.loss
+    assert loaded.encoding == trained.encoding
     assert loaded.hyperparameters == json.loads(json.dumps(trained.hyperparameters))
+    assert loaded.provenance == json.loads(json.dumps(trained.provenance))
     np.testing.assert_array_equal(loaded.predict(data.inputs), trained.predict(data.inputs))
 
 
@@ -90,7 +94,7 @@ def test_a_file_that_is_no_model_is_refused_in_one_line(damage, tmp_path, capsys
         path.write_text("hello")
     else:
         data = experiments.load("iris")
-        experiments.train(data, 0, Recipe(n_steps=2, n_particles=5, l2_grid=(1e-2,))).trained.save(path)
+        experiments.train(data, 0, Recipe(n_steps=2, n_particles=5, l2=1e-2)).trained.save(path)
         with np.load(path) as stored:
             arrays = dict(stored)
         if damage == "truncated":
@@ -120,16 +124,256 @@ def test_errors_are_one_line_and_nothing_is_written(tmp_path, capsys, monkeypatc
     status, _, error = run(capsys, "predict", tmp_path / "model.npz", "iris")
     assert (status, error.count("\n")) == (2, 1)
     assert not list(tmp_path.iterdir())
-    for bad in (["--seed", "-1"], ["--seed", "x"], ["--num-threads", "0"]):
-        with pytest.raises(SystemExit) as stopped:
-            cli.main(["train", "iris", *bad])
-        assert stopped.value.code == 2
-        assert bad[0] in capsys.readouterr().err
+
+
+ACTIVATIONS = ", ".join(mfld.activations())
+LOSSES = ", ".join(mfld.losses())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--seed -1", "must be between 0 and 18446744073709551615, got -1"),
+        ("--seed x", "must be an integer, got 'x'"),
+        ("--num-threads 0", "must be at least 1, got 0"),
+        ("--activation swish", f"must be one of {ACTIVATIONS}; got 'swish'"),
+        ("--readout none", f"must be one of {', '.join(mfld.readouts())}; got 'none'"),
+        ("--readout-bound 0", "must be finite and positive, got 0.0"),
+        ("--output-scale inf", "must be finite, got inf"),
+        ("--loss mse", f"must be one of {LOSSES}; got 'mse'"),
+        ("--loss huber:x", "must be huber:DELTA with a number, got 'huber:x'"),
+        ("--loss huber:-1", "delta must be finite and positive, got -1.0"),
+        ("--loss hinge:1", "hinge has no parameter, got 'hinge:1'"),
+        ("--l2 -1", "must be finite and at least 0, got -1.0"),
+        ("--l2 0.1,x", "must be numbers with commas between them, got '0.1,x'"),
+        ("--temperature=-1e-3", "must be finite and at least 0, got -0.001"),
+        ("--reference-scale 0", "must be finite and positive, got 0.0"),
+        ("--n-particles 0", "must be at least 1, got 0"),
+        ("--n-particles 1.5", "must be an integer, got '1.5'"),
+        ("--n-steps 0", "must be at least 1, got 0"),
+        ("--step-size 0", "must be finite and positive, got 0.0"),
+        ("--step-size nan", "must be finite and positive, got nan"),
+        ("--step-share 1", "must be between 0 and 1, got 1"),
+        ("--gradient saga", "must be one of full, minibatch, svrg, sarah; got 'saga'"),
+        ("--batch-size 0", "must be at least 1, got 0"),
+        ("--refresh-every 0", "must be at least 1, got 0"),
+        ("--schedule cosine", "must be made of geometric, power, log, off; got 'cosine'"),
+        (
+            "--temperature-schedule geometric:0.5",
+            "must be geometric:FACTOR:STAGE_LENGTH with numbers, got 'geometric:0.5'",
+        ),
+        ("--temperature-schedule geometric:0:5", "factor must be finite and positive, got 0.0 (in 'geometric:0:5')"),
+        ("--l2-schedule off:x", "must be off:STEP with numbers, got 'off:x'"),
+        ("--dtype float16", "must be float32 or float64, got float16"),
+        ("--test-share 1", "must be between 0 and 1, got 1"),
+        ("--test-share 0", "must be finite and positive, got 0.0"),
+        ("--validation-particles 0", "must be at least 1, got 0"),
+        ("--validation-samples 0", "must be at least 1, got 0"),
+        ("--validation-rows 4", "must be at least 5, got 4"),
+        ("--task guess", "invalid choice: 'guess' (choose from 'classification', 'regression')"),
+        ("--header maybe", "invalid choice: 'maybe' (choose from 'yes', 'no')"),
+    ],
+)
+def test_a_bad_value_names_the_option_what_was_expected_and_what_came(options, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["train", "iris", *options.split()])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert error.startswith("mfld train: argument --")
+    assert re.split("[ =]", options)[0] in error
+    assert f": {message}" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--batch-size 121", "--batch-size must be at most the number of rows to train on, 120, got 121"),
+        ("--loss logistic", "--loss must suit 3 classes, got logistic, which is for two classes"),
+        ("--loss squared", "--loss must suit 3 classes, got squared, which is for a regression"),
+        ("--schedule off:10", "--step-size-schedule must be finite and positive at every step, got 0.0 at step 10"),
+        ("--readout fixed", "n_outputs must be 1 with readout='fixed': all would be equal; got 3"),
+        ("--step-size 1e30 --activation identity --readout linear", "step "),
+        ("--target 1", "target, task, header and drop are for files; iris is a bundled data set"),
+    ],
+)
+def test_what_does_not_suit_the_data_is_refused_in_one_line(options, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, _, error = run(capsys, "train", "iris", "--quiet", "--l2", "0.01", *options.split())
+    assert status == 2
+    assert error.startswith(f"mfld: {message}")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_choice_of_a_recipe_has_an_option_in_a_group(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert stopped.value.code == 0
+    for field in dataclasses.fields(Recipe):
+        assert f"\n  --{field.name.replace('_', '-')}" in text
+    for group in ("data", "model", "objective", "algorithm", "search for l2", "output"):
+        assert f"\n{group}:\n" in text
+
+
+def test_options_reach_the_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {
+        "activation": "relu",
+        "readout": "linear",
+        "readout_bound": 2.0,
+        "output_scale": 3.0,
+        "loss": "smoothed_hinge:0.5",
+        "l2": 0.02,
+        "temperature": 0.003,
+        "reference_scale": 0.2,
+        "n_particles": 40,
+        "n_steps": 30,
+        "step_size": 0.04,
+        "step_share": 0.3,
+        "gradient": "svrg",
+        "batch_size": 11,
+        "refresh_every": 5,
+        "dtype": "float64",
+        "test_share": 0.25,
+        "validation_particles": 13,
+        "validation_samples": 50,
+        "validation_rows": 100,
+        "seed": 5,
+    }
+    options = [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    status, out, error = run(capsys, "train", "breast_cancer", *options, "--no-bias", "--num-threads", 1, "--quiet")
+    assert (status, error) == (0, "")
+    assert "validation" not in out  # there is one l2
+    assert "SVRG(batch_size=11, refresh_every=5)" in out
+    trained = TrainedModel.load("breast_cancer.npz")
+    assert trained.model == mfld.TwoLayerNetwork(30, 1, "relu", "linear", False, 3.0, 2.0)
+    assert trained.loss == mfld.Loss("smoothed_hinge", gamma=0.5)
+    assert trained.particles.shape == (40, 31)
+    assert trained.particles.dtype == np.float64
+    assert len(trained.test_rows) == round(0.25 * 569)
+    replaced = {"gradient": "SVRG(batch_size=11, refresh_every=5)", "loss": "Loss('smoothed_hinge', gamma=0.5)"}
+    for name, value in {**given, **replaced, "bias": False}.items():
+        assert trained.hyperparameters[name] == value
+
+    # The same run by hand.
+    data = experiments.load("breast_cancer")
+    rows = np.setdiff1d(np.arange(569), trained.test_rows)
+    inputs = (data.inputs[rows] - data.inputs[rows].mean(axis=0)) / data.inputs[rows].std(axis=0)
+    risk = mfld.EmpiricalRisk(trained.model, inputs, 2.0 * data.targets[rows] - 1, loss=trained.loss, l2=0.02)
+    solver = mfld.MFLD(40, step_size=0.04, temperature=0.003, gradient=mfld.SVRG(11, 5), dtype="float64")
+    np.testing.assert_allclose(solver.run(risk, 30, seed=5).particles, trained.particles, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("gradient", ["full", "minibatch", "svrg", "sarah"])
+def test_every_estimator_trains(gradient):
+    data = experiments.load("wine")
+    recipe = Recipe(gradient=gradient, n_steps=300, n_particles=100, l2=0.01, batch_size=32)
+    assert experiments.train(data, 0, recipe).trained.split_scores(data)["test"].score > 0.9
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("geometric:0.5:3", lambda k: 0.5 ** (k // 3)),
+        ("power:0.5", lambda k: (1 + k) ** -0.5),
+        ("log", lambda k: np.log(2) / np.log(2 + k)),
+        ("off:4", lambda k: 1.0 * (k < 4)),
+        ("geometric:0.5:3*off:4 * power:1", lambda k: 0.5 ** (k // 3) * (k < 4) / (1 + k)),
+    ],
+)
+def test_schedules_are_written_as_factors(text, expected):
+    steps = np.arange(10)
+    options = cli._parser().parse_args(["train", "iris", "--temperature-schedule", text])
+    np.testing.assert_allclose(options.temperature_schedule(steps), expected(steps), rtol=1e-14)
+
+
+def test_schedules_reach_the_run():
+    data = experiments.load("iris")
+    halved = mfld.schedules.Geometric(1.0, 0.5, 5)
+    fixed = {"n_steps": 12, "n_particles": 20, "l2": 0.01, "step_size": 0.1, "temperature": 0.002}
+    info = experiments.train(data, 0, Recipe(**fixed, temperature_schedule=halved)).result.info
+    assert (info.temperature, info.l2, info.step_size) == (0.0005, 0.0025, 0.1)  # the reference measure stays
+    scheduled = Recipe(**fixed, step_size_schedule=halved, temperature_schedule=halved, l2_schedule=halved * halved)
+    info = experiments.train(data, 0, scheduled).result.info
+    assert (info.temperature, info.l2, info.step_size) == (0.0005, 0.01 / 16, 0.025)
+
+
+def test_what_is_given_is_not_searched():
+    data = experiments.load("iris")
+    quick = {"n_steps": 10, "n_particles": 10}
+    assert set(experiments.train(data, 0, Recipe(**quick, l2=(0.1, 0.2))).validation) == {0.1, 0.2}
+    given = experiments.train(data, 0, Recipe(**quick, l2=0.3, step_size=0.07))
+    assert given.validation == {}
+    assert given.trained.hyperparameters["l2"] == 0.3
+    assert given.trained.hyperparameters["step_size"] == 0.07
+    assert given.trained.hyperparameters["temperature"] == pytest.approx(2 * 0.3 * 0.1**2)
+
+
+def test_json_is_one_object_with_all_that_is_printed_otherwise(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    quick = ("--n-steps", 20, "--n-particles", 20, "--quiet")
+    status, out, error = run(capsys, "train", "wine", *quick, "--json")
+    report = json.loads(out)
+    assert (status, error) == (0, "")
+    assert {name: report[name] for name in ("data", "rows", "features", "classes", "model", "picture")} == {
+        "data": "wine",
+        "rows": 178,
+        "features": 13,
+        "classes": [0, 1, 2],
+        "model": "wine.npz",
+        "picture": "wine.png",
+    }
+    assert [each["l2"] for each in report["validation"]] == [1e-3, 1e-2, 3e-2, 1e-1]
+    assert report["hyperparameters"]["n_particles"] == 20
+    status, text, _ = run(capsys, "train", "wine", *quick)
+    for part, (loss, score) in figures(text).items():
+        assert report["scores"][part] == pytest.approx({"loss": loss, "accuracy": score}, abs=1e-6)
+    _, out, _ = run(capsys, "predict", "wine.npz", "wine", "--json")
+    assert json.loads(out)["scores"] == report["scores"]
+
+
+@pytest.mark.parametrize("loss", ["squared", "half_squared", "absolute", "huber"])
+def test_every_loss_of_a_regression_trains(loss):
+    data = experiments.load("diabetes")
+    trained = experiments.train(data, 0, Recipe(loss=loss, n_steps=500, n_particles=100, l2=0.03)).trained
+    assert trained.split_scores(data)["test"].score > 0.35
+
+
+@pytest.mark.parametrize("loss", ["logistic", "hinge", "smoothed_hinge", "cross_entropy"])
+def test_every_loss_of_two_classes_trains(loss):
+    data = experiments.load("breast_cancer")
+    trained = experiments.train(data, 0, Recipe(loss=loss, n_steps=500, n_particles=100, l2=0.01)).trained
+    assert trained.split_scores(data)["test"].score > 0.93
+
+
+def test_many_rows_take_as_many_steps_as_five_passes():
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(100_000, 1))
+    data = experiments.Dataset("", inputs, inputs[:, 0], None, experiments.Encoding((), "", ()))
+    chosen = experiments.train(data, 0, Recipe(n_particles=4, l2=0.1)).trained.hyperparameters
+    assert chosen["n_steps"] == 5 * 80_000 / 128
+    assert chosen["gradient"] == "Minibatch(batch_size=128)"
+    chosen = experiments.train(data, 0, Recipe(n_particles=4, l2=0.1, n_steps=10)).trained.hyperparameters
+    assert chosen["n_steps"] == 10
+
+
+def test_validation_sees_a_sample_of_the_rows_that_are_not_held_out():
+    data = experiments.load("diabetes")
+    recipe = Recipe(n_particles=10, n_steps=20, l2=(0.01, 0.1), validation_rows=50)
+    first = experiments.train(data, 0, recipe)
+    seen = np.random.default_rng(0).permutation(442)[88:138]  # behind the 88 that are held out
+    for rows, same in ((np.setdiff1d(np.arange(442), seen), True), (seen, False)):
+        targets = data.targets.copy()
+        targets[rows] += 100 * np.random.default_rng(1).normal(size=len(rows))
+        again = experiments.train(dataclasses.replace(data, targets=targets), 0, recipe)
+        assert (again.validation == first.validation) == same
 
 
 def test_a_model_is_not_scored_on_another_data_set(tmp_path, capsys):
     path = tmp_path / "iris.npz"
-    experiments.train(experiments.load("iris"), 0, Recipe(n_steps=2, n_particles=5, l2_grid=(1e-2,))).trained.save(path)
+    experiments.train(experiments.load("iris"), 0, Recipe(n_steps=2, n_particles=5, l2=1e-2)).trained.save(path)
     status, _, error = run(capsys, "predict", path, "wine")
     assert status == 2
     assert "'iris'" in error

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mfld.algorithms import Result
+from mfld.files import replacing
 
 if TYPE_CHECKING:
     from mfld.experiments.trained import TrainedModel
@@ -82,9 +84,17 @@ def training(result: Result, trained: TrainedModel, title: str = "") -> Any:
     return figure
 
 
+def check_format(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError if the ending of the path names no format of pictures, ImportError without matplotlib."""
+    known = _figure(1, 1).canvas.get_supported_filetypes()
+    if Path(path).suffix[1:].lower() not in known:
+        raise ValueError(f"{path} must end in one of {', '.join(f'.{name}' for name in sorted(known))}")
+
+
 def save(figure: Any, path: str | os.PathLike[str]) -> None:
-    """Write a figure; the ending of the path names the format."""
-    figure.savefig(path, dpi=150)
+    """Write a figure; the ending of the path names the format. Replaced as a whole."""
+    with replacing(path) as file:
+        figure.savefig(file, format=Path(path).suffix[1:].lower(), dpi=150)
 
 
 def _principal_plane(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,8 @@
-"""The main job: a bundled data set, a recipe that trains on it, and the model file that comes out."""
+"""The main job: a data set, a recipe that trains on it, and the model file that comes out."""
 
-from mfld.experiments.datasets import Dataset, bundled, load
+from mfld.experiments.datasets import Dataset, bundled, load, load_like
+from mfld.experiments.encoding import Encoding
 from mfld.experiments.recipe import Recipe, train
 from mfld.experiments.trained import Scores, TrainedModel
 
-__all__ = ["Dataset", "Recipe", "Scores", "TrainedModel", "bundled", "load", "train"]
+__all__ = ["Dataset", "Encoding", "Recipe", "Scores", "TrainedModel", "bundled", "load", "load_like", "train"]

@@ -4,31 +4,111 @@
 2. Two classes take the logistic loss, more the cross-entropy, numbers the half squared loss.
 3. The step size is a share of the largest stable one at the start, from the curvature of the risk.
 4. l2 is the one of a small grid with the lowest validation loss; the temperature follows from it, so that the reference
-   measure N(0, temperature / (2 l2)) is the same for all.
-5. Train on all rows that are not held out.
+   measure N(0, temperature / (2 l2)) is the same for all. Validation sees a sample of the rows where there are many.
+5. Train on all rows that are not held out: full batch, or with mini-batches where there are more than two of them. Many
+   rows take as many steps as there are mini-batches in a number of passes.
+
+Whatever the recipe says itself is not searched or derived.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mfld import _core, noise
+from mfld import _core, noise, schedules, validation
 from mfld.algorithms import MFLD, Result
 from mfld.callbacks import Callback
 from mfld.experiments.datasets import Dataset
 from mfld.experiments.trained import TrainedModel
-from mfld.gradients import FullBatch, Minibatch
-from mfld.losses import Loss
-from mfld.models import TwoLayerNetwork
+from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
+from mfld.losses import Loss, as_loss
+from mfld.models import TwoLayerNetwork, activations, readouts
 from mfld.objectives import EmpiricalRisk, Objective
+from mfld.schedules import Schedule
+from mfld.state import State
 from mfld.validation import FloatArray
+
+_BATCH_SIZE = 128
+_STEPS = 2000
+_PASSES = 5
+_CURVATURE_ROWS = 1024  # more do not change the estimate
+_HISTORY_ROWS = 2000  # of each curve in the picture
+
+
+def _l2(name: str, value: float | Sequence[float]) -> tuple[float, ...]:
+    values = value if isinstance(value, Sequence) else (value,)
+    if not values:
+        raise ValueError(f"{name} must have at least one value")
+    return tuple(validation.real(name, each, non_negative=True) for each in values)
+
+
+def _share(name: str, value: object) -> float:
+    result = validation.real(name, value, positive=True)
+    if result >= 1:
+        raise ValueError(f"{name} must be between 0 and 1, got {result:g}")
+    return result
+
+
+def _optional(check: Callable[[str, Any], Any], name: str, value: object) -> Any:
+    return None if value is None else check(name, value)
+
+
+def _schedule(name: str, value: object) -> object:
+    validation.instance(name, value, Schedule, "a Schedule")
+    return value
+
+
+def _dtype(name: str, value: Any) -> str:
+    return validation.float_dtype(name, value).name
+
+
+_count = partial(validation.integer, minimum=1)
+_positive = partial(validation.real, positive=True)
+_non_negative = partial(validation.real, non_negative=True)
+
+GRADIENTS: dict[str, Callable[[int | None, int | None], GradientEstimator]] = {
+    "full": lambda batch_size, refresh_every: FullBatch(),
+    "minibatch": lambda batch_size, refresh_every: Minibatch(batch_size or _BATCH_SIZE),
+    "svrg": SVRG,
+    "sarah": SARAH,
+}
+"""Gradient estimators by the names that a recipe has for them."""
+
+CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "activation": lambda name, value: validation.choice(name, value, activations()),
+    "readout": lambda name, value: validation.choice(name, value, readouts()),
+    "readout_bound": _positive,
+    "bias": validation.boolean,
+    "output_scale": validation.real,
+    "loss": partial(_optional, lambda name, value: as_loss(value)),
+    "l2": _l2,
+    "reference_scale": _positive,
+    "temperature": partial(_optional, _non_negative),
+    "n_particles": _count,
+    "n_steps": partial(_optional, _count),
+    "step_size": partial(_optional, _positive),
+    "step_share": _share,
+    "gradient": partial(_optional, lambda name, value: validation.choice(name, value, GRADIENTS)),
+    "batch_size": partial(_optional, _count),
+    "refresh_every": partial(_optional, _count),
+    "step_size_schedule": partial(_optional, _schedule),
+    "temperature_schedule": partial(_optional, _schedule),
+    "l2_schedule": partial(_optional, _schedule),
+    "dtype": _dtype,
+    "test_share": _share,
+    "validation_particles": _count,
+    "validation_samples": _count,
+    "validation_rows": partial(validation.integer, minimum=5),
+}
+"""How the value of each field of a recipe is checked."""
 
 
 @dataclass(frozen=True)
@@ -37,38 +117,85 @@ class Recipe:
 
     Attributes
     ----------
-    n_particles, n_steps : int
-    validation_particles : int
-        Particles of the runs that choose l2: what matters for the choice is visible with fewer.
-    l2_grid : tuple of float
-        Candidates for l2; with a single one nothing is validated.
+    activation, readout, readout_bound, bias, output_scale
+        As in `TwoLayerNetwork`. With a bounded readout the proximal Gibbs measure exists for every l2 > 0.
+    loss : str or Loss, optional
+        Default: by the targets.
+    l2 : float or sequence of float
+        Candidates; with a single one nothing is validated.
     reference_scale : float
         Standard deviation s of the reference measure: temperature = 2 * l2 * s**2.
+    temperature : float, optional
+        Default: that of the reference measure.
+    n_particles : int
+    n_steps : int, optional
+        Default: 2000, and with mini-batches at least as many as 5 passes over the rows take.
+    step_size : float, optional
     step_share : float
-        Step size as a share of 2 / curvature, the largest one that is stable at the start.
-    batch_size : int
-        Of the mini-batches, once there are more than two of them; full batch below.
+        Where there is no step size: its share of 2 / curvature, the largest one that is stable at the start.
+    gradient : {"full", "minibatch", "svrg", "sarah"}, optional
+        Default: mini-batches where they have a size or there are more than two of them, else the full batch.
+    batch_size : int, optional
+        Default: 128, or for SVRG and SARAH what they take by themselves.
+    refresh_every : int, optional
+        Of SVRG and SARAH.
+    step_size_schedule, temperature_schedule, l2_schedule : Schedule, optional
+        Factors of the three. Where only the temperature has one, l2 follows it: the reference measure stays fixed.
+    dtype : {"float32", "float64"}
     test_share : float
         Share of the rows that is held out.
+    validation_particles : int
+        Particles of the runs that choose l2: what matters for the choice is visible with fewer.
     validation_samples : int
-        Rows that validation should see in all: small data sets are cut into up to 5 folds, large ones held out once.
-    activation, readout, readout_bound, dtype
-        As in `TwoLayerNetwork` and `MFLD`. With a bounded readout the proximal Gibbs measure exists for every l2 > 0.
+        Rows that validation should score in all: small data sets are cut into up to 5 folds, large ones held out once.
+    validation_rows : int
+        Rows that validation sees at most: a random sample of larger data sets.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a value is of the wrong kind or out of range.
     """
 
-    n_particles: int = 1000
-    validation_particles: int = 256
-    n_steps: int = 2000
-    l2_grid: tuple[float, ...] = (1e-3, 1e-2, 3e-2, 1e-1)
-    reference_scale: float = 0.1
-    step_share: float = 0.5
-    batch_size: int = 128
-    test_share: float = 0.2
-    validation_samples: int = 300
     activation: str = "silu"
     readout: str = "bounded"
     readout_bound: float = 5.0
+    bias: bool = True
+    output_scale: float = 1.0
+    loss: str | Loss | None = None
+    l2: float | Sequence[float] = (1e-3, 1e-2, 3e-2, 1e-1)
+    reference_scale: float = 0.1
+    temperature: float | None = None
+    n_particles: int = 1000
+    n_steps: int | None = None
+    step_size: float | None = None
+    step_share: float = 0.5
+    gradient: str | None = None
+    batch_size: int | None = None
+    refresh_every: int | None = None
+    step_size_schedule: Schedule | None = None
+    temperature_schedule: Schedule | None = None
+    l2_schedule: Schedule | None = None
     dtype: str = "float32"
+    test_share: float = 0.2
+    validation_particles: int = 256
+    validation_samples: int = 300
+    validation_rows: int = 10_000
+
+    def __post_init__(self) -> None:
+        for name, check in CHECKS.items():
+            object.__setattr__(self, name, check(name, getattr(self, name)))
+
+    @property
+    def candidates(self) -> tuple[float, ...]:
+        """Values of l2 to choose from."""
+        assert isinstance(self.l2, tuple)
+        return self.l2
+
+    def as_json(self) -> dict[str, Any]:
+        """The choices as numbers and texts."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {k: repr(v) if isinstance(v, (Loss, Schedule)) else v for k, v in values.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,23 +248,35 @@ def train(
     started = time.perf_counter()
     # NumPy's generator and not ours: the split is a matter of the data, and the rows are stored with the model.
     order = np.random.default_rng(seed).permutation(len(data.inputs))
-    n_test = max(1, round(recipe.test_share * len(order)))
+    n_test = min(max(1, round(recipe.test_share * len(order))), len(order) - 2)
     test_rows, rows = np.sort(order[:n_test]), order[n_test:]
+    recipe = _completed(recipe, data, len(rows))
 
-    validation: dict[float, float] = {}
-    l2 = recipe.l2_grid[0]
-    if len(recipe.l2_grid) > 1:
-        folds = _folds(rows, recipe)
-        smaller = replace(recipe, n_particles=recipe.validation_particles)
-        for candidate in recipe.l2_grid:
-            losses = []
-            for held_out in folds:
-                fitted = _fit(data, np.setdiff1d(rows, held_out), held_out, candidate, seed, smaller, num_threads)[0]
-                losses.append(fitted.scores(data.inputs[held_out], data.targets[held_out]).loss)
-            validation[candidate] = float(np.mean(losses))
-        l2 = min(validation, key=validation.__getitem__)
+    losses: dict[float, float] = {}
+    l2 = recipe.candidates[0]
+    if len(recipe.candidates) > 1:
+        seen = rows[: recipe.validation_rows]
+        smaller = replace(recipe, n_particles=min(recipe.n_particles, recipe.validation_particles))
+        for candidate in recipe.candidates:
+            scores = []
+            for held_out in _folds(seen, recipe):
+                fitted = _fit(data, np.setdiff1d(seen, held_out), held_out, candidate, seed, smaller, num_threads)[0]
+                scores.append(fitted.scores(data.inputs[held_out], data.targets[held_out]).loss)
+            losses[candidate] = float(np.mean(scores))
+        l2 = min(losses, key=losses.__getitem__)
     trained, result = _fit(data, np.sort(rows), test_rows, l2, seed, recipe, num_threads, callbacks)
-    return Training(trained, result, time.perf_counter() - started, validation)
+    provenance = {
+        "data": data.name,
+        "fingerprint": data.fingerprint,
+        "rows": len(data.inputs),
+        "validation": [{"l2": candidate, "loss": loss} for candidate, loss in losses.items()],
+        "version": _core.__version__,
+        "kernels": f"{_core.backend.isa}, {_core.backend.compiler}",
+    }
+    trained = replace(trained, provenance=provenance)
+    scores_by_part = {part: {"loss": s.loss, s.measure: s.score} for part, s in trained.split_scores(data).items()}
+    trained = replace(trained, provenance={**provenance, "scores": scores_by_part})
+    return Training(trained, result, time.perf_counter() - started, losses)
 
 
 def curvature(objective: Objective, particles: FloatArray, n_iterations: int = 10) -> float:
@@ -169,10 +308,47 @@ def curvature(objective: Objective, particles: FloatArray, n_iterations: int = 1
     return estimate
 
 
+def _completed(recipe: Recipe, data: Dataset, n_rows: int) -> Recipe:
+    """The recipe with loss and number of steps; what cannot be is refused before any work."""
+    n_classes = 0 if data.classes is None else len(data.classes)
+    loss = Loss({0: "half_squared", 2: "logistic"}.get(n_classes, "cross_entropy"))
+    if recipe.loss is not None:
+        loss = as_loss(recipe.loss)
+        suits = {"real": n_classes == 0, "sign": n_classes == 2, "class": n_classes >= 2}
+        if not suits[loss.targets]:
+            kind = f"{n_classes} classes" if n_classes else "a regression"
+            raise ValueError(f"loss must suit {kind}, got {loss.name}, which is for {_TARGETS[loss.targets]}")
+    if recipe.batch_size is not None and recipe.batch_size > n_rows:
+        raise ValueError(
+            f"batch_size must be at most the number of rows to train on, {n_rows}, got {recipe.batch_size}"
+        )
+    n_steps = recipe.n_steps or _STEPS
+    gradient = _gradient(recipe, n_rows)
+    if recipe.n_steps is None and isinstance(gradient, Minibatch):
+        n_steps = max(n_steps, math.ceil(_PASSES * n_rows / gradient.batch_size))
+    for name in ("step_size", "temperature", "l2"):
+        schedule = getattr(recipe, f"{name}_schedule")
+        if schedule is not None:
+            schedules.values(f"{name}_schedule", schedule, 0, n_steps, positive=name == "step_size")
+    return replace(recipe, loss=loss, n_steps=n_steps)
+
+
+def _gradient(recipe: Recipe, n_rows: int) -> GradientEstimator:
+    """The estimator for so many rows: those of a fold can be fewer than a mini-batch of the run that it stands for."""
+    many = recipe.batch_size is not None or n_rows > 2 * _BATCH_SIZE
+    name = recipe.gradient or ("minibatch" if many else "full")
+    batch_size = recipe.batch_size or (_BATCH_SIZE if name == "minibatch" else None)
+    return GRADIENTS[name](None if batch_size is None else min(batch_size, n_rows), recipe.refresh_every)
+
+
+_TARGETS = {"real": "a regression", "sign": "two classes", "class": "classes"}
+
+
 def _folds(rows: NDArray[np.int64], recipe: Recipe) -> list[NDArray[np.int64]]:
     """Rows to validate on: 5 folds of a small set, fewer of a larger one, a fifth of the rows each."""
-    n_folds = int(np.clip(math.ceil(5 * recipe.validation_samples / len(rows)), 1, 5))
-    return [np.sort(fold) for fold in np.array_split(rows, 5)[:n_folds]]
+    n_parts = min(5, len(rows))
+    n_folds = int(np.clip(math.ceil(5 * recipe.validation_samples / len(rows)), 1, n_parts))
+    return [np.sort(fold) for fold in np.array_split(rows, n_parts)[:n_folds]]
 
 
 def _fit(
@@ -187,15 +363,15 @@ def _fit(
 ) -> tuple[TrainedModel, Result]:
     """Train on some rows; with callbacks (the final run) the history has the losses on both parts."""
     inputs, targets = data.inputs[rows], data.targets[rows]
-    scale = inputs.std(axis=0)
+    loss = as_loss(recipe.loss or "half_squared")
     n_classes = 0 if data.classes is None else len(data.classes)
-    loss = Loss({0: "half_squared", 2: "logistic"}.get(n_classes, "cross_entropy"))
-    n_outputs = n_classes if loss.targets == "class" else 1
     model = TwoLayerNetwork(
         inputs.shape[1],
-        n_outputs,
+        n_classes if loss.targets == "class" else 1,
         activation=recipe.activation,
         readout=recipe.readout,
+        bias=recipe.bias,
+        output_scale=recipe.output_scale,
         readout_bound=recipe.readout_bound,
     )
     target_mean, target_scale = 0.0, 1.0
@@ -205,49 +381,69 @@ def _fit(
         model=model,
         particles=model.initial_particles(recipe.n_particles, seed, recipe.dtype),
         loss=loss,
+        encoding=data.encoding,
         input_mean=inputs.mean(axis=0),
-        input_scale=np.where(scale > 0, scale, 1.0),
+        # By the range: rounding gives the same number over and over a deviation that is not quite 0.
+        input_scale=np.where(np.ptp(inputs, axis=0) > 0, inputs.std(axis=0), 1.0),
         target_mean=target_mean,
         target_scale=target_scale,
         classes=data.classes,
         test_rows=held_out,
         hyperparameters={},
+        provenance={},
     )
     standardised, encoded = trained.standardised(inputs), trained.encoded(targets)
     risk = EmpiricalRisk(model, standardised, encoded, loss=loss, l2=l2)
-    few = slice(0, 1024)  # the curvature does not need more rows
-    sample = EmpiricalRisk(model, standardised[few], encoded[few], loss=loss, l2=l2)
-    largest = curvature(sample, trained.particles[:256])
+    step_size = recipe.step_size
+    if step_size is None:
+        few = slice(None, None, math.ceil(len(rows) / _CURVATURE_ROWS))
+        sample = EmpiricalRisk(model, standardised[few], encoded[few], loss=_smooth(loss), l2=l2)
+        step_size = recipe.step_share * 2 / curvature(sample, trained.particles[:256])
+    temperature = 2 * l2 * recipe.reference_scale**2 if recipe.temperature is None else recipe.temperature
+    gradient = _gradient(recipe, len(rows))
     solver = MFLD(
         recipe.n_particles,
-        step_size=recipe.step_share * 2 / largest,
-        temperature=2 * l2 * recipe.reference_scale**2,
-        gradient=Minibatch(recipe.batch_size) if len(rows) > 2 * recipe.batch_size else FullBatch(),
+        step_size=_times(step_size, recipe.step_size_schedule),
+        temperature=_times(temperature, recipe.temperature_schedule),
+        l2=None if recipe.l2_schedule is None else _times(l2, recipe.l2_schedule),
+        gradient=gradient,
         dtype=recipe.dtype,
         num_threads=num_threads,
     )
+    n_steps = recipe.n_steps or _STEPS
     if callbacks is None:
-        result = solver.run(risk, recipe.n_steps, seed, record_every=recipe.n_steps)
+        result = solver.run(risk, n_steps, seed, record_every=n_steps)
     else:
-        others = EmpiricalRisk(
-            model,
-            trained.standardised(data.inputs[held_out]),
-            trained.encoded(data.targets[held_out]),
-            loss=loss,
+        result = solver.run(
+            risk,
+            n_steps,
+            seed,
+            record={"train_loss": _mean_loss(trained, data, rows), "test_loss": _mean_loss(trained, data, held_out)},
+            callbacks=callbacks,
         )
-        record = {
-            "train_loss": lambda state: risk.loss(state.measure),
-            "test_loss": lambda state: others.loss(state.measure),
-        }
-        result = solver.run(risk, recipe.n_steps, seed, record=record, callbacks=callbacks)
-    hyperparameters: dict[str, Any] = {
-        "data": data.name,
+    hyperparameters = {
+        **recipe.as_json(),
         "seed": seed,
         "l2": l2,
-        "temperature": solver.temperature,
-        "step_size": solver.step_size,
-        "gradient": repr(solver.gradient),
-        "kernels": f"{_core.backend.isa}, {_core.backend.compiler}",
-        **asdict(recipe),
+        "temperature": temperature,
+        "step_size": step_size,
+        "gradient": repr(gradient),
     }
     return replace(trained, particles=result.particles, hyperparameters=hyperparameters), result
+
+
+def _smooth(loss: Loss) -> Loss:
+    """The loss to take the curvature of: itself, or for one with kinks the smooth one of the same targets."""
+    return loss if np.isfinite(loss.smoothness) else Loss({"real": "half_squared", "sign": "logistic"}[loss.targets])
+
+
+def _times(value: float, schedule: Schedule | None) -> float | Schedule:
+    return value if schedule is None else value * schedule
+
+
+def _mean_loss(trained: TrainedModel, data: Dataset, rows: NDArray[np.int64]) -> Callable[[State], float]:
+    """The mean loss on a sample of rows that is spread evenly over them."""
+    sample = rows[:: math.ceil(len(rows) / _HISTORY_ROWS)]
+    inputs, targets = trained.standardised(data.inputs[sample]), trained.encoded(data.targets[sample])
+    risk = EmpiricalRisk(trained.model, inputs, targets, loss=trained.loss)
+    return lambda state: risk.loss(state.measure)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,25 +13,28 @@ from numpy.typing import ArrayLike, NDArray
 
 from mfld import _core
 from mfld.experiments.datasets import Dataset
+from mfld.experiments.encoding import Encoding
+from mfld.files import replacing
 from mfld.losses import Loss
 from mfld.models import TwoLayerNetwork
 from mfld.validation import FloatArray
 
-_FORMAT = 1
+_FORMAT = 2
 _ARRAYS = ("particles", "input_mean", "input_scale", "target_mean", "target_scale", "classes", "test_rows")
 
 
 @dataclass(frozen=True)
 class Scores:
-    """How good predictions are: the mean loss, and accuracy for classes or R2 for a regression."""
+    """How good predictions are: the mean loss, and a score that `measure` names, ``accuracy`` or ``R2``."""
 
     loss: float
     score: float
+    measure: str
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """Particles of a two-layer network, the standardisation around it and how it was made.
+    """Particles of a two-layer network, how columns become its inputs and outputs, and how it was made.
 
     Attributes
     ----------
@@ -39,6 +42,8 @@ class TrainedModel:
     particles : ndarray, shape (N, p)
     loss : Loss
         On standardised targets in a regression.
+    encoding : Encoding
+        How the columns of a table become features.
     input_mean, input_scale : ndarray, shape (n_features,)
     target_mean, target_scale : float
         0 and 1 for classes.
@@ -47,12 +52,15 @@ class TrainedModel:
     test_rows : ndarray of int
         Rows of the data set that were held out.
     hyperparameters : dict
-        Every choice of the run, and the version of mfld that made it.
+        Every choice of the run.
+    provenance : dict
+        Data, fingerprint and number of rows, validation losses, version and kernels of mfld, scores.
     """
 
     model: TwoLayerNetwork
     particles: FloatArray
     loss: Loss
+    encoding: Encoding
     input_mean: NDArray[np.float64]
     input_scale: NDArray[np.float64]
     target_mean: float
@@ -60,6 +68,7 @@ class TrainedModel:
     classes: NDArray[Any] | None
     test_rows: NDArray[np.int64]
     hyperparameters: dict[str, Any]
+    provenance: dict[str, Any]
 
     def standardised(self, inputs: ArrayLike) -> FloatArray:
         """Inputs as the network takes them."""
@@ -93,9 +102,11 @@ class TrainedModel:
         loss = self.loss.value(self.outputs(inputs).astype(np.float64), self.encoded(targets)).mean()
         predicted = self.predict(inputs)
         if self.classes is not None:
-            return Scores(float(loss), float(np.mean(predicted == targets)))
+            return Scores(float(loss), float(np.mean(predicted == targets)), "accuracy")
         residual = np.sum((targets - predicted) ** 2)
-        return Scores(float(loss), float(1 - residual / np.sum((targets - targets.mean()) ** 2)))
+        total = np.sum((targets - targets.mean()) ** 2)
+        # Of a single row, or of equal targets, there is no variance to explain.
+        return Scores(float(loss), float(1 - residual / total) if total > 0 else math.nan, "R2")
 
     def split_scores(self, data: Dataset) -> dict[str, Scores]:
         """Scores on the training and on the held-out rows of the data set that the model was trained on."""
@@ -114,26 +125,20 @@ class TrainedModel:
         OSError
             If it cannot be written; a file that was there before is then untouched.
         """
-        path = Path(path)
         metadata = {
             "format": _FORMAT,
-            "version": _core.__version__,
             "model": asdict(self.model),
             "loss": self.loss.name,
             "loss_parameter": self.loss.parameter,
+            "encoding": self.encoding.as_json(),
             "hyperparameters": self.hyperparameters,
+            "provenance": self.provenance,
         }
         arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
         if self.classes is None:
             del arrays["classes"]
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            with open(temporary, "xb") as file:
-                np.savez(file, metadata=np.array(json.dumps(metadata)), **arrays)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with replacing(path) as file:
+            np.savez(file, metadata=np.array(json.dumps(metadata)), **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> TrainedModel:
@@ -144,7 +149,7 @@ class TrainedModel:
         OSError
             If it cannot be read.
         ValueError
-            If it is no model file, or one of a newer format.
+            If it is no model file, or one of another format.
         """
         try:
             # Opened here, so that a file that cannot be read is an OSError and no judgement on its format.
@@ -156,8 +161,8 @@ class TrainedModel:
             raise
         except Exception as error:
             raise ValueError(f"{path} is not a model file of mfld") from error
-        if found > _FORMAT:
-            raise ValueError(f"{path} has model format {found}; this mfld {_core.__version__} reads up to {_FORMAT}")
+        if found != _FORMAT:
+            raise ValueError(f"{path} has model format {found}; this mfld {_core.__version__} reads {_FORMAT}")
         try:
             parameter = metadata["loss_parameter"]
             loss = Loss(metadata["loss"])
@@ -166,7 +171,9 @@ class TrainedModel:
             return cls(
                 model=TwoLayerNetwork(**metadata["model"]),
                 loss=loss,
+                encoding=Encoding.from_json(metadata["encoding"]),
                 hyperparameters=metadata["hyperparameters"],
+                provenance=metadata["provenance"],
                 particles=arrays["particles"],
                 input_mean=arrays["input_mean"],
                 input_scale=arrays["input_scale"],
