@@ -311,6 +311,22 @@ def test_what_is_given_is_not_searched():
     assert given.trained.hyperparameters["temperature"] == pytest.approx(2 * 0.3 * 0.1**2)
 
 
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"n_particles": 0}, ValueError, "n_particles must be at least 1, got 0"),
+        ({"l2": ()}, ValueError, "l2 must have at least one value"),
+        ({"bias": 1}, TypeError, "bias must be True or False, got 1"),
+        ({"loss": 3}, TypeError, "loss must be a name or a Loss, got 3"),
+        ({"l2_schedule": 0.5}, TypeError, "l2_schedule must be a Schedule, got 0.5"),
+        ({"gradient": "saga"}, ValueError, "gradient must be one of full, minibatch, svrg, sarah; got 'saga'"),
+    ],
+)
+def test_a_recipe_checks_its_choices(given, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        Recipe(**given)
+
+
 def test_json_is_one_object_with_all_that_is_printed_otherwise(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     quick = ("--n-steps", 20, "--n-particles", 20, "--quiet")

@@ -24,8 +24,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write to; at the end it takes the place of `path`, after an error it is gone and `path` untouched."""
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    file = open(temporary, "xb")  # noqa: SIM115  closed below; if it is somebody else's, it is not ours to delete
     try:
-        with open(temporary, "xb") as file:
+        with file:
             yield file
         os.replace(temporary, path)
     except BaseException:

@@ -134,7 +134,8 @@ def load_like(
         If the file cannot be read, a column is missing, or a text is none of those known.
     """
     used = [feature.name for feature in encoding.features] + [encoding.target]
-    table = tables.read(path, header=encoding.header, only=used if encoding.header else None)
+    only = used if encoding.header else None
+    table = tables.read(path, header=encoding.header, only=only, target=encoding.target)
     return encoding.inputs(table), encoding.targets(table, classes)
 
 

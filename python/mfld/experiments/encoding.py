@@ -102,9 +102,12 @@ class Encoding:
             If a column is missing or of another type, or a text is none of the categories.
         """
         inputs = np.zeros((len(table.rows), len(self.feature_names)))
+        columns = self._columns(table)
         place = 0
         for feature in self.features:
-            column = self._column(table, feature.name)
+            if feature.name not in columns:
+                raise ValueError(f"{table.source} has no column {feature.name!r}; it has {_listed(table.all_names)}")
+            column = columns[feature.name]
             if feature.categories is None:
                 inputs[:, place] = self._real(table, column)
                 place += 1
@@ -127,9 +130,9 @@ class Encoding:
         ValueError
             If the column has another type, or a label is none of the classes.
         """
-        if self.target not in self._names(table):
+        column = self._columns(table).get(self.target)
+        if column is None:
             return None
-        column = self._column(table, self.target)
         if classes is None:
             return self._real(table, column)
         if classes.dtype.kind == "U":
@@ -153,24 +156,19 @@ class Encoding:
         )
         return cls(tuple(features), stored["target"], tuple(stored["columns"]), stored["header"])
 
-    def _names(self, table: Table) -> list[str]:
-        """Names of the columns of a table; without a header, by their places with or without the target."""
+    def _columns(self, table: Table) -> dict[str, Column]:
+        """Columns by the names they have here; without a header, by their places with or without the target."""
         if self.header:
-            return table.names
+            return {column.name: column for column in table.columns}
         without = [name for name in self.columns if name != self.target]
-        for names in (list(self.columns), without):
+        for names in (self.columns, without):
             if len(names) == len(table.all_names):
-                return [names[table.all_names.index(name)] for name in table.names]
+                called = dict(zip(table.all_names, names, strict=True))
+                return {called[column.name]: column for column in table.columns}
         raise ValueError(
             f"{table.source} has {len(table.all_names)} columns; the model was made from {len(self.columns)}, "
             f"or {len(without)} without the target"
         )
-
-    def _column(self, table: Table, name: str) -> Column:
-        names = self._names(table)
-        if name not in names:
-            raise ValueError(f"{table.source} has no column {name!r}; it has {_listed(table.names)}")
-        return table.columns[names.index(name)]
 
     def _real(self, table: Table, column: Column) -> NDArray[np.float64]:
         if column.categories is not None:
@@ -236,7 +234,7 @@ def _check_range(table: Table, column: Column) -> None:
 def _column_name(table: Table, target: str | None) -> str:
     """The column that is called so, or else has this number, from 1."""
     if target is None:
-        raise ValueError(f"{table.source} has no array named targets or y")
+        raise ValueError(f"{table.source} has no targets: an array named targets or y")
     names = table.names
     if target in names:
         return target

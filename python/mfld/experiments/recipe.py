@@ -374,19 +374,16 @@ def _fit(
         output_scale=recipe.output_scale,
         readout_bound=recipe.readout_bound,
     )
-    target_mean, target_scale = 0.0, 1.0
-    if data.classes is None:
-        target_mean, target_scale = float(targets.mean()), float(targets.std()) or 1.0
+    target_mean, target_scale = (0.0, 1.0) if data.classes is not None else (float(targets.mean()), _deviation(targets))
     trained = TrainedModel(
         model=model,
         particles=model.initial_particles(recipe.n_particles, seed, recipe.dtype),
         loss=loss,
         encoding=data.encoding,
         input_mean=inputs.mean(axis=0),
-        # By the range: rounding gives the same number over and over a deviation that is not quite 0.
-        input_scale=np.where(np.ptp(inputs, axis=0) > 0, inputs.std(axis=0), 1.0),
+        input_scale=_deviation(inputs),
         target_mean=target_mean,
-        target_scale=target_scale,
+        target_scale=float(target_scale),
         classes=data.classes,
         test_rows=held_out,
         hyperparameters={},
@@ -430,6 +427,12 @@ def _fit(
         "gradient": repr(gradient),
     }
     return replace(trained, particles=result.particles, hyperparameters=hyperparameters), result
+
+
+def _deviation(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standard deviations of columns, 1 for a constant one."""
+    # By the range: rounding gives the same number over and over a deviation that is not quite 0.
+    return np.where(np.ptp(values, axis=0) > 0, values.std(axis=0), 1.0)
 
 
 def _smooth(loss: Loss) -> Loss:

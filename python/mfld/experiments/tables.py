@@ -118,7 +118,7 @@ def read(
     """
     path = Path(path)
     if path.suffix.lower() == ".npz":
-        return _read_npz(path, target)
+        return _read_npz(path, target, frozenset(drop))
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             return _read_csv(str(path), file, header, only, frozenset(drop))
@@ -138,18 +138,8 @@ def _read_csv(
     source: str, file: TextIO, header: bool | None, only: Collection[str] | None, drop: Collection[str]
 ) -> Table:
     delimiter = _delimiter(source, file)
-    first = list(itertools.islice(_records(source, file, delimiter), _CHUNK))
-    if not first:
-        raise ValueError(f"{source} is empty")
-    names = [cell.strip() for cell in first[0][1]]
-    if header is None:
-        header = _has_header([cells for _, cells in first])
-    if header:
-        _check_names(source, first[0][0], names)
-    else:
-        names = [str(place) for place in range(1, len(names) + 1)]
-    if unknown := [name for name in drop if name not in names]:
-        raise ValueError(f"{source} has no column {unknown[0]!r} to drop; it has {_listed(names)}")
+    names, header = _names(source, file, delimiter, header)
+    _check_drop(source, names, drop)
     used = [place for place, name in enumerate(names) if name not in drop and (only is None or name in only)]
 
     file.seek(0)
@@ -170,7 +160,22 @@ def _read_csv(
     if not rows:
         raise ValueError(f"{source} has a header and no rows")
     columns = tuple(column.finished() for column in growing)
-    return Table(source, columns, names, header, np.concatenate(rows), "line", names[-1])
+    target = columns[-1].name if columns else None
+    return Table(source, columns, names, header, np.concatenate(rows), "line", target)
+
+
+def _names(source: str, file: TextIO, delimiter: str, header: bool | None) -> tuple[list[str], bool]:
+    """Names of the columns, and whether they are in the file."""
+    first = list(itertools.islice(_records(source, file, delimiter), _CHUNK))
+    if not first:
+        raise ValueError(f"{source} is empty")
+    names = [cell.strip() for cell in first[0][1]]
+    if header is None:
+        header = _has_header([cells for _, cells in first])
+    if header:
+        _check_names(source, first[0][0], names)
+        return names, True
+    return [str(place) for place in range(1, len(names) + 1)], False
 
 
 def _records(source: str, file: TextIO, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -229,6 +234,12 @@ def _check_names(source: str, line: int, names: list[str]) -> None:
             raise ValueError(f"{where} has no name")
         if name in names[:place]:
             raise ValueError(f"{where} has the name {name!r} of column {names.index(name) + 1}")
+
+
+def _check_drop(source: str, names: list[str], drop: Collection[str]) -> None:
+    unknown = [name for name in drop if name not in names]
+    if unknown:
+        raise ValueError(f"{source} has no column {unknown[0]!r} to drop; it has {_listed(names)}")
 
 
 class _Growing:
@@ -305,12 +316,14 @@ def _numbers(cells: Sequence[str]) -> NDArray[np.float64] | None:
     return values if np.isfinite(values).all() and "_" not in "".join(cells) else None
 
 
-def _read_npz(path: Path, target: str | None) -> Table:
+def _read_npz(path: Path, target: str | None, drop: Collection[str]) -> Table:
     known = _TARGETS if target is None else (target, *_TARGETS)
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-            names = [next((name for name in wanted if name in stored.files), None) for wanted in (_INPUTS, known)]
-            inputs, targets = (None if name is None else np.asarray(stored[name]) for name in names)
+            given, marked = (
+                next((name for name in wanted if name in stored.files), None) for wanted in (_INPUTS, known)
+            )
+            inputs, targets = (None if name is None else np.asarray(stored[name]) for name in (given, marked))
             found = ", ".join(stored.files)
     except OSError:
         raise
@@ -324,20 +337,21 @@ def _read_npz(path: Path, target: str | None) -> Table:
         )
     n = len(inputs)
     columns = [Column(str(place + 1), inputs[:, place].astype(np.float64)) for place in range(inputs.shape[1])]
-    name = names[1]
-    if name is not None and targets is not None:
+    if marked is not None and targets is not None:
         targets = targets[:, 0] if targets.shape == (n, 1) else targets
         if targets.shape != (n,) or targets.dtype.kind not in "biufU":
-            raise ValueError(
-                f"{path}: {name} must be numbers or texts of shape ({n},), got {targets.dtype} of shape {targets.shape}"
-            )
+            got = f"{targets.dtype} of shape {targets.shape}"
+            raise ValueError(f"{path}: {marked} must be numbers or texts of shape ({n},), got {got}")
         if targets.dtype.kind == "U":
             categories, codes = np.unique(targets, return_inverse=True)
-            columns.append(Column(name, codes.astype(np.int32), tuple(map(str, categories))))
+            columns.append(Column(marked, codes.astype(np.int32), tuple(map(str, categories))))
         else:
-            columns.append(Column(name, targets.astype(np.float64)))
-    table = Table(str(path), tuple(columns), [column.name for column in columns], False, np.arange(n), "row", name)
-    for column in columns:
+            columns.append(Column(marked, targets.astype(np.float64)))
+    names = [column.name for column in columns]
+    _check_drop(str(path), names, drop)
+    used = tuple(column for column in columns if column.name not in drop)
+    table = Table(str(path), used, names, False, np.arange(n), "row", marked)
+    for column in used:
         bad = np.flatnonzero(~np.isfinite(column.values))
         if bad.size:
             value = column.values[bad[0]]
