@@ -29,7 +29,7 @@ from mfld.callbacks import Callback
 from mfld.experiments.datasets import Dataset
 from mfld.experiments.trained import TrainedModel
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
-from mfld.losses import Loss, as_loss
+from mfld.losses import Loss
 from mfld.models import TwoLayerNetwork, activations, readouts
 from mfld.objectives import EmpiricalRisk, Objective
 from mfld.schedules import Schedule
@@ -61,6 +61,15 @@ def _optional(check: Callable[[str, Any], Any], name: str, value: object) -> Any
     return None if value is None else check(name, value)
 
 
+def _loss(name: str, value: object) -> Loss:
+    """A loss with a name, which a model file can keep."""
+    if isinstance(value, str):
+        return Loss(value)
+    validation.instance(name, value, Loss, "a name or a Loss")
+    assert isinstance(value, Loss)
+    return value
+
+
 def _schedule(name: str, value: object) -> object:
     validation.instance(name, value, Schedule, "a Schedule")
     return value
@@ -88,7 +97,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "readout_bound": _positive,
     "bias": validation.boolean,
     "output_scale": validation.real,
-    "loss": partial(_optional, lambda name, value: as_loss(value)),
+    "loss": partial(_optional, _loss),
     "l2": _l2,
     "reference_scale": _positive,
     "temperature": partial(_optional, _non_negative),
@@ -313,7 +322,7 @@ def _completed(recipe: Recipe, data: Dataset, n_rows: int) -> Recipe:
     n_classes = 0 if data.classes is None else len(data.classes)
     loss = Loss({0: "half_squared", 2: "logistic"}.get(n_classes, "cross_entropy"))
     if recipe.loss is not None:
-        loss = as_loss(recipe.loss)
+        loss = _loss("loss", recipe.loss)
         suits = {"real": n_classes == 0, "sign": n_classes == 2, "class": n_classes >= 2}
         if not suits[loss.targets]:
             kind = f"{n_classes} classes" if n_classes else "a regression"
@@ -363,7 +372,7 @@ def _fit(
 ) -> tuple[TrainedModel, Result]:
     """Train on some rows; with callbacks (the final run) the history has the losses on both parts."""
     inputs, targets = data.inputs[rows], data.targets[rows]
-    loss = as_loss(recipe.loss or "half_squared")
+    loss = _loss("loss", recipe.loss)
     n_classes = 0 if data.classes is None else len(data.classes)
     model = TwoLayerNetwork(
         inputs.shape[1],
