@@ -422,6 +422,15 @@ def test_diabetes_is_as_good_as_ridge_regression_on_the_same_splits():
     assert np.mean(ours) >= np.mean(ridge) - 0.01
 
 
+def test_a_risk_without_curvature_wants_a_step_size():
+    # At inputs that are all 0 the neuron sin(w * 0) is 0 for every w.
+    still = experiments.Dataset("", np.zeros((20, 1)), np.arange(20.0), None, experiments.Encoding((), "", ()))
+    recipe = Recipe(readout="fixed", activation="sin", bias=False, l2=0, n_steps=2, n_particles=4)
+    with pytest.raises(ValueError, match="step_size must be given where the risk has no curvature at the start"):
+        experiments.train(still, 0, recipe)
+    experiments.train(still, 0, dataclasses.replace(recipe, step_size=0.1))
+
+
 def test_the_curvature_is_where_euler_becomes_unstable():
     # F = sum_j a_j theta_j^2 / 2 has curvature max a; the power iteration comes from below.
     scales = np.array([0.5, 3.0, 1.0])

@@ -71,6 +71,7 @@ def test_the_target_is_the_last_column_or_the_one_that_is_named_or_numbered():
         assert data.encoding.target == "age"
         assert data.encoding.feature_names[-1] == "height"
         assert list(data.classes) == [20, 21, 22, 23, 24, 25, 26]  # few whole numbers, each of them often
+        assert list(data.targets) == [20 + i % 7 for i in range(40)]
     named = experiments.load("people.csv", target="colour")
     assert list(named.classes) == ["green", "light blue", "red"]
     assert named.targets[0] == "red"

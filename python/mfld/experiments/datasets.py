@@ -95,6 +95,17 @@ def load(
     >>> from mfld import experiments
     >>> experiments.load("wine").inputs.shape
     (178, 13)
+    >>> import os, tempfile
+    >>> rows = ["age,colour,size", "31,red,1.5", "45,blue,1.7", "28,red,1.6", "61,green,1.8", "39,red,1.4"]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "people.csv")
+    ...     with open(path, "w") as file:
+    ...         _ = file.write("\\n".join(rows))
+    ...     people = experiments.load(path)
+    >>> people.encoding.feature_names
+    ['age', 'colour=blue', 'colour=green', 'colour=red']
+    >>> people.targets
+    array([1.5, 1.7, 1.6, 1.8, 1.4])
     """
     if task is not None:
         validation.choice("task", task, TASKS)

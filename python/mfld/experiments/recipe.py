@@ -41,6 +41,7 @@ _STEPS = 2000
 _PASSES = 5
 _CURVATURE_ROWS = 1024  # more do not change the estimate
 _HISTORY_ROWS = 2000  # of each curve in the picture
+_TARGETS = {"real": "a regression", "sign": "two classes", "class": "classes"}  # of losses
 
 
 def _l2(name: str, value: float | Sequence[float]) -> tuple[float, ...]:
@@ -313,6 +314,8 @@ def curvature(objective: Objective, particles: FloatArray, n_iterations: int = 1
         direction *= 1e-3 / np.sqrt(np.mean(direction**2))
         change = objective.gradient(particles + direction) - start
         estimate = float(np.linalg.norm(change) / np.linalg.norm(direction))
+        if estimate == 0:
+            break
         direction = change
     return estimate
 
@@ -348,9 +351,6 @@ def _gradient(recipe: Recipe, n_rows: int) -> GradientEstimator:
     name = recipe.gradient or ("minibatch" if many else "full")
     batch_size = recipe.batch_size or (_BATCH_SIZE if name == "minibatch" else None)
     return GRADIENTS[name](None if batch_size is None else min(batch_size, n_rows), recipe.refresh_every)
-
-
-_TARGETS = {"real": "a regression", "sign": "two classes", "class": "classes"}
 
 
 def _folds(rows: NDArray[np.int64], recipe: Recipe) -> list[NDArray[np.int64]]:
@@ -404,7 +404,10 @@ def _fit(
     if step_size is None:
         few = slice(None, None, math.ceil(len(rows) / _CURVATURE_ROWS))
         sample = EmpiricalRisk(model, standardised[few], encoded[few], loss=_smooth(loss), l2=l2)
-        step_size = recipe.step_share * 2 / curvature(sample, trained.particles[:256])
+        largest = curvature(sample, trained.particles[:256])
+        if largest == 0:
+            raise ValueError("step_size must be given where the risk has no curvature at the start, got None")
+        step_size = recipe.step_share * 2 / largest
     temperature = 2 * l2 * recipe.reference_scale**2 if recipe.temperature is None else recipe.temperature
     gradient = _gradient(recipe, len(rows))
     solver = MFLD(
