@@ -48,8 +48,9 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of inputs and targets: equal for the same rows in the same order, from whatever file."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.inputs).tobytes())
-        digest.update(np.ascontiguousarray(self.targets).tobytes())
+        digest = hashlib.sha256()
+        for array in (self.inputs, self.targets):
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         return digest.hexdigest()
 
 

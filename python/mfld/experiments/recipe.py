@@ -271,7 +271,7 @@ def train(
             scores = []
             for held_out in _folds(seen, recipe):
                 fitted = _fit(data, np.setdiff1d(seen, held_out), held_out, candidate, seed, smaller, num_threads)[0]
-                scores.append(fitted.scores(data.inputs[held_out], data.targets[held_out]).loss)
+                scores.append(fitted.scores(data.inputs, data.targets, held_out).loss)
             losses[candidate] = float(np.mean(scores))
         l2 = min(losses, key=losses.__getitem__)
     trained, result = _fit(data, np.sort(rows), test_rows, l2, seed, recipe, num_threads, callbacks)
@@ -371,11 +371,11 @@ def _fit(
     callbacks: Sequence[Callback] | None = None,
 ) -> tuple[TrainedModel, Result]:
     """Train on some rows; with callbacks (the final run) the history has the losses on both parts."""
-    inputs, targets = data.inputs[rows], data.targets[rows]
+    targets = data.targets[rows]
     loss = _loss("loss", recipe.loss)
     n_classes = 0 if data.classes is None else len(data.classes)
     model = TwoLayerNetwork(
-        inputs.shape[1],
+        data.inputs.shape[1],
         n_classes if loss.targets == "class" else 1,
         activation=recipe.activation,
         readout=recipe.readout,
@@ -383,22 +383,24 @@ def _fit(
         output_scale=recipe.output_scale,
         readout_bound=recipe.readout_bound,
     )
-    target_mean, target_scale = (0.0, 1.0) if data.classes is not None else (float(targets.mean()), _deviation(targets))
+    # Column by column: a copy of all rows in double precision can be what memory lacks.
+    moments = np.array([_moments(column[rows]) for column in data.inputs.T])
+    target_mean, target_scale = (0.0, 1.0) if data.classes is not None else _moments(targets)
     trained = TrainedModel(
         model=model,
         particles=model.initial_particles(recipe.n_particles, seed, recipe.dtype),
         loss=loss,
         encoding=data.encoding,
-        input_mean=inputs.mean(axis=0),
-        input_scale=_deviation(inputs),
+        input_mean=moments[:, 0],
+        input_scale=moments[:, 1],
         target_mean=target_mean,
-        target_scale=float(target_scale),
+        target_scale=target_scale,
         classes=data.classes,
         test_rows=held_out,
         hyperparameters={},
         provenance={},
     )
-    standardised, encoded = trained.standardised(inputs), trained.encoded(targets)
+    standardised, encoded = trained.standardised(data.inputs, rows), trained.encoded(targets)
     risk = EmpiricalRisk(model, standardised, encoded, loss=loss, l2=l2)
     step_size = recipe.step_size
     if step_size is None:
@@ -441,10 +443,10 @@ def _fit(
     return replace(trained, particles=result.particles, hyperparameters=hyperparameters), result
 
 
-def _deviation(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Standard deviations of columns, 1 for a constant one."""
+def _moments(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and standard deviation, or 1 where all values are equal."""
     # By the range: rounding gives the same number over and over a deviation that is not quite 0.
-    return np.where(np.ptp(values, axis=0) > 0, values.std(axis=0), 1.0)
+    return float(values.mean()), float(values.std()) if np.ptp(values) > 0 else 1.0
 
 
 def _smooth(loss: Loss) -> Loss:
@@ -459,6 +461,6 @@ def _times(value: float, schedule: Schedule | None) -> float | Schedule:
 def _mean_loss(trained: TrainedModel, data: Dataset, rows: NDArray[np.int64]) -> Callable[[State], float]:
     """The mean loss on a sample of rows that is spread evenly over them."""
     sample = rows[:: math.ceil(len(rows) / _HISTORY_ROWS)]
-    inputs, targets = trained.standardised(data.inputs[sample]), trained.encoded(data.targets[sample])
+    inputs, targets = trained.standardised(data.inputs, sample), trained.encoded(data.targets[sample])
     risk = EmpiricalRisk(trained.model, inputs, targets, loss=trained.loss)
     return lambda state: risk.loss(state.measure)

@@ -20,6 +20,7 @@ from mfld.models import TwoLayerNetwork
 from mfld.validation import FloatArray
 
 _FORMAT = 2
+_CHUNK = 4096  # rows
 _ARRAYS = ("particles", "input_mean", "input_scale", "target_mean", "target_scale", "classes", "test_rows")
 
 
@@ -70,10 +71,16 @@ class TrainedModel:
     hyperparameters: dict[str, Any]
     provenance: dict[str, Any]
 
-    def standardised(self, inputs: ArrayLike) -> FloatArray:
-        """Inputs as the network takes them."""
-        scaled = (np.asarray(inputs, np.float64) - self.input_mean) / self.input_scale
-        return scaled.astype(self.particles.dtype)
+    def standardised(self, inputs: ArrayLike, rows: NDArray[np.int64] | None = None) -> FloatArray:
+        """Inputs, or these rows of them, as the network takes them; read-only."""
+        inputs = np.asarray(inputs, np.float64)
+        n = len(inputs) if rows is None else len(rows)
+        result = np.empty((n, inputs.shape[1]), self.particles.dtype)
+        for start in range(0, n, _CHUNK):  # a copy of all rows in double precision can be what memory lacks
+            piece = slice(start, start + _CHUNK)
+            result[piece] = (inputs[piece if rows is None else rows[piece]] - self.input_mean) / self.input_scale
+        result.flags.writeable = False
+        return result
 
     def encoded(self, targets: ArrayLike) -> NDArray[np.float64]:
         """Targets as the loss takes them: signs, class numbers, or standardised numbers."""
@@ -83,39 +90,41 @@ class TrainedModel:
         numbers = np.searchsorted(self.classes, targets).astype(np.float64)
         return 2 * numbers - 1 if self.loss.targets == "sign" else numbers
 
-    def outputs(self, inputs: ArrayLike) -> FloatArray:
+    def outputs(self, inputs: ArrayLike, rows: NDArray[np.int64] | None = None) -> FloatArray:
         """Raw outputs of the network, shape (n,) or (n, n_outputs)."""
-        return self.model.predict(self.particles, self.standardised(inputs))
+        return self.model.predict(self.particles, self.standardised(inputs, rows))
 
     def predict(self, inputs: ArrayLike) -> NDArray[Any]:
         """Predicted labels or numbers, shape (n,)."""
-        outputs = self.outputs(inputs)
+        return self._predicted(self.outputs(inputs))
+
+    def scores(self, inputs: ArrayLike, targets: ArrayLike, rows: NDArray[np.int64] | None = None) -> Scores:
+        """Mean loss, and accuracy or R2; of these rows where some are given."""
+        targets = np.asarray(targets) if rows is None else np.asarray(targets)[rows]
+        outputs = self.outputs(inputs, rows)
+        loss = float(self.loss.value(outputs.astype(np.float64), self.encoded(targets)).mean())
+        predicted = self._predicted(outputs)
+        if self.classes is not None:
+            return Scores(loss, float(np.mean(predicted == targets)), "accuracy")
+        residual = np.sum((targets - predicted) ** 2)
+        total = np.sum((targets - targets.mean()) ** 2)
+        # Of a single row, or of equal targets, there is no variance to explain.
+        return Scores(loss, float(1 - residual / total) if total > 0 else math.nan, "R2")
+
+    def split_scores(self, data: Dataset) -> dict[str, Scores]:
+        """Scores on the training and on the held-out rows of the data set that the model was trained on."""
+        rows = np.setdiff1d(np.arange(len(data.inputs)), self.test_rows)
+        return {
+            name: self.scores(data.inputs, data.targets, part)
+            for name, part in (("train", rows), ("test", self.test_rows))
+        }
+
+    def _predicted(self, outputs: FloatArray) -> NDArray[Any]:
         if self.classes is None:
             return outputs.astype(np.float64) * self.target_scale + self.target_mean
         numbers = (outputs > 0).astype(int) if outputs.ndim == 1 else outputs.argmax(axis=1)
         labels: NDArray[Any] = self.classes[numbers]
         return labels
-
-    def scores(self, inputs: ArrayLike, targets: ArrayLike) -> Scores:
-        """Mean loss, and accuracy or R2."""
-        targets = np.asarray(targets)
-        loss = self.loss.value(self.outputs(inputs).astype(np.float64), self.encoded(targets)).mean()
-        predicted = self.predict(inputs)
-        if self.classes is not None:
-            return Scores(float(loss), float(np.mean(predicted == targets)), "accuracy")
-        residual = np.sum((targets - predicted) ** 2)
-        total = np.sum((targets - targets.mean()) ** 2)
-        # Of a single row, or of equal targets, there is no variance to explain.
-        return Scores(float(loss), float(1 - residual / total) if total > 0 else math.nan, "R2")
-
-    def split_scores(self, data: Dataset) -> dict[str, Scores]:
-        """Scores on the training and on the held-out rows of the data set that the model was trained on."""
-        held_out = np.zeros(len(data.inputs), bool)
-        held_out[self.test_rows] = True
-        return {
-            name: self.scores(data.inputs[rows], data.targets[rows])
-            for name, rows in (("train", ~held_out), ("test", held_out))
-        }
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a ``.npz`` file: arrays and one JSON text, nothing that could be executed. Replaced as a whole.
