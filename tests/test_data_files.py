@@ -382,8 +382,8 @@ def test_outputs_that_cannot_be_written_are_refused_before_the_work(run, folder)
     for options, message in [
         (("--output", "none/model.npz"), "none/model.npz cannot be written: there is no folder none"),
         (("--output", "taken.npz"), "taken.npz cannot be written: it is a folder"),
-        (("--output", "people.csv"), "people.csv is the data set itself and will not be overwritten"),
-        (("--picture", "people.csv"), "people.csv is the data set itself and will not be overwritten"),
+        (("--output", "people.csv"), "people.csv is what this command reads; it will not be overwritten"),
+        (("--picture", "people.csv"), "people.csv is what this command reads; it will not be overwritten"),
         (("--output", "a.png"), "model and picture cannot both be a.png"),
         (("--picture", "a.doc"), "a.doc must end in one of ."),
     ]:
@@ -391,6 +391,13 @@ def test_outputs_that_cannot_be_written_are_refused_before_the_work(run, folder)
         assert (status, out) == (2, "")
         assert error.startswith(f"mfld: {message}")
     assert sorted(path.name for path in folder.iterdir()) == ["people.csv", "taken.npz"]
+    assert run("train", "people.csv", *QUICK)[0] == 0
+    for output in ("people-model.npz", "people.csv", "none/table.csv"):
+        before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+        status, out, error = run("predict", "people-model.npz", "people.csv", "--output", output)
+        assert (status, out) == (2, "")
+        assert error.startswith(f"mfld: {output} ")
+        assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
 def test_nothing_half_written_stays_when_writing_fails(run, folder, monkeypatch):

@@ -250,9 +250,7 @@ def _train(options: argparse.Namespace) -> int:
     output = options.output or Path(f"{options.data}.npz" if is_bundled else f"{Path(options.data).stem}-model.npz")
     picture = options.picture or output.with_suffix(".png")
     for path in (output, picture):
-        check_writable(path)
-        if not is_bundled and path.resolve() == Path(options.data).resolve():
-            raise ValueError(f"{path} is the data set itself and will not be overwritten")
+        _check_output(path, [] if is_bundled else [options.data])
     if output.resolve() == picture.resolve():
         raise ValueError(f"model and picture cannot both be {output}")
     try:
@@ -302,7 +300,7 @@ def _train(options: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> int:
     trained = TrainedModel.load(options.model)
     if options.output is not None:
-        check_writable(options.output)
+        _check_output(options.output, [options.model, options.data])
     inputs, targets, data = _rows_to_predict(options, trained)
     report = _Report(options.json)
     report.add({"model": str(options.model), "data": options.data, "rows": len(inputs)})
@@ -326,6 +324,13 @@ def _predict(options: argparse.Namespace) -> int:
         report.add({"predictions": predictions.tolist()}, _csv(columns).rstrip("\n"))
     report.finish()
     return 0
+
+
+def _check_output(path: Path, read: Sequence[str | Path]) -> None:
+    """Refuse, before the work, an output that cannot be written or that the command reads."""
+    check_writable(path)
+    if any(path.resolve() == Path(source).resolve() for source in read):
+        raise ValueError(f"{path} is what this command reads; it will not be overwritten")
 
 
 def _rows_to_predict(
