@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         status: int = options.command(options)
-    except (ValueError, TypeError, ImportError, OSError, DivergenceError) as error:
+    except (ValueError, ImportError, OSError, DivergenceError) as error:
         print(f"mfld: {_message(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -49,7 +49,7 @@ def _message(error: Exception) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"
-    name, *rest = text.split()
+    name, *rest = text.split() or [type(error).__name__]
     return " ".join([_option(name) if name in CHECKS else name, *rest])
 
 
