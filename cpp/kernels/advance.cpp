@@ -93,9 +93,9 @@ class Advance {
         sums_(layout_, network_.n_outputs, round_up(blocks_.most_rows, V::size)),
         stride_(sums_.stride()),
         gradient_size_((network_.n_affine() + network_.n_outputs) * lanes),
-        threads_(useful_threads(execution, layout_.n_leaves,
-                                static_cast<double>(layout_.n_panels * lanes) *
-                                    static_cast<double>(blocks_.most_rows * (2 * network_.n_features + 16)))),
+        leaf_work_(static_cast<double>(layout_.panels_per_leaf * lanes) *
+                   static_cast<double>(blocks_.most_rows * (network_.n_features + 8))),
+        threads_(useful_threads(execution, layout_.n_leaves, 2 * leaf_work_ * static_cast<double>(layout_.n_leaves))),
         panels_(layout_.n_panels * layout_.panel_size()),
         terms_(layout_.n_panels * 2 * network_.n_outputs * lanes),
         values_(layout_.n_panels * stride_ * lanes),
@@ -190,7 +190,7 @@ class Advance {
         const Range block = blocks_.rows(b);
         const T* z = rows.inputs + block.begin * network_.n_features;
         for (std::int64_t l = leaves.begin; l < leaves.end && !stop_.aborting(); ++l) {
-          if (member == 0) stop_.poll();
+          if (member == 0) stop_.poll(leaf_work_);
           forward_leaf(turn, l, z, block.size());
         }
         if (member == 0) stop_.publish(turn);
@@ -205,7 +205,7 @@ class Advance {
 
         const bool last_block = b + 1 == blocks_.n_blocks;
         for (std::int64_t l = leaves.begin; l < leaves.end; ++l) {
-          if (member == 0) stop_.poll();
+          if (member == 0) stop_.poll(leaf_work_);
           // Before the last block the step can still be given up; in it, it must be made whole.
           if (!last_block && stop_.aborting()) break;
           if (last_step && last_block) squared_norms_[l] = 0;
@@ -307,6 +307,7 @@ class Advance {
   const SampleBlocks blocks_;
   const LeafSums<T> sums_;
   const std::int64_t stride_, gradient_size_;
+  const double leaf_work_;  // multiply-adds of a leaf in one pass over a block of samples
   const int threads_;
   const Buffer<T> panels_, terms_, values_, slopes_, gradients_, scratch_;
   const Buffer<std::int64_t> row_scratch_;

@@ -25,6 +25,9 @@ struct ActivationKernel {
   bool stores_slope;  // else the slope is rebuilt from the value
   // z becomes act(z) in place; slope only when stored. count: a multiple of panel_lanes.
   void (*apply)(T* z, T* slope, std::int64_t count);
+  // values[i][lane] = act(w.z_i + b), and slopes when stored, of one panel for n_rows samples
+  void (*forward)(const T* panel, std::int64_t n_features, const T* bias, const T* z, std::int64_t n_rows, T* values,
+                  T* slope);
   // gain[i][lane] = cotangent[i] act'(a[i][lane]); weighted[lane] += sum_i cotangent[i] act(a[i][lane]); total[lane] +=
   // sum_i gain.
   void (*gains)(const T* value, const T* slope, const T* cotangent, std::int64_t n_rows, T* gain, T* weighted,
@@ -52,11 +55,22 @@ struct Sweep {
     }
   }
 
-  static MFLD_INLINE V slope_at(V value, const T* slope) {
+  static void forward(const T* panel, std::int64_t n_features, const T* bias, const T* z, std::int64_t n_rows,
+                      T* values, T* slope) {
+    if constexpr (A::in_registers) {
+      affine<A>(panel, n_features, bias, z, n_rows, values);
+    } else {
+      affine(panel, n_features, bias, z, n_rows, values);
+      apply(values, slope, n_rows * lanes);
+    }
+  }
+
+  // g act', from the value, its product with g, and the slope where it is stored
+  static MFLD_INLINE V times_slope(V g, V value, V g_value, const T* slope) {
     if constexpr (A::slope_from_value)
-      return A::slope_of(value);
+      return A::times_slope(g, value, g_value);
     else
-      return V::load(slope);
+      return g * V::load(slope);
   }
 
   static void gains(const T* value, const T* slope, const T* cotangent, std::int64_t n_rows, T* gain, T* weighted,
@@ -64,12 +78,14 @@ struct Sweep {
     V w0 = V::load(weighted), w1 = V::load(weighted + V::size), t0 = V::load(total), t1 = V::load(total + V::size);
     for (std::int64_t i = 0; i < n_rows; ++i) {
       const std::int64_t at = i * lanes;
-      const V g(cotangent[i]), v0 = V::load(value + at), v1 = V::load(value + at + V::size);
-      const V g0 = g * slope_at(v0, slope + at), g1 = g * slope_at(v1, slope + at + V::size);
+      const V g = in_register(V(cotangent[i]));
+      const V v0 = in_register(V::load(value + at)), v1 = in_register(V::load(value + at + V::size));
+      const V p0 = g * v0, p1 = g * v1;
+      const V g0 = times_slope(g, v0, p0, slope + at), g1 = times_slope(g, v1, p1, slope + at + V::size);
       g0.store(gain + at);
       g1.store(gain + at + V::size);
-      w0 += g * v0;
-      w1 += g * v1;
+      w0 += p0;
+      w1 += p1;
       t0 += g0;
       t1 += g1;
     }
@@ -80,14 +96,15 @@ struct Sweep {
   }
 
   static void lane_gains(const T* value, const T* slope, std::int64_t n_rows, T* gain, T* total) {
+    const auto at_lanes = [&](std::int64_t at) __attribute__((always_inline)) {
+      const V g = V::load(gain + at), v = V::load(value + at), pulled = times_slope(g, v, g * v, slope + at);
+      pulled.store(gain + at);
+      return pulled;
+    };
     V t0 = V::load(total), t1 = V::load(total + V::size);
     for (std::int64_t at = 0; at < n_rows * lanes; at += lanes) {
-      const V g0 = V::load(gain + at) * slope_at(V::load(value + at), slope + at);
-      const V g1 = V::load(gain + at + V::size) * slope_at(V::load(value + at + V::size), slope + at + V::size);
-      g0.store(gain + at);
-      g1.store(gain + at + V::size);
-      t0 += g0;
-      t1 += g1;
+      t0 += at_lanes(at);
+      t1 += at_lanes(at + V::size);
     }
     t0.store(total);
     t1.store(total + V::size);
@@ -96,8 +113,9 @@ struct Sweep {
 
 template <class T, class... A>
 constexpr auto activation_table(ActivationList<A...>*) {
-  return std::array<ActivationKernel<T>, sizeof...(A)>{
-      ActivationKernel<T>{!A::slope_from_value, &Sweep<A, T>::apply, &Sweep<A, T>::gains, &Sweep<A, T>::lane_gains}...};
+  return std::array<ActivationKernel<T>, sizeof...(A)>{ActivationKernel<T>{!A::slope_from_value, &Sweep<A, T>::apply,
+                                                                           &Sweep<A, T>::forward, &Sweep<A, T>::gains,
+                                                                           &Sweep<A, T>::lane_gains}...};
 }
 
 // gain[i][lane] = sum_k coefficient[k][lane] cotangent[k * stride + i]
@@ -151,6 +169,10 @@ struct NetworkPanel {
   using V = Vec<T>;
   static constexpr int lanes = panel_lanes<T>;
 
+  // Rows of a panel that are swept over before the next ones: their values, gains and data stay in the first-level
+  // cache between one sweep and the next.
+  static constexpr std::int64_t most_rows_at_once = 96;
+
   std::int64_t n_features, n_outputs;
   bool has_bias;
   const ActivationKernel<T>& activation;
@@ -181,8 +203,17 @@ struct NetworkPanel {
 
   // values (and slope where it is stored): (n_rows, lanes)
   void forward(const T* panel, const T* z, std::int64_t n_rows, T* values, T* slope) const {
-    affine(panel, n_features, has_bias ? panel + n_features * lanes : nullptr, z, n_rows, values);
-    activation.apply(values, slope, n_rows * lanes);
+    const T* bias = has_bias ? panel + n_features * lanes : nullptr;
+    in_parts(n_rows, [&](Range rows) {
+      activation.forward(panel, n_features, bias, z + rows.begin * n_features, rows.size(), values + rows.begin * lanes,
+                         activation.stores_slope ? slope + rows.begin * lanes : nullptr);
+    });
+  }
+
+  template <class Body>
+  static void in_parts(std::int64_t n_rows, const Body& body) {
+    const std::int64_t count = ceil_div(n_rows, most_rows_at_once);
+    for (std::int64_t part = 0; part < count; ++part) body(even_part(n_rows, part, count));
   }
 
   // What a panel accumulates over blocks of samples: gradient (n_affine, lanes), still without the factor c when
@@ -192,7 +223,7 @@ struct NetworkPanel {
     T* weighted;
   };
 
-  // cotangent: (n_outputs, stride). gain: scratch (n_rows, lanes). add: continue a sum rather than start it.
+  // cotangent: (n_outputs, stride). gain: scratch (most_rows_at_once, lanes). add: continue a sum rather than start it.
   void pull_back(const T* coefficient, const T* values, const T* slope, const T* cotangent, std::int64_t stride,
                  const T* z, std::int64_t n_rows, T* gain, Pulled out, bool add) const {
     alignas(64) T unused[lanes] = {};
@@ -201,18 +232,24 @@ struct NetworkPanel {
       std::fill_n(total, lanes, T(0));
       std::fill_n(out.weighted, n_outputs * lanes, T(0));
     }
-    if (n_outputs == 1) {
-      activation.gains(values, slope, cotangent, n_rows, gain, out.weighted, total);
-    } else {
-      detail::mix_cotangents(coefficient, n_outputs, cotangent, stride, n_rows, gain);
-      activation.lane_gains(values, slope, n_rows, gain, total);
-      std::int64_t k = 0;
-      for (; k + 5 <= n_outputs; k += 5)
-        detail::weigh_values<T, 5>(values, cotangent + k * stride, stride, n_rows, out.weighted + k * lanes);
-      for (; k < n_outputs; ++k)
-        detail::weigh_values<T, 1>(values, cotangent + k * stride, stride, n_rows, out.weighted + k * lanes);
-    }
-    accumulate_features(gain, n_rows, z, n_features, out.gradient, add);
+    in_parts(n_rows, [&](Range rows) {
+      const T* value = values + rows.begin * lanes;
+      const T* their_slope = activation.stores_slope ? slope + rows.begin * lanes : nullptr;
+      const T* g = cotangent + rows.begin;
+      if (n_outputs == 1) {
+        activation.gains(value, their_slope, g, rows.size(), gain, out.weighted, total);
+      } else {
+        detail::mix_cotangents(coefficient, n_outputs, g, stride, rows.size(), gain);
+        activation.lane_gains(value, their_slope, rows.size(), gain, total);
+        std::int64_t k = 0;
+        for (; k + 5 <= n_outputs; k += 5)
+          detail::weigh_values<T, 5>(value, g + k * stride, stride, rows.size(), out.weighted + k * lanes);
+        for (; k < n_outputs; ++k)
+          detail::weigh_values<T, 1>(value, g + k * stride, stride, rows.size(), out.weighted + k * lanes);
+      }
+      accumulate_features(gain, rows.size(), z + rows.begin * n_features, n_features, out.gradient,
+                          add || rows.begin > 0);
+    });
   }
 
   // The factor that the affine gradient of a single output still needs: it is the same for every sample, so it is taken

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
+#include <type_traits>
+#include <utility>
 
 #include "mfld/kernels.h"
 #include "mfld/simd.hpp"
@@ -14,22 +16,38 @@ namespace {
 
 constexpr int group_size = 4;  // coordinates in one panel_normals
 
-// Writes columns[0..3][l] to rows[0..3] of out + l * stride for every lane l, as 4 by 4 blocks.
-template <class T, int lanes>
-MFLD_INLINE void store_rows(const T (&columns)[group_size][lanes], T* out, std::int64_t stride) {
+// Lanes of two columns of four, side by side: those below `half` of each group of four from `first` on.
+template <int first, int step, class T, std::size_t... l>
+MFLD_INLINE Vec<T> interleave(Vec<T> a, Vec<T> b, std::index_sequence<l...>) {
+  constexpr auto n = static_cast<int>(sizeof...(l));
+  constexpr auto from = [](int lane) {
+    const int in_group = lane % group_size, group = lane - in_group;
+    return in_group / step % 2 * n + group + first + in_group / (2 * step) * step + in_group % step;
+  };
+  return Vec<T>(typename Vec<T>::Raw(__builtin_shufflevector(a.raw, b.raw, from(l)...)));
+}
+
+// Writes columns[0..3][l] to rows[0..3] of out + l * stride for every lane l: 4 by 4 blocks, all of a register at once.
+template <class T, std::size_t... l>
+MFLD_INLINE void store_rows(const Vec<T> (&columns)[group_size], T* out, std::int64_t stride,
+                            std::index_sequence<l...> all) {
   typedef T Row __attribute__((vector_size(group_size * sizeof(T))));
-  for (int l = 0; l < lanes; l += group_size) {
-    Row c[group_size];
-    for (int j = 0; j < group_size; ++j) std::memcpy(&c[j], &columns[j][l], sizeof(Row));
-    const Row low01 = __builtin_shufflevector(c[0], c[1], 0, 4, 1, 5),
-              high01 = __builtin_shufflevector(c[0], c[1], 2, 6, 3, 7);
-    const Row low23 = __builtin_shufflevector(c[2], c[3], 0, 4, 1, 5),
-              high23 = __builtin_shufflevector(c[2], c[3], 2, 6, 3, 7);
-    const Row rows[group_size] = {
-        __builtin_shufflevector(low01, low23, 0, 1, 4, 5), __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
-        __builtin_shufflevector(high01, high23, 0, 1, 4, 5), __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
-    for (int j = 0; j < group_size; ++j) std::memcpy(out + (l + j) * stride, &rows[j], sizeof(Row));
-  }
+  const Vec<T> low01 = interleave<0, 1>(columns[0], columns[1], all),
+               high01 = interleave<2, 1>(columns[0], columns[1], all);
+  const Vec<T> low23 = interleave<0, 1>(columns[2], columns[3], all),
+               high23 = interleave<2, 1>(columns[2], columns[3], all);
+  const Vec<T> rows[group_size] = {interleave<0, 2>(low01, low23, all), interleave<2, 2>(low01, low23, all),
+                                   interleave<0, 2>(high01, high23, all), interleave<2, 2>(high01, high23, all)};
+  const auto store_group = [&](auto group) __attribute__((always_inline)) {
+    constexpr int at = decltype(group)::value * group_size;
+    for (int j = 0; j < group_size; ++j) {
+      const Row row = __builtin_shufflevector(rows[j].raw, rows[j].raw, at, at + 1, at + 2, at + 3);
+      std::memcpy(out + (at + j) * stride, &row, sizeof(Row));
+    }
+  };
+  [&]<std::size_t... group>(std::index_sequence<group...>) __attribute__((always_inline)) {
+    (store_group(std::integral_constant<int, static_cast<int>(group)>()), ...);
+  }(std::make_index_sequence<Vec<T>::size / group_size>());
 }
 
 template <class T>
@@ -42,16 +60,20 @@ void fill_panel(const NoisePlace& place, std::int64_t first_particle, std::int64
   for (std::int64_t first = 0; first < n_coordinates; first += group_size) {
     Vec<T> z[group_size][2];
     panel.normals(static_cast<std::uint32_t>(first / group_size), z);
+    const std::int64_t width = std::min<std::int64_t>(group_size, n_coordinates - first);
+    if constexpr (Vec<T>::size >= group_size) {
+      if (count == lanes && width == group_size) {
+        for (int i = 0; i < 2; ++i)
+          store_rows<T>({z[0][i], z[1][i], z[2][i], z[3][i]}, rows + first + i * Vec<T>::size * n_coordinates,
+                        n_coordinates, std::make_index_sequence<Vec<T>::size>());
+        continue;
+      }
+    }
     alignas(64) T columns[group_size][lanes];
     for (int j = 0; j < group_size; ++j)
       for (int i = 0; i < 2; ++i) z[j][i].store(&columns[j][i * Vec<T>::size]);
-    const std::int64_t width = std::min<std::int64_t>(group_size, n_coordinates - first);
-    if (count == lanes && width == group_size) {
-      store_rows(columns, rows + first, n_coordinates);
-    } else {
-      for (std::int64_t l = 0; l < count; ++l)
-        for (std::int64_t j = 0; j < width; ++j) rows[l * n_coordinates + first + j] = columns[j][l];
-    }
+    for (std::int64_t l = 0; l < count; ++l)
+      for (std::int64_t j = 0; j < width; ++j) rows[l * n_coordinates + first + j] = columns[j][l];
   }
 }
 

@@ -61,10 +61,12 @@ void add_to_leaf(const NetworkPanel<T>& network, const T* values, std::int64_t n
   constexpr int lanes = panel_lanes<T>;
   alignas(64) T row[lanes];
   for (std::int64_t k = 0; k < network.n_outputs; ++k) {
-    for (int l = 0; l < lanes; l += V::size) (V::load(offset + k * lanes + l) * V::load(share + l)).store(row + l);
-    const V constant(sum_of_row(row));
     T* sums = leaf + k * stride;
-    for (std::int64_t i = 0; i < n_rows; i += V::size) (V::load(sums + i) + constant).store(sums + i);
+    if (network.readout.has_offset) {
+      for (int l = 0; l < lanes; l += V::size) (V::load(offset + k * lanes + l) * V::load(share + l)).store(row + l);
+      const V constant(sum_of_row(row));
+      for (std::int64_t i = 0; i < n_rows; i += V::size) (V::load(sums + i) + constant).store(sums + i);
+    }
     for (int l = 0; l < lanes; l += V::size) (V::load(coefficient + k * lanes + l) * V::load(share + l)).store(row + l);
     add_panel_sums(values, n_rows, row, sums);
   }

@@ -28,9 +28,9 @@ int predict(const mfld_network* description, const void* particles, const void* 
     const LeafSums<T> sums(layout, outputs, round_up(blocks.most_rows, Vec<T>::size));
     const std::int64_t stride = sums.stride();
 
-    const double work =
-        static_cast<double>(n_particles) * static_cast<double>(blocks.most_rows * (network.n_features + 16));
-    const int threads = useful_threads(*execution, layout.n_leaves, work);
+    const double leaf_work = static_cast<double>(layout.panels_per_leaf * lanes) *
+                             static_cast<double>(blocks.most_rows * (network.n_features + 16));
+    const int threads = useful_threads(*execution, layout.n_leaves, leaf_work * static_cast<double>(layout.n_leaves));
     const std::int64_t terms_size = outputs * lanes;
     // per member: panel, coefficient, offset, share, values, slope, predictions
     const std::int64_t scratch_size =
@@ -51,7 +51,7 @@ int predict(const mfld_network* description, const void* particles, const void* 
       for (std::int64_t b = 0; b < blocks.n_blocks; ++b) {
         const Range rows = blocks.rows(b);
         for (std::int64_t l = leaves.begin; l < leaves.end && !stop.aborting(); ++l) {
-          if (member == 0) stop.poll();
+          if (member == 0) stop.poll(leaf_work);
           T* leaf = sums.leaf(b, l);
           std::fill_n(leaf, outputs * stride, T(0));
           const Range panels = layout.panels_of(l);
@@ -108,8 +108,9 @@ int pull_back(const mfld_network* description, const void* particles, std::int64
       totals[k] = static_cast<T>(total);
     }
 
-    const double work = static_cast<double>(n_particles) * static_cast<double>(n * 2 * (network.n_features + 16));
-    const int threads = useful_threads(*execution, layout.n_panels, work);
+    const double block_work = static_cast<double>(lanes * blocks.most_rows * 2 * (network.n_features + 16));
+    const int threads = useful_threads(*execution, layout.n_panels,
+                                       block_work * static_cast<double>(blocks.n_blocks * layout.n_panels));
     // per member: panel, gradient, coefficient, offset, weighted, readout scratch, values, slope, gain
     const std::int64_t scratch_size = 2 * layout.panel_size() + lanes + 5 * terms_size + 3 * stride * lanes;
     const Buffer<T> scratch(threads * scratch_size);
@@ -130,7 +131,7 @@ int pull_back(const mfld_network* description, const void* particles, std::int64
         layout.pack(static_cast<const T*>(particles), p, panel);
         network.terms(panel, coefficient, offset);
         for (std::int64_t b = 0; b < blocks.n_blocks && !stop.aborting(); ++b) {
-          if (member == 0) stop.poll();
+          if (member == 0) stop.poll(block_work);
           const Range rows = blocks.rows(b);
           const T* block = z + rows.begin * network.n_features;
           network.forward(panel, block, rows.size(), values, slope);

@@ -17,10 +17,18 @@ namespace mfld {
 // 2 * width accumulators + 2 panel registers + 1 broadcast.
 inline constexpr int tile_width = vector_registers == 32 ? 12 : 6;
 
+// What a product does to its sums before it stores them: nothing, or anything else with a `value`.
+struct Unchanged {
+  template <class T>
+  static MFLD_INLINE Vec<T> value(Vec<T> z) {
+    return z;
+  }
+};
+
 namespace detail {
 
-// out[s][lane] = bias[lane] + sum_j panel[j][lane] z[s][j] for `width` samples; `bias` may be null.
-template <class T, int width>
+// out[s][lane] = A(bias[lane] + sum_j panel[j][lane] z[s][j]) for `width` samples; `bias` may be null.
+template <class A, class T, int width>
 void affine_tile(const T* panel, std::int64_t n_features, const T* bias, const T* z, std::int64_t z_stride, T* out) {
   using V = Vec<T>;
   constexpr int lanes = panel_lanes<T>;
@@ -39,8 +47,8 @@ void affine_tile(const T* panel, std::int64_t n_features, const T* bias, const T
   }
 #pragma GCC unroll 16
   for (int s = 0; s < width; ++s) {
-    lo[s].store(out + s * lanes);
-    hi[s].store(out + s * lanes + V::size);
+    A::value(lo[s]).store(out + s * lanes);
+    A::value(hi[s]).store(out + s * lanes + V::size);
   }
 }
 
@@ -78,9 +86,9 @@ using AffineTile = void (*)(const T*, std::int64_t, const T*, const T*, std::int
 template <class T>
 using FeatureTile = void (*)(const T*, std::int64_t, const T*, std::int64_t, T*, bool);
 
-template <class T, int... width>
+template <class A, class T, int... width>
 constexpr auto affine_tiles(std::integer_sequence<int, width...>) {
-  return std::array<AffineTile<T>, sizeof...(width)>{&affine_tile<T, width + 1>...};
+  return std::array<AffineTile<T>, sizeof...(width)>{&affine_tile<A, T, width + 1>...};
 }
 template <class T, int... width>
 constexpr auto feature_tiles(std::integer_sequence<int, width...>) {
@@ -111,10 +119,10 @@ MFLD_INLINE Vec<T> sums_over_lanes(const Source& vector, int first) {
 
 }  // namespace detail
 
-// values[i][lane] = pre-activations of one panel for n_rows samples.
-template <class T>
+// values[i][lane] = A(pre-activation) of one panel for n_rows samples.
+template <class A = Unchanged, class T>
 void affine(const T* panel, std::int64_t n_features, const T* bias, const T* z, std::int64_t n_rows, T* values) {
-  static constexpr auto tiles = detail::affine_tiles<T>(std::make_integer_sequence<int, tile_width>());
+  static constexpr auto tiles = detail::affine_tiles<A, T>(std::make_integer_sequence<int, tile_width>());
   const std::int64_t count = ceil_div(n_rows, tile_width);  // evenly: 13 rows are 6 + 7 and not 12 + 1
   for (std::int64_t t = 0; t < count; ++t) {
     const Range rows = even_part(n_rows, t, count);

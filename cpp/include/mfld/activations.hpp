@@ -3,9 +3,14 @@
 // To add an activation: add a struct, append it to the list at the end. Its place in the list is its id; tests,
 // bindings and kernels find it there.
 //
-//   value(z)            act(z)
-//   value_and_slope(z)  act(z) and act'(z) from one evaluation; the slope has a finite limit wherever act' has one
-//   slope_of(value)     act'(z) from act(z) alone, only when slope_from_value: then kernels keep values and no slopes
+//   value(z)                      act(z)
+//   value_and_slope(z)            act(z) and act'(z) from one evaluation; the slope has a finite limit wherever act'
+//   has
+//                                 one
+//   times_slope(g, value, g_value)  g act'(z) from g, act(z) and their product, which the callers need anyway; only
+//   when
+//                                 slope_from_value: then kernels keep values and no slopes
+//   in_registers                  whether value(z) is so cheap that the product w.z applies it before it stores
 //
 // Values and slopes have the accuracy of mfld/math.hpp. A slope rebuilt from the value of tanh or sigmoid has up to
 // twice the value's error, relative to 1 and not to itself: 1 - value loses digits as the value saturates.
@@ -26,18 +31,18 @@ struct ValueSlope {
 // For activations whose slope is a function of their value.
 template <class A>
 struct SlopeFromValue {
-  static constexpr bool slope_from_value = true;
+  static constexpr bool slope_from_value = true, in_registers = false;
   template <class T>
   static MFLD_INLINE ValueSlope<T> value_and_slope(Vec<T> z) {
     const Vec<T> value = A::value(z);
-    return {value, A::slope_of(value)};
+    return {value, A::times_slope(Vec<T>(1), value, value)};
   }
 };
 
 // For the others: a value alone is the value of both, the compiler drops the rest.
 template <class A>
 struct SlopeFromArgument {
-  static constexpr bool slope_from_value = false;
+  static constexpr bool slope_from_value = false, in_registers = false;
   template <class T>
   static MFLD_INLINE Vec<T> value(Vec<T> z) {
     return A::value_and_slope(z).value;
@@ -65,35 +70,37 @@ struct Tanh : SlopeFromValue<Tanh> {
     return math::tanh(z);
   }
   template <class T>
-  static MFLD_INLINE Vec<T> slope_of(Vec<T> value) {
-    return Vec<T>(1) - value * value;
+  static MFLD_INLINE Vec<T> times_slope(Vec<T> g, Vec<T> value, Vec<T> g_value) {
+    return g - g_value * value;
   }
 };
 
 // max(z, 0); the slope at 0 is 0.
 struct Relu : SlopeFromValue<Relu> {
   static constexpr const char* name = "relu";
+  static constexpr bool in_registers = true;
   template <class T>
   static MFLD_INLINE Vec<T> value(Vec<T> z) {
     return max(Vec<T>(0), z);
   }
   template <class T>
-  static MFLD_INLINE Vec<T> slope_of(Vec<T> value) {
-    return select(value > Vec<T>(0), Vec<T>(1), Vec<T>(0));
+  static MFLD_INLINE Vec<T> times_slope(Vec<T> g, Vec<T> value, Vec<T>) {
+    return select(value > Vec<T>(0), g, Vec<T>(0));
   }
 };
 
 // z for z > 0, else z / 100; the slope at 0 is 1 / 100.
 struct LeakyRelu : SlopeFromValue<LeakyRelu> {
   static constexpr const char* name = "leaky_relu";
+  static constexpr bool in_registers = true;
   static constexpr double leak = 0.01;
   template <class T>
   static MFLD_INLINE Vec<T> value(Vec<T> z) {
     return max(z * Vec<T>(T(leak)), z);
   }
   template <class T>
-  static MFLD_INLINE Vec<T> slope_of(Vec<T> value) {
-    return select(value > Vec<T>(0), Vec<T>(1), Vec<T>(T(leak)));
+  static MFLD_INLINE Vec<T> times_slope(Vec<T> g, Vec<T> value, Vec<T>) {
+    return select(value > Vec<T>(0), g, g * Vec<T>(T(leak)));
   }
 };
 
@@ -104,8 +111,8 @@ struct Sigmoid : SlopeFromValue<Sigmoid> {
     return Vec<T>(1) / (Vec<T>(1) + math::exp(-z));
   }
   template <class T>
-  static MFLD_INLINE Vec<T> slope_of(Vec<T> value) {
-    return value * (Vec<T>(1) - value);
+  static MFLD_INLINE Vec<T> times_slope(Vec<T>, Vec<T> value, Vec<T> g_value) {
+    return g_value - g_value * value;
   }
 };
 
@@ -174,13 +181,14 @@ struct Cos : SlopeFromArgument<Cos> {
 
 struct Identity : SlopeFromValue<Identity> {
   static constexpr const char* name = "identity";
+  static constexpr bool in_registers = true;
   template <class T>
   static MFLD_INLINE Vec<T> value(Vec<T> z) {
     return z;
   }
   template <class T>
-  static MFLD_INLINE Vec<T> slope_of(Vec<T>) {
-    return Vec<T>(1);
+  static MFLD_INLINE Vec<T> times_slope(Vec<T> g, Vec<T>, Vec<T>) {
+    return g;
   }
 };
 

@@ -3,8 +3,8 @@
 //   h_k(theta, z) = c_k(rho_k) act(w.z + b) + e_k(rho_k)
 //
 // with one coordinate rho_k per output, or none. A readout is the pair (c, e) and its derivative, so kernels know no
-// readout by name. To add one, write a struct and append it to Readouts; mfld.reference holds the same formula for the
-// tests.
+// readout by name; has_offset is false where e is 0. To add one, write a struct and append it to Readouts;
+// mfld.reference holds the same formula for the tests.
 #pragma once
 
 #include <array>
@@ -24,6 +24,7 @@ struct ReadoutTerms {
 // scale is output_scale, bound is readout_bound.
 struct FixedReadout {
   static constexpr mfld_readout_info info = {"fixed", /*has_coordinates=*/0, /*frozen=*/0};
+  static constexpr bool has_offset = false;
   template <class T>
   static ReadoutTerms<T> terms(Vec<T>, T scale, T) {
     return {Vec<T>(scale), Vec<T>(0)};
@@ -38,6 +39,7 @@ struct FixedReadout {
 // never moves.
 struct SignsReadout {
   static constexpr mfld_readout_info info = {"signs", 1, 1};
+  static constexpr bool has_offset = false;
   template <class T>
   static ReadoutTerms<T> terms(Vec<T> sign, T scale, T) {
     return {sign * Vec<T>(scale), Vec<T>(0)};
@@ -50,6 +52,7 @@ struct SignsReadout {
 
 struct LinearReadout {
   static constexpr mfld_readout_info info = {"linear", 1, 0};
+  static constexpr bool has_offset = false;
   template <class T>
   static ReadoutTerms<T> terms(Vec<T> r, T scale, T) {
     return {r * Vec<T>(scale), Vec<T>(0)};
@@ -63,6 +66,7 @@ struct LinearReadout {
 // bound * tanh(r) * act: |h| <= scale * bound * sup|act|, which PDA and P-SDCA need.
 struct BoundedReadout {
   static constexpr mfld_readout_info info = {"bounded", 1, 0};
+  static constexpr bool has_offset = false;
   template <class T>
   static ReadoutTerms<T> terms(Vec<T> r, T scale, T bound) {
     return {math::tanh(r) * Vec<T>(scale * bound), Vec<T>(0)};
@@ -77,6 +81,7 @@ struct BoundedReadout {
 // bound * (act(w.z + b) + 2 tanh(r)) / 3, the neuron of Suzuki, Wu, Oko and Nitanda 2023 for sparse parities.
 struct ParityReadout {
   static constexpr mfld_readout_info info = {"parity", 1, 0};
+  static constexpr bool has_offset = true;
   template <class T>
   static ReadoutTerms<T> terms(Vec<T> r, T scale, T bound) {
     return {Vec<T>(scale * bound / 3), math::tanh(r) * Vec<T>(2 * scale * bound / 3)};
@@ -94,6 +99,7 @@ inline constexpr int n_readouts = std::tuple_size_v<Readouts>;
 // One readout on `count` consecutive values of rho, a multiple of the vector size.
 template <class T>
 struct ReadoutKernel {
+  bool has_offset;
   void (*terms)(const T* rho, std::int64_t count, T scale, T bound, T* coefficient, T* offset);
   void (*derivative)(const T* rho, std::int64_t count, T scale, T bound, T* coefficient, T* offset);
 };
@@ -112,7 +118,7 @@ void readout_rows(const T* rho, std::int64_t count, T scale, T bound, T* coeffic
 template <class T, class... R>
 constexpr auto readout_table(std::tuple<R...>*) {
   return std::array<ReadoutKernel<T>, sizeof...(R)>{
-      ReadoutKernel<T>{&readout_rows<R, T, false>, &readout_rows<R, T, true>}...};
+      ReadoutKernel<T>{R::has_offset, &readout_rows<R, T, false>, &readout_rows<R, T, true>}...};
 }
 template <class... R>
 constexpr auto readout_infos(std::tuple<R...>*) {

@@ -110,6 +110,18 @@ MFLD_INLINE Vec<To> convert(Vec<From> v) {
   return Vec<To>(__builtin_convertvector(v.raw, typename Vec<To>::Raw));
 }
 
+// The same, in a register: keeps the compiler from loading it again at every use, where loads are what a loop waits
+// for.
+template <class T>
+MFLD_INLINE Vec<T> in_register(Vec<T> v) {
+#if defined(__x86_64__)
+  asm("" : "+v"(v.raw));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v.raw));
+#endif
+  return v;
+}
+
 template <class T>
 MFLD_INLINE Vec<T> abs(Vec<T> v) {
   using U = BitsOf<T>;

@@ -49,7 +49,8 @@ class SpinBarrier {
   alignas(64) std::atomic<unsigned> generation_{0};
 };
 
-// Asks the caller whether to stop; only the calling thread (member 0) may ask.
+// Asks the caller whether to stop; only the calling thread (member 0) may ask. Asking costs a look at the clock, so it
+// waits until some work is done.
 //
 // A stop takes effect at a barrier, where every member sees the same answer: answers alternate between two slots, so
 // that a slow member still reads the one of its own barrier.
@@ -57,7 +58,12 @@ class StopSignal {
  public:
   explicit StopSignal(const mfld_execution& execution) : execution_(execution) {}
 
-  void poll() {
+  // Before `work` more multiply-adds.
+  void poll(double work) {
+    constexpr double worth_asking = 1e6;
+    unasked_ += work;
+    if (unasked_ < worth_asking) return;
+    unasked_ = 0;
     if (execution_.poll && !aborting() && execution_.poll(execution_.poll_context))
       aborting_.store(true, std::memory_order_relaxed);
   }
@@ -73,6 +79,7 @@ class StopSignal {
 
  private:
   const mfld_execution& execution_;
+  double unasked_ = 0;
   std::atomic<bool> aborting_{false};
   std::atomic<bool> slots_[2] = {false, false};
 };
