@@ -83,6 +83,16 @@ def test_a_resumed_run_is_the_run(gradient, dynamics, dtype, tmp_path):
     assert digest(checkpoint.load(path, algorithm=solver, objective=risk)) == digest(whole)
 
 
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_a_resumed_dual_averaging_is_the_run(batch_size, dtype, tmp_path):
+    risk = make_risk()
+    solver = mfld.PDA(20, step_size=0.1, temperature=1e-2, inner_steps=3, batch_size=batch_size, dtype=dtype)
+    whole = solver.run(risk, 9, seed=5).state
+    for n_steps in (4, 5, 9):
+        part = checkpoint.run(solver, risk, n_steps, 5, path=tmp_path / "run.npz")
+    assert digest(part.state) == digest(whole)
+
+
 def test_everything_that_a_state_holds_survives(tmp_path, rng):
     weighted = mfld.Cloud(rng.normal(size=(2, 5, 3)).astype(np.float32), rng.random((2, 5)))
     state = mfld.State(
