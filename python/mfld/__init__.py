@@ -1,9 +1,10 @@
 """Mean-field Langevin dynamics: optimisation over probability measures with interacting noisy particles."""
 
-from mfld import dynamics, noise, quantities, schedules
+from mfld import checkpoint, dynamics, noise, quantities, schedules
 from mfld._core import __version__
 from mfld.algorithms import MFLD, PDA, Algorithm, Result
 from mfld.callbacks import Callback, Progress, StopOnPlateau, StopWhen
+from mfld.checkpoint import Checkpoint
 from mfld.config import show_config
 from mfld.dynamics import Dynamics, Overdamped
 from mfld.errors import DivergenceError
@@ -20,6 +21,7 @@ __all__ = [
     "SVRG",
     "Algorithm",
     "Callback",
+    "Checkpoint",
     "Cloud",
     "DivergenceError",
     "Dynamics",
@@ -44,6 +46,7 @@ __all__ = [
     "TwoLayerNetwork",
     "__version__",
     "activations",
+    "checkpoint",
     "dynamics",
     "losses",
     "noise",

@@ -15,6 +15,9 @@ from mfld.state import Info, State
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from mfld.algorithms.base import Algorithm
+    from mfld.objectives import Objective
+
 SEEN = tuple(field.name for field in dataclasses.fields(Info) if field.name != "steps")
 """Entries of `Info` that a history has."""
 
@@ -43,6 +46,10 @@ class Callback(Protocol):
     """
 
     every: int | None = 1
+
+    def on_problem(self, algorithm: Algorithm, objective: Objective) -> None:
+        """Called first, with what runs on what."""
+        return
 
     def on_start(self, state: State, n_steps: int) -> None:
         """Called once before ``n_steps`` steps."""

@@ -117,6 +117,7 @@ class Algorithm(ABC):
         failure: BaseException | None = None
         try:
             for callback in callbacks:
+                callback.on_problem(self, objective)
                 callback.on_start(state, n_steps)
                 started.append(callback)
             if state.step in to_record:

@@ -100,6 +100,9 @@ class EmpiricalRisk(Objective):
             self.sample_weight.flags.writeable = False
         self._casts: dict[str, tuple[FloatArray, FloatArray, FloatArray | None]] = {}
 
+    def __getstate__(self) -> dict[str, object]:
+        return {**vars(self), "_casts": {}}  # what a copy can make again
+
     def loss(self, measure: Measure) -> float:
         """The risk without its ridge, ``sum_i s_i l(f_mu(z_i), y_i)``."""
         return self.derivative(measure)[1]

@@ -1,0 +1,542 @@
+"""Runs that are never lost: a state in a file, and a callback that keeps it up to date.
+
+A file is a ``.npz`` archive: the arrays of the state, one JSON text that says what they are, and, as the comment of the
+archive, the SHA-256 of everything before it. No pickle is written or read, so that loading executes nothing. A file is
+written beside its final place, brought to the disk and then renamed: whenever a process dies, the name stands for
+the last good state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import glob
+import hashlib
+import inspect
+import json
+import os
+import time
+import types
+import warnings
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import IO, Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfld import _core, validation
+from mfld.algorithms import Algorithm, Result
+from mfld.callbacks import Callback
+from mfld.objectives import Objective
+from mfld.state import Cloud, Info, State
+
+_FORMAT: Final = 1
+_TAG: Final = b"mfld checkpoint sha256 "
+_DIGEST_LENGTH: Final = 64  # hexadecimal digits
+_BLOCK: Final = 1 << 20
+
+StrPath: TypeAlias = str | os.PathLike[str]
+
+
+def save(
+    state: State, path: StrPath, *, algorithm: Algorithm | None = None, objective: Objective | None = None
+) -> None:
+    """Write a state to a file, which is replaced as a whole or not at all.
+
+    Parameters
+    ----------
+    state : State
+    path : str or path
+        By custom with the suffix ``.npz``. A symbolic link is followed.
+    algorithm : Algorithm, optional
+    objective : Objective, optional
+        What the state belongs to: a `fingerprint` goes with the file, so that `load` can tell.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; a file that was there before is then untouched.
+    TypeError
+        If the state holds an array that is none of numbers, truth values or text.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import numpy as np
+    >>> import mfld
+    >>> well = mfld.Potential(lambda x: x, n_coordinates=1)
+    >>> solver = mfld.MFLD(n_particles=10, step_size=0.1, temperature=1.0)
+    >>> state, _ = solver.advance(well, solver.init(well, seed=3), n_steps=5)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     mfld.checkpoint.save(state, pathlib.Path(folder) / "state.npz", algorithm=solver, objective=well)
+    ...     again = mfld.checkpoint.load(pathlib.Path(folder) / "state.npz", algorithm=solver, objective=well)
+    >>> again.step, again.seed, np.array_equal(again.particles, state.particles)
+    (5, 3, True)
+    """
+    validation.instance("state", state, State, "a State")
+    _write(state, path, fingerprint(algorithm=algorithm, objective=objective))
+
+
+def load(path: StrPath, *, algorithm: Algorithm | None = None, objective: Objective | None = None) -> State:
+    """Read a state that `save` or `Checkpoint` wrote; to go on: ``solver.run(objective, n_steps, state=state)``.
+
+    Parameters
+    ----------
+    path : str or path
+    algorithm : Algorithm, optional
+    objective : Objective, optional
+        What is to go on. What is given must be what the file was written with; numbers of threads may differ.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is no checkpoint, is damaged or truncated, comes from a newer mfld, or belongs to another problem; the
+        message names the file and the reason.
+    """
+    state, problem = _read(path)
+    expected = fingerprint(algorithm=algorithm, objective=objective)
+    kinds = {name.partition(".")[0] for name in expected}
+    found = {name: value for name, value in problem.items() if name.partition(".")[0] in kinds}
+    names = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if names:
+        shown = "; ".join(
+            f"{name} was {found.get(name, 'not there')}, now it is {expected.get(name, 'not there')}"
+            for name in names[:3]
+        )
+        more = f"; and {len(names) - 3} more" if len(names) > 3 else ""
+        raise ValueError(f"{path} is a checkpoint of another run: {shown}{more}")
+    return state
+
+
+def run(
+    algorithm: Algorithm,
+    objective: Objective,
+    n_steps: int,
+    seed: int = 0,
+    *,
+    path: StrPath,
+    every: int | None = None,
+    seconds: float | None = None,
+    resume: bool = True,
+    **options: Any,
+) -> Result:
+    """Run to ``n_steps`` steps in all, with a checkpoint: from its state where the file exists, else from the start.
+
+    However often the process died in between, the particles at the end are those of one run, to the bit. The history
+    is that of the last part.
+
+    Parameters
+    ----------
+    algorithm : Algorithm
+    objective : Objective
+    n_steps : int
+        Steps in all, those before the file included.
+    seed : int
+        Must be that of the file where there is one.
+    path, every, seconds
+        As in `Checkpoint`.
+    resume : bool
+        False starts anew and replaces the file.
+    **options
+        As in ``algorithm.run``.
+
+    Raises
+    ------
+    OSError, ValueError
+        As in `load` and ``algorithm.run``.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import mfld
+    >>> well = mfld.Potential(lambda x: x, n_coordinates=1)
+    >>> solver = mfld.MFLD(n_particles=10, step_size=0.1, temperature=1.0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "run.npz"
+    ...     first = mfld.checkpoint.run(solver, well, 100, path=path)     # say that it is killed here
+    ...     second = mfld.checkpoint.run(solver, well, 300, path=path)    # goes on at step 100
+    >>> second.state.step, len(second.history["step"])
+    (300, 100)
+    """
+    validation.instance("algorithm", algorithm, Algorithm, "an Algorithm")
+    n_steps = validation.integer("n_steps", n_steps, 0)
+    callbacks = [*options.pop("callbacks", ()), Checkpoint(path, every=every, seconds=seconds)]
+    if not (resume and Path(path).exists()):
+        return algorithm.run(objective, n_steps, seed, callbacks=callbacks, **options)
+    state = load(path, algorithm=algorithm, objective=objective)
+    if state.seed != seed:
+        raise ValueError(f"{path} is a checkpoint of another run: seed was {state.seed}, now it is {seed}")
+    if state.step > n_steps:
+        raise ValueError(f"n_steps must be at least {state.step}, where {path} stands, got {n_steps}")
+    options.pop("particles", None)  # where the run started
+    if isinstance(options.get("record_every"), Iterable):
+        options["record_every"] = [step for step in options["record_every"] if step >= state.step]
+    return algorithm.run(objective, n_steps - state.step, state=state, callbacks=callbacks, **options)
+
+
+class Checkpoint(Callback):
+    """Keep the state of a run in a file: at intervals, and where the run ends, by an error or Ctrl-C too.
+
+    A file that cannot be written, on a full disk say, is a RuntimeWarning and neither the end of the run nor of the
+    last good file; the next interval tries again. It changes nothing about the result.
+
+    Parameters
+    ----------
+    path : str or path
+        File, replaced as a whole each time.
+    every : int, optional
+        Write at each multiple of so many steps.
+    seconds : float, optional
+        Write after so many seconds instead; a minute where neither is given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range, or both intervals are given.
+    FileNotFoundError
+        When a run starts, if the folder does not exist.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import numpy as np
+    >>> import mfld
+    >>> well = mfld.Potential(lambda x: x, n_coordinates=1)
+    >>> solver = mfld.MFLD(n_particles=10, step_size=0.1, temperature=1.0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "run.npz"
+    ...     result = solver.run(well, n_steps=60, callbacks=[mfld.Checkpoint(path, every=50)])
+    ...     state = mfld.checkpoint.load(path, algorithm=solver, objective=well)
+    >>> resumed = solver.run(well, n_steps=40, state=state)
+    >>> np.array_equal(resumed.particles, solver.run(well, n_steps=100).particles)
+    True
+    """
+
+    def __init__(self, path: StrPath, *, every: int | None = None, seconds: float | None = None) -> None:
+        if every is not None and seconds is not None:
+            raise ValueError(f"every and seconds must not both be given, got {every} and {seconds}")
+        self.every = None if every is None else validation.integer("every", every, 1)
+        self.seconds = 60.0 if seconds is None else validation.real("seconds", seconds, positive=True)
+        self.path = Path(path)
+        self._problem: dict[str, str] = {}
+
+    def on_problem(self, algorithm: Algorithm, objective: Objective) -> None:
+        self._problem = fingerprint(algorithm=algorithm, objective=objective)
+
+    def on_start(self, state: State, n_steps: int) -> None:
+        target = _target(self.path)
+        if not target.parent.is_dir():
+            raise FileNotFoundError(f"{self.path} cannot be written: there is no folder {target.parent}")
+        _sweep(target)
+        self._written: int | None = None
+        self._failed = False
+        self._due = time.monotonic() + self.seconds
+
+    def __call__(self, state: State, info: Info) -> None:
+        if self.every is not None or time.monotonic() >= self._due:
+            self._write(state)
+
+    def on_end(self, state: State) -> None:
+        if state.step != self._written:
+            self._write(state)
+
+    def _write(self, state: State) -> None:
+        try:
+            _write(state, self.path, self._problem)
+        except OSError as error:
+            if not self._failed:
+                message = f"no checkpoint at step {state.step}, the run goes on: {error}"
+                warnings.warn(message, RuntimeWarning, stacklevel=2)
+            self._failed = True
+        else:
+            self._written = state.step
+            self._failed = False
+        self._due = time.monotonic() + self.seconds
+
+
+# ---- what a run is of ------------------------------------------------------------------------------------------------
+
+
+def fingerprint(*, algorithm: Algorithm | None = None, objective: Objective | None = None) -> dict[str, str]:
+    """Description of an algorithm and an objective by their values: the same in every process, short, comparable.
+
+    It follows attributes (``__getstate__`` where a class defines it): numbers and text as they print, arrays and what
+    lies deeper by their SHA-256, functions by their name, code, defaults and closure. Numbers of threads are left out.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> solver = mfld.MFLD(n_particles=10, step_size=0.1, temperature=1.0)
+    >>> mfld.checkpoint.fingerprint(algorithm=solver)["algorithm.step_size"]
+    '0.1'
+    """
+    entries: dict[str, str] = {}
+    for name, given in (("algorithm", algorithm), ("objective", objective)):
+        if given is not None:
+            kind, members = _members(given)
+            entries[name] = kind
+            entries.update({f"{name}.{member}": _short(value) for member, value in members.items()})
+    return entries
+
+
+def _short(value: object) -> str:
+    text = _describe(value)
+    return text if len(text) <= 80 else f"{_kind(value)} {_sha256(text.encode())}"
+
+
+@functools.singledispatch
+def _content(value: Any, above: tuple[int, ...]) -> str:
+    """`_describe` by kind; here an object of whatever class."""
+    if callable(value) and hasattr(value, "__wrapped__"):  # a function that was compiled, cached, ...
+        return f"{_kind(value)} of {_describe(value.__wrapped__, above)}"
+    if inspect.isroutine(value) or isinstance(value, np.ufunc):  # of a compiled module
+        return str(value.__name__)
+    if hasattr(value, "__array__"):  # of another library
+        return f"{_kind(value)} {_describe(np.asarray(value), above)}"
+    kind, members = _members(value)
+    return f"{kind}{_describe(members, above)}"
+
+
+def _describe(value: object, above: tuple[int, ...] = ()) -> str:
+    """Text that is equal for equal values, in any process; ``above`` are the objects that hold this one."""
+    if id(value) in above:
+        return f"<{len(above) - above.index(id(value))} up>"
+    return _content(value, (*above, id(value)))
+
+
+for _kind_of_value in (type(None), int, float, complex, str, bytes, range, slice, np.dtype):
+    _content.register(_kind_of_value, lambda value, above: repr(value))
+
+
+@_content.register
+def _(value: np.generic, above: tuple[int, ...]) -> str:
+    return f"{value.dtype}({value.item()!r})"
+
+
+@_content.register
+def _(value: np.ndarray, above: tuple[int, ...]) -> str:
+    if value.dtype.hasobject:
+        return f"array of {_describe(value.tolist(), above)}"
+    digest = _sha256(np.ascontiguousarray(value).tobytes())
+    return f"{value.dtype.str} array of shape {value.shape}, {digest}"
+
+
+@_content.register(Mapping)
+def _(value: Mapping[Any, Any], above: tuple[int, ...]) -> str:
+    pairs = sorted((_describe(key, above), _describe(item, above)) for key, item in value.items())
+    return f"{{{', '.join(f'{key}: {item}' for key, item in pairs)}}}"
+
+
+@_content.register(list)
+@_content.register(tuple)
+def _(value: Sequence[object], above: tuple[int, ...]) -> str:
+    return f"({', '.join(_describe(item, above) for item in value)})"
+
+
+@_content.register(AbstractSet)
+def _(value: AbstractSet[Any], above: tuple[int, ...]) -> str:
+    return f"{{{', '.join(sorted(_describe(item, above) for item in value))}}}"
+
+
+@_content.register(functools.partial)
+def _(value: functools.partial[Any], above: tuple[int, ...]) -> str:
+    return f"partial{_describe((value.func, value.args, value.keywords), above)}"
+
+
+@_content.register
+def _(value: types.CodeType, above: tuple[int, ...]) -> str:
+    return f"{_sha256(value.co_code)}{_describe((value.co_consts, value.co_names), above)}"
+
+
+@_content.register
+def _(value: types.FunctionType, above: tuple[int, ...]) -> str:
+    closure = [cell.cell_contents for cell in value.__closure__ or ()]
+    return (
+        f"{value.__qualname__}{_describe((value.__code__, value.__defaults__, value.__kwdefaults__, closure), above)}"
+    )
+
+
+@_content.register
+def _(value: types.MethodType, above: tuple[int, ...]) -> str:
+    return f"{value.__func__.__qualname__} of {_describe(value.__self__, above)}"
+
+
+@_content.register
+def _(value: type, above: tuple[int, ...]) -> str:
+    return value.__qualname__
+
+
+@_content.register
+def _(value: types.ModuleType, above: tuple[int, ...]) -> str:
+    return value.__name__
+
+
+def _members(value: object) -> tuple[str, Mapping[str, object]]:
+    """Name of the class, and attributes, of an object; only the name of one that cannot be copied."""
+    try:
+        members = value.__getstate__()
+    except Exception:
+        members = None
+    if isinstance(members, tuple):  # of a class with __slots__
+        members = {name: item for part in members if part for name, item in part.items()}
+    if not isinstance(members, Mapping):
+        members = {} if members is None else {"state": members}
+    return _kind(value), {name: item for name, item in members.items() if name != "num_threads"}
+
+
+def _kind(value: object) -> str:
+    # Without the module: that of a script is called otherwise in the processes that it starts.
+    return type(value).__qualname__
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+# ---- the file --------------------------------------------------------------------------------------------------------
+
+
+def _write(state: State, path: StrPath, problem: Mapping[str, str]) -> None:
+    metadata, arrays = _packed(state, problem)
+    target = _target(path)
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "w+b") as file:
+            np.savez(file, allow_pickle=False, metadata=np.array(json.dumps(metadata)), **arrays)
+            _seal(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name, too, is to survive a crash of the machine
+    finally:
+        os.close(folder)
+
+
+def _packed(state: State, problem: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """JSON text and arrays. Names of clouds and buffers are free text, so arrays are numbered."""
+    arrays: dict[str, NDArray[Any]] = {}
+
+    def number(name: str, value: NDArray[Any]) -> str:
+        if value.dtype.hasobject:
+            raise TypeError(f"{name} must be an array of numbers, truth values or text, got dtype {value.dtype}")
+        arrays[f"array_{len(arrays)}"] = value
+        return f"array_{len(arrays) - 1}"
+
+    clouds = {
+        name: {
+            field.name: number(f"clouds[{name!r}].{field.name}", value)
+            for field in dataclasses.fields(cloud)
+            if (value := getattr(cloud, field.name)) is not None
+        }
+        for name, cloud in state.clouds.items()
+    }
+    buffers = {name: number(f"buffers[{name!r}]", value) for name, value in state.buffers.items()}
+    scalars = {
+        field.name: getattr(state, field.name)
+        for field in dataclasses.fields(state)
+        if field.name not in ("clouds", "buffers")
+    }
+    metadata = {
+        "format": _FORMAT,
+        "version": _core.__version__,
+        "kernels": f"{_core.backend.isa}, {_core.backend.compiler}",
+        "clouds": clouds,
+        "buffers": buffers,
+        "scalars": scalars,
+        "problem": dict(problem),
+    }
+    return metadata, arrays
+
+
+def _seal(file: IO[bytes]) -> None:
+    """Make the digest of all that comes before it the comment of the archive."""
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.comment = _TAG + bytes(_DIGEST_LENGTH)
+    end = file.seek(0, os.SEEK_END) - _DIGEST_LENGTH
+    digest = _digest(file, end)
+    file.seek(end)
+    file.write(digest)
+
+
+def _digest(file: IO[bytes], end: int) -> bytes:
+    """SHA-256, as text, of the first bytes of a file."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while end > 0:
+        block = file.read(min(end, _BLOCK))
+        if not block:
+            break
+        digest.update(block)
+        end -= len(block)
+    return digest.hexdigest().encode()
+
+
+def _read(path: StrPath) -> tuple[State, dict[str, str]]:
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        end = size - _DIGEST_LENGTH
+        file.seek(max(0, end - len(_TAG)))
+        tag, sealed = file.read(len(_TAG)), file.read()
+        if end < len(_TAG) or tag != _TAG:
+            raise ValueError(f"{path} is no checkpoint of mfld, or a damaged one: it does not end like one")
+        if _digest(file, end) != sealed:
+            raise ValueError(f"{path} is a damaged checkpoint: its checksum does not match")
+        file.seek(0)
+        # From here on the file is what somebody wrote on purpose.
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                metadata = json.loads(str(stored["metadata"][()]))
+                version, made_by = metadata["format"], metadata["version"]
+                arrays = {name: stored[name] for name in stored.files} if version == _FORMAT else {}
+        except OSError:
+            raise
+        except Exception as error:
+            raise ValueError(f"{path} is no checkpoint of mfld: {error}") from error
+    if version != _FORMAT:
+        raise ValueError(
+            f"{path} has checkpoint format {version}, written by mfld {made_by}; "
+            f"this mfld {_core.__version__} reads format {_FORMAT}"
+        )
+    try:
+        clouds = {
+            name: Cloud(**{field: arrays[number] for field, number in members.items()})
+            for name, members in metadata["clouds"].items()
+        }
+        buffers = {name: arrays[number] for name, number in metadata["buffers"].items()}
+        return State(clouds=clouds, buffers=buffers, **metadata["scalars"]), dict(metadata["problem"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is no checkpoint that this mfld {_core.__version__} can use: {error}") from error
+
+
+def _target(path: StrPath) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _sweep(target: Path) -> None:
+    """Remove what processes that died in the middle of writing this file left behind."""
+    for leftover in target.parent.glob(f"{glob.escape(target.name)}.*.part"):
+        pid = leftover.suffixes[-2][1:]
+        if pid.isdecimal() and not _alive(int(pid)):
+            leftover.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True

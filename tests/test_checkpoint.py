@@ -1,0 +1,614 @@
+"""Checkpoints: runs go on to the bit, whatever happens to the process, the disk and the file."""
+
+import errno
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mfld
+from mfld import checkpoint
+
+ESTIMATORS = [
+    mfld.FullBatch(),
+    mfld.Minibatch(batch_size=4),
+    mfld.SVRG(batch_size=4, refresh_every=5),
+    mfld.SARAH(batch_size=4, refresh_every=5),
+]
+
+
+def all_dynamics():
+    """Each dynamics of the library."""
+    kinds = [getattr(mfld.dynamics, name) for name in mfld.dynamics.__all__]
+    for kind in kinds:
+        if isinstance(kind, type) and issubclass(kind, mfld.Dynamics) and kind is not mfld.Dynamics:
+            try:
+                yield kind()
+            except TypeError:
+                yield kind(1.0)  # a friction
+
+
+def make_risk(l2=1e-3, n=12):
+    rng = np.random.default_rng(1)
+    inputs = rng.normal(size=(n, 2))
+    model = mfld.TwoLayerNetwork(n_features=2)
+    return mfld.EmpiricalRisk(model, inputs, np.sign(inputs[:, 0]), loss="logistic", l2=l2)
+
+
+def make_solver(**options):
+    return mfld.MFLD(**{"n_particles": 20, "step_size": 0.1, "temperature": 1e-3, **options})
+
+
+def digest(state):
+    """Of everything that a state holds."""
+    text = hashlib.sha256(repr((state.step, state.seed, sorted(state.clouds), sorted(state.buffers))).encode())
+    for name in sorted(state.clouds):
+        cloud = state.clouds[name]
+        text.update(cloud.particles.tobytes() + cloud.particles.dtype.str.encode())
+        text.update(b"" if cloud.weights is None else cloud.weights.tobytes())
+    for name in sorted(state.buffers):
+        value = state.buffers[name]
+        text.update(value.tobytes() + repr((name, value.shape, value.dtype)).encode())
+    return text.hexdigest()
+
+
+# ---- the same bytes --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gradient", ESTIMATORS, ids=lambda estimator: type(estimator).__name__)
+@pytest.mark.parametrize("dynamics", list(all_dynamics()), ids=lambda dynamics: type(dynamics).__name__)
+def test_a_resumed_run_is_the_run(gradient, dynamics, dtype, tmp_path):
+    risk = make_risk()
+    solver = make_solver(gradient=gradient, dynamics=dynamics, dtype=dtype)
+    try:
+        solver.check(risk)
+    except (TypeError, ValueError) as error:
+        pytest.skip(str(error))  # some dynamics need the full gradient
+    whole = solver.run(risk, 23, seed=5).state
+    path = tmp_path / "run.npz"
+    for n_steps in (7, 8, 16, 23):  # in the middle between refreshes, and one step further
+        part = checkpoint.run(solver, risk, n_steps, 5, path=path, every=100)
+        assert part.state.step == n_steps
+    assert digest(part.state) == digest(whole)
+    assert digest(checkpoint.load(path, algorithm=solver, objective=risk)) == digest(whole)
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_a_resumed_dual_averaging_is_the_run(batch_size, dtype, tmp_path):
+    risk = make_risk()
+    solver = mfld.PDA(20, step_size=0.1, temperature=1e-2, inner_steps=3, batch_size=batch_size, dtype=dtype)
+    whole = solver.run(risk, 9, seed=5).state
+    for n_steps in (4, 5, 9):
+        part = checkpoint.run(solver, risk, n_steps, 5, path=tmp_path / "run.npz")
+    assert digest(part.state) == digest(whole)
+
+
+def test_everything_that_a_state_holds_survives(tmp_path, rng):
+    weighted = mfld.Cloud(rng.normal(size=(2, 5, 3)).astype(np.float32), rng.random((2, 5)))
+    state = mfld.State(
+        {"mu": weighted, "ν/../x": mfld.Cloud(rng.normal(size=(1, 4, 2)))},
+        step=2**48 - 1,
+        seed=2**64 - 1,
+        buffers={
+            "numbers": np.array([[np.nan, np.inf, -0.0]]),
+            "": np.arange(6, dtype=np.int16).reshape(2, 3).T,
+            "flags": np.array([True, False]),
+            "text": np.array(["a", "µ"]),
+            "scalar": np.array(1.5, np.float32),
+            "nothing": np.empty((0, 3)),
+        },
+    )
+    path = tmp_path / "state.npz"
+    checkpoint.save(state, path)
+    loaded = checkpoint.load(path)
+    assert digest(loaded) == digest(state)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.npz"]
+    with np.load(path, allow_pickle=False) as stored:  # a plain archive, and JSON that says what is in it
+        metadata = json.loads(str(stored["metadata"]))
+    assert metadata["format"] == 1
+    assert metadata["scalars"]["step"] == 2**48 - 1
+    assert not any(cloud.particles.flags.writeable for cloud in loaded.clouds.values())
+
+
+def test_objects_are_refused_and_the_file_before_stays(tmp_path):
+    solver, risk = make_solver(), make_risk()
+    state = solver.init(risk)
+    path = tmp_path / "state.npz"
+    checkpoint.save(state, path)
+    before = path.read_bytes()
+    odd = replace(state, buffers={"odd": np.array([{}, None])})
+    with pytest.raises(TypeError, match=r"buffers\['odd'\] must be an array of numbers.*got dtype object"):
+        checkpoint.save(odd, path)
+    assert path.read_bytes() == before
+
+
+def test_a_symbolic_link_is_followed(tmp_path):
+    (tmp_path / "disk").mkdir()
+    link, file = tmp_path / "run.npz", tmp_path / "disk" / "run.npz"
+    link.symlink_to(file)
+    solver, risk = make_solver(), make_risk()
+    checkpoint.run(solver, risk, 3, path=link)
+    assert link.is_symlink()
+    assert checkpoint.load(file).step == 3
+
+
+# ---- when the callback writes ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """Steps at which a file was written."""
+    steps = []
+    write = checkpoint._write
+
+    def spy(state, path, problem):
+        write(state, path, problem)
+        steps.append(state.step)
+
+    monkeypatch.setattr(checkpoint, "_write", spy)
+    return steps
+
+
+def test_every_so_many_steps_and_at_the_end(written, tmp_path):
+    solver, risk = make_solver(), make_risk()
+    solver.run(risk, 25, callbacks=[mfld.Checkpoint(tmp_path / "a.npz", every=10)])
+    assert written == [10, 20, 25]
+    written.clear()
+    solver.run(risk, 20, callbacks=[mfld.Checkpoint(tmp_path / "a.npz", every=10)])
+    assert written == [10, 20]
+
+
+def test_every_so_many_seconds(written, tmp_path):
+    def slow(x):
+        time.sleep(0.01)
+        return x
+
+    well = mfld.Potential(slow, n_coordinates=1)
+    started = time.monotonic()
+    make_solver().run(well, 60, callbacks=[mfld.Checkpoint(tmp_path / "a.npz", seconds=0.2)])
+    assert 2 <= len(written) <= 1 + (time.monotonic() - started) / 0.2
+    assert written[-1] == 60
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_error_leaves_the_last_valid_state(kind, tmp_path):
+    class Strike(mfld.Callback):
+        def __call__(self, state, info):
+            if state.step == 7:
+                raise kind
+
+    solver, risk = make_solver(), make_risk()
+    path = tmp_path / "a.npz"
+    with pytest.raises(kind):
+        solver.run(risk, 20, callbacks=[mfld.Checkpoint(path, every=5), Strike()])
+    assert digest(checkpoint.load(path)) == digest(solver.run(risk, 7).state)
+
+
+def test_a_diverging_run_leaves_its_last_good_state(tmp_path):
+    well = mfld.Potential(lambda x: x, n_coordinates=1)
+    solver = make_solver(step_size=10.0, temperature=0.0)
+    with pytest.raises(mfld.DivergenceError) as caught:
+        checkpoint.run(solver, well, 1000, path=tmp_path / "a.npz", every=1000)
+    assert digest(checkpoint.load(tmp_path / "a.npz")) == digest(caught.value.state)
+
+
+def test_arguments():
+    with pytest.raises(ValueError, match="every and seconds must not both be given, got 3 and 4"):
+        mfld.Checkpoint("a.npz", every=3, seconds=4.0)
+    with pytest.raises(ValueError, match="every must be at least 1, got 0"):
+        mfld.Checkpoint("a.npz", every=0)
+    with pytest.raises(ValueError, match="seconds must be finite and positive, got 0"):
+        mfld.Checkpoint("a.npz", seconds=0)
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*/nowhere"):
+        make_solver().run(make_risk(), 3, callbacks=[mfld.Checkpoint("nowhere/a.npz")])
+
+
+def test_a_file_beyond_the_run_or_of_another_seed_is_refused(tmp_path):
+    solver, risk = make_solver(), make_risk()
+    path = tmp_path / "a.npz"
+    checkpoint.run(solver, risk, 10, 3, path=path)
+    with pytest.raises(ValueError, match=r"n_steps must be at least 10, where .*a\.npz stands, got 9"):
+        checkpoint.run(solver, risk, 9, 3, path=path)
+    with pytest.raises(ValueError, match=r"a\.npz is a checkpoint of another run: seed was 3, now it is 4"):
+        checkpoint.run(solver, risk, 20, 4, path=path)
+    assert checkpoint.run(solver, risk, 5, 4, path=path, resume=False).state.step == 5
+    again = checkpoint.run(solver, risk, 20, 4, path=path, record_every=[2, 10, 20])
+    assert again.history["step"].tolist() == [10, 20]
+
+
+# ---- what a run is of ------------------------------------------------------------------------------------------------
+
+
+class Spring(mfld.Objective):
+    """A user's objective, with a cache that its copies leave out."""
+
+    n_coordinates = n_moving = 2
+    l2 = 0.0
+
+    def __init__(self, stiffness):
+        self.stiffness = stiffness
+        self.calls = 0
+
+    def __getstate__(self):
+        return {"stiffness": self.stiffness}
+
+    def loss(self, measure):
+        return float(self.stiffness * np.mean(self.cloud(measure).particles ** 2) / 2)
+
+    def loss_gradient(self, measure, batch=None):
+        self.calls += 1
+        return self.stiffness * self.cloud(measure).particles
+
+    def first_variation(self, measure):
+        raise NotImplementedError
+
+
+def other_problems():
+    risk, solver = make_risk(), make_solver()
+    inputs = risk.inputs.copy()
+    inputs[3, 1] = np.nextafter(inputs[3, 1], 9)
+
+    def risk_of(**changes):
+        given = {"model": risk.model, "inputs": risk.inputs, "targets": risk.targets, "loss": "logistic", "l2": 1e-3}
+        return mfld.EmpiricalRisk(**{**given, **changes})
+
+    yield "algorithm.step_size was 0.1, now it is 0.2", replace(solver, step_size=0.2), risk
+    yield "algorithm.gradient was ", replace(solver, gradient=mfld.Minibatch(3)), risk
+    yield "algorithm.step_size was 0.1, now it is Power", replace(solver, step_size=mfld.schedules.Power(0.1)), risk
+    yield "algorithm.dtype was 'float32', now it is 'float64'", replace(solver, dtype="float64"), risk
+    yield "objective.l2 was 0.001, now it is 0.002", solver, make_risk(l2=2e-3)
+    yield "objective.inputs was <f8 array of shape ", solver, risk_of(inputs=inputs)
+    yield "objective.sample_weight was None, now it is ", solver, risk_of(sample_weight=np.arange(12))
+    yield "objective.loss_function was ", solver, risk_of(loss="smoothed_hinge")
+    yield "objective.model was ", solver, risk_of(model=mfld.TwoLayerNetwork(2, activation="relu"))
+    yield "objective was EmpiricalRisk, now it is Spring", solver, Spring(1.0)
+
+
+@pytest.mark.parametrize(("reason", "solver", "objective"), list(other_problems()), ids=lambda value: str(value)[:30])
+def test_another_problem_is_refused(reason, solver, objective, tmp_path):
+    path = tmp_path / "run.npz"
+    checkpoint.run(make_solver(), make_risk(), 3, path=path)
+    with pytest.raises(ValueError, match="is a checkpoint of another run: ") as caught:
+        checkpoint.run(solver, objective, 5, path=path)
+    assert reason in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert checkpoint.load(path).step == 3  # without a problem there is nothing to compare with
+
+
+def test_what_does_not_matter_may_differ(tmp_path):
+    path = tmp_path / "run.npz"
+    risk = make_risk()
+    risk.loss(np.zeros((1, 4), np.float32))  # fills a cache
+    checkpoint.run(make_solver(num_threads=1), risk, 3, path=path)
+    checkpoint.run(make_solver(num_threads=2), make_risk(), 5, path=path)
+    spring = Spring(2.0)
+    before = checkpoint.fingerprint(objective=spring)
+    spring.loss_gradient(np.zeros((3, 2)))
+    assert checkpoint.fingerprint(objective=spring) == before
+    assert checkpoint.fingerprint(objective=Spring(2.5)) != before
+
+
+def potentials():
+    """Functions that differ in their code, a constant, a default, a closure, a partial argument."""
+    import functools  # noqa: PLC0415
+
+    def scaled(by):
+        return lambda x: by * x
+
+    table = np.arange(3.0)
+    shifted = np.arange(3.0) + 1
+    return [
+        lambda x: x,
+        lambda x: -x,
+        lambda x: 2 * x,
+        lambda x, by=2.0: by * x,
+        lambda x, by=3.0: by * x,
+        scaled(2.0),
+        scaled(3.0),
+        scaled(table),
+        scaled(shifted),
+        functools.partial(scaled, by=1.0),
+        functools.partial(scaled, by=2.0),
+        functools.cache(scaled(5.0)),
+        functools.cache(scaled(6.0)),
+        np.sin,
+        np.cos,
+        Spring(1.0).loss_gradient,
+        Spring(2.0).loss_gradient,
+    ]
+
+
+def test_functions_are_told_apart():
+    prints = [checkpoint.fingerprint(objective=mfld.Potential(f, n_coordinates=1)) for f in potentials()]
+    texts = [json.dumps(entries) for entries in prints]
+    assert len(set(texts)) == len(texts)
+    again = [checkpoint.fingerprint(objective=mfld.Potential(f, n_coordinates=1)) for f in potentials()]
+    assert again == prints
+
+
+def test_a_description_is_the_same_in_another_process():
+    code = """
+        import json, sys
+        sys.path.insert(0, {folder!r})
+        import test_checkpoint as t
+        from mfld import checkpoint
+        out = [checkpoint.fingerprint(objective=t.mfld.Potential(f, n_coordinates=1)) for f in t.potentials()]
+        loop = {{"set": {{"a", "b", "c"}}}}
+        loop["self"] = loop
+        out.append(checkpoint._describe(loop))
+        out.append(checkpoint.fingerprint(algorithm=t.make_solver(), objective=t.make_risk()))
+        print(json.dumps(out))
+    """
+    source = textwrap.dedent(code).format(folder=os.path.dirname(__file__))
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", source],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+    assert len(outputs) == 1
+    assert json.loads(outputs.pop())[-1] == checkpoint.fingerprint(algorithm=make_solver(), objective=make_risk())
+
+
+# ---- files that are none ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def good_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("good") / "good.npz"
+    checkpoint.save(make_solver(n_particles=3).init(make_risk()), path)
+    return path.read_bytes()
+
+
+def refused(path, reason):
+    with pytest.raises(ValueError, match=reason) as caught:
+        checkpoint.load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_truncated_anywhere(good_file, tmp_path):
+    path = tmp_path / "cut.npz"
+    for length in {*range(0, len(good_file), 15), *range(len(good_file) - 150, len(good_file))}:
+        path.write_bytes(good_file[:length])
+        refused(path, "is no checkpoint of mfld, or a damaged one: it does not end like one")
+
+
+def test_a_byte_is_wrong_anywhere(good_file, tmp_path):
+    path = tmp_path / "flipped.npz"
+    for place in range(0, len(good_file), 7):
+        damaged = bytearray(good_file)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        refused(path, "is a damaged checkpoint: its checksum does not match|does not end like one")
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_pieces_that_are_overwritten_moved_or_repeated(good_file, tmp_path_factory, data):
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(good_file)), min_size=2, max_size=2, unique=True)))
+    first, middle, last = good_file[: cuts[0]], good_file[cuts[0] : cuts[1]], good_file[cuts[1] :]
+    damaged = data.draw(
+        st.sampled_from([first + last, first + middle + middle + last, last + first, first + bytes(len(middle)) + last])
+    )
+    if damaged != good_file:
+        path = tmp_path_factory.mktemp("pieces") / "damaged.npz"
+        path.write_bytes(damaged)
+        refused(path, "damaged")
+
+
+def sealed(path, metadata, **arrays):
+    """A file with a right checksum, whatever it holds."""
+    with open(path, "w+b") as file:
+        np.savez(file, metadata=np.array(json.dumps(metadata)), **arrays)
+        checkpoint._seal(file)
+    return path
+
+
+def test_foreign_newer_and_senseless_files(tmp_path):
+    path = tmp_path / "a.npz"
+    path.write_bytes(b"")
+    refused(path, "is no checkpoint of mfld")
+    path.write_bytes(b"PK\x03\x04" * 100)
+    refused(path, "is no checkpoint of mfld")
+    np.savez(path, a=np.arange(3))
+    refused(path, "is no checkpoint of mfld")
+    good = {
+        "format": 1,
+        "version": "9.9",
+        "clouds": {},
+        "buffers": {},
+        "scalars": {"step": 0, "seed": 0},
+        "problem": {},
+    }
+    assert checkpoint.load(sealed(path, good)).clouds == {}
+    refused(
+        sealed(path, {**good, "format": 2}), "has checkpoint format 2, written by mfld 9.9; this mfld .* reads format 1"
+    )
+    refused(sealed(path, []), "is no checkpoint of mfld")
+    refused(sealed(path, {**good, "scalars": {"step": -1, "seed": 0}}), "step must be between 0 and")
+    refused(sealed(path, {**good, "scalars": {"step": 1, "seed": 0, "mood": 3}}), "unexpected keyword argument 'mood'")
+    refused(sealed(path, {**good, "buffers": {"a": "array_0"}}), "array_0")
+    wrong = {**good, "clouds": {"mu": {"particles": "array_0"}}}
+    refused(sealed(path, wrong, array_0=np.full((1, 2, 3), np.nan)), "particles must be finite")
+    with pytest.raises(FileNotFoundError):
+        checkpoint.load(tmp_path / "none.npz")
+    with pytest.raises(IsADirectoryError):
+        checkpoint.load(tmp_path)
+
+
+class Bomb:
+    def __reduce__(self):
+        return (os.mkdir, ("exploded",))
+
+
+def test_loading_executes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "bomb.npz"
+    with open(path, "w+b") as file:
+        np.savez(file, metadata=np.array(Bomb(), object))
+        checkpoint._seal(file)
+    refused(path, "is no checkpoint of mfld: Object arrays cannot be loaded")
+    np.load(path, allow_pickle=True)["metadata"]  # it would
+    assert (tmp_path / "exploded").is_dir()
+
+
+# ---- disks and processes that fail -----------------------------------------------------------------------------------
+
+
+def failing(call, error):
+    """One of the calls that reach the disk, on a full one."""
+
+    def fail(*arguments, **options):
+        raise OSError(error, os.strerror(error))
+
+    return {
+        "savez": ("numpy.savez", fail),
+        "fsync": ("os.fsync", fail),
+        "replace": ("os.replace", fail),
+    }[call]
+
+
+@pytest.mark.parametrize("call", ["savez", "fsync", "replace"])
+def test_a_full_disk_loses_neither_the_run_nor_the_last_good_file(call, tmp_path, monkeypatch):
+    solver, risk = make_solver(), make_risk()
+    path = tmp_path / "a.npz"
+    checkpoint.run(solver, risk, 10, path=path)
+    good = path.read_bytes()
+
+    class Repair(mfld.Callback):
+        def __call__(self, state, info):
+            if state.step == 11:
+                monkeypatch.setattr(*failing(call, errno.ENOSPC))
+            if state.step == 17:
+                assert path.read_bytes() == good
+                assert checkpoint.load(path).step == 10
+                if repaired:
+                    monkeypatch.undo()
+
+    for repaired in (False, True):
+        with pytest.warns(
+            RuntimeWarning, match=r"no checkpoint at step 11, the run goes on: .*No space left"
+        ) as caught:
+            result = checkpoint.run(solver, risk, 20, path=path, every=1, callbacks=[Repair()])
+        monkeypatch.undo()
+        assert len(caught) == 1
+        assert digest(result.state) == digest(solver.run(risk, 20).state)
+        assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
+        assert checkpoint.load(path).step == (20 if repaired else 10)
+
+
+def test_a_real_limit_of_the_system(tmp_path):
+    """A file may not grow beyond a limit: writing fails in the middle, with some of it written."""
+    code = f"""
+        import resource, sys, warnings
+        sys.path.insert(0, {os.path.dirname(__file__)!r})
+        import test_checkpoint as t
+        solver, risk, path = t.make_solver(n_particles=2000), t.make_risk(), sys.argv[1]
+        t.checkpoint.run(solver, risk, 10, path=path)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = t.checkpoint.run(solver, risk, 20, path=path, every=1)
+        assert len(caught) == 1 and "File too large" in str(caught[0].message), caught
+        print(t.checkpoint.load(path).step, t.digest(result.state))
+    """
+    path = tmp_path / "a.npz"
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    expected = make_solver(n_particles=2000).run(make_risk(), 20).state
+    assert done.stdout.split() == ["10", digest(expected)]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
+
+
+# A state of a megabyte and quick steps: most of the time goes into writing.
+KILLED = {"n_particles": 30_000, "dtype": "float64"}
+KILLED_STEPS = 100_000
+
+
+def killed_problem():
+    return make_solver(**KILLED, num_threads=1), mfld.Potential(np.positive, n_coordinates=4, l2=0.1)
+
+
+NURSERY = """
+    import os, sys
+    sys.path.insert(0, {folder!r})
+    import test_checkpoint as t
+    for path in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            t.checkpoint.run(*t.killed_problem(), t.KILLED_STEPS, 1, path=path.strip(), every=1)
+            os._exit(0)
+        print(child, flush=True)
+        print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+def kill_and_resume(path, n_kills, rng):
+    """Kill a run at random instants, each time from where the last one had come; how many died while writing.
+
+    The states that were found are compared with those of one run.
+    """
+    nursery = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(NURSERY).format(folder=os.path.dirname(__file__))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    solver, well = killed_problem()
+    state = solver.init(well, 1)
+    in_writing = 0
+    for _ in range(n_kills):
+        nursery.stdin.write(f"{path}\n")
+        nursery.stdin.flush()
+        child = int(nursery.stdout.readline())
+        time.sleep(rng.uniform(0, 0.2))
+        os.kill(child, signal.SIGKILL)
+        assert int(nursery.stdout.readline()) == signal.SIGKILL
+        in_writing += path.with_name(f"{path.name}.{child}.part").exists()
+        if path.exists():
+            found = checkpoint.load(path, algorithm=solver, objective=well)
+            if found.step > state.step:
+                state, _ = solver.advance(well, state, found.step - state.step)
+            assert digest(found) == digest(state)
+    nursery.stdin.close()
+    assert nursery.wait() == 0
+    nursery.stdout.close()
+    assert state.step > 5  # it did come forward
+    end = state.step + 3
+    assert digest(checkpoint.run(solver, well, end, 1, path=path).state) == digest(solver.run(well, end, 1).state)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]  # leftovers are swept up
+    return in_writing
+
+
+def test_killed_at_random_instants(tmp_path, rng):
+    assert kill_and_resume(tmp_path / "run.npz", 20, rng) >= 3
+
+
+def test_leftovers_of_processes_that_live_stay(tmp_path):
+    path = tmp_path / "run[1].npz"
+    mine = tmp_path / f"run[1].npz.{os.getppid()}.part"
+    other = tmp_path / "run[1].npz.notes.part"
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    )
+    gone = tmp_path / f"run[1].npz.{dead.stdout.strip()}.part"
+    for file in (mine, other, gone):
+        file.write_bytes(b"")
+    checkpoint.run(make_solver(), make_risk(), 2, path=path)
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, mine.name, other.name}
