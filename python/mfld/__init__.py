@@ -12,6 +12,7 @@ from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
 from mfld.objectives import EmpiricalRisk, Functional, Objective, Potential
+from mfld.pruning import prune
 from mfld.state import Cloud, Info, State
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "dynamics",
     "losses",
     "noise",
+    "prune",
     "quantities",
     "readouts",
     "schedules",

@@ -1,0 +1,114 @@
+"""Fewer particles for nearly the same predictions."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mfld import validation
+from mfld.models import Model
+from mfld.state import Cloud
+
+_NUMBERS_AT_A_TIME = 2**22
+
+
+def prune(model: Model, cloud: Cloud, inputs: ArrayLike, n_particles: int) -> tuple[Cloud, float]:
+    """Choose a few particles of a cloud and weigh them, so that the predictions at some inputs change little.
+
+    Greedily, the particle along which the squared error of the predictions falls fastest is added, and then all
+    weights are fitted anew::
+
+        minimise  sum_ik (sum_{m in S} c_m h_k(theta_m, z_i) - f_k(z_i))**2    over c >= 0
+
+    (the active set method of Lawson, Hanson 1974, "Solving Least Squares Problems", chapter 23, ended early), with a
+    further row that keeps the sum of the weights near 1. In exact arithmetic at most as many particles are needed as
+    there are inputs times outputs, and 1.
+
+    Parameters
+    ----------
+    model : Model
+    cloud : Cloud
+        Particles of shape (N, p), weighted or not.
+    inputs : array_like, shape (n, n_features)
+        Where the predictions are to stay: the training inputs, say.
+    n_particles : int
+        How many to keep at most.
+
+    Returns
+    -------
+    Cloud
+        Particles of the given one, in their order, with weights.
+    float
+        ``max_ik |f_k(z_i) - pruned f_k(z_i)|``, as measured in the precision of the particles.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range, or the arrays do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mfld
+    >>> model = mfld.TwoLayerNetwork(n_features=1)
+    >>> cloud = mfld.Cloud(model.initial_particles(1000, seed=0, dtype="float64"))
+    >>> inputs = np.linspace(-1, 1, 50)[:, np.newaxis]
+    >>> pruned, error = mfld.prune(model, cloud, inputs, n_particles=20)
+    >>> len(pruned.particles) <= 20, error < 1e-4
+    (True, True)
+    """
+    validation.instance("model", model, Model, "a Model, like a TwoLayerNetwork")
+    validation.instance("cloud", cloud, Cloud, "a Cloud")
+    validation.shape("cloud.particles", cloud.particles, ("N", model.n_coordinates), "(number, coordinates)")
+    points = validation.array("inputs", inputs, cloud.particles.dtype)
+    validation.shape("inputs", points, ("n", model.n_features), "(number, n_features of the model)")
+    n_particles = validation.integer("n_particles", n_particles, 1)
+    n = len(cloud.particles)
+    if n_particles >= n:
+        return cloud, 0.0
+    weights = np.full(n, 1 / n) if cloud.weights is None else cloud.weights.astype(np.float64)
+
+    gram = np.zeros((n, n))
+    rows = max(1, _NUMBERS_AT_A_TIME // (n * model.n_outputs))
+    for start in range(0, len(points), rows):
+        block = model.neurons(cloud.particles, points[start : start + rows]).astype(np.float64)
+        columns = np.moveaxis(block, 1, -1).reshape(-1, n)
+        gram += columns.T @ columns
+    gram += np.trace(gram) / n  # the row of ones that keeps the sum
+    fitted = _greedy(gram, weights, n_particles)
+    kept = np.flatnonzero(fitted)
+    pruned = Cloud(cloud.particles[kept], fitted[kept] / fitted.sum())
+    change = model.predict(pruned.particles, points, pruned.weights) - model.predict(
+        cloud.particles, points, cloud.weights
+    )
+    return pruned, float(np.max(np.abs(change)))
+
+
+def _greedy(gram: NDArray[np.float64], target: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Non-negative c with at most so many entries: a minimum of ``(c - target)' gram (c - target)`` on its support."""
+    aim = gram @ target
+    fitted = np.zeros(len(target))
+    support: list[int] = []
+    # Below this there is nothing to gain. A particle that left the support may come back, hence the bound on the loop.
+    least = 1e-10 * np.sqrt(np.diag(gram).max() * np.maximum(target @ aim, 0.0))
+    for _ in range(3 * size):
+        slope = aim - gram @ fitted
+        slope[support] = -np.inf
+        best = int(np.argmax(slope))
+        if len(support) == size or slope[best] <= least:
+            break
+        support.append(best)
+        while support:
+            part = gram[np.ix_(support, support)]
+            part[np.diag_indices_from(part)] *= 1 + 1e-13  # neurons may be equal
+            solution = np.linalg.solve(part, aim[support])
+            if (solution > 0).all():
+                fitted[support] = solution
+                break
+            # As far towards the solution as all stay at least 0; who gets there first leaves.
+            current = fitted[support]
+            room = np.where(solution > 0, np.inf, current / np.maximum(current - solution, np.finfo(float).tiny))
+            first = int(np.argmin(room))
+            fitted[support] = np.maximum(current + room[first] * (solution - current), 0.0)
+            fitted[support.pop(first)] = 0.0
+    return fitted

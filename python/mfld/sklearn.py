@@ -1,0 +1,807 @@
+"""Estimators for scikit-learn: two-layer networks trained by mean-field Langevin dynamics.
+
+They need scikit-learn 1.6 or newer: ``pip install 'mfld[sklearn]'``. What they choose by themselves:
+
+* Features, and the targets of a regression, are standardised by their weighted mean and standard deviation.
+* Two classes take the logistic loss, more the cross-entropy, numbers the half squared loss.
+* The temperature is ``2 * l2 * 0.1**2``: without data, each coordinate of a neuron would be N(0, 0.1**2).
+* The step size is half of the largest one that is stable at the start; fits that go on keep it.
+* Steps use all rows up to 128 of them, and mini-batches beyond: of 64 rows, or n / 40 where that is more, so that the
+  default number of steps sees each row about ten times at least.
+* The precision is that of X: float32, or else float64.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mfld import dynamics as dynamics_module
+from mfld import validation
+from mfld.algorithms import MFLD, PDA, Algorithm, Result
+from mfld.callbacks import Callback, Progress
+from mfld.dynamics import Dynamics
+from mfld.experiments.recipe import GRADIENTS, curvature
+from mfld.gradients import FullBatch, GradientEstimator, Minibatch
+from mfld.losses import AnyLoss, Loss, LossFunction, as_loss
+from mfld.models import Model, TwoLayerNetwork
+from mfld.objectives import EmpiricalRisk
+from mfld.pruning import prune
+from mfld.schedules import Scheduled
+from mfld.state import Cloud, Info, State
+from mfld.validation import FloatArray
+
+try:
+    from joblib import effective_n_jobs
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.model_selection import train_test_split
+    from sklearn.utils import check_random_state
+    from sklearn.utils.class_weight import compute_class_weight
+    from sklearn.utils.metaestimators import available_if
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError("mfld.sklearn needs scikit-learn 1.6 or newer: pip install 'mfld[sklearn]'") from error
+
+if TYPE_CHECKING:
+    from numpy.random import RandomState
+
+__all__ = ["MeanFieldClassifier", "MeanFieldRegressor"]
+
+_REFERENCE_SCALE = 0.1
+_STEP_SHARE = 0.5  # of the largest step size that is stable at the start
+_LARGEST_FULL_BATCH = 128
+_BATCH_SIZE = 64
+_SMALLEST_SHARE_OF_ROWS = 40  # a mini-batch has a 40th of the rows at least
+_CURVATURE_ROWS, _CURVATURE_PARTICLES = 512, 128  # the curvature does not need more
+_LOOKS = 100  # at the validation loss, in a fit
+
+Named: TypeAlias = str
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """What an algorithm is made with."""
+
+    n_particles: int
+    step_size: Scheduled
+    temperature: Any
+    gradient: GradientEstimator
+    dynamics: Dynamics
+    dtype: str
+    num_threads: int
+
+
+def _mfld(c: _Choices) -> Algorithm:
+    return MFLD(
+        c.n_particles,
+        step_size=c.step_size,
+        temperature=c.temperature,
+        gradient=c.gradient,
+        dynamics=c.dynamics,
+        dtype=c.dtype,
+        num_threads=c.num_threads,
+    )
+
+
+def _pda(c: _Choices) -> Algorithm:
+    if not isinstance(c.gradient, (FullBatch, Minibatch)):
+        raise ValueError(f"gradient must be 'full' or 'minibatch' for algorithm='pda', got {c.gradient}")
+    return PDA(
+        c.n_particles,
+        step_size=c.step_size,
+        temperature=c.temperature,
+        batch_size=c.gradient.batch_size if isinstance(c.gradient, Minibatch) else None,
+        dynamics=c.dynamics,
+        dtype=c.dtype,
+        num_threads=c.num_threads,
+    )
+
+
+_ALGORITHMS: dict[str, Callable[[_Choices], Algorithm]] = {"mfld": _mfld, "pda": _pda}
+_DYNAMICS: dict[str, type[Dynamics]] = {
+    name.lower(): kind
+    for name in dynamics_module.__all__
+    if isinstance(kind := getattr(dynamics_module, name), type) and issubclass(kind, Dynamics) and kind is not Dynamics
+}
+
+
+class _MeanFieldEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """What the classifier and the regressor share: parameters, standardisation, training, pruning."""
+
+    state_: State
+    model_: Model
+    input_mean_: NDArray[np.float64]
+    input_scale_: NDArray[np.float64]
+    target_mean_: NDArray[np.float64]
+    target_scale_: NDArray[np.float64]
+
+    def __init__(
+        self,
+        *,
+        loss: AnyLoss = "auto",
+        activation: str = "silu",
+        readout: str = "bounded",
+        readout_bound: float = 5.0,
+        model: Callable[[int, int], Model] | None = None,
+        n_particles: int = 256,
+        n_steps: int = 400,
+        step_size: Scheduled | None = None,
+        l2: float = 5e-3,
+        temperature: Scheduled | None = None,
+        gradient: Named | GradientEstimator = "auto",
+        batch_size: int | None = None,
+        dynamics: Named | Dynamics = "overdamped",
+        algorithm: Named | Algorithm = "mfld",
+        standardise: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        random_state: int | RandomState | None = None,
+        n_jobs: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        self.loss = loss
+        self.activation = activation
+        self.readout = readout
+        self.readout_bound = readout_bound
+        self.model = model
+        self.n_particles = n_particles
+        self.n_steps = n_steps
+        self.step_size = step_size
+        self.l2 = l2
+        self.temperature = temperature
+        self.gradient = gradient
+        self.batch_size = batch_size
+        self.dynamics = dynamics
+        self.algorithm = algorithm
+        self.standardise = standardise
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    # ---- after a fit
+
+    @property
+    def cloud_(self) -> Cloud:
+        """The neurons: a weighted measure over their parameters, in standardised units."""
+        check_is_fitted(self)
+        return self.state_.measure
+
+    @property
+    def n_iter_(self) -> int:
+        """Steps that led to the neurons, over all fits that went on from one another."""
+        check_is_fitted(self)
+        return self.state_.step
+
+    def prune(self, n_particles: int, X: ArrayLike) -> Self:
+        """A copy with fewer neurons, weighted anew so that the predictions on X change little; see `mfld.prune`.
+
+        Parameters
+        ----------
+        n_particles : int
+            How many to keep at most.
+        X : array_like, shape (n, n_features)
+            The training inputs, or others on which it is to agree.
+
+        Returns
+        -------
+        estimator
+            It predicts, but cannot be trained further. ``pruning_error_`` is the largest change on X of
+            `decision_function` (of an output, before probabilities) or of the predicted numbers.
+        """
+        check_is_fitted(self)
+        inputs = self._inputs(X)
+        cloud, change = prune(self.model_, self.cloud_, inputs, n_particles)
+        pruned = copy.copy(self)
+        weights = None if cloud.weights is None else cloud.weights[np.newaxis]
+        state = self.state_
+        pruned.state_ = State({"mu": Cloud(cloud.particles[np.newaxis], weights)}, state.step, state.seed)
+        pruned.pruning_error_ = change * float(np.max(self.target_scale_))
+        return pruned
+
+    # ---- training
+
+    def _train(self, X: FloatArray, y: NDArray[Any], weights: NDArray[np.float64] | None, *, go_on: bool) -> Self:
+        """Train on checked rows: from the start, or from the state that the last fit led to."""
+        n_steps = validation.integer("n_steps", self.n_steps, 1)
+        self._check_own_parameters()
+        if not go_on:
+            self._start(X, y, weights)
+        held_out = None
+        if self.early_stopping:
+            rows, others = self._split(y)
+            held_out = self._risk(X[others], y[others], None if weights is None else weights[others])
+            X, y, weights = X[rows], y[rows], None if weights is None else weights[rows]
+        return self._run(self._risk(X, y, weights), n_steps, held_out, go_on=go_on)
+
+    def _one_pass(self, X: FloatArray, y: NDArray[Any], weights: NDArray[np.float64] | None, *, first: bool) -> Self:
+        """As many steps as see each row about once."""
+        self._check_own_parameters()
+        if first:
+            self._start(X, y, weights)
+        gradient = self._gradient(len(X))
+        n_steps = math.ceil(len(X) / gradient.batch_size) if isinstance(gradient, Minibatch) else 1
+        return self._run(self._risk(X, y, weights), n_steps, None, go_on=not first)
+
+    def _run(self, risk: EmpiricalRisk, n_steps: int, held_out: EmpiricalRisk | None, *, go_on: bool) -> Self:
+        callbacks: list[Callback] = [Progress()] if self.verbose else []
+        stop = None
+        if held_out is not None:
+            stop = _KeepBest(held_out, self.n_iter_no_change, self.tol, max(1, math.ceil(n_steps / _LOOKS)))
+            callbacks.append(stop)
+        if not go_on:
+            self._seed = _seed(self.random_state)
+        start = self.state_.particles if go_on else None
+        solver = self._solver(risk, start)
+        result: Result
+        if go_on and isinstance(solver, MFLD):
+            result = solver.run(risk, n_steps, state=self.state_, callbacks=callbacks)
+        else:
+            result = solver.run(risk, n_steps, self._seed, particles=start, callbacks=callbacks)
+        self.state_ = result.state if stop is None or stop.best is None else stop.best
+        self.loss_curve_ = result.history["loss"]
+        self.step_size_ = result.info.step_size
+        self.temperature_ = result.info.temperature
+        if stop is not None:
+            self.validation_losses_ = np.array(stop.losses)
+        return self
+
+    def _check_own_parameters(self) -> None:
+        for name in ("standardise", "early_stopping", "warm_start"):
+            validation.boolean(name, getattr(self, name))
+        share = validation.real("validation_fraction", self.validation_fraction, positive=True)
+        if share >= 1:
+            raise ValueError(f"validation_fraction must be below 1, got {share}")
+        validation.integer("n_iter_no_change", self.n_iter_no_change, 1)
+        validation.real("tol", self.tol, non_negative=True)
+
+    def _start(self, X: FloatArray, y: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
+        """Model and standardisation of a new training."""
+        self.input_mean_, self.input_scale_ = np.zeros(X.shape[1]), np.ones(X.shape[1])
+        if self.standardise:
+            self.input_mean_, self.input_scale_ = _moments(X, weights)
+        self._start_targets(y, weights)
+        n_features, n_outputs = X.shape[1], self._n_outputs()
+        if self.model is not None:
+            validation.function("model", self.model)
+            self.model_ = self.model(n_features, n_outputs)
+            validation.instance("model(n_features, n_outputs)", self.model_, Model, "a Model")
+            return
+        self.model_ = TwoLayerNetwork(
+            n_features,
+            n_outputs,
+            activation=self.activation,
+            readout=self.readout,
+            readout_bound=self.readout_bound,
+        )
+
+    def _start_targets(self, y: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
+        self.target_mean_, self.target_scale_ = np.zeros(1), np.ones(1)
+
+    def _n_outputs(self) -> int:
+        raise NotImplementedError
+
+    def _encoded(self, y: NDArray[Any]) -> NDArray[np.float64]:
+        raise NotImplementedError
+
+    def _loss(self) -> LossFunction:
+        raise NotImplementedError
+
+    def _split(self, y: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows to train on and to validate on."""
+        stratify = y if isinstance(self, ClassifierMixin) else None
+        state = check_random_state(self.random_state)
+        rows = np.arange(len(y))
+        split = train_test_split(rows, test_size=self.validation_fraction, random_state=state, stratify=stratify)
+        return np.sort(split[0]), np.sort(split[1])
+
+    def _risk(self, X: FloatArray, y: NDArray[Any], weights: NDArray[np.float64] | None) -> EmpiricalRisk:
+        return EmpiricalRisk(
+            self.model_,
+            self._standardised(X),
+            self._encoded(y),
+            loss=self._loss(),
+            l2=self.l2,
+            sample_weight=weights,
+        )
+
+    def _solver(self, risk: EmpiricalRisk, start: FloatArray | None) -> Algorithm:
+        if isinstance(self.algorithm, Algorithm):
+            return self.algorithm
+        name = validation.choice("algorithm", self.algorithm, _ALGORITHMS)
+        temperature = self.temperature
+        if temperature is None:
+            temperature = 2 * risk.l2 * _REFERENCE_SCALE**2
+        dtype = risk.inputs.dtype.name if start is None else start.dtype.name
+        step_size = self.step_size
+        if step_size is None and start is not None:
+            step_size = self.step_size_  # so that several fits that go on are one
+        elif step_size is None:
+            few = min(validation.integer("n_particles", self.n_particles, 1), _CURVATURE_PARTICLES)
+            step_size = _STEP_SHARE * 2 / _curvature(risk, risk.initial_particles(few, self._seed, dtype))
+        choices = _Choices(
+            self.n_particles,
+            step_size,
+            temperature,
+            self._gradient(risk.n_samples),
+            self._dynamics(),
+            dtype,
+            self._num_threads(),
+        )
+        return _ALGORITHMS[name](choices)
+
+    def _gradient(self, n: int) -> GradientEstimator:
+        gradient = self.gradient
+        if isinstance(gradient, GradientEstimator):
+            return gradient
+        name = validation.choice("gradient", gradient, ("auto", *GRADIENTS))
+        if name == "auto":
+            name = "full" if n <= _LARGEST_FULL_BATCH and self.batch_size is None else "minibatch"
+        batch_size = self.batch_size
+        if batch_size is None and name == "minibatch":
+            batch_size = max(_BATCH_SIZE, math.ceil(n / _SMALLEST_SHARE_OF_ROWS))
+        return GRADIENTS[name](None if batch_size is None else min(batch_size, n), None)
+
+    def _dynamics(self) -> Dynamics:
+        if isinstance(self.dynamics, Dynamics):
+            return self.dynamics
+        return _DYNAMICS[validation.choice("dynamics", self.dynamics, _DYNAMICS)]()
+
+    def _num_threads(self) -> int:
+        return int(effective_n_jobs(self.n_jobs))
+
+    # ---- rows
+
+    def _checked(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, *, reset: bool, **options: Any
+    ) -> tuple[FloatArray, NDArray[Any], NDArray[np.float64] | None]:
+        """Rows of positive weight, and their weights."""
+        dtypes = (np.float64, np.float32)
+        inputs, targets = validate_data(self, X, y, dtype=dtypes, order="C", reset=reset, **options)
+        if sample_weight is None:
+            return inputs, targets, None
+        weights = _check_sample_weight(sample_weight, inputs, dtype=np.float64)
+        if (weights < 0).any():
+            raise ValueError("Negative values in data passed to `sample_weight`: weights must be at least 0")
+        if not (weights > 0).any():
+            raise ValueError("Sample weights must contain at least one non-zero number, got zeros only")
+        some = weights > 0
+        return inputs[some], targets[some], weights[some]
+
+    def _inputs(self, X: ArrayLike) -> FloatArray:
+        """Inputs of a fitted estimator as its network takes them."""
+        return self._standardised(validate_data(self, X, dtype=(np.float64, np.float32), order="C", reset=False))
+
+    def _standardised(self, X: FloatArray) -> FloatArray:
+        return ((X - self.input_mean_) / self.input_scale_).astype(X.dtype)
+
+    def _outputs(self, X: ArrayLike) -> FloatArray:
+        """Outputs of the network, shape (n,) or (n, n_outputs)."""
+        check_is_fitted(self)
+        inputs = self._inputs(X)
+        cloud = self.cloud_
+        return self.model_.predict(cloud.particles, inputs, cloud.weights, self._num_threads())
+
+
+_PARAMETERS = """
+    loss : str or mfld.Loss or mfld.LossFunction or callable
+        {loss}
+    activation, readout, readout_bound
+        As in `mfld.TwoLayerNetwork`.
+    model : callable, optional
+        ``model(n_features, n_outputs)``: an `mfld.Model` of your own in its place.
+    n_particles : int
+        Neurons.
+    n_steps : int
+        Steps of a fit.
+    step_size : float or mfld.schedules.Schedule, optional
+        Default: half of the largest one that is stable at the start.
+    l2 : float
+        Coefficient of the ridge on the parameters of the neurons: no factor 1/2. More means smoother.
+    temperature : float or mfld.schedules.Schedule, optional
+        Of the noise. Default: ``2 * l2 * 0.1**2``.
+    gradient : {{"auto", "full", "minibatch", "svrg", "sarah"}} or mfld.GradientEstimator
+        "auto" takes all rows up to 128 of them, and mini-batches beyond or where ``batch_size`` is given.
+    batch_size : int, optional
+        Default: 64, or n / 40 where that is more.
+    dynamics : str or mfld.Dynamics
+        Name in lower case of one in `mfld.dynamics`.
+    algorithm : {{"mfld", "pda"}} or mfld.Algorithm
+        An object brings its own number of particles, step size, temperature, gradient, dynamics, precision and threads.
+    standardise : bool
+        Whether features are standardised.
+    early_stopping : bool
+        Hold out some rows, stop when their loss has not fallen by ``tol`` for ``n_iter_no_change`` looks, a hundredth
+        of ``n_steps`` each, and keep the neurons with the lowest one.
+    validation_fraction : float
+        Share of the rows that is held out then.
+    n_iter_no_change : int
+    tol : float
+    warm_start : bool
+        Whether `fit` goes on from the neurons of the last one.
+    random_state : int, RandomState or None
+        Of the initial neurons, the noise, the mini-batches and the held-out rows.
+    n_jobs : int, optional
+        Threads: -1 for all, by default one, as joblib counts. They never change the result.
+    verbose : bool
+        Whether to show progress."""
+
+_ATTRIBUTES = """
+    cloud_ : mfld.Cloud
+        The neurons: particles and weights, a measure.
+    state_ : mfld.State
+        Where the run stands, to go on from.
+    model_ : mfld.Model
+    n_iter_ : int
+        Steps made.
+    loss_curve_ : ndarray
+        Training loss, about a hundred times in the last fit; of mini-batches where the steps are.
+    validation_losses_ : ndarray
+        Loss of the held-out rows with ``early_stopping``.
+    step_size_, temperature_ : float
+        Those of the last step.
+    input_mean_, input_scale_ : ndarray, shape (n_features,)
+    n_features_in_ : int
+    feature_names_in_ : ndarray
+        Where X has names."""
+
+
+class MeanFieldClassifier(ClassifierMixin, _MeanFieldEstimator):  # type: ignore[misc]
+    __doc__ = f"""Classifier: a two-layer network, trained by mean-field Langevin dynamics.
+
+    Two classes have one output, whose sign decides, unless the loss is the cross-entropy; more have one each. Losses
+    of signs, and of numbers, take -1 and +1: with several classes one against the rest. `predict_proba` exists for the
+    logistic loss and the cross-entropy.
+
+    Parameters
+    ----------{_PARAMETERS.format(loss='"auto" is logistic for two classes and cross_entropy for more.')}
+    class_weight : dict, "balanced" or None
+        Weights of classes, which multiply those of the samples. "balanced" makes all classes weigh the same.
+
+    Attributes
+    ----------{_ATTRIBUTES}
+    classes_ : ndarray
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from mfld.sklearn import MeanFieldClassifier
+    >>> X, y = load_wine(return_X_y=True)
+    >>> bool(cross_val_score(MeanFieldClassifier(random_state=0), X, y).mean() > 0.95)
+    True
+    """
+
+    classes_: NDArray[Any]
+
+    def __init__(
+        self,
+        *,
+        loss: AnyLoss = "auto",
+        activation: str = "silu",
+        readout: str = "bounded",
+        readout_bound: float = 5.0,
+        model: Callable[[int, int], Model] | None = None,
+        n_particles: int = 256,
+        n_steps: int = 400,
+        step_size: Scheduled | None = None,
+        l2: float = 5e-3,
+        temperature: Scheduled | None = None,
+        gradient: Named | GradientEstimator = "auto",
+        batch_size: int | None = None,
+        dynamics: Named | Dynamics = "overdamped",
+        algorithm: Named | Algorithm = "mfld",
+        standardise: bool = True,
+        class_weight: Mapping[Any, float] | str | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        random_state: int | RandomState | None = None,
+        n_jobs: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        super().__init__(
+            loss=loss,
+            activation=activation,
+            readout=readout,
+            readout_bound=readout_bound,
+            model=model,
+            n_particles=n_particles,
+            n_steps=n_steps,
+            step_size=step_size,
+            l2=l2,
+            temperature=temperature,
+            gradient=gradient,
+            batch_size=batch_size,
+            dynamics=dynamics,
+            algorithm=algorithm,
+            standardise=standardise,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            tol=tol,
+            warm_start=warm_start,
+            random_state=random_state,
+            n_jobs=n_jobs,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Train on rows X, shape (n, n_features), and labels y, shape (n,), with weights of rows, shape (n,)."""
+        go_on = self.warm_start and hasattr(self, "state_")
+        inputs, labels, weights = self._checked(X, y, sample_weight, reset=not go_on)
+        check_classification_targets(labels)
+        classes = np.unique(labels)
+        if go_on and not np.array_equal(classes, self.classes_):
+            raise ValueError(f"warm_start needs the classes of the last fit, {self.classes_}, got {classes}")
+        self.classes_ = classes
+        return self._train(inputs, labels, self._weighted(labels, weights), go_on=go_on)
+
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Go on with some rows, as many steps as see each of them about once.
+
+        The standardisation is that of the first call. ``classes``, all labels that will ever come, is needed there.
+
+        Raises
+        ------
+        TypeError
+            If the algorithm is not mean-field Langevin dynamics: the others belong to their rows.
+        """
+        _check_goes_on(self.algorithm)
+        first = not hasattr(self, "state_")
+        inputs, labels, weights = self._checked(X, y, sample_weight, reset=first)
+        check_classification_targets(labels)
+        if first:
+            if classes is None:
+                raise ValueError("classes must be passed on the first call to partial_fit.")
+            self.classes_ = np.unique(classes)
+        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise ValueError(f"classes must be those of the first call, {self.classes_}, got {classes}")
+        unknown = np.setdiff1d(labels, self.classes_)
+        if len(unknown):
+            raise ValueError(f"y must hold classes of the first call, {self.classes_}, got {unknown}")
+        return self._one_pass(inputs, labels, self._weighted(labels, weights), first=first)
+
+    def decision_function(self, X: ArrayLike) -> FloatArray:
+        """Scores: for two classes shape (n,), positive for the second; else (n, n_classes), the largest decides."""
+        outputs = self._outputs(X)
+        if len(self.classes_) == 2 and outputs.ndim == 2:
+            return outputs[:, 1] - outputs[:, 0]
+        return outputs
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Labels, shape (n,)."""
+        scores = self.decision_function(X)
+        chosen = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
+        labels: NDArray[Any] = self.classes_[chosen]
+        return labels
+
+    def _has_probabilities(self) -> bool:
+        name = self.loss.name if isinstance(self.loss, Loss) else self.loss
+        if name in ("auto", "logistic", "cross_entropy"):
+            return True
+        raise AttributeError(f"probabilities exist for the losses logistic and cross_entropy, not for {self.loss!r}")
+
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
+    def predict_proba(self, X: ArrayLike) -> FloatArray:
+        """Probabilities of the classes, shape (n, n_classes); one against the rest for several with logistic loss."""
+        scores = self.decision_function(X)
+        if scores.ndim == 1:
+            second = 0.5 * (1 + np.tanh(scores / 2))
+            return np.stack([1 - second, second], axis=1)
+        if getattr(self._loss(), "targets", None) == "class":
+            scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+        else:
+            scores = 0.5 * (1 + np.tanh(scores / 2))
+        probabilities: FloatArray = scores / scores.sum(axis=1, keepdims=True)
+        return probabilities
+
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
+    def predict_log_proba(self, X: ArrayLike) -> FloatArray:
+        """Logarithms of the probabilities."""
+        with np.errstate(divide="ignore"):
+            logarithms: FloatArray = np.log(self.predict_proba(X))
+        return logarithms
+
+    def _loss(self) -> LossFunction:
+        if isinstance(self.loss, str) and self.loss == "auto":
+            return Loss("logistic" if len(self.classes_) == 2 else "cross_entropy")
+        return as_loss(self.loss)
+
+    def _n_outputs(self) -> int:
+        n = len(self.classes_)
+        if n < 2:
+            raise ValueError(f"{type(self).__name__} needs at least 2 classes, got 1 class: {self.classes_[0]!r}")
+        return 1 if n == 2 and getattr(self._loss(), "targets", None) != "class" else n
+
+    def _encoded(self, y: NDArray[Any]) -> NDArray[np.float64]:
+        numbers = np.searchsorted(self.classes_, y)
+        if getattr(self._loss(), "targets", None) == "class":
+            return numbers.astype(np.float64)
+        right = numbers == 1 if len(self.classes_) == 2 else numbers[:, np.newaxis] == np.arange(len(self.classes_))
+        return np.where(right, np.float64(1), np.float64(-1))
+
+    def _weighted(self, y: NDArray[Any], weights: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+        """Weights of samples times those of their classes."""
+        if self.class_weight is None:
+            return weights
+        numbers = np.searchsorted(self.classes_, y)
+        if self.class_weight == "balanced":
+            # By their weights: a weight of 2 is to be what two rows are.
+            total = np.bincount(numbers, weights, minlength=len(self.classes_))
+            of_class = np.divide(1.0, total, out=np.zeros_like(total, dtype=float), where=total > 0)
+        else:
+            of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+        own: NDArray[np.float64] = of_class[numbers]
+        return own if weights is None else weights * own
+
+
+class MeanFieldRegressor(RegressorMixin, _MeanFieldEstimator):  # type: ignore[misc]
+    __doc__ = f"""Regressor, for one target or several: a two-layer network, trained by mean-field Langevin dynamics.
+
+    Parameters
+    ----------{_PARAMETERS.format(loss='One of real targets, of the standardised ones; "auto" is half_squared.')}
+
+    Attributes
+    ----------{_ATTRIBUTES}
+    target_mean_, target_scale_ : ndarray, shape (n_targets,)
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from mfld.sklearn import MeanFieldRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> bool(cross_val_score(MeanFieldRegressor(l2=0.03, random_state=0), X, y).mean() > 0.45)
+    True
+    """
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Train on rows X, shape (n, n_features), and numbers y, shape (n,) or (n, n_targets), with weights of rows."""
+        go_on = self.warm_start and hasattr(self, "state_")
+        inputs, targets, weights = self._rows(X, y, sample_weight, reset=not go_on)
+        return self._train(inputs, targets, weights, go_on=go_on)
+
+    def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Go on with some rows, as many steps as see each of them about once.
+
+        The standardisation is that of the first call.
+
+        Raises
+        ------
+        TypeError
+            If the algorithm is not mean-field Langevin dynamics: the others belong to their rows.
+        """
+        _check_goes_on(self.algorithm)
+        first = not hasattr(self, "state_")
+        inputs, targets, weights = self._rows(X, y, sample_weight, reset=first)
+        return self._one_pass(inputs, targets, weights, first=first)
+
+    def predict(self, X: ArrayLike) -> FloatArray:
+        """Predicted numbers, shape (n,) or (n, n_targets)."""
+        outputs = self._outputs(X)
+        numbers: FloatArray = outputs.reshape(len(outputs), -1) * self.target_scale_ + self.target_mean_
+        return np.reshape(numbers, (len(outputs), *self._columns)).astype(outputs.dtype)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _rows(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, *, reset: bool
+    ) -> tuple[FloatArray, NDArray[Any], NDArray[np.float64] | None]:
+        inputs, targets, weights = self._checked(X, y, sample_weight, reset=reset, multi_output=True, y_numeric=True)
+        columns = targets.shape[1:]
+        if reset:
+            self._columns = columns
+        elif columns != self._columns:
+            raise ValueError(f"y must have rows of shape {self._columns} as before, got {columns}")
+        return inputs, targets.astype(np.float64).reshape(len(targets), -1), weights
+
+    def _loss(self) -> LossFunction:
+        loss = as_loss("half_squared" if isinstance(self.loss, str) and self.loss == "auto" else self.loss)
+        if getattr(loss, "targets", "real") != "real":
+            raise ValueError(f"loss must be one of real targets for a regression, got {self.loss!r}")
+        return loss
+
+    def _start_targets(self, y: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
+        self._loss()
+        self.target_mean_, self.target_scale_ = _moments(y, weights)
+
+    def _n_outputs(self) -> int:
+        return len(self.target_mean_)
+
+    def _encoded(self, y: NDArray[Any]) -> NDArray[np.float64]:
+        return (y - self.target_mean_) / self.target_scale_
+
+
+class _KeepBest(Callback):
+    """Stop when the loss of held-out rows does not fall any more; keep the state where it was lowest."""
+
+    def __init__(self, risk: EmpiricalRisk, patience: int, tolerance: float, every: int) -> None:
+        self.every = every
+        self.best: State | None = None
+        self.losses: list[float] = []
+        self._risk = risk
+        self._patience = patience
+        self._tolerance = tolerance
+
+    def on_start(self, state: State, n_steps: int) -> None:
+        self._lowest = self._mark = math.inf
+        self._waited = 0
+
+    def on_end(self, state: State) -> None:
+        return
+
+    def __call__(self, state: State, info: Info) -> bool:
+        loss = self._risk.loss(state.measure)
+        self.losses.append(loss)
+        if loss < self._lowest:
+            self._lowest, self.best = loss, state
+        self._waited += 1
+        if loss < self._mark - self._tolerance:
+            self._mark, self._waited = loss, 0
+        return self._waited >= self._patience
+
+
+def _check_goes_on(algorithm: Named | Algorithm) -> None:
+    if algorithm != "mfld" and not isinstance(algorithm, MFLD):
+        raise TypeError(f"partial_fit needs algorithm='mfld': others belong to their rows; got {algorithm!r}")
+
+
+def _seed(random_state: int | RandomState | None) -> int:
+    high, low = check_random_state(random_state).randint(0, 2**32, size=2, dtype=np.uint64)
+    return int(high) << 32 | int(low)
+
+
+def _moments(
+    values: FloatArray, weights: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weighted mean and standard deviation of columns; 1 where a column is constant."""
+    values = values.astype(np.float64)
+    mean: NDArray[np.float64] = np.average(values, axis=0, weights=weights)
+    scale = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weights))
+    # By the extremes and not by the deviation, which rounding makes positive for constants too.
+    varies = (np.ptp(values, axis=0) > 0) & (scale > 0)
+    return mean, np.where(varies, scale, 1.0)
+
+
+def _curvature(risk: EmpiricalRisk, particles: FloatArray) -> float:
+    """Largest curvature at a cloud, from some of the rows where there are many."""
+    n = risk.n_samples
+    if n > _CURVATURE_ROWS:
+        rows = np.linspace(0, n - 1, _CURVATURE_ROWS).astype(int)
+        weights = None if risk.sample_weight is None else risk.sample_weight[rows]
+        risk = EmpiricalRisk(
+            risk.model,
+            risk.inputs[rows],
+            risk.targets[rows],
+            loss=risk.loss_function,
+            l2=risk.l2,
+            sample_weight=weights,
+        )
+    return max(curvature(risk, particles), np.finfo(float).eps)
