@@ -6,15 +6,16 @@ from mfld.algorithms import MFLD, PDA, Algorithm, Result
 from mfld.callbacks import Callback, Progress, StopOnPlateau, StopWhen
 from mfld.checkpoint import Checkpoint
 from mfld.config import show_config
-from mfld.dynamics import Dynamics, Overdamped
+from mfld.dynamics import MALA, Dynamics, Overdamped, Underdamped
 from mfld.errors import DivergenceError
-from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
+from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
 from mfld.objectives import EmpiricalRisk, Functional, Objective, Potential
 from mfld.state import Cloud, Info, State
 
 __all__ = [
+    "MALA",
     "MFLD",
     "PDA",
     "SARAH",
@@ -37,6 +38,7 @@ __all__ = [
     "NeuronModel",
     "Objective",
     "Overdamped",
+    "PerParticleMinibatch",
     "Potential",
     "Progress",
     "Result",
@@ -44,6 +46,7 @@ __all__ = [
     "StopOnPlateau",
     "StopWhen",
     "TwoLayerNetwork",
+    "Underdamped",
     "__version__",
     "activations",
     "checkpoint",
