@@ -413,11 +413,12 @@ def native_run(problem, dtype):
         risk.inputs.astype(dtype),
         risk.targets.astype(dtype),
         None if risk.sample_weight is None else risk.sample_weight.astype(dtype),
+        _core.Estimator("minibatch" if problem.batch_size else "full_batch", problem.batch_size),
+        _core.Dynamics("overdamped"),
         constant(STEP_SIZE),
         constant(TEMPERATURE),
         constant(L2),
         N_STEPS,
-        problem.batch_size,
         KEY,
         FIRST_STEP,
         POPULATION,
@@ -476,8 +477,10 @@ def test_steps_follow_a_schedule(dtype):
         np.array([0.5, 0.0, 0.1]),
     )
     data = [array.astype(dtype) for array in (risk.inputs, risk.targets, risk.sample_weight)]
+    kinds = _core.Estimator("full_batch"), _core.Dynamics("overdamped")
+    schedule = step_sizes, temperatures, ridges
     _core.backend.advance(
-        native(risk.network), native_loss(risk.loss), moved, *data, step_sizes, temperatures, ridges, 3, 0, KEY, 7, 0, 2
+        native(risk.network), native_loss(risk.loss), moved, *data, *kinds, *schedule, 3, KEY, 7, 0, 2
     )
     for k, (step_size, temperature, l2) in enumerate(zip(step_sizes, temperatures, ridges, strict=True)):
         particles = reference.advance(

@@ -188,19 +188,19 @@ void move(State& state) {
   const NoisePlace place(/*key64=*/1, MFLD_STREAM_MOVE, /*step=*/0, /*population=*/0);
   for (auto _ : state)
     benchmark::DoNotOptimize(
-        scheme(panel.get(), {gradient.get(), p, nullptr, nullptr}, p, /*first_particle=*/0, lanes, place));
+        scheme(panel.get(), panel.get(), {gradient.get(), p, nullptr, nullptr}, p, /*first_particle=*/0, lanes, place));
   count_elements(state, "coordinates", p * lanes);
 }
 
 // Distinct rows of a mini-batch of range(0) out of 60000.
 void batch(State& state) {
   const std::int64_t batch_size = state.range(0);
-  BatchScratch scratch;
+  FloydSet set;
   const Buffer<std::int64_t> rows(batch_size);
   mfld_noise noise = {/*key=*/1, /*step=*/0, /*population=*/0};
   for (auto _ : state) {
     ++noise.step;
-    floyd_batch(noise, 60000, batch_size, rows.get(), scratch);
+    floyd_batch(noise, 60000, batch_size, rows.get(), set);
     bench::clobber(rows.get());
   }
   count_elements(state, "rows", batch_size);

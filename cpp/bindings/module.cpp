@@ -114,6 +114,60 @@ struct Report {
   py::object exception = py::none();
 };
 
+// ---- estimators and dynamics
+// --------------------------------------------------------------------------------------------------------
+
+template <std::size_t n>
+std::int32_t index_of(const std::string& kind, const char* const (&names)[n], const char* what) {
+  std::string known;
+  for (std::size_t i = 0; i < n; ++i) {
+    if (kind == names[i]) return static_cast<std::int32_t>(i);
+    known += (i ? ", " : "") + std::string(names[i]);
+  }
+  throw py::value_error(std::string(what) + " must be one of " + known + ", got " + kind);
+}
+
+// Arrays that a call changes in place belong to Python: held here, checked where their sizes are known.
+struct Estimator {
+  std::int32_t kind;
+  std::int64_t batch_size, refresh_every;
+  std::optional<py::array> anchor, anchor_gradient, anchor_predictions;
+  bool valid;
+
+  static Estimator make(const std::string& kind, std::int64_t batch_size, std::int64_t refresh_every,
+                        std::optional<py::array> anchor, std::optional<py::array> anchor_gradient,
+                        std::optional<py::array> anchor_predictions, bool valid) {
+    static constexpr const char* names[] = {"full_batch", "minibatch", "svrg", "sarah"};
+    return {index_of(kind, names, "kind of an estimator"),
+            batch_size,
+            refresh_every,
+            std::move(anchor),
+            std::move(anchor_gradient),
+            std::move(anchor_predictions),
+            valid};
+  }
+  bool anchored() const { return kind == MFLD_SVRG || kind == MFLD_SARAH; }
+};
+
+struct Dynamics {
+  std::int32_t kind;
+  double friction;
+  std::optional<py::array> velocities, force;
+  bool force_valid;
+
+  static Dynamics make(const std::string& kind, double friction, std::optional<py::array> velocities,
+                       std::optional<py::array> force, bool force_valid) {
+    static constexpr const char* names[] = {"overdamped", "baoab"};
+    return {index_of(kind, names, "kind of a dynamics"), friction, std::move(velocities), std::move(force),
+            force_valid};
+  }
+};
+
+void* needed(std::optional<py::array>& a, const char* name, bool want_double, std::vector<py::ssize_t> shape) {
+  if (!a) throw py::value_error(std::string(name) + " is needed for this kind");
+  return checked_writable(*a, name, want_double, std::move(shape));
+}
+
 // ---- one build of the kernels
 // ---------------------------------------------------------------------------------------------
 
@@ -223,9 +277,7 @@ class Backend {
     void* x = checked_writable(particles, "particles", wide, {-1, -1});
     const auto m = particles.shape(0), p = particles.shape(1);
     const void* g = checked(gradient, "gradient", wide, {m, p});
-    if (n_moving < 0 || n_moving > p)
-      throw py::value_error("n_moving must be between 0 and " + std::to_string(p) + ", got " +
-                            std::to_string(n_moving));
+    check_moving(n_moving, p);
     const mfld_schedule schedule = {&step_size, &temperature, &l2, 0};
     const mfld_noise noise = {key, step, population};
     std::int64_t bad = -1;
@@ -233,6 +285,71 @@ class Backend {
       return kernels(wide).move(x, g, m, p, n_moving, &schedule, &noise, &bad, e);
     });
     return bad;
+  }
+
+  std::int64_t baoab(py::array& particles, py::array& velocities, const py::array& gradient, bool closing,
+                     std::int64_t n_moving, double step_size, double temperature, double l2, double friction,
+                     std::uint64_t key, std::uint64_t step, std::uint32_t population, int num_threads) const {
+    const bool wide = precision(particles, "particles");
+    void* x = checked_writable(particles, "particles", wide, {-1, -1});
+    const auto m = particles.shape(0), p = particles.shape(1);
+    void* v = checked_writable(velocities, "velocities", wide, {m, p});
+    const void* g = checked(gradient, "gradient", wide, {m, p});
+    check_moving(n_moving, p);
+    const mfld_schedule schedule = {&step_size, &temperature, &l2, 0};
+    const mfld_noise noise = {key, step, population};
+    std::int64_t bad = -1;
+    run_or_throw(num_threads, [&](const mfld_execution* e) {
+      return kernels(wide).baoab(x, v, g, m, p, n_moving, closing ? MFLD_BAOAB_CLOSE : MFLD_BAOAB_OPEN, friction,
+                                 &schedule, &noise, &bad, e);
+    });
+    return bad;
+  }
+
+  std::int64_t mala_accept(py::array& particles, py::array& values, py::array& gradient, const py::array& proposals,
+                           const py::array& proposal_values, const py::array& proposal_gradient, std::int64_t n_moving,
+                           double step_size, double temperature, double l2, std::uint64_t key, std::uint64_t step,
+                           std::uint32_t population, int num_threads) const {
+    const bool wide = precision(particles, "particles");
+    void* x = checked_writable(particles, "particles", wide, {-1, -1});
+    const auto m = particles.shape(0), p = particles.shape(1);
+    void* u = checked_writable(values, "values", wide, {m});
+    void* g = checked_writable(gradient, "gradient", wide, {m, p});
+    const void* y = checked(proposals, "proposals", wide, {m, p});
+    const void* w = checked(proposal_values, "proposal_values", wide, {m});
+    const void* c = checked(proposal_gradient, "proposal_gradient", wide, {m, p});
+    check_moving(n_moving, p);
+    if (!(temperature > 0)) throw py::value_error("temperature must be positive, got " + std::to_string(temperature));
+    const mfld_schedule schedule = {&step_size, &temperature, &l2, 0};
+    const mfld_noise noise = {key, step, population};
+    std::int64_t accepted = 0;
+    run_or_throw(num_threads, [&](const mfld_execution* e) {
+      return kernels(wide).mala_accept(x, u, g, y, w, c, m, p, n_moving, &schedule, &noise, &accepted, e);
+    });
+    return accepted;
+  }
+
+  py::array pull_back_rows(const mfld_network& network, const py::array& particles, const py::array& inputs,
+                           const py::array& cotangent, const py::array_t<std::int64_t>& rows, int num_threads) const {
+    const bool wide = precision(particles, "particles");
+    const auto p = n_coordinates(network);
+    const void* x = checked(particles, "particles", wide, {-1, p});
+    const void* z = checked(inputs, "inputs", wide, {-1, network.n_features});
+    const void* g = checked(cotangent, "cotangent", wide, {inputs.shape(0), network.n_outputs});
+    const auto m = particles.shape(0), n = inputs.shape(0);
+    if (rows.ndim() != 2 || rows.shape(0) != m || !(rows.flags() & py::array::c_style))
+      throw py::value_error("rows must be a contiguous array of shape (n_particles, batch_size)");
+    const std::int64_t* r = rows.data();
+    for (py::ssize_t i = 0; i < rows.size(); ++i)
+      if (r[i] < 0 || r[i] >= n)
+        throw py::value_error("rows must be between 0 and " + std::to_string(n - 1) + ", got " + std::to_string(r[i]));
+    const auto batch_size = rows.shape(1);
+    auto gradient = empty(wide, {m, p});
+    void* d = gradient.mutable_data();
+    run_or_throw(num_threads, [&](const mfld_execution* e) {
+      return kernels(wide).pull_back_rows(&network, x, m, z, g, r, batch_size, d, e);
+    });
+    return gradient;
   }
 
   py::array normals(std::uint64_t key, std::uint64_t step, std::int64_t n_particles, std::int64_t n_coordinates,
@@ -250,30 +367,52 @@ class Backend {
   }
 
   Report advance(const mfld_network& network, const mfld_loss& loss, py::array& particles, const py::array& inputs,
-                 const py::array& targets, const std::optional<py::array>& weights, const py::array& step_size,
-                 const py::array& temperature, const py::array& l2, std::int64_t n_steps, std::int64_t batch_size,
-                 std::uint64_t key, std::uint64_t step, std::uint32_t population, int num_threads) const {
+                 const py::array& targets, const std::optional<py::array>& weights, Estimator& estimator,
+                 Dynamics& dynamics, const py::array& step_size, const py::array& temperature, const py::array& l2,
+                 std::int64_t n_steps, std::uint64_t key, std::uint64_t step, std::uint32_t population,
+                 int num_threads) const {
     const bool wide = precision(particles, "particles");
-    void* x = checked_writable(particles, "particles", wide, {-1, n_coordinates(network)});
+    const auto p = n_coordinates(network);
+    void* x = checked_writable(particles, "particles", wide, {-1, p});
     const auto m = particles.shape(0), n = inputs.ndim() == 2 ? inputs.shape(0) : 0;
     const mfld_samples samples = {checked(inputs, "inputs", wide, {-1, network.n_features}),
                                   checked(targets, "targets", wide, {n, target_width(loss, network.n_outputs)}),
                                   weights ? checked(*weights, "weights", wide, {n}) : nullptr, n};
     if (m < 1 || n < 1) throw py::value_error("advance needs at least one particle and one sample");
     if (n_steps < 1) throw py::value_error("n_steps must be at least 1, got " + std::to_string(n_steps));
-    if (batch_size < 0 || batch_size > n)
-      throw py::value_error("batch_size must be between 0 (full batch) and " + std::to_string(n) + ", got " +
-                            std::to_string(batch_size));
+    const bool batches = estimator.kind != MFLD_FULL_BATCH;
+    if (estimator.batch_size < (batches ? 1 : 0) || estimator.batch_size > (batches ? n : 0))
+      throw py::value_error("batch_size must be between 1 and " + std::to_string(n) +
+                            ", or 0 for the full batch, got " + std::to_string(estimator.batch_size));
+    if (estimator.anchored() && estimator.refresh_every < 1)
+      throw py::value_error("refresh_every must be at least 1, got " + std::to_string(estimator.refresh_every));
     const auto length = step_size.ndim() == 1 ? step_size.shape(0) : -1;
     if (length != 1 && length != n_steps) throw py::value_error("step_size must have length 1 or n_steps");
     const mfld_schedule schedule = {static_cast<const double*>(checked(step_size, "step_size", true, {length})),
                                     static_cast<const double*>(checked(temperature, "temperature", true, {length})),
                                     static_cast<const double*>(checked(l2, "l2", true, {length})), length == 1 ? 0 : 1};
     const mfld_noise noise = {key, step, population};
+    mfld_estimator e = {estimator.kind, estimator.batch_size, estimator.refresh_every, nullptr, nullptr, nullptr, 0};
+    if (estimator.anchored()) {
+      e.anchor = needed(estimator.anchor, "anchor", wide, {m, p});
+      e.anchor_gradient = needed(estimator.anchor_gradient, "anchor_gradient", wide, {m, p});
+      e.valid = estimator.valid;
+    }
+    if (estimator.kind == MFLD_SVRG)
+      e.anchor_predictions = needed(estimator.anchor_predictions, "anchor_predictions", wide, {n, network.n_outputs});
+    mfld_dynamics d = {dynamics.kind, dynamics.friction, nullptr, nullptr, 0};
+    if (dynamics.kind == MFLD_BAOAB) {
+      d.velocities = needed(dynamics.velocities, "velocities", wide, {m, p});
+      d.force = needed(dynamics.force, "force", wide, {m, p});
+      d.force_valid = dynamics.force_valid;
+    }
     mfld_report raw = {};
-    const bool finished = run(num_threads, [&](const mfld_execution* e) {
-      return kernels(wide).advance(&network, &loss, &samples, x, m, n_steps, batch_size, &schedule, &noise, &raw, e);
+    const bool finished = run(num_threads, [&](const mfld_execution* execution) {
+      return kernels(wide).advance(&network, &loss, &samples, x, m, n_steps, &e, &d, &schedule, &noise, &raw,
+                                   execution);
     });
+    estimator.valid = e.valid != 0;
+    dynamics.force_valid = d.force_valid != 0;
     Report report;
     report.steps = raw.steps;
     report.bad_particle = raw.bad_particle;
@@ -301,7 +440,29 @@ class Backend {
     return rows;
   }
 
+  py::array_t<std::int64_t> particle_batches(std::uint64_t key, std::uint64_t step, std::int64_t n,
+                                             std::int64_t batch_size, std::int64_t n_particles,
+                                             std::uint32_t population, int num_threads) const {
+    if (batch_size < 1 || batch_size > n || batch_size >= 1 << 24)
+      throw py::value_error("batch_size must be between 1 and " +
+                            std::to_string(std::min<std::int64_t>(n, (1 << 24) - 1)) + ", got " +
+                            std::to_string(batch_size));
+    if (n_particles < 0) throw py::value_error("n_particles must not be negative");
+    py::array_t<std::int64_t> rows({n_particles, batch_size});
+    const mfld_noise noise = {key, step, population};
+    run_or_throw(num_threads, [&, to = rows.mutable_data()](const mfld_execution* e) {
+      return table_->particle_batches(&noise, n, batch_size, n_particles, to, e);
+    });
+    return rows;
+  }
+
  private:
+  static void check_moving(std::int64_t n_moving, py::ssize_t p) {
+    if (n_moving < 0 || n_moving > p)
+      throw py::value_error("n_moving must be between 0 and " + std::to_string(p) + ", got " +
+                            std::to_string(n_moving));
+  }
+
   const mfld_kernels& kernels(bool wide) const { return wide ? table_->f64 : table_->f32; }
 
   // Also where a network first comes in: what it names must exist in this build.
@@ -354,12 +515,24 @@ PYBIND11_MODULE(_binding, m, py::mod_gil_not_used()) {
       .def(py::init([](int id, double parameter) { return mfld_loss{id, parameter}; }), py::arg("id"),
            py::arg("parameter"));
 
+  py::class_<Estimator>(m, "Estimator", "How gradients are estimated; its buffers are changed in place.")
+      .def(py::init(&Estimator::make), py::arg("kind"), py::arg("batch_size") = 0, py::arg("refresh_every") = 0,
+           py::arg("anchor").none(true) = py::none(), py::arg("anchor_gradient").none(true) = py::none(),
+           py::arg("anchor_predictions").none(true) = py::none(), py::arg("valid") = false)
+      .def_readonly("valid", &Estimator::valid, "whether the buffers hold what the next step needs");
+  py::class_<Dynamics>(m, "Dynamics", "How steps move particles; its buffers are changed in place.")
+      .def(py::init(&Dynamics::make), py::arg("kind"), py::arg("friction") = 0.0,
+           py::arg("velocities").none(true) = py::none(), py::arg("force").none(true) = py::none(),
+           py::arg("force_valid") = false)
+      .def_readonly("force_valid", &Dynamics::force_valid, "whether force is the gradient at the particles");
+
   py::class_<Report>(m, "Report", "How a native run of steps ended.")
       .def_readonly("status", &Report::status, "'done', 'stopped' or 'diverged'")
       .def_readonly("steps", &Report::steps, "whole steps done; of a diverged run the last one is the bad one")
       .def_readonly("bad_particle", &Report::bad_particle, "first particle that is not finite, or -1")
-      .def_readonly("loss", &Report::loss, "weighted mean loss over the rows of the last step, before its move")
-      .def_readonly("gradient_norm", &Report::gradient_norm, "root mean square over particles of |b| at the last step")
+      .def_readonly("loss", &Report::loss, "weighted mean loss over the rows of the last gradient")
+      .def_readonly("gradient_norm", &Report::gradient_norm,
+                    "root mean square over particles of |b|, by the last gradient")
       .def_readonly("exception", &Report::exception, "what a signal handler raised, when stopped");
 
   py::class_<Backend>(m, "Backend", "The kernels of one instruction-set level.")
@@ -412,13 +585,22 @@ PYBIND11_MODULE(_binding, m, py::mod_gil_not_used()) {
       .def("move", &Backend::move, py::arg("particles"), py::arg("gradient"), py::arg("n_moving"), py::arg("step_size"),
            py::arg("temperature"), py::arg("l2"), py::arg("key"), py::arg("step"), py::arg("population") = 0,
            py::arg("num_threads") = 1)
+      .def("baoab", &Backend::baoab, py::arg("particles"), py::arg("velocities"), py::arg("gradient"),
+           py::arg("closing"), py::arg("n_moving"), py::arg("step_size"), py::arg("temperature"), py::arg("l2"),
+           py::arg("friction"), py::arg("key"), py::arg("step"), py::arg("population") = 0, py::arg("num_threads") = 1)
+      .def("mala_accept", &Backend::mala_accept, py::arg("particles"), py::arg("values"), py::arg("gradient"),
+           py::arg("proposals"), py::arg("proposal_values"), py::arg("proposal_gradient"), py::arg("n_moving"),
+           py::arg("step_size"), py::arg("temperature"), py::arg("l2"), py::arg("key"), py::arg("step"),
+           py::arg("population") = 0, py::arg("num_threads") = 1)
+      .def("pull_back_rows", &Backend::pull_back_rows, py::arg("network"), py::arg("particles"), py::arg("inputs"),
+           py::arg("cotangent"), py::arg("rows"), py::arg("num_threads") = 1)
       .def("normals", &Backend::normals, py::arg("key"), py::arg("step"), py::arg("n_particles"),
            py::arg("n_coordinates"), py::arg("dtype"), py::arg("stream") = static_cast<int>(MFLD_STREAM_MOVE),
            py::arg("population") = 0, py::arg("num_threads") = 1)
       .def("advance", &Backend::advance, py::arg("network"), py::arg("loss"), py::arg("particles"), py::arg("inputs"),
-           py::arg("targets"), py::arg("weights").none(true), py::arg("step_size"), py::arg("temperature"),
-           py::arg("l2"), py::arg("n_steps"), py::arg("batch_size"), py::arg("key"), py::arg("step"),
-           py::arg("population") = 0, py::arg("num_threads") = 1)
+           py::arg("targets"), py::arg("weights").none(true), py::arg("estimator"), py::arg("dynamics"),
+           py::arg("step_size"), py::arg("temperature"), py::arg("l2"), py::arg("n_steps"), py::arg("key"),
+           py::arg("step"), py::arg("population") = 0, py::arg("num_threads") = 1)
       .def(
           "philox",
           [](const Backend& b, const Words4& counter, const std::pair<std::uint32_t, std::uint32_t>& key) {
@@ -437,5 +619,7 @@ PYBIND11_MODULE(_binding, m, py::mod_gil_not_used()) {
           },
           py::arg("seed"), py::arg("replica") = 0)
       .def("batch", &Backend::batch, py::arg("key"), py::arg("step"), py::arg("n"), py::arg("batch_size"),
-           py::arg("population") = 0);
+           py::arg("population") = 0)
+      .def("particle_batches", &Backend::particle_batches, py::arg("key"), py::arg("step"), py::arg("n"),
+           py::arg("batch_size"), py::arg("n_particles"), py::arg("population") = 0, py::arg("num_threads") = 1);
 }

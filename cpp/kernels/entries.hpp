@@ -30,15 +30,32 @@ int predict(const mfld_network*, const void* particles, const void* coefficients
 template <class T>
 int pull_back(const mfld_network*, const void* particles, std::int64_t n_particles, const void* inputs, std::int64_t n,
               const void* cotangent, void* values, void* gradient, const mfld_execution*);
+// moves.cpp
 template <class T>
 int move(void* particles, const void* gradient, std::int64_t n_particles, std::int64_t p, std::int64_t n_moving,
          const mfld_schedule*, const mfld_noise*, std::int64_t* bad_particle, const mfld_execution*);
+template <class T>
+int baoab(void* particles, void* velocities, const void* gradient, std::int64_t n_particles, std::int64_t p,
+          std::int64_t n_moving, std::int32_t part, double friction, const mfld_schedule*, const mfld_noise*,
+          std::int64_t* bad_particle, const mfld_execution*);
+template <class T>
+int mala_accept(void* particles, void* values, void* gradient, const void* proposals, const void* proposal_values,
+                const void* proposal_gradient, std::int64_t n_particles, std::int64_t p, std::int64_t n_moving,
+                const mfld_schedule*, const mfld_noise*, std::int64_t* accepted, const mfld_execution*);
+
+// particle_batches.cpp
+int particle_batches(const mfld_noise*, std::int64_t n, std::int64_t batch_size, std::int64_t n_particles,
+                     std::int64_t* rows, const mfld_execution*);
+template <class T>
+int pull_back_rows(const mfld_network*, const void* particles, std::int64_t n_particles, const void* inputs,
+                   const void* cotangent, const std::int64_t* rows, std::int64_t batch_size, void* gradient,
+                   const mfld_execution*);
 
 // advance.cpp
 template <class T>
 int advance(const mfld_network*, const mfld_loss*, const mfld_samples*, void* particles, std::int64_t n_particles,
-            std::int64_t n_steps, std::int64_t batch_size, const mfld_schedule*, const mfld_noise*, mfld_report*,
-            const mfld_execution*);
+            std::int64_t n_steps, mfld_estimator*, mfld_dynamics*, const mfld_schedule*, const mfld_noise*,
+            mfld_report*, const mfld_execution*);
 
 // noise.cpp
 template <class T>

@@ -17,6 +17,35 @@
 
 namespace mfld {
 
+// Remembers lanes in which a number was not finite.
+template <class T>
+class FiniteWatch {
+  using V = Vec<T>;
+  V watch0_{0}, watch1_{0};  // x - x: 0, or NaN once x is not finite
+
+ public:
+  MFLD_INLINE void see(V x0, V x1) {
+    watch0_ += x0 - x0;
+    watch1_ += x1 - x1;
+  }
+  // Among the first `count` lanes; -1: none.
+  std::int64_t first_bad_lane(std::int64_t count) const {
+    alignas(64) T watch[panel_lanes<T>];
+    watch0_.store(watch);
+    watch1_.store(watch + V::size);
+    const T* bad = std::find_if(watch, watch + count, [](T w) { return w != T(0); });
+    return bad == watch + count ? -1 : bad - watch;
+  }
+};
+
+// Empty lanes move like particles at the origin: back to zero, so that they never overflow.
+template <class T>
+void clear_empty_lanes(T* panel, std::int64_t n_moving, std::int64_t count) {
+  constexpr int lanes = panel_lanes<T>;
+  if (count < lanes)
+    for (std::int64_t j = 0; j < n_moving; ++j) std::fill(panel + j * lanes + count, panel + (j + 1) * lanes, T(0));
+}
+
 template <class T>
 struct EulerMaruyama {
   using V = Vec<T>;
@@ -40,16 +69,17 @@ struct EulerMaruyama {
     const T* row(std::int64_t j) const { return j < n_affine ? affine + j * lanes : readout + (j - n_affine) * lanes; }
   };
 
-  // Returns false when a coordinate of a real particle is not finite afterwards.
-  bool operator()(T* panel, const Gradient& gradient, std::int64_t n_moving, std::int64_t first_particle,
-                  std::int64_t n_particles, const NoisePlace& place) const {
+  // From one place to another, or in place; frozen rows are neither read nor written. Returns the first lane of a real
+  // particle with a coordinate that is not finite afterwards, or -1.
+  std::int64_t operator()(const T* from, T* to, const Gradient& gradient, std::int64_t n_moving,
+                          std::int64_t first_particle, std::int64_t n_particles, const NoisePlace& place) const {
     const V d(decay), h(step_size), s(noise_scale);
     V h0 = h, h1 = h;
     if (gradient.factor) {
       h0 = h * V::load(gradient.factor);
       h1 = h * V::load(gradient.factor + V::size);
     }
-    V watch0(0), watch1(0);  // x - x: 0, or NaN once x is not finite
+    FiniteWatch<T> watch;
     const PanelNoise<T> noise(place, static_cast<std::uint32_t>(first_particle));
     for (std::int64_t j = 0; j < n_moving; j += 4) {
       V xi[4][2];
@@ -61,24 +91,19 @@ struct EulerMaruyama {
       for (int q = 0; q < 4; ++q) {
         if (j + q >= n_moving) break;
         const T* g = gradient.row(j + q);
-        T* x = panel + (j + q) * lanes;
+        const T* x = from + (j + q) * lanes;
+        T* moved = to + (j + q) * lanes;
         const bool affine = j + q < gradient.n_affine;
         const V x0 = V::load(x) * d - V::load(g) * (affine ? h0 : h) + s * xi[q][0];
         const V x1 = V::load(x + V::size) * d - V::load(g + V::size) * (affine ? h1 : h) + s * xi[q][1];
-        watch0 += x0 - x0;
-        watch1 += x1 - x1;
-        x0.store(x);
-        x1.store(x + V::size);
+        watch.see(x0, x1);
+        x0.store(moved);
+        x1.store(moved + V::size);
       }
     }
     const std::int64_t count = std::min<std::int64_t>(lanes, n_particles - first_particle);
-    // Empty lanes move like particles at the origin: back to zero, so that they never overflow.
-    if (count < lanes)
-      for (std::int64_t j = 0; j < n_moving; ++j) std::fill(panel + j * lanes + count, panel + (j + 1) * lanes, T(0));
-    alignas(64) T watch[lanes];
-    watch0.store(watch);
-    watch1.store(watch + V::size);
-    return std::all_of(watch, watch + count, [](T w) { return w == T(0); });
+    clear_empty_lanes(to, n_moving, count);
+    return watch.first_bad_lane(count);
   }
 
   // sum over real particles and moving coordinates of (gradient + 2 l2 theta)^2, before a move.

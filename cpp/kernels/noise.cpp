@@ -112,8 +112,8 @@ std::uint64_t noise_key(std::uint64_t seed, std::uint64_t replica) {
 
 int batch(const mfld_noise* noise, std::int64_t n, std::int64_t batch_size, std::int64_t* rows) {
   try {
-    BatchScratch scratch;
-    floyd_batch(*noise, n, batch_size, rows, scratch);
+    FloydSet set;
+    floyd_batch(*noise, n, batch_size, rows, set);
     return MFLD_DONE;
   } catch (const std::exception&) {  // nothing but the scratch memory can fail
     return MFLD_OUT_OF_MEMORY;

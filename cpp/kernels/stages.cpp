@@ -1,12 +1,10 @@
-// The three stages on their own: predict, pull back, move. advance.cpp composes the same parts without leaving the
-// core; these serve losses written in Python, frozen potentials and evaluation.
+// Two stages on their own: predict and pull back. advance.cpp composes the same parts without leaving the core; these
+// serve losses written in Python, frozen potentials and evaluation.
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 
 #include "entries.hpp"
 #include "mfld/team.hpp"
-#include "move.hpp"
 #include "network.hpp"
 #include "predictions.hpp"
 
@@ -163,40 +161,6 @@ int pull_back(const mfld_network* description, const void* particles, std::int64
   });
 }
 
-template <class T>
-int move(void* particles, const void* gradient, std::int64_t n_particles, std::int64_t p, std::int64_t n_moving,
-         const mfld_schedule* schedule, const mfld_noise* noise, std::int64_t* bad_particle,
-         const mfld_execution* execution) {
-  return guarded([&] {
-    constexpr int lanes = panel_lanes<T>;
-    const PanelLayout<T> layout(n_particles, p);
-    const EulerMaruyama<T> scheme(*schedule, 0);
-    const NoisePlace place(*noise, MFLD_STREAM_MOVE);
-    const double work = static_cast<double>(n_particles * p) * 20;
-    const int threads = useful_threads(*execution, layout.n_panels, work);
-    const Buffer<T> scratch(threads * 2 * layout.panel_size());
-    auto* x = static_cast<T*>(particles);
-    std::atomic<std::int64_t> first_bad{layout.n_panels};
-
-    run_team(threads, [&](int member, int members, SpinBarrier&) {
-      T* panel = &scratch[member * 2 * layout.panel_size()];
-      T* slope = panel + layout.panel_size();
-      const Range panels = even_part(layout.n_panels, member, members);
-      for (std::int64_t i = panels.begin; i < panels.end; ++i) {
-        layout.pack(x, i, panel);
-        layout.pack(static_cast<const T*>(gradient), i, slope);
-        const bool finite = scheme(panel, {slope, n_moving, nullptr, nullptr}, n_moving, i * lanes, n_particles, place);
-        layout.unpack(panel, i, x);
-        std::int64_t known = first_bad.load();
-        while (!finite && i < known && !first_bad.compare_exchange_weak(known, i)) {
-        }
-      }
-    });
-    *bad_particle = first_non_finite(x, n_particles, p, first_bad.load() * lanes);
-    return MFLD_DONE;
-  });
-}
-
 template int predict<float>(const mfld_network*, const void*, const void*, std::int64_t, const void*, std::int64_t,
                             void*, const mfld_execution*);
 template int predict<double>(const mfld_network*, const void*, const void*, std::int64_t, const void*, std::int64_t,
@@ -205,9 +169,5 @@ template int pull_back<float>(const mfld_network*, const void*, std::int64_t, co
                               void*, void*, const mfld_execution*);
 template int pull_back<double>(const mfld_network*, const void*, std::int64_t, const void*, std::int64_t, const void*,
                                void*, void*, const mfld_execution*);
-template int move<float>(void*, const void*, std::int64_t, std::int64_t, std::int64_t, const mfld_schedule*,
-                         const mfld_noise*, std::int64_t*, const mfld_execution*);
-template int move<double>(void*, const void*, std::int64_t, std::int64_t, std::int64_t, const mfld_schedule*,
-                          const mfld_noise*, std::int64_t*, const mfld_execution*);
 
 }  // namespace mfld

@@ -23,8 +23,8 @@ constexpr auto activation_names = activation_names_of(static_cast<Activations*>(
 
 template <class T>
 constexpr mfld_kernels kernels() {
-  return {&activation<T>, &neurons<T>, &predict<T>, &pull_back<T>, &loss<T>,
-          &conjugate<T>,  &move<T>,    &normals<T>, &advance<T>};
+  return {&activation<T>, &neurons<T>, &predict<T>,     &pull_back<T>, &loss<T>,           &conjugate<T>,
+          &move<T>,       &baoab<T>,   &mala_accept<T>, &normals<T>,   &pull_back_rows<T>, &advance<T>};
 }
 
 double smoothness_of(const mfld_loss* loss) { return loss_smoothness[loss->id](loss->parameter); }
@@ -67,6 +67,7 @@ constexpr mfld_kernel_table_t table = {
     &philox,
     &noise_key,
     &batch,
+    &particle_batches,
     &max_threads,
     &pause,
 };

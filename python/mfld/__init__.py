@@ -6,9 +6,9 @@ from mfld.algorithms import MFLD, PDA, Algorithm, Result
 from mfld.callbacks import Callback, Progress, StopOnPlateau, StopWhen
 from mfld.checkpoint import Checkpoint
 from mfld.config import show_config
-from mfld.dynamics import Dynamics, Overdamped
+from mfld.dynamics import MALA, Dynamics, Overdamped, Underdamped
 from mfld.errors import DivergenceError
-from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
+from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
 from mfld.objectives import EmpiricalRisk, Functional, Objective, Potential
@@ -16,6 +16,7 @@ from mfld.pruning import prune
 from mfld.state import Cloud, Info, State
 
 __all__ = [
+    "MALA",
     "MFLD",
     "PDA",
     "SARAH",
@@ -38,6 +39,7 @@ __all__ = [
     "NeuronModel",
     "Objective",
     "Overdamped",
+    "PerParticleMinibatch",
     "Potential",
     "Progress",
     "Result",
@@ -45,6 +47,7 @@ __all__ = [
     "StopOnPlateau",
     "StopWhen",
     "TwoLayerNetwork",
+    "Underdamped",
     "__version__",
     "activations",
     "checkpoint",

@@ -122,6 +122,59 @@ class Minibatch(GradientEstimator):
 
 
 @dataclass(frozen=True)
+class PerParticleMinibatch(GradientEstimator):
+    """The gradient from rows that each particle draws for itself, ``batch_size`` of n without replacement.
+
+    With rows I_m of particle m and sample weights s that sum to 1::
+
+        (n / batch_size) * sum_{i in I_m} s_i l'(f_mu(z_i), y_i) grad h(theta_m, z_i)
+
+    This is another algorithm than `Minibatch`, whose particles share their rows: the noise of two particles is
+    independent, so that it averages out in the measure like the noise of the temperature. What it saves is the
+    pull-back alone: the predictions ``f_mu`` are those of the rows of all particles, hence of all samples.
+
+    Parameters
+    ----------
+    batch_size : int
+        At least 1 and at most the number of samples.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not; when a run starts, if it exceeds the number of samples or the objective knows no gradients by
+        particle: an `EmpiricalRisk` of a `TwoLayerNetwork` does.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> mfld.MFLD(step_size=0.1, temperature=0.01, gradient=mfld.PerParticleMinibatch(batch_size=8)).gradient
+    PerParticleMinibatch(batch_size=8)
+    """
+
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "batch_size", validation.integer("batch_size", self.batch_size, 1))
+
+    def check(self, objective: Objective) -> None:
+        _check_batch(self, objective, self.batch_size)
+        if not objective.has_particle_batches:
+            raise ValueError(
+                "gradient must be one of FullBatch, Minibatch, SVRG, SARAH for this objective, since it defines no "
+                f"loss_gradient_by_particle; got {self}"
+            )
+
+    def estimate(
+        self, objective: Objective, particles: FloatArray, buffers: Buffers, place: Place
+    ) -> tuple[FloatArray, Buffers]:
+        assert objective.n_samples is not None  # by check
+        rows = _core.backend.particle_batches(
+            place.key, place.step, objective.n_samples, self.batch_size, len(particles), place.population
+        )
+        return objective.loss_gradient_by_particle(particles, rows), {}
+
+
+@dataclass(frozen=True)
 class _VarianceReduced(GradientEstimator):
     """A mini-batch estimator that returns to the full gradient at steps 0, m, 2m, ..."""
 

@@ -443,6 +443,68 @@ def euler_maruyama(
     return moved
 
 
+@dataclass
+class Estimator:
+    """The gradient of the risk without its ridge, as an estimator gives it from step to step.
+
+    ``batch_size=0`` is the full batch. ``correction`` is ``""``, or where ``refresh_every`` counts ``"svrg"`` or
+    ``"sarah"``: ``g_I(X) - g_I(anchor) + anchor_gradient``, the anchor being the particles at the last refresh or those
+    of the last step.
+    """
+
+    batch_size: int = 0
+    correction: str = ""
+    refresh_every: int = 0
+    anchor: FloatArray | None = None
+    anchor_gradient: FloatArray | None = None
+
+    def __call__(self, risk: Risk, particles: FloatArray, key: int, step: int, population: int = 0) -> FloatArray:
+        def data_gradient(points: FloatArray, rows: ArrayLike | None) -> FloatArray:
+            return risk.gradient(points, rows) - risk.ridge_gradient(points)
+
+        refresh = bool(self.correction) and (self.anchor is None or step % self.refresh_every == 0)
+        if refresh or not self.batch_size:
+            estimate = data_gradient(particles, None)
+        else:
+            rows = minibatch(key, step, len(risk.inputs), self.batch_size, population)
+            estimate = data_gradient(particles, rows)
+            if self.correction:
+                assert self.anchor is not None
+                assert self.anchor_gradient is not None
+                estimate = estimate - data_gradient(self.anchor, rows) + self.anchor_gradient
+        if self.correction == "sarah" or refresh:
+            self.anchor, self.anchor_gradient = particles, estimate
+        return estimate
+
+
+def baoab_open(
+    particles: FloatArray,
+    velocities: FloatArray,
+    gradient: FloatArray,
+    noise: FloatArray,
+    *,
+    n_moving: int,
+    step_size: float,
+    temperature: float,
+    friction: float,
+) -> tuple[FloatArray, FloatArray]:
+    """The beginning of a BAOAB step, up to its gradient at the new position: kick, drift, friction and noise, drift."""
+    x, v, xi = particles.copy(), velocities.copy(), np.zeros_like(particles)
+    xi[:, :n_moving] = noise
+    v[:, :n_moving] -= step_size / 2 * gradient[:, :n_moving]
+    x += step_size / 2 * v
+    e = math.exp(-friction * step_size)
+    v = e * v + math.sqrt(temperature * (1 - e**2)) * xi
+    return x + step_size / 2 * v, v
+
+
+def baoab_close(velocities: FloatArray, gradient: FloatArray, *, n_moving: int, step_size: float) -> FloatArray:
+    """Its end: a kick by the gradient at the new position."""
+    v = velocities.copy()
+    v[:, :n_moving] -= step_size / 2 * gradient[:, :n_moving]
+    return v
+
+
 def advance(
     risk: Risk,
     particles: FloatArray,
@@ -568,15 +630,43 @@ def normals(
     return np.stack(pairs, axis=-1).reshape(n_particles, n_blocks * per_block)[:, :n_coordinates]
 
 
+def uniforms(key: int, step: int, n_particles: int, population: int = 0) -> FloatArray:
+    """One uniform on (0, 1) for each particle, by which MALA accepts: 53 bits of the particle's first two words."""
+    w0, w1, _, _ = noise_words(
+        key, np.arange(n_particles), 0, step=step, stream=STREAMS["acceptance"], population=population
+    )
+    result: FloatArray = (((w0 | w1 << np.uint64(32)) >> np.uint64(11)).astype(np.float64) + 0.5) / 2**53
+    return result
+
+
+def particle_minibatches(
+    key: int, step: int, n: int, batch_size: int, n_particles: int, population: int = 0
+) -> NDArray[np.int64]:
+    """Rows of each particle's own batch, shape (n_particles, batch_size): draw t of particle m is its block t + 1."""
+    w0, w1, _, _ = noise_words(
+        key,
+        np.arange(n_particles)[:, np.newaxis],
+        1 + np.arange(batch_size),
+        step=step,
+        stream=STREAMS["batch"],
+        population=population,
+    )
+    return np.array([_floyd(*words, n) for words in zip(w0, w1, strict=True)], np.int64)
+
+
 def minibatch(key: int, step: int, n: int, batch_size: int, population: int = 0) -> NDArray[np.int64]:
     """``batch_size`` distinct rows of n, all sets alike: Floyd's algorithm, Bentley and Floyd 1987, CACM 30(9).
 
     Draw t is uniform on 0 .. j with j = n - batch_size + t, from the words of "particle" t; if it repeats, j is taken.
     """
-    rows: list[int] = []
     w0, w1, _, _ = noise_words(key, np.arange(batch_size), 0, step=step, stream=STREAMS["batch"], population=population)
-    for t in range(batch_size):
-        j = n - batch_size + t
+    return np.array(_floyd(w0, w1, n), np.int64)
+
+
+def _floyd(w0: NDArray[np.uint64], w1: NDArray[np.uint64], n: int) -> list[int]:
+    rows: list[int] = []
+    for t in range(len(w0)):
+        j = n - len(w0) + t
         draw = (int(w0[t]) | int(w1[t]) << 32) * (j + 1) >> 64
         rows.append(j if draw in rows else draw)
-    return np.array(rows, np.int64)
+    return rows

@@ -139,15 +139,15 @@ class State:
 
 @dataclass(frozen=True)
 class Info:
-    """What the last step of a call saw, before its move.
+    """What the last step of a call saw: before its move, or at its end if its last gradient was taken there.
 
     Attributes
     ----------
     steps : int
         Steps of the call.
     loss : float
-        U(mu), the objective without ridge and entropy; where the core makes mini-batch steps, its estimate from
-        the rows of the step. NaN without a step, and where the objective has no value.
+        U(mu), the objective without ridge and entropy; where the core takes the gradient from a batch, its estimate
+        from those rows. NaN without a step, and where the objective has no value.
     gradient_norm : float
         Root mean square over particles of |b|, the gradient that the step used, ridge included. NaN without a step.
     step_size, temperature, l2 : float

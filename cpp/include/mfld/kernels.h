@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define MFLD_KERNEL_ABI 1
+#define MFLD_KERNEL_ABI 2
 
 /* Streams of noise: what a random number is for. Never renumber: the numbers are part of every published result. */
 enum {
@@ -67,6 +67,36 @@ typedef struct {
   uint32_t population;
 } mfld_noise;
 
+/* How the gradient of a step is estimated; formulas in advance.cpp. */
+enum { MFLD_FULL_BATCH = 0, MFLD_MINIBATCH = 1, MFLD_SVRG = 2, MFLD_SARAH = 3 };
+
+typedef struct {
+  int32_t kind;
+  int64_t batch_size; /* rows of a mini-batch; 0 for the full batch */
+  /* Of the variance-reduced kinds, else 0 and NULL. The full gradient is due at steps that refresh_every divides, and
+   * wherever the buffers are not valid. */
+  int64_t refresh_every;
+  void* anchor;             /* (n_particles, p): SVRG: the particles at the last refresh; SARAH: at the last gradient */
+  void* anchor_gradient;    /* (n_particles, p): SVRG: their full gradient; SARAH: its last estimate; ridge excluded */
+  void* anchor_predictions; /* (n, n_outputs): SVRG only */
+  int32_t valid;            /* in and out: whether the buffers hold what they should */
+} mfld_estimator;
+
+/* How a step moves particles. */
+enum { MFLD_OVERDAMPED = 0, MFLD_BAOAB = 1 };
+
+typedef struct {
+  int32_t kind;
+  /* Of BAOAB, else 0 and NULL. */
+  double friction;
+  void* velocities;    /* (n_particles, p) */
+  void* force;         /* (n_particles, p): estimated gradient at the particles, ridge excluded */
+  int32_t force_valid; /* in and out: 0 stands for a first step, whose gradient is still to be estimated */
+} mfld_dynamics;
+
+/* The two parts of a BAOAB step: before and after the gradient at the new position. */
+enum { MFLD_BAOAB_OPEN = 0, MFLD_BAOAB_CLOSE = 1 };
+
 typedef int (*mfld_poll_fn)(void* context); /* non-zero: stop as soon as possible */
 
 typedef struct {
@@ -79,8 +109,10 @@ typedef struct {
   int32_t status;
   int64_t steps;        /* whole steps done; when diverged, the last of them is the bad one */
   int64_t bad_particle; /* first particle that is not finite, or -1 */
-  double loss;          /* weighted mean loss over the rows of the last step, before its move */
-  double gradient_norm; /* root mean square over particles of |b|, before the move of the last step */
+  /* of the last gradient: weighted mean loss over its rows, and root mean square over particles of |b|. It was taken
+   * before the move of the last step, or where that step ended if it is a BAOAB one. */
+  double loss;
+  double gradient_norm;
 } mfld_report;
 
 /* Every entry returns MFLD_DONE, MFLD_STOPPED or MFLD_OUT_OF_MEMORY. */
@@ -107,13 +139,28 @@ typedef struct {
    * Returns in bad_particle the first particle that is not finite afterwards, or -1. */
   int (*move)(void* particles, const void* gradient, int64_t n_particles, int64_t p, int64_t n_moving,
               const mfld_schedule*, const mfld_noise*, int64_t* bad_particle, const mfld_execution*);
+  /* one part of a BAOAB step in place: MFLD_BAOAB_OPEN changes particles and velocities, MFLD_BAOAB_CLOSE velocities.
+   * gradient: (n_particles, p), ridge excluded. bad_particle as above. */
+  int (*baoab)(void* particles, void* velocities, const void* gradient, int64_t n_particles, int64_t p,
+               int64_t n_moving, int32_t part, double friction, const mfld_schedule*, const mfld_noise*,
+               int64_t* bad_particle, const mfld_execution*);
+  /* The Metropolis step of MALA: proposals, made by `move`, replace particles, values and gradients where accepted;
+   * never where they are not finite. values: (n_particles), ridge excluded like the gradients. */
+  int (*mala_accept)(void* particles, void* values, void* gradient, const void* proposals, const void* proposal_values,
+                     const void* proposal_gradient, int64_t n_particles, int64_t p, int64_t n_moving,
+                     const mfld_schedule*, const mfld_noise*, int64_t* accepted, const mfld_execution*);
   /* standard normals (n_particles, n_coordinates) */
   int (*normals)(const mfld_noise*, uint32_t stream, int64_t n_particles, int64_t n_coordinates, void* out,
                  const mfld_execution*);
-  /* n_steps steps of mean-field Langevin dynamics on the particles, in place. batch_size 0: full batch. */
+  /* gradient (n_particles, p) in theta_m of sum_bk cotangent_ik h_k(theta_m, z_i), i = rows (n_particles, batch_size):
+   * each particle has rows of its own. cotangent: (n, n_outputs) */
+  int (*pull_back_rows)(const mfld_network*, const void* particles, int64_t n_particles, const void* inputs,
+                        const void* cotangent, const int64_t* rows, int64_t batch_size, void* gradient,
+                        const mfld_execution*);
+  /* n_steps steps of mean-field Langevin dynamics on particles and buffers, in place. */
   int (*advance)(const mfld_network*, const mfld_loss*, const mfld_samples*, void* particles, int64_t n_particles,
-                 int64_t n_steps, int64_t batch_size, const mfld_schedule*, const mfld_noise*, mfld_report*,
-                 const mfld_execution*);
+                 int64_t n_steps, mfld_estimator*, mfld_dynamics*, const mfld_schedule*, const mfld_noise*,
+                 mfld_report*, const mfld_execution*);
 } mfld_kernels;
 
 typedef struct {
@@ -153,6 +200,9 @@ typedef struct {
   uint64_t (*noise_key)(uint64_t seed, uint64_t replica);
   /* batch_size distinct rows of n: a pure function of (key, step) */
   int (*batch)(const mfld_noise*, int64_t n, int64_t batch_size, int64_t* rows);
+  /* the same for each particle on its own: rows (n_particles, batch_size) */
+  int (*particle_batches)(const mfld_noise*, int64_t n, int64_t batch_size, int64_t n_particles, int64_t* rows,
+                          const mfld_execution*);
 
   int (*max_threads)(void);
   int (*pause)(void); /* gives the calling thread's OpenMP pool back: call before a fork */

@@ -454,36 +454,49 @@ MFLD_INLINE void panel_normals(const NoisePlace& place, std::uint32_t first_part
   PanelNoise<T>(place, first_particle).normals(group, out);
 }
 
-// What floyd_batch works in; kept by the caller, it stops allocating once it has seen the largest batch.
-struct BatchScratch {
-  std::vector<std::int64_t> slots;  // open addressing, a row or -1
-
+// The rows that Floyd's algorithm has drawn so far: a set by open addressing. Kept by the caller, it stops allocating
+// once it has seen the largest batch.
+class FloydSet {
+ public:
   // No batch up to this size allocates any more.
-  void reserve(std::int64_t batch_size) { slots.reserve(static_cast<std::size_t>(4 * batch_size + 8)); }
+  void reserve(std::int64_t batch_size) { slots_.reserve(static_cast<std::size_t>(4 * batch_size + 8)); }
+
+  void clear(std::int64_t batch_size) {
+    log2_slots_ = 3;
+    while ((std::int64_t{1} << log2_slots_) < 2 * batch_size) ++log2_slots_;
+    slots_.assign(std::size_t{1} << log2_slots_, -1);
+  }
+
+  // One draw: r = word * (j + 1) / 2^64, rounded down, on 0 .. j; if r has been drawn before, j is taken.
+  std::int64_t draw(std::uint64_t word, std::int64_t j) {
+    const auto scaled = static_cast<unsigned __int128>(word) * static_cast<std::uint64_t>(j + 1);
+    const auto r = static_cast<std::int64_t>(scaled >> 64);
+    if (insert(r)) return r;
+    insert(j);
+    return j;
+  }
+
+ private:
+  bool insert(std::int64_t row) {
+    const std::size_t mask = slots_.size() - 1;
+    // Multiplicative hashing, Knuth TAOCP 6.4: 2^64 over the golden ratio spreads runs of rows.
+    auto slot = static_cast<std::size_t>((static_cast<std::uint64_t>(row) * 0x9E3779B97F4A7C15u) >> (64 - log2_slots_));
+    for (; slots_[slot] != -1; slot = (slot + 1) & mask)
+      if (slots_[slot] == row) return false;
+    slots_[slot] = row;
+    return true;
+  }
+
+  int log2_slots_ = 0;
+  std::vector<std::int64_t> slots_;  // a row or -1
 };
 
 // `batch_size` distinct rows of n in the order of the draws: Floyd's algorithm (Bentley & Floyd, CACM 30(9), 1987),
-// O(batch_size) in time and memory. Draw t is the block of "particle" t: r = (w0 | w1 << 32) * (j + 1) / 2^64, rounded
-// down, on 0 .. j = n - batch_size + t; if r has been drawn before, j is taken. Each subset has its probability up to
-// 2^-64 a draw.
+// O(batch_size) in time and memory. Draw t takes the word w0 | w1 << 32 of "particle" t, block 0, with j = n -
+// batch_size + t. Each subset has its probability up to 2^-64 a draw.
 inline void floyd_batch(const mfld_noise& noise, std::int64_t n, std::int64_t batch_size, std::int64_t* rows,
-                        BatchScratch& scratch) {
-  int log2_slots = 3;
-  while ((std::int64_t{1} << log2_slots) < 2 * batch_size) ++log2_slots;
-  const std::size_t mask = (std::size_t{1} << log2_slots) - 1;
-  scratch.slots.assign(mask + 1, -1);
-  std::int64_t* const slots = scratch.slots.data();
-
-  // Multiplicative hashing, Knuth TAOCP 6.4: 2^64 over the golden ratio spreads runs of rows.
-  const auto insert = [=](std::int64_t row) {
-    std::size_t slot =
-        static_cast<std::size_t>((static_cast<std::uint64_t>(row) * 0x9E3779B97F4A7C15u) >> (64 - log2_slots));
-    for (; slots[slot] != -1; slot = (slot + 1) & mask)
-      if (slots[slot] == row) return false;
-    slots[slot] = row;
-    return true;
-  };
-
+                        FloydSet& set) {
+  set.clear(batch_size);
   const NoisePlace place(noise, MFLD_STREAM_BATCH);
   constexpr int draws = 2 * HalfVec::size;
   for (std::int64_t t0 = 0; t0 < batch_size; t0 += draws) {
@@ -492,12 +505,8 @@ inline void floyd_batch(const mfld_noise& noise, std::int64_t n, std::int64_t ba
     std::uint64_t words[draws];
     first[0].store(words);
     first[1].store(words + HalfVec::size);
-    for (std::int64_t t = t0; t < t0 + draws && t < batch_size; ++t) {
-      const std::int64_t j = n - batch_size + t;
-      const auto scaled = static_cast<unsigned __int128>(words[t - t0]) * static_cast<std::uint64_t>(j + 1);
-      const auto r = static_cast<std::int64_t>(scaled >> 64);
-      rows[t] = insert(r) ? r : (insert(j), j);
-    }
+    for (std::int64_t t = t0; t < t0 + draws && t < batch_size; ++t)
+      rows[t] = set.draw(words[t - t0], n - batch_size + t);
   }
 }
 

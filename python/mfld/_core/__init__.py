@@ -8,9 +8,21 @@ import os
 from pathlib import Path
 
 from . import _binding
-from ._binding import Backend, Loss, Network, Report
+from ._binding import Backend, Dynamics, Estimator, Loss, Network, Report
 
-__all__ = ["Backend", "Loss", "Network", "Report", "__version__", "available_levels", "backend", "built_levels", "load"]
+__all__ = [
+    "Backend",
+    "Dynamics",
+    "Estimator",
+    "Loss",
+    "Network",
+    "Report",
+    "__version__",
+    "available_levels",
+    "backend",
+    "built_levels",
+    "load",
+]
 
 __version__: str = _binding.__version__
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['Backend', 'Loss', 'Network', 'Report', 'STREAM_ACCEPTANCE', 'STREAM_BATCH', 'STREAM_COORDINATE_ORDER', 'STREAM_INIT', 'STREAM_LABEL_NOISE', 'STREAM_MOVE', 'cpu_runs']
+__all__: list[str] = ['Backend', 'Dynamics', 'Estimator', 'Loss', 'Network', 'Report', 'STREAM_ACCEPTANCE', 'STREAM_BATCH', 'STREAM_COORDINATE_ORDER', 'STREAM_INIT', 'STREAM_LABEL_NOISE', 'STREAM_MOVE', 'cpu_runs']
 class Network:
     """
     A two-layer network as the kernels see it; alternatives by their index.
@@ -18,6 +18,28 @@ class Loss:
     """
     def __init__(self, id: typing.SupportsInt | typing.SupportsIndex, parameter: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
+class Estimator:
+    """
+    How gradients are estimated; its buffers are changed in place.
+    """
+    def __init__(self, kind: str, batch_size: typing.SupportsInt | typing.SupportsIndex = 0, refresh_every: typing.SupportsInt | typing.SupportsIndex = 0, anchor: numpy.ndarray | None = None, anchor_gradient: numpy.ndarray | None = None, anchor_predictions: numpy.ndarray | None = None, valid: bool = False) -> None:
+        ...
+    @property
+    def valid(self) -> bool:
+        """
+        whether the buffers hold what the next step needs
+        """
+class Dynamics:
+    """
+    How steps move particles; its buffers are changed in place.
+    """
+    def __init__(self, kind: str, friction: typing.SupportsFloat | typing.SupportsIndex = 0.0, velocities: numpy.ndarray | None = None, force: numpy.ndarray | None = None, force_valid: bool = False) -> None:
+        ...
+    @property
+    def force_valid(self) -> bool:
+        """
+        whether force is the gradient at the particles
+        """
 class Report:
     """
     How a native run of steps ended.
@@ -35,12 +57,12 @@ class Report:
     @property
     def gradient_norm(self) -> float:
         """
-        root mean square over particles of |b| at the last step
+        root mean square over particles of |b|, by the last gradient
         """
     @property
     def loss(self) -> float:
         """
-        weighted mean loss over the rows of the last step, before its move
+        weighted mean loss over the rows of the last gradient
         """
     @property
     def status(self) -> str:
@@ -60,7 +82,9 @@ class Backend:
         ...
     def activation(self, activation: typing.SupportsInt | typing.SupportsIndex, z: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
         ...
-    def advance(self, network: Network, loss: Loss, particles: numpy.ndarray, inputs: numpy.ndarray, targets: numpy.ndarray, weights: numpy.ndarray | None, step_size: numpy.ndarray, temperature: numpy.ndarray, l2: numpy.ndarray, n_steps: typing.SupportsInt | typing.SupportsIndex, batch_size: typing.SupportsInt | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> Report:
+    def advance(self, network: Network, loss: Loss, particles: numpy.ndarray, inputs: numpy.ndarray, targets: numpy.ndarray, weights: numpy.ndarray | None, estimator: Estimator, dynamics: Dynamics, step_size: numpy.ndarray, temperature: numpy.ndarray, l2: numpy.ndarray, n_steps: typing.SupportsInt | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> Report:
+        ...
+    def baoab(self, particles: numpy.ndarray, velocities: numpy.ndarray, gradient: numpy.ndarray, closing: bool, n_moving: typing.SupportsInt | typing.SupportsIndex, step_size: typing.SupportsFloat | typing.SupportsIndex, temperature: typing.SupportsFloat | typing.SupportsIndex, l2: typing.SupportsFloat | typing.SupportsIndex, friction: typing.SupportsFloat | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> int:
         ...
     def batch(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n: typing.SupportsInt | typing.SupportsIndex, batch_size: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0) -> numpy.typing.NDArray[numpy.int64]:
         ...
@@ -69,6 +93,8 @@ class Backend:
     def loss(self, loss: Loss, predictions: numpy.ndarray, targets: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
         ...
     def loss_smoothness(self, loss: Loss) -> float:
+        ...
+    def mala_accept(self, particles: numpy.ndarray, values: numpy.ndarray, gradient: numpy.ndarray, proposals: numpy.ndarray, proposal_values: numpy.ndarray, proposal_gradient: numpy.ndarray, n_moving: typing.SupportsInt | typing.SupportsIndex, step_size: typing.SupportsFloat | typing.SupportsIndex, temperature: typing.SupportsFloat | typing.SupportsIndex, l2: typing.SupportsFloat | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> int:
         ...
     def max_threads(self) -> int:
         ...
@@ -80,6 +106,8 @@ class Backend:
         ...
     def normals(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n_particles: typing.SupportsInt | typing.SupportsIndex, n_coordinates: typing.SupportsInt | typing.SupportsIndex, dtype: numpy.dtype[typing.Any], stream: typing.SupportsInt | typing.SupportsIndex = 1, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
         ...
+    def particle_batches(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n: typing.SupportsInt | typing.SupportsIndex, batch_size: typing.SupportsInt | typing.SupportsIndex, n_particles: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.typing.NDArray[numpy.int64]:
+        ...
     def pause(self) -> int:
         ...
     def philox(self, counter: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], key: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]) -> tuple[int, int, int, int]:
@@ -87,6 +115,8 @@ class Backend:
     def predict(self, network: Network, particles: numpy.ndarray, coefficients: numpy.ndarray | None, inputs: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
         ...
     def pull_back(self, network: Network, particles: numpy.ndarray, inputs: numpy.ndarray, cotangent: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> tuple[numpy.ndarray, numpy.ndarray]:
+        ...
+    def pull_back_rows(self, network: Network, particles: numpy.ndarray, inputs: numpy.ndarray, cotangent: numpy.ndarray, rows: typing.Annotated[numpy.typing.ArrayLike, numpy.int64], num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
         ...
     @property
     def activations(self) -> list[str]:

@@ -38,8 +38,9 @@ class Step:
 class Move:
     """What one step came to.
 
-    ``gradient`` is the estimate that moved the particles, ridge excluded; ``bad_particle`` the first one that is not
-    finite after the step, or -1; ``acceptance`` the share of proposals that were accepted, where there are proposals.
+    ``gradient`` is an estimate that the step made or used, ridge excluded, and ``gradient_at`` where it was taken; None
+    stands for the particles before the step. ``bad_particle`` is the first one that is not finite after the step, or
+    -1; ``acceptance`` the share of proposals that were accepted, where there are proposals.
     """
 
     particles: FloatArray
@@ -47,6 +48,7 @@ class Move:
     gradient: FloatArray
     bad_particle: int = -1
     acceptance: float = np.nan
+    gradient_at: FloatArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +71,8 @@ class Dynamics(ABC):
     """How one step moves particles along the gradient and with the noise.
 
     The target is the Gibbs law ``exp(-(V + l2 |theta|**2) / temperature)`` of a potential V; for an interacting
-    objective V is its first variation at the current cloud. `Overdamped` runs inside the compiled core. A subclass of
-    your own is called once a step with all particles.
+    objective V is its first variation at the current cloud. `Overdamped` and the BAOAB scheme of `Underdamped` run
+    inside the compiled core. A subclass of your own is called once a step with all particles.
 
     Attributes
     ----------

@@ -87,6 +87,8 @@ class Objective(ABC):
         Number of samples that `loss_gradient` can take a batch of; None where there are none.
     linear : bool
         True where the first variation does not depend on the measure: particles then do not interact.
+    has_particle_batches : bool
+        True where `loss_gradient_by_particle` is defined.
     has_value : bool
         False where only gradients are known: `loss` and `value` then raise, and a history holds NaN for the loss.
 
@@ -119,6 +121,7 @@ class Objective(ABC):
     l2: float
     n_samples: int | None = None
     linear: bool = False
+    has_particle_batches: bool = False
     has_value: bool = True
 
     @abstractmethod
@@ -140,6 +143,20 @@ class Objective(ABC):
         ndarray, shape (N, n_coordinates)
             0 in frozen coordinates.
         """
+
+    def loss_gradient_by_particle(self, measure: Measure, rows: ArrayLike) -> FloatArray:
+        """`loss_gradient` of each particle from a batch of its own, for `PerParticleMinibatch`; defined by some.
+
+        Parameters
+        ----------
+        measure : Cloud or array_like, shape (N, n_coordinates)
+        rows : array_like of int, shape (N, B)
+
+        Returns
+        -------
+        ndarray, shape (N, n_coordinates)
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define loss_gradient_by_particle")
 
     @abstractmethod
     def first_variation(self, measure: Measure) -> Potential:
@@ -238,8 +255,9 @@ class Objective(ABC):
         reached = Outcome(move.particles, move.buffers, k + 1, acceptance=acceptance)
         if not last:
             return reached
-        full = _add_ridge(move.gradient.astype(np.float64), particles, step.l2, self.n_moving)[:, : self.n_moving]
-        loss = self.loss(particles) if self.has_value else np.nan
+        seen = particles if move.gradient_at is None else move.gradient_at
+        full = _add_ridge(move.gradient.astype(np.float64), seen, step.l2, self.n_moving)[:, : self.n_moving]
+        loss = self.loss(seen) if self.has_value else np.nan
         return replace(reached, loss=loss, gradient_norm=float(np.sqrt(np.mean(np.sum(full**2, axis=1)))))
 
 

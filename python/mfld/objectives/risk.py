@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from mfld import _core, validation
-from mfld.dynamics import Buffers, Overdamped
-from mfld.gradients import FullBatch, Minibatch
+from mfld.dynamics import Buffers, Dynamics, Overdamped, Underdamped
+from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
 from mfld.losses import AnyLoss, Loss, as_loss
 from mfld.models import Model, TwoLayerNetwork
 from mfld.objectives.base import Measure, Objective, Outcome, Plan
@@ -116,6 +116,43 @@ class EmpiricalRisk(Objective):
         inputs, _, derivative, weights = self._evaluate(cloud, batch)
         return self._pull_back(cloud.particles, inputs, weights.astype(derivative.dtype)[:, np.newaxis] * derivative)[1]
 
+    @property
+    def has_particle_batches(self) -> bool:  # type: ignore[override]
+        return type(self.model) is TwoLayerNetwork
+
+    def loss_gradient_by_particle(self, measure: Measure, rows: ArrayLike) -> FloatArray:
+        """Gradient as in `loss_gradient`, each particle's from a batch of its own.
+
+        With the B rows I_m of particle m: ``(n / B) sum_{i in I_m} s_i l'(f_mu(z_i), y_i) grad h(theta_m, z_i)``.
+
+        Parameters
+        ----------
+        measure : Cloud or array_like, shape (N, n_coordinates)
+        rows : array_like of int, shape (N, B)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the model is no `TwoLayerNetwork`; if an array has the wrong shape, or a row does not exist.
+        """
+        if not isinstance(self.model, TwoLayerNetwork):
+            raise TypeError(f"model must be a TwoLayerNetwork for gradients by particle, got {self.model!r}")
+        cloud = self.cloud(measure)
+        own = np.ascontiguousarray(rows)
+        if own.dtype.kind not in "iu" or own.ndim != 2 or len(own) != len(cloud.particles) or own.shape[1] == 0:
+            raise ValueError(f"rows must be integers of shape ({len(cloud.particles)}, B), got {own.dtype} {own.shape}")
+        inputs, _, derivative, weights = self._evaluate(cloud, None)
+        weights = weights * (self.n_samples / own.shape[1])
+        cotangent = weights.astype(derivative.dtype)[:, np.newaxis] * derivative
+        return _core.backend.pull_back_rows(
+            self.model.native,
+            cloud.particles,
+            inputs,
+            cotangent,
+            own.astype(np.int64, copy=False),
+            validation.num_threads(None),
+        )
+
     def first_variation(self, measure: Measure) -> Potential:
         return self.linearised(self.derivative(measure)[0])
 
@@ -167,9 +204,11 @@ class EmpiricalRisk(Objective):
         # A subclass of a part that the core knows is one that it does not know.
         if not (type(self.model) is TwoLayerNetwork and type(self.loss_function) is Loss):
             return super().steps(particles, buffers, n_steps, plan)
-        if type(plan.dynamics) is not Overdamped or type(plan.gradient) not in (FullBatch, Minibatch):
+        renewed: dict[str, FloatArray] = {}
+        estimator = self._native_estimator(plan.gradient, particles, buffers, renewed)
+        dynamics = _native_dynamics(plan.dynamics, particles, buffers, renewed)
+        if estimator is None or dynamics is None:
             return super().steps(particles, buffers, n_steps, plan)
-        batch_size = plan.gradient.batch_size if isinstance(plan.gradient, Minibatch) else 0
         schedule = np.broadcast_arrays(plan.step_size, plan.temperature, plan.l2)
         step_size, temperature, l2 = (np.ascontiguousarray(values[:n_steps]) for values in schedule)
         moving = particles.copy()
@@ -178,24 +217,53 @@ class EmpiricalRisk(Objective):
             self.loss_function.native,
             moving,
             *self._samples(particles.dtype),
+            estimator,
+            dynamics,
             step_size,
             temperature,
             l2,
             n_steps,
-            batch_size,
             plan.place.key,
             plan.place.step,
             plan.place.population,
             plan.num_threads,
         )
         if report.status == "diverged":
-            # The core works in place. Its steps are a pure function, so the last good particles are made once more.
+            # The core works in place. Its steps are a pure function, so the last good state is made once more.
             good = report.steps - 1
             outcome = self.steps(particles, buffers, good, plan) if good else Outcome(particles, buffers)
             # A signal that came meanwhile has its answer before the divergence.
             interrupt = outcome.interrupt or report.exception
             return replace(outcome, interrupt=interrupt, bad_particle=None if interrupt else report.bad_particle)
-        return Outcome(moving, buffers, report.steps, report.loss, report.gradient_norm, interrupt=report.exception)
+        # A stop may leave an estimator in need of a refresh, or a dynamics without its first gradient.
+        invalid = set() if estimator.valid else set(plan.gradient.buffer_names)
+        invalid |= set() if dynamics.force_valid else {"force"}
+        reached = {name: value for name, value in {**buffers, **renewed}.items() if name not in invalid}
+        return Outcome(moving, reached, report.steps, report.loss, report.gradient_norm, interrupt=report.exception)
+
+    def _native_estimator(
+        self, gradient: GradientEstimator, particles: FloatArray, buffers: Buffers, renewed: dict[str, FloatArray]
+    ) -> _core.Estimator | None:
+        """The estimator as the core takes it, with buffers for it to change; None if it does not know it."""
+        if type(gradient) is FullBatch:
+            return _core.Estimator("full_batch")
+        if type(gradient) is Minibatch:
+            return _core.Estimator("minibatch", gradient.batch_size)
+        if type(gradient) is not SVRG and type(gradient) is not SARAH:
+            return None
+        valid = all(name in buffers for name in gradient.buffer_names)
+        shapes = particles.shape, particles.shape, (self.n_samples, self.model.n_outputs)
+        for name, shape in zip(gradient.buffer_names, shapes, strict=False):
+            renewed[name] = buffers[name].copy() if valid else np.empty(shape, particles.dtype)
+        anchor, anchor_gradient, *predictions = (renewed[name] for name in gradient.buffer_names)
+        return _core.Estimator(
+            "svrg" if type(gradient) is SVRG else "sarah",
+            *gradient.sizes(self.n_samples),
+            anchor,
+            anchor_gradient,
+            predictions[0] if predictions else None,
+            valid,
+        )
 
     def _samples(self, dtype: np.dtype[np.floating]) -> tuple[FloatArray, FloatArray, FloatArray | None]:
         """Inputs, targets and sample weights in one precision."""
@@ -226,6 +294,20 @@ class EmpiricalRisk(Objective):
     ) -> tuple[FloatArray, FloatArray]:
         threads = validation.num_threads(None)
         return self.model.pull_back(points, inputs, cotangent, threads)
+
+
+def _native_dynamics(
+    dynamics: Dynamics, particles: FloatArray, buffers: Buffers, renewed: dict[str, FloatArray]
+) -> _core.Dynamics | None:
+    """The dynamics as the core takes it, with buffers for it to change; None if it does not know it."""
+    if type(dynamics) is Overdamped:
+        return _core.Dynamics("overdamped")
+    if type(dynamics) is not Underdamped or dynamics.scheme != "baoab":
+        return None
+    valid = "force" in buffers
+    renewed["velocities"] = buffers["velocities"].copy()
+    renewed["force"] = buffers["force"].copy() if valid else np.empty_like(particles)
+    return _core.Dynamics("baoab", dynamics.friction, renewed["velocities"], renewed["force"], valid)
 
 
 class _Linearised(Potential):

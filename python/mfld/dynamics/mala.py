@@ -1,0 +1,116 @@
+"""The Metropolis-adjusted Langevin algorithm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from mfld import _core
+from mfld.dynamics.base import Buffers, Drift, Dynamics, Move, Step
+from mfld.validation import FloatArray
+
+if TYPE_CHECKING:
+    from mfld.gradients import GradientEstimator
+    from mfld.objectives.base import Objective
+
+
+@dataclass(frozen=True)
+class MALA(Dynamics):
+    """Metropolis-adjusted Langevin algorithm: a step of `Overdamped` as a proposal that may be rejected.
+
+    A particle moves from theta to the proposal theta' with the probability ``min(1, r)``::
+
+        log r = -[U(theta') - U(theta)] / T
+                -[|theta - theta' + h b(theta')|**2 - |theta' - theta + h b(theta)|**2] / (4 T h)
+
+    with U the potential and b its gradient, ridge included, h the step size and T the temperature. The law
+    ``exp(-U / T)`` is exact at every step size. This holds where particles do not interact: accepting particles one by
+    one under a measure that moves with them has no such law, so objectives that are not linear are refused. A proposal
+    that is not finite, or whose potential or gradient is not, is rejected. Source: Roberts, Tweedie 1996, "Exponential
+    convergence of Langevin distributions and their discrete approximations". Under a schedule of temperatures it is
+    simulated annealing.
+
+    Noise: stream ``move`` as in `Overdamped`, and one uniform for each particle, stream ``acceptance``. The buffers are
+    ``potential`` and ``force``, value and gradient at the particles without the ridge. `Info` has the share of
+    accepted proposals.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When a run starts: if the objective is not linear or has no value, if the gradient is estimated, or if the
+        temperature is 0.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> well = mfld.Potential(lambda x: x, lambda x: (x**2).sum(axis=1) / 2, n_coordinates=1)
+    >>> solver = mfld.MFLD(n_particles=10_000, step_size=1.0, temperature=1.0, dynamics=mfld.MALA())
+    >>> result = solver.run(well, n_steps=50)
+    >>> bool(abs(result.particles.var() - 1) < 0.05)          # Overdamped: temperature / (1 - step_size / 2) = 2
+    True
+    >>> bool(0.7 < result.history["acceptance"][-1] < 0.9)
+    True
+    """
+
+    buffer_names: ClassVar[tuple[str, ...]] = ("potential", "force")
+
+    def check(self, objective: Objective, gradient: GradientEstimator) -> None:
+        from mfld.gradients import FullBatch  # noqa: PLC0415  which imports this package
+
+        kind = type(objective).__name__
+        if not objective.linear:
+            raise ValueError(
+                f"dynamics must not be MALA() for a {kind}, whose particles interact: accepting them one by one is not "
+                "exact there. Sample its first variation, or take Overdamped() or Underdamped()"
+            )
+        if not objective.has_value:
+            raise TypeError(f"dynamics=MALA() needs the value of the objective: give the {kind} value=")
+        if not isinstance(gradient, FullBatch):
+            raise ValueError(f"gradient must be FullBatch() with dynamics=MALA(), got {gradient}")
+
+    def start(self, particles: FloatArray, step: Step) -> Buffers:
+        _check_temperature(step)
+        return {}
+
+    def move(self, particles: FloatArray, buffers: Buffers, drift: Drift, step: Step) -> Move:
+        _check_temperature(step)
+        place = step.place
+        noise = (place.key, place.step, place.population, step.num_threads)
+        numbers = (step.n_moving, step.step_size, step.temperature, step.l2)
+        potential = drift.objective.first_variation(particles)
+
+        def evaluate(points: FloatArray) -> tuple[FloatArray, FloatArray]:
+            values, gradient = potential.value_and_gradient(points)
+            return np.array(values, points.dtype, order="C"), np.array(gradient, points.dtype, order="C")
+
+        if "potential" in buffers and "force" in buffers:
+            values, force = buffers["potential"].copy(), buffers["force"].copy()
+        else:
+            values, force = evaluate(particles)
+        seen = force.copy()
+        proposals = particles.copy()
+        _core.backend.move(proposals, force, *numbers, *noise)
+        finite = np.asarray(np.isfinite(proposals).all(axis=1))
+        # A potential takes finite points only: a proposal that is not has the value inf, which is never accepted.
+        points = proposals if finite.all() else np.where(finite[:, np.newaxis], proposals, particles)
+        proposal_values, proposal_force = evaluate(points)
+        proposal_values[~finite] = np.inf
+        moved = particles.copy()
+        accepted = _core.backend.mala_accept(
+            moved, values, force, proposals, proposal_values, proposal_force, *numbers, *noise
+        )
+        bad = np.flatnonzero(~np.isfinite(values))
+        return Move(
+            moved,
+            {**buffers, "potential": values, "force": force},
+            seen,
+            bad_particle=int(bad[0]) if len(bad) else -1,
+            acceptance=accepted / len(particles),
+        )
+
+
+def _check_temperature(step: Step) -> None:
+    if step.temperature <= 0:
+        raise ValueError(f"temperature must be positive with dynamics=MALA(), got {step.temperature}")
