@@ -460,9 +460,7 @@ def test_refused_solvers(arguments, error, message):
         make_solver(**arguments)
 
 
-def test_step_size_and_temperature_have_no_default():
-    with pytest.raises(TypeError, match="step_size"):
-        mfld.MFLD(100, temperature=1.0)
+def test_the_temperature_has_no_default():
     with pytest.raises(TypeError, match="temperature"):
         mfld.MFLD(100, step_size=1.0)
 

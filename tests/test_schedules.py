@@ -109,11 +109,11 @@ def test_values_out_of_range_are_refused_with_their_step(arguments, message):
     [
         (lambda: Constant(-1.0), "value must be finite and at least 0, got -1.0"),
         (lambda: Geometric(1.0, 0.0, 5), "factor must be finite and positive, got 0.0"),
-        (lambda: Geometric(1.0, 0.5, 0), "stage_length must be at least 1, got 0"),
+        (lambda: Geometric(1.0, 0.5, 0), "stage_length must be between 1 and 281474976710655, got 0"),
         (lambda: Power(1.0, exponent=-1.0), "exponent must be finite and at least 0, got -1.0"),
         (lambda: Piecewise([1.0, 2.0], starts=[0]), r"starts must be 0 and then increase, one for each of 2 schedules"),
         (lambda: Piecewise([1.0, 2.0], starts=[1, 2]), r"starts must be 0 and then increase"),
-        (lambda: SwitchOff(1.0, at=-1), "at must be at least 0, got -1"),
+        (lambda: SwitchOff(1.0, at=-1), "at must be between 0 and 281474976710655, got -1"),
     ],
 )
 def test_refused_schedules(make, message):

@@ -1,6 +1,6 @@
 """Mean-field Langevin dynamics: optimisation over probability measures with interacting noisy particles."""
 
-from mfld import checkpoint, dynamics, noise, quantities, schedules
+from mfld import checkpoint, dynamics, noise, quantities, schedules, step_size
 from mfld._core import __version__
 from mfld.algorithms import MFLD, PDA, Algorithm, Result
 from mfld.callbacks import Callback, Progress, StopOnPlateau, StopWhen
@@ -59,4 +59,5 @@ __all__ = [
     "readouts",
     "schedules",
     "show_config",
+    "step_size",
 ]

@@ -51,6 +51,10 @@ class GradientEstimator(ABC):
     def check(self, objective: Objective) -> None:  # noqa: B027  most estimators suit any objective
         """Raise ValueError if this estimator cannot serve the objective; called before a run."""
 
+    def buffer_shapes(self, objective: Objective, n_particles: int) -> dict[str, tuple[int, ...]]:
+        """Shapes that its buffers have, so that those of another objective are refused; those left out may be any."""
+        return {}
+
     @abstractmethod
     def estimate(
         self, objective: Objective, particles: FloatArray, buffers: Buffers, place: Place
@@ -201,6 +205,9 @@ class _VarianceReduced(GradientEstimator):
     def check(self, objective: Objective) -> None:
         _check_batch(self, objective, self.batch_size or 1)
 
+    def buffer_shapes(self, objective: Objective, n_particles: int) -> dict[str, tuple[int, ...]]:
+        return dict.fromkeys(self.required_buffers, (n_particles, objective.n_coordinates))
+
     def _rows(self, objective: Objective, place: Place, buffers: Buffers) -> NDArray[np.int64] | None:
         """Rows of the step; None where the full gradient is due."""
         assert objective.n_samples is not None  # by check
@@ -252,6 +259,13 @@ class SVRG(_VarianceReduced):
 
     def _defaults(self, n_samples: int) -> tuple[float, float]:
         return n_samples ** (1 / 3), n_samples ** (2 / 3)
+
+    def buffer_shapes(self, objective: Objective, n_particles: int) -> dict[str, tuple[int, ...]]:
+        shapes = super().buffer_shapes(objective, n_particles)
+        model = getattr(objective, "model", None)
+        if model is None or objective.n_samples is None:
+            return shapes
+        return {**shapes, "anchor_predictions": (objective.n_samples, model.n_outputs)}
 
     def estimate(
         self, objective: Objective, particles: FloatArray, buffers: Buffers, place: Place

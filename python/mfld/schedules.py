@@ -86,7 +86,9 @@ class Geometric(Schedule):
     def __post_init__(self) -> None:
         object.__setattr__(self, "initial", validation.real("initial", self.initial, non_negative=True))
         object.__setattr__(self, "factor", validation.real("factor", self.factor, positive=True))
-        object.__setattr__(self, "stage_length", validation.integer("stage_length", self.stage_length, 1))
+        object.__setattr__(
+            self, "stage_length", validation.integer("stage_length", self.stage_length, 1, validation.MAX_STEP)
+        )
 
     def __call__(self, steps: Steps) -> Values:
         stage: Values = (steps // self.stage_length).astype(np.float64)
@@ -156,8 +158,10 @@ class Piecewise(Schedule):
     starts: Sequence[int]
 
     def __post_init__(self) -> None:
+        validation.instance("schedules", self.schedules, Sequence, "a sequence of schedules and numbers")
+        validation.instance("starts", self.starts, Sequence, "a sequence of integers")
         schedules = tuple(s if isinstance(s, Schedule) else Constant(s) for s in self.schedules)
-        starts = tuple(validation.integer("starts", start, 0) for start in self.starts)
+        starts = tuple(validation.integer("starts", start, 0, validation.MAX_STEP) for start in self.starts)
         if len(starts) != len(schedules) or not starts or starts[0] != 0 or list(starts) != sorted(set(starts)):
             raise ValueError(
                 f"starts must be 0 and then increase, one for each of {len(schedules)} schedules; got {starts}"
@@ -192,7 +196,7 @@ class SwitchOff(Schedule):
     def __post_init__(self) -> None:
         if not isinstance(self.schedule, Schedule):
             object.__setattr__(self, "schedule", Constant(self.schedule))
-        object.__setattr__(self, "at", validation.integer("at", self.at, 0))
+        object.__setattr__(self, "at", validation.integer("at", self.at, 0, validation.MAX_STEP))
 
     def __call__(self, steps: Steps) -> Values:
         assert isinstance(self.schedule, Schedule)

@@ -99,6 +99,8 @@ class State:
     buffers: Mapping[str, np.typing.NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        validation.instance("clouds", self.clouds, Mapping, "a mapping of names to clouds")
+        validation.instance("buffers", self.buffers, Mapping, "a mapping of names to arrays")
         for name, cloud in self.clouds.items():
             validation.instance(f"clouds[{name!r}]", cloud, Cloud, "a Cloud")
             if cloud.particles.ndim != 3:

@@ -138,7 +138,10 @@ def weights(name: str, value: ArrayLike, expected: tuple[int, ...], why: str, dt
 
 def rows(name: str, value: ArrayLike, n_samples: int) -> NDArray[np.int64]:
     """Row numbers of a batch of samples."""
-    given = np.asarray(value)
+    try:
+        given = np.asarray(value)
+    except ValueError as error:  # a ragged list
+        raise ValueError(f"{name} must be an array of row numbers (integers): {error}") from None
     if given.dtype.kind not in "iu":
         raise TypeError(f"{name} must be an array of row numbers (integers), got dtype {given.dtype}")
     if given.ndim != 1 or given.size == 0:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import KW_ONLY, dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from mfld import noise, schedules, validation
+from mfld import noise, schedules, step_size, validation
 from mfld.algorithms.base import Algorithm
 from mfld.dynamics import Dynamics, Overdamped
 from mfld.errors import DivergenceError
@@ -16,6 +17,8 @@ from mfld.noise import Place
 from mfld.objectives import Objective, Plan
 from mfld.schedules import Scheduled
 from mfld.state import Cloud, Info, State
+
+_CURVATURE = "curvature"  # buffer, shape (1,): the largest of the loss so far, which the automatic step size goes by
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,10 @@ class MFLD(Algorithm):
     ----------
     n_particles : int
         N.
-    step_size : float or Schedule or callable
-        Positive; the time of one step.
+    step_size : float or Schedule or callable, optional
+        Positive; the time of one step. Default: automatic, for `Overdamped` dynamics, a share of the largest stable
+        one that falls where the curvature of the objective grows; `mfld.step_size` says how. `Info`, `Result.info` and
+        the history show it.
     temperature : float or Schedule or callable
         At least 0; 0 is descent without noise.
     l2 : float or Schedule or callable, optional
@@ -82,7 +87,7 @@ class MFLD(Algorithm):
 
     n_particles: int = 1000
     _: KW_ONLY
-    step_size: Scheduled
+    step_size: Scheduled | None = None
     temperature: Scheduled
     l2: Scheduled | None = None
     gradient: GradientEstimator = field(default_factory=FullBatch)
@@ -93,7 +98,9 @@ class MFLD(Algorithm):
     def __post_init__(self) -> None:
         checked = {
             "n_particles": validation.integer("n_particles", self.n_particles, 1),
-            "step_size": schedules.check("step_size", self.step_size, positive=True),
+            "step_size": None
+            if self.step_size is None
+            else schedules.check("step_size", self.step_size, positive=True),
             "temperature": schedules.check("temperature", self.temperature),
             "l2": None if self.l2 is None else schedules.check("l2", self.l2),
             "dtype": validation.float_dtype("dtype", self.dtype).name,
@@ -102,6 +109,8 @@ class MFLD(Algorithm):
             object.__setattr__(self, name, value)
         validation.instance("gradient", self.gradient, GradientEstimator, "a GradientEstimator, like FullBatch()")
         validation.instance("dynamics", self.dynamics, Dynamics, "a Dynamics, like Overdamped()")
+        if self.step_size is None and not isinstance(self.dynamics, Overdamped):
+            raise ValueError(f"step_size must be given with {self.dynamics}: the automatic one is for Overdamped()")
         validation.num_threads(self.num_threads)
 
     def init(self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None) -> State:
@@ -156,6 +165,21 @@ class MFLD(Algorithm):
         n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)
         if n_steps == 0:
             return state, Info(steps=0)
+        if self.step_size is not None:
+            return self._advance(objective, state, n_steps)
+        end = state.step + n_steps
+        try:
+            while state.step < end:
+                # The same counts however the steps are cut into calls, so that restarts stay exact.
+                stop = min(end, step_size.following(state.step))
+                state, info = self._advance(objective, self._with_curvature(objective, state), stop - state.step)
+        except BaseException as error:
+            if not hasattr(error, "state"):
+                error.state = state  # type: ignore[attr-defined]
+            raise
+        return state, dataclasses.replace(info, steps=n_steps)
+
+    def _advance(self, objective: Objective, state: State, n_steps: int) -> tuple[State, Info]:
         plan = self._plan(objective, state, n_steps)
         names = self.gradient.buffer_names + self.dynamics.buffer_names
         buffers = {name: state.buffers[name][0] for name in names if name in state.buffers}
@@ -164,11 +188,12 @@ class MFLD(Algorithm):
         outcome = objective.steps(state.particles, buffers, n_steps, plan)
         for array in (outcome.particles, *outcome.buffers.values()):
             array.flags.writeable = False  # so that the state takes them without a copy
+        kept = {} if self.step_size is not None else {_CURVATURE: state.buffers[_CURVATURE]}
         reached = State(
             {"mu": Cloud(outcome.particles[np.newaxis])},
             state.step + outcome.steps,
             state.seed,
-            {name: value[np.newaxis] for name, value in outcome.buffers.items() if name in names},
+            {name: value[np.newaxis] for name, value in outcome.buffers.items() if name in names} | kept,
         )
         if outcome.interrupt is not None:
             outcome.interrupt.state = reached  # type: ignore[attr-defined]
@@ -202,8 +227,27 @@ class MFLD(Algorithm):
             raise ValueError(f"state.particles must be {self.dtype}, the dtype of this MFLD, got {particles.dtype}")
         if cloud.weights is not None:
             raise ValueError("state must have particles of equal weight (weights=None)")
+        shapes = self.gradient.buffer_shapes(objective, len(particles))
+        shapes |= self.dynamics.buffer_shapes(objective, len(particles))
+        for name, shape in {**shapes, _CURVATURE: ()}.items():
+            if name in state.buffers and state.buffers[name].shape != (1, *shape):
+                raise ValueError(
+                    f"state.buffers[{name!r}] must have shape {(1, *shape)} to suit the objective, got "
+                    f"{state.buffers[name].shape}: it is of another one. To change the objective start anew from its "
+                    "particles, with init(objective, particles=state.particles)"
+                )
 
-    def _plan(self, objective: Objective, state: State, n_steps: int) -> Plan:
+    def _with_curvature(self, objective: Objective, state: State) -> State:
+        """The state with what is known of the curvature: looked at anew where that is due."""
+        known = state.buffers.get(_CURVATURE)
+        if known is not None and not step_size.due(state.step):
+            return state
+        step = self._plan(objective, state, 1, known=0.0).at(0, objective.n_moving)
+        found = step_size.estimate(objective, self.gradient, state.particles, step)
+        largest = np.array([found]) if known is None else np.fmax(known, found)
+        return dataclasses.replace(state, buffers={**state.buffers, _CURVATURE: largest})
+
+    def _plan(self, objective: Objective, state: State, n_steps: int, known: float | None = None) -> Plan:
         temperature = schedules.values("temperature", self.temperature, state.step, n_steps)
         start = schedules.values("temperature", self.temperature, 0, 1)[0]
         if self.l2 is not None:
@@ -212,8 +256,12 @@ class MFLD(Algorithm):
             l2 = objective.l2 * (temperature / start)
         else:
             l2 = np.array([objective.l2])
+        if self.step_size is None:
+            steps = step_size.size(float(state.buffers[_CURVATURE][0]) if known is None else known, l2)
+        else:
+            steps = schedules.values("step_size", self.step_size, state.step, n_steps, positive=True)
         return Plan(
-            step_size=schedules.values("step_size", self.step_size, state.step, n_steps, positive=True),
+            step_size=steps,
             temperature=temperature,
             l2=l2,
             gradient=self.gradient,

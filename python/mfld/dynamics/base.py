@@ -98,6 +98,10 @@ class Dynamics(ABC):
     def check(self, objective: Objective, gradient: GradientEstimator) -> None:  # noqa: B027  most suit all
         """Raise ValueError or TypeError if this dynamics cannot serve the objective with this estimator."""
 
+    def buffer_shapes(self, objective: Objective, n_particles: int) -> dict[str, tuple[int, ...]]:
+        """Shapes that its buffers have, so that those of another objective are refused; those left out may be any."""
+        return {}
+
     def start(self, particles: FloatArray, step: Step) -> Buffers:
         """Buffers before a first step; called where a state has none of ``buffer_names``."""
         return {}

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfld import _core, noise, schedules, validation
+from mfld import _core, schedules, validation
 from mfld.algorithms import MFLD, Result
 from mfld.callbacks import Callback
 from mfld.experiments.datasets import Dataset
@@ -31,10 +31,10 @@ from mfld.experiments.trained import TrainedModel
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
 from mfld.losses import Loss
 from mfld.models import TwoLayerNetwork, activations, readouts
-from mfld.objectives import EmpiricalRisk, Objective
+from mfld.objectives import EmpiricalRisk
 from mfld.schedules import Schedule
 from mfld.state import State
-from mfld.validation import FloatArray
+from mfld.step_size import curvature
 
 _BATCH_SIZE = 128
 _STEPS = 2000
@@ -287,37 +287,6 @@ def train(
     scores_by_part = {part: {"loss": s.loss, s.measure: s.score} for part, s in trained.split_scores(data).items()}
     trained = replace(trained, provenance={**provenance, "scores": scores_by_part})
     return Training(trained, result, time.perf_counter() - started, losses)
-
-
-def curvature(objective: Objective, particles: FloatArray, n_iterations: int = 10) -> float:
-    """Largest curvature of the objective at a cloud, in the scaling of its gradient b, by power iteration.
-
-    The Euler step of b is unstable from ``2 / curvature`` on. Directions are differences of gradients in float64, so
-    the objective needs no second derivative.
-
-    Parameters
-    ----------
-    objective : Objective
-    particles : ndarray, shape (N, p)
-    n_iterations : int
-        Two gradients to start and one for each; the estimate comes from below.
-    """
-    particles = particles.astype(np.float64)
-    moving = objective.n_moving
-    direction = np.zeros_like(particles)
-    # At a step past the noise of any run, so that the direction is independent of the particles.
-    place = (2**48 - 1, len(particles), moving)
-    direction[:, :moving] = noise.normals(0, *place, dtype="float64")
-    start = objective.gradient(particles)
-    estimate = 0.0
-    for _ in range(n_iterations):
-        direction *= 1e-3 / np.sqrt(np.mean(direction**2))
-        change = objective.gradient(particles + direction) - start
-        estimate = float(np.linalg.norm(change) / np.linalg.norm(direction))
-        if estimate == 0:
-            break
-        direction = change
-    return estimate
 
 
 def _completed(recipe: Recipe, data: Dataset, n_rows: int) -> Recipe:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import _core, validation
 from mfld.dynamics import Buffers, Dynamics, Overdamped, Underdamped
@@ -99,6 +100,7 @@ class EmpiricalRisk(Objective):
             self.sample_weight = validation.weights("sample_weight", sample_weight, (n,), "to match inputs", np.float64)
             self.sample_weight.flags.writeable = False
         self._casts: dict[str, tuple[FloatArray, FloatArray, FloatArray | None]] = {}
+        self._num_threads: int | None = None
 
     def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "_casts": {}}  # what a copy can make again
@@ -196,6 +198,18 @@ class EmpiricalRisk(Objective):
         validation.shape("dual", dual, (self.n_samples, self.model.n_outputs), "(samples, outputs)")
         return _Linearised(self, dual, self.l2 if l2 is None else l2)
 
+    def of_rows(self, rows: NDArray[np.int64], num_threads: int | None = None) -> tuple[EmpiricalRisk, float]:
+        """The risk of some samples only, and their share of the weight: sum_i s_i over the rows."""
+        part = copy.copy(self)
+        part._num_threads = num_threads
+        part.inputs, part.targets, part.n_samples = self.inputs[rows], self.targets[rows], len(rows)
+        part._casts = {}
+        if self.sample_weight is None:
+            return part, len(rows) / self.n_samples
+        share = float(self.sample_weight[rows].sum())
+        part.sample_weight = self.sample_weight[rows] / share if share else None
+        return part, share
+
     def initial_particles(self, n_particles: int, seed: int = 0, dtype: DTypeLike = "float32") -> FloatArray:
         """The model's initial particles."""
         return self.model.initial_particles(n_particles, seed, dtype)
@@ -276,7 +290,7 @@ class EmpiricalRisk(Objective):
         return self._casts[dtype.char]
 
     def _predict(self, cloud: Cloud, inputs: FloatArray) -> FloatArray:
-        threads = validation.num_threads(None)
+        threads = validation.num_threads(self._num_threads)
         return self.model.predictions(cloud.particles, cloud.weights, inputs, threads)
 
     def _evaluate(self, cloud: Cloud, batch: ArrayLike | None) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
@@ -292,7 +306,7 @@ class EmpiricalRisk(Objective):
     def _pull_back(
         self, points: FloatArray, inputs: FloatArray, cotangent: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
-        threads = validation.num_threads(None)
+        threads = validation.num_threads(self._num_threads)
         return self.model.pull_back(points, inputs, cotangent, threads)
 
 
