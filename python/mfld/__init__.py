@@ -1,14 +1,14 @@
 """Mean-field Langevin dynamics: optimisation over probability measures with interacting noisy particles."""
 
-from mfld import checkpoint, dynamics, noise, quantities, schedules
+from mfld import checkpoint, dynamics, noise, potentials, quantities, schedules
 from mfld._core import __version__
 from mfld.algorithms import MFLD, PDA, Algorithm, Result
 from mfld.callbacks import Callback, Progress, StopOnPlateau, StopWhen
 from mfld.checkpoint import Checkpoint
 from mfld.config import show_config
-from mfld.dynamics import Dynamics, Overdamped
+from mfld.dynamics import ContinuousTempering, Dynamics, General, Irreversible, Overdamped, Preconditioned
 from mfld.errors import DivergenceError
-from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
+from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, Smoothed
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
 from mfld.objectives import EmpiricalRisk, Functional, Objective, Potential
@@ -23,13 +23,16 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "Cloud",
+    "ContinuousTempering",
     "DivergenceError",
     "Dynamics",
     "EmpiricalRisk",
     "FullBatch",
     "Functional",
+    "General",
     "GradientEstimator",
     "Info",
+    "Irreversible",
     "Loss",
     "LossFunction",
     "Minibatch",
@@ -38,8 +41,10 @@ __all__ = [
     "Objective",
     "Overdamped",
     "Potential",
+    "Preconditioned",
     "Progress",
     "Result",
+    "Smoothed",
     "State",
     "StopOnPlateau",
     "StopWhen",
@@ -50,6 +55,7 @@ __all__ = [
     "dynamics",
     "losses",
     "noise",
+    "potentials",
     "quantities",
     "readouts",
     "schedules",
