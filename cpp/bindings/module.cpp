@@ -502,6 +502,7 @@ PYBIND11_MODULE(_binding, m, py::mod_gil_not_used()) {
   m.attr("STREAM_ACCEPTANCE") = static_cast<int>(MFLD_STREAM_ACCEPTANCE);
   m.attr("STREAM_LABEL_NOISE") = static_cast<int>(MFLD_STREAM_LABEL_NOISE);
   m.attr("STREAM_COORDINATE_ORDER") = static_cast<int>(MFLD_STREAM_COORDINATE_ORDER);
+  m.attr("STREAM_SMOOTHING") = static_cast<int>(MFLD_STREAM_SMOOTHING);
   m.def("cpu_runs", &cpu_runs, py::arg("level"), "Whether this processor and operating system run code of a level.");
 
   py::class_<mfld_network>(m, "Network", "A two-layer network as the kernels see it; alternatives by their index.")

@@ -1,14 +1,23 @@
 """Mean-field Langevin dynamics: optimisation over probability measures with interacting noisy particles."""
 
-from mfld import checkpoint, dynamics, noise, quantities, schedules, step_size
+from mfld import checkpoint, dynamics, noise, potentials, quantities, schedules, step_size
 from mfld._core import __version__
 from mfld.algorithms import MFLD, PDA, Algorithm, Result
 from mfld.callbacks import Callback, Progress, StopOnPlateau, StopWhen
 from mfld.checkpoint import Checkpoint
 from mfld.config import show_config
-from mfld.dynamics import MALA, Dynamics, Overdamped, Underdamped
+from mfld.dynamics import (
+    MALA,
+    ContinuousTempering,
+    Dynamics,
+    General,
+    Irreversible,
+    Overdamped,
+    Preconditioned,
+    Underdamped,
+)
 from mfld.errors import DivergenceError
-from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch
+from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch, Smoothed
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
 from mfld.objectives import EmpiricalRisk, Functional, Objective, Potential
@@ -25,13 +34,16 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "Cloud",
+    "ContinuousTempering",
     "DivergenceError",
     "Dynamics",
     "EmpiricalRisk",
     "FullBatch",
     "Functional",
+    "General",
     "GradientEstimator",
     "Info",
+    "Irreversible",
     "Loss",
     "LossFunction",
     "Minibatch",
@@ -41,8 +53,10 @@ __all__ = [
     "Overdamped",
     "PerParticleMinibatch",
     "Potential",
+    "Preconditioned",
     "Progress",
     "Result",
+    "Smoothed",
     "State",
     "StopOnPlateau",
     "StopWhen",
@@ -54,6 +68,7 @@ __all__ = [
     "dynamics",
     "losses",
     "noise",
+    "potentials",
     "prune",
     "quantities",
     "readouts",

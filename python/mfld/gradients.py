@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from mfld import _core, validation
+from mfld import _core, schedules, validation
 from mfld.dynamics.base import Buffers
-from mfld.noise import Place
+from mfld.noise import STREAMS, Place
+from mfld.schedules import Scheduled
 from mfld.validation import FloatArray
 
 if TYPE_CHECKING:
@@ -339,3 +340,92 @@ def _check_batch(estimator: GradientEstimator, objective: Objective, batch_size:
 def _batch(objective: Objective, batch_size: int, place: Place) -> NDArray[np.int64]:
     assert objective.n_samples is not None  # by check
     return _core.backend.batch(place.key, place.step, objective.n_samples, batch_size, place.population)
+
+
+_LAWS = ("normal", "ball")
+
+
+@dataclass(frozen=True)
+class Smoothed(GradientEstimator):
+    """Gradient at particles shifted at random: on average that of a smoothed objective (graduated optimisation).
+
+    At step k another estimator's gradient at::
+
+        theta + radius(k) * zeta,       zeta ~ N(0, I) or uniform in the unit ball
+
+    afresh for each particle, on moving coordinates. For a `Potential` V its mean is the gradient of the convolution of
+    V with the law of ``radius * zeta``, in which narrow minima are gone; with a radius that falls to 0, descent follows
+    the minimum of the wide ones into V itself. Interacting particles are shifted all together, so that the measure is
+    smoothed as well. The ridge is not smoothed, which would add a constant only. Noise: stream ``smoothing``, one
+    normal for each moving coordinate; for the ball two more, whose common direction is kept: the first m coordinates
+    of a uniform point of the sphere in m + 2 dimensions are uniform in the ball. Source: Hazan, Levy, Shalev-Shwartz
+    2016, "On graduated optimization for stochastic non-convex problems".
+
+    Parameters
+    ----------
+    radius : float or Schedule or callable
+        At least 0, in the units of the particles; at 0 the gradient is the other estimator's.
+    gradient : GradientEstimator
+        What is asked at the shifted particles; the buffers are its own.
+    law : {"normal", "ball"}
+        Of zeta.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+
+    Examples
+    --------
+    Ripples of depth 1 on a bowl: descent stays in one of them, graduated descent goes to the bottom.
+
+    >>> import numpy as np
+    >>> import mfld
+    >>> bowl = mfld.Potential(lambda x: 0.2 * x + 5 * np.sin(5 * x), n_coordinates=1)
+    >>> start = np.full((100, 1), 6.0)
+    >>> graduated = mfld.Smoothed(mfld.schedules.Geometric(2.0, factor=0.5, stage_length=400))
+    >>> for gradient in (mfld.FullBatch(), graduated):
+    ...     solver = mfld.MFLD(n_particles=100, step_size=0.02, temperature=0.0, gradient=gradient)
+    ...     print(bool(np.abs(solver.run(bowl, n_steps=4000, particles=start).particles).mean() < 1.5))
+    False
+    True
+    """
+
+    radius: Scheduled
+    gradient: GradientEstimator = field(default_factory=FullBatch)
+    law: str = "normal"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "radius", schedules.check("radius", self.radius))
+        validation.instance("gradient", self.gradient, GradientEstimator, "a GradientEstimator, like FullBatch()")
+        validation.choice("law", self.law, _LAWS)
+        object.__setattr__(self, "buffer_names", self.gradient.buffer_names)
+
+    def check(self, objective: Objective) -> None:
+        self.gradient.check(objective)
+
+    def estimate(
+        self, objective: Objective, particles: FloatArray, buffers: Buffers, place: Place
+    ) -> tuple[FloatArray, Buffers]:
+        radius = float(schedules.values("radius", self.radius, place.step, 1)[0])
+        if radius > 0:
+            shifted = particles.copy()
+            shifted[:, : objective.n_moving] += radius * self._shifts(particles, objective.n_moving, place)
+            particles = shifted
+        return self.gradient.estimate(objective, particles, buffers, place)
+
+    def _shifts(self, particles: FloatArray, m: int, place: Place) -> FloatArray:
+        normals = _core.backend.normals(
+            place.key,
+            place.step,
+            len(particles),
+            m if self.law == "normal" else m + 2,
+            particles.dtype,
+            STREAMS["smoothing"],
+            place.population,
+            _core.backend.max_threads(),
+        )
+        if self.law == "normal":
+            return normals
+        direction: FloatArray = normals[:, :m] / np.sqrt(np.sum(normals**2, axis=1, keepdims=True))
+        return direction

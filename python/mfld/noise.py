@@ -22,6 +22,7 @@ independent repetitions of a run.
 ``acceptance``        accept or reject (Metropolis)
 ``label_noise``       noise put on targets
 ``coordinate_order``  the order in which coordinates are visited
+``smoothing``         where a smoothed gradient is taken (`mfld.Smoothed`)
 ====================  ==================================================
 
 A normal takes a fixed number of words, so that nothing depends on what was drawn before. Hence a run has the same bits
@@ -49,6 +50,7 @@ STREAMS: Final[dict[str, int]] = {
     "acceptance": _binding.STREAM_ACCEPTANCE,
     "label_noise": _binding.STREAM_LABEL_NOISE,
     "coordinate_order": _binding.STREAM_COORDINATE_ORDER,
+    "smoothing": _binding.STREAM_SMOOTHING,
 }
 _MAX_POPULATION = 2**16 - 1
 

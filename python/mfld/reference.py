@@ -532,7 +532,15 @@ def advance(
 
 # ---- the noise -------------------------------------------------------------------------------------------------------
 
-STREAMS: Final = {"init": 0, "move": 1, "batch": 2, "acceptance": 3, "label_noise": 4, "coordinate_order": 5}
+STREAMS: Final = {
+    "init": 0,
+    "move": 1,
+    "batch": 2,
+    "acceptance": 3,
+    "label_noise": 4,
+    "coordinate_order": 5,
+    "smoothing": 6,
+}
 
 # Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3".
 _MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)

@@ -27,11 +27,12 @@ from mfld import validation
 from mfld.algorithms import MFLD, PDA, Algorithm, Result
 from mfld.callbacks import Callback, Progress
 from mfld.dynamics import Dynamics
-from mfld.experiments.recipe import GRADIENTS, curvature
+from mfld.experiments.recipe import GRADIENTS
 from mfld.gradients import FullBatch, GradientEstimator, Minibatch
 from mfld.losses import AnyLoss, Loss, LossFunction, as_loss
 from mfld.models import Model, TwoLayerNetwork
 from mfld.objectives import EmpiricalRisk
+from mfld.step_size import curvature
 from mfld.pruning import prune
 from mfld.schedules import Scheduled
 from mfld.state import Cloud, Info, State

@@ -156,14 +156,17 @@ class Info:
         Those of the step. NaN without a step.
     acceptance : float
         Share of the proposals of the call that were accepted, where the dynamics has proposals; else NaN.
+    gradient_variance : float
+        Mean over particles of ``|estimate - full gradient|**2`` at the last step, where it was asked for; else NaN.
 
     Examples
     --------
     >>> import mfld
     >>> well = mfld.Potential(lambda x: x, lambda x: (x**2).sum(axis=1) / 2, n_coordinates=2)
     >>> solver = mfld.MFLD(n_particles=1, step_size=0.1, temperature=1.0)
-    >>> solver.advance(well, solver.init(well, particles=[[3.0, 4.0]]))[1]
-    Info(steps=1, loss=12.5, gradient_norm=5.0, step_size=0.1, temperature=1.0, l2=0.0, acceptance=nan)
+    >>> _, info = solver.advance(well, solver.init(well, particles=[[3.0, 4.0]]))
+    >>> info.steps, info.loss, info.gradient_norm, info.step_size
+    (1, 12.5, 5.0, 0.1)
     """
 
     steps: int
@@ -173,3 +176,4 @@ class Info:
     temperature: float = math.nan
     l2: float = math.nan
     acceptance: float = math.nan
+    gradient_variance: float = math.nan

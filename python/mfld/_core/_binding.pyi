@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['Backend', 'Dynamics', 'Estimator', 'Loss', 'Network', 'Report', 'STREAM_ACCEPTANCE', 'STREAM_BATCH', 'STREAM_COORDINATE_ORDER', 'STREAM_INIT', 'STREAM_LABEL_NOISE', 'STREAM_MOVE', 'cpu_runs']
+__all__: list[str] = ['Backend', 'Dynamics', 'Estimator', 'Loss', 'Network', 'Report', 'STREAM_ACCEPTANCE', 'STREAM_BATCH', 'STREAM_COORDINATE_ORDER', 'STREAM_INIT', 'STREAM_LABEL_NOISE', 'STREAM_MOVE', 'STREAM_SMOOTHING', 'cpu_runs']
 class Network:
     """
     A two-layer network as the kernels see it; alternatives by their index.
@@ -153,4 +153,5 @@ STREAM_COORDINATE_ORDER: int = 5
 STREAM_INIT: int = 0
 STREAM_LABEL_NOISE: int = 4
 STREAM_MOVE: int = 1
+STREAM_SMOOTHING: int = 6
 __version__: str = '0.1.0'

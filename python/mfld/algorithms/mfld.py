@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import noise, schedules, step_size, validation
 from mfld.algorithms.base import Algorithm
@@ -137,7 +138,9 @@ class MFLD(Algorithm):
         validation.shape("particles", start, (self.n_particles, objective.n_coordinates), "(n_particles, coordinates)")
         return State({"mu": Cloud(start[np.newaxis])}, step=0, seed=seed)
 
-    def advance(self, objective: Objective, state: State, n_steps: int = 1) -> tuple[State, Info]:
+    def advance(
+        self, objective: Objective, state: State, n_steps: int = 1, *, probe: bool = False
+    ) -> tuple[State, Info]:
         """Make steps; k steps and then k steps are 2k steps, bit by bit.
 
         Parameters
@@ -147,6 +150,9 @@ class MFLD(Algorithm):
             Where to start; it stays as it is.
         n_steps : int
             With 0 the same state comes back.
+        probe : bool
+            Compare the gradient estimate of the last step with the full gradient: ``info.gradient_variance``. It costs
+            a full gradient and does not change the steps.
 
         Returns
         -------
@@ -165,6 +171,11 @@ class MFLD(Algorithm):
         n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)
         if n_steps == 0:
             return state, Info(steps=0)
+        if validation.boolean("probe", probe):
+            state, _ = self.advance(objective, state, n_steps - 1)
+            variance = self.gradient_variance(objective, state)
+            state, info = self.advance(objective, state, 1)
+            return state, dataclasses.replace(info, steps=n_steps, gradient_variance=variance)
         if self.step_size is not None:
             return self._advance(objective, state, n_steps)
         end = state.step + n_steps
@@ -181,8 +192,7 @@ class MFLD(Algorithm):
 
     def _advance(self, objective: Objective, state: State, n_steps: int) -> tuple[State, Info]:
         plan = self._plan(objective, state, n_steps)
-        names = self.gradient.buffer_names + self.dynamics.buffer_names
-        buffers = {name: state.buffers[name][0] for name in names if name in state.buffers}
+        names, buffers = self._buffers(state)
         if not any(name in buffers for name in self.dynamics.buffer_names):
             buffers.update(self.dynamics.start(state.particles, plan.at(0, objective.n_moving)))
         outcome = objective.steps(state.particles, buffers, n_steps, plan)
@@ -213,6 +223,44 @@ class MFLD(Algorithm):
         )
         return reached, info
 
+    def gradient_variance(self, objective: Objective, state: State) -> float:
+        """Mean over particles of ``|estimate - full gradient|**2``, for the estimate that the next step will use.
+
+        It is that of one draw; averaged over steps it tends to the variance of the estimator, and of a biased one like
+        `SARAH` to its mean squared error. Use it in ``run`` as ``record={"variance": lambda state:
+        solver.gradient_variance(objective, state)}``, or see ``probe`` of `advance`.
+
+        Parameters
+        ----------
+        objective : Objective
+        state : State
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the state is none of this solver and objective.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import mfld
+        >>> inputs = np.linspace(-2, 2, 50)[:, np.newaxis]
+        >>> model = mfld.TwoLayerNetwork(n_features=1)
+        >>> risk = mfld.EmpiricalRisk(model, inputs, np.sin(inputs[:, 0]), loss="squared")
+        >>> for gradient in (mfld.Minibatch(10), mfld.SVRG(10, refresh_every=20)):
+        ...     solver = mfld.MFLD(n_particles=100, step_size=0.1, temperature=1e-4, gradient=gradient)
+        ...     state, info = solver.advance(risk, solver.init(risk), n_steps=110, probe=True)
+        ...     print(info.gradient_variance > 3e-5)
+        True
+        False
+        """
+        self.check(objective, state)
+        place = Place(noise.key(state.seed), state.step)
+        estimate, _ = self.gradient.estimate(objective, state.particles, self._buffers(state)[1], place)
+        full = objective.loss_gradient(state.particles)
+        error = (estimate.astype(np.float64) - full)[:, : objective.n_moving]
+        return float(np.mean(np.sum(error**2, axis=1)))
+
     def check(self, objective: Objective, state: State | None = None) -> None:
         validation.instance("objective", objective, Objective, "an Objective")
         self.gradient.check(objective)
@@ -236,6 +284,11 @@ class MFLD(Algorithm):
                     f"{state.buffers[name].shape}: it is of another one. To change the objective start anew from its "
                     "particles, with init(objective, particles=state.particles)"
                 )
+
+    def _buffers(self, state: State) -> tuple[tuple[str, ...], dict[str, NDArray[Any]]]:
+        """Names of what the estimator and the dynamics carry, and what the state has of it, without replicates."""
+        names = self.gradient.buffer_names + self.dynamics.buffer_names
+        return names, {name: state.buffers[name][0] for name in names if name in state.buffers}
 
     def _with_curvature(self, objective: Objective, state: State) -> State:
         """The state with what is known of the curvature: looked at anew where that is due."""

@@ -1,8 +1,25 @@
 """Dynamics: how one step moves the particles."""
 
 from mfld.dynamics.base import Buffers, Drift, Dynamics, Move, Step
+from mfld.dynamics.general import General
+from mfld.dynamics.irreversible import Irreversible
 from mfld.dynamics.mala import MALA
 from mfld.dynamics.overdamped import Overdamped
+from mfld.dynamics.preconditioned import Preconditioned
+from mfld.dynamics.tempering import ContinuousTempering
 from mfld.dynamics.underdamped import Underdamped
 
-__all__ = ["MALA", "Buffers", "Drift", "Dynamics", "Move", "Overdamped", "Step", "Underdamped"]
+__all__ = [
+    "MALA",
+    "Buffers",
+    "ContinuousTempering",
+    "Drift",
+    "Dynamics",
+    "General",
+    "Irreversible",
+    "Move",
+    "Overdamped",
+    "Preconditioned",
+    "Step",
+    "Underdamped",
+]

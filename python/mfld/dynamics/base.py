@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mfld import validation
-from mfld.noise import Place
+from mfld import _core, validation
+from mfld.noise import STREAMS, Place
 from mfld.validation import FloatArray
 
 if TYPE_CHECKING:
@@ -32,6 +32,34 @@ class Step:
     n_moving: int
     place: Place
     num_threads: int
+
+    def normals(self, like: FloatArray, n_columns: int | None = None, stream: str = "move") -> FloatArray:
+        """Standard normals of the step in the precision of ``like`` and a row for each of its rows.
+
+        Shape (N, n_columns), by default a column for each moving coordinate.
+        """
+        return _core.backend.normals(
+            self.place.key,
+            self.place.step,
+            len(like),
+            self.n_moving if n_columns is None else n_columns,
+            like.dtype,
+            STREAMS[stream],
+            self.place.population,
+            self.num_threads,
+        )
+
+    def moving(self, particles: FloatArray, gradient: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The moving coordinates of the particles, and of the gradient with the ridge: shapes (N, n_moving)."""
+        theta = particles[:, : self.n_moving]
+        return theta, gradient[:, : self.n_moving] + 2 * self.l2 * theta
+
+    def moved(self, particles: FloatArray, theta: FloatArray) -> tuple[FloatArray, int]:
+        """Particles with new moving coordinates, and the first one that is not finite, or -1."""
+        result = particles.copy()
+        result[:, : self.n_moving] = theta
+        bad = ~np.isfinite(result).all(axis=1)
+        return result, int(np.argmax(bad)) if bad.any() else -1
 
 
 @dataclass(frozen=True, eq=False)
