@@ -32,10 +32,10 @@ from mfld.gradients import FullBatch, GradientEstimator, Minibatch
 from mfld.losses import AnyLoss, Loss, LossFunction, as_loss
 from mfld.models import Model, TwoLayerNetwork
 from mfld.objectives import EmpiricalRisk
-from mfld.step_size import curvature
 from mfld.pruning import prune
 from mfld.schedules import Scheduled
 from mfld.state import Cloud, Info, State
+from mfld.step_size import curvature
 from mfld.validation import FloatArray
 
 try:
