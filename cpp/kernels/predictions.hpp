@@ -33,17 +33,17 @@ class LeafSums {
   std::int64_t stride() const { return stride_; }
   T* leaf(std::int64_t turn, std::int64_t leaf) const { return &sums_[((turn & 1) * n_leaves_ + leaf) * row_size_]; }
 
-  // predictions[j], j in `range` of (output, row): scale * sum over leaves, in the order of leaves, in float64.
+  // predictions[j], j in `range` of (output, row), whole registers: scale * sum over leaves, in the order of leaves, in
+  // float64.
   void total(std::int64_t turn, Range range, double scale, T* predictions) const {
-    constexpr std::int64_t at_once = 16;
+    constexpr int at_once = Vec<T>::size;
     for (std::int64_t j = range.begin; j < range.end; j += at_once) {
-      const std::int64_t count = std::min(at_once, range.end - j);
       double sum[at_once] = {};
       for (std::int64_t l = 0; l < n_leaves_; ++l) {
         const T* part = leaf(turn, l) + j;
-        for (std::int64_t q = 0; q < count; ++q) sum[q] += part[q];
+        for (int q = 0; q < at_once; ++q) sum[q] += part[q];
       }
-      for (std::int64_t q = 0; q < count; ++q) predictions[j + q] = static_cast<T>(scale * sum[q]);
+      for (int q = 0; q < at_once; ++q) predictions[j + q] = static_cast<T>(scale * sum[q]);
     }
   }
 

@@ -66,10 +66,11 @@ int predict(const mfld_network* description, const void* particles, const void* 
         if (member == 0) stop.publish(b);
         barrier.wait();
         if (stop.stopped(b)) return;
-        const Range mine = even_part(rows.size(), member, members);
+        constexpr std::int64_t whole = Vec<T>::size;
+        const Range mine = even_part(ceil_div(rows.size(), whole), member, members);
         for (std::int64_t k = 0; k < outputs; ++k) {
-          sums.total(b, {k * stride + mine.begin, k * stride + mine.end}, scale, prediction);
-          for (std::int64_t i = mine.begin; i < mine.end; ++i)
+          sums.total(b, {k * stride + mine.begin * whole, k * stride + mine.end * whole}, scale, prediction);
+          for (std::int64_t i = mine.begin * whole; i < std::min(mine.end * whole, rows.size()); ++i)
             out[(rows.begin + i) * outputs + k] = prediction[k * stride + i];
         }
       }
