@@ -1,7 +1,7 @@
 // Mean-field Langevin dynamics on a two-layer risk, all steps of a call inside.
 //
 // A step walks over its samples in blocks. Per block: every member sums its leaves' predictions (forward), one barrier,
-// every member totals the leaves and takes the loss derivative (the same numbers, so nobody waits for anybody), and
+// every member totals these sums and takes the loss derivative (the same numbers, so nobody waits for anybody), and
 // pulls back to its own panels. After the last block it moves its own panels, noise included. A member never writes
 // what another one reads except for leaf sums and gathered rows, which take turns.
 #include <atomic>
@@ -192,6 +192,7 @@ class Advance {
         for (std::int64_t l = leaves.begin; l < leaves.end && !stop_.aborting(); ++l) {
           if (member == 0) stop_.poll(leaf_work_);
           forward_leaf(turn, l, z, block.size());
+          sums_.join(turn, l, leaves, block.size());
         }
         if (member == 0) stop_.publish(turn);
         barrier.wait();
@@ -200,7 +201,7 @@ class Advance {
           finish(member, mine, step);
           return;
         }
-        differentiate(turn, rows, block, predictions, targets, cotangents, cotangent_totals, b > 0);
+        differentiate(turn, members, rows, block, predictions, targets, cotangents, cotangent_totals, b > 0);
         if (last_step && member == 0) add_loss(rows, block, predictions, targets, losses, b > 0);
 
         const bool last_block = b + 1 == blocks_.n_blocks;
@@ -250,11 +251,12 @@ class Advance {
   }
 
   // From leaf sums to cotangents g_ik = s_i loss'_k(u_i), and their sums over the samples of the step.
-  void differentiate(std::int64_t turn, const Rows<T>& rows, Range block, T* predictions, T* targets, T* cotangents,
-                     T* cotangent_totals, bool add) const {
+  void differentiate(std::int64_t turn, int members, const Rows<T>& rows, Range block, T* predictions, T* targets,
+                     T* cotangents, T* cotangent_totals, bool add) const {
     const std::int64_t outputs = network_.n_outputs, n = block.size(), padded = round_up(n, V::size);
     for (std::int64_t k = 0; k < outputs; ++k)
-      sums_.total(turn, {k * stride_, k * stride_ + padded}, 1 / static_cast<double>(layout_.n_particles), predictions);
+      sums_.total(turn, members, {k * stride_, k * stride_ + padded}, 1 / static_cast<double>(layout_.n_particles),
+                  predictions);
     for (std::int64_t k = 0; k < target_width_; ++k)
       for (std::int64_t i = 0; i < n; ++i)
         targets[k * stride_ + i] = rows.targets[(block.begin + i) * target_width_ + k];

@@ -62,6 +62,7 @@ int predict(const mfld_network* description, const void* particles, const void* 
             network.forward(panel, z + rows.begin * network.n_features, rows.size(), values, slope);
             add_to_leaf(network, values, rows.size(), coefficient, offset, share, leaf, stride);
           }
+          sums.join(b, l, leaves, rows.size());
         }
         if (member == 0) stop.publish(b);
         barrier.wait();
@@ -69,7 +70,7 @@ int predict(const mfld_network* description, const void* particles, const void* 
         constexpr std::int64_t whole = Vec<T>::size;
         const Range mine = even_part(ceil_div(rows.size(), whole), member, members);
         for (std::int64_t k = 0; k < outputs; ++k) {
-          sums.total(b, {k * stride + mine.begin * whole, k * stride + mine.end * whole}, scale, prediction);
+          sums.total(b, members, {k * stride + mine.begin * whole, k * stride + mine.end * whole}, scale, prediction);
           for (std::int64_t i = mine.begin * whole; i < std::min(mine.end * whole, rows.size()); ++i)
             out[(rows.begin + i) * outputs + k] = prediction[k * stride + i];
         }
