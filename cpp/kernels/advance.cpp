@@ -154,6 +154,7 @@ class Advance {
     T* losses = cotangent_totals + network_.n_outputs;
 
     const Range leaves = even_part(layout_.n_leaves, member, members);
+    const auto order = sums_.order(members);
     const Range mine = {leaves.size() ? layout_.panels_of(leaves.begin).begin : 0,
                         leaves.size() ? layout_.panels_of(leaves.end - 1).end : 0};
     for (std::int64_t p = mine.begin; p < mine.end; ++p) {
@@ -201,7 +202,7 @@ class Advance {
           finish(member, mine, step);
           return;
         }
-        differentiate(turn, members, rows, block, predictions, targets, cotangents, cotangent_totals, b > 0);
+        differentiate(turn, order, rows, block, predictions, targets, cotangents, cotangent_totals, b > 0);
         if (last_step && member == 0) add_loss(rows, block, predictions, targets, losses, b > 0);
 
         const bool last_block = b + 1 == blocks_.n_blocks;
@@ -251,11 +252,11 @@ class Advance {
   }
 
   // From leaf sums to cotangents g_ik = s_i loss'_k(u_i), and their sums over the samples of the step.
-  void differentiate(std::int64_t turn, int members, const Rows<T>& rows, Range block, T* predictions, T* targets,
-                     T* cotangents, T* cotangent_totals, bool add) const {
+  void differentiate(std::int64_t turn, const typename LeafSums<T>::Order& order, const Rows<T>& rows, Range block,
+                     T* predictions, T* targets, T* cotangents, T* cotangent_totals, bool add) const {
     const std::int64_t outputs = network_.n_outputs, n = block.size(), padded = round_up(n, V::size);
     for (std::int64_t k = 0; k < outputs; ++k)
-      sums_.total(turn, members, {k * stride_, k * stride_ + padded}, 1 / static_cast<double>(layout_.n_particles),
+      sums_.total(turn, order, {k * stride_, k * stride_ + padded}, 1 / static_cast<double>(layout_.n_particles),
                   predictions);
     for (std::int64_t k = 0; k < target_width_; ++k)
       for (std::int64_t i = 0; i < n; ++i)

@@ -1,6 +1,7 @@
 // The sum over particles: from activations of panels, through leaf sums, to predictions.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "mfld/panels.hpp"
@@ -59,22 +60,50 @@ class LeafSums {
     }
   }
 
-  // predictions[j], j in `range` of (output, row), whole registers: scale * sum over leaves that `members` members have
-  // joined.
-  void total(std::int64_t turn, std::int64_t members, Range range, double scale, T* predictions) const {
+  // How the nodes that `members` members have made come together: a leaf says to take its node, `add` the last two.
+  struct Order {
+    static constexpr std::int8_t add = -1;
+    std::array<std::int8_t, 2 * PanelLayout<T>::most_leaves> steps;
+    int count = 0;
+  };
+
+  Order order(std::int64_t members) const {
+    Order order;
     std::int64_t size = 1;
     while (size < n_leaves_) size *= 2;
-    for (std::int64_t j = range.begin; j < range.end; j += Vec<T>::size)
-      (node(turn, members, 0, size, j) * Vec<T>(static_cast<T>(scale))).store(predictions + j);
+    append(order, members, 0, size);
+    return order;
+  }
+
+  // predictions[j], j in `range` of (output, row), whole registers: scale * sum over leaves.
+  void total(std::int64_t turn, const Order& order, Range range, double scale, T* predictions) const {
+    using V = Vec<T>;
+    std::array<V, 8> stack;  // a tree over most_leaves is 6 high
+    for (std::int64_t j = range.begin; j < range.end; j += V::size) {
+      int top = 0;
+      for (int i = 0; i < order.count; ++i) {
+        if (order.steps[i] == Order::add) {
+          --top;
+          stack[top - 1] += stack[top];
+        } else {
+          stack[top++] = V::load(leaf(turn, order.steps[i]) + j);
+        }
+      }
+      (stack[0] * V(static_cast<T>(scale))).store(predictions + j);
+    }
   }
 
  private:
-  Vec<T> node(std::int64_t turn, std::int64_t members, std::int64_t first, std::int64_t size, std::int64_t j) const {
-    const std::int64_t end = std::min(first + size, n_leaves_), half = size / 2;
-    if (part_holding(first, n_leaves_, members) == part_holding(end - 1, n_leaves_, members))
-      return Vec<T>::load(leaf(turn, first) + j);
-    const Vec<T> left = node(turn, members, first, half, j);
-    return first + half < end ? left + node(turn, members, first + half, half, j) : left;
+  void append(Order& order, std::int64_t members, std::int64_t first, std::int64_t size) const {
+    const std::int64_t end = std::min(first + size, n_leaves_), middle = first + size / 2;
+    if (part_holding(first, n_leaves_, members) == part_holding(end - 1, n_leaves_, members)) {
+      order.steps[order.count++] = static_cast<std::int8_t>(first);
+      return;
+    }
+    append(order, members, first, size / 2);
+    if (middle >= end) return;
+    append(order, members, middle, size / 2);
+    order.steps[order.count++] = Order::add;
   }
 
   std::int64_t n_leaves_, row_size_, stride_;

@@ -48,6 +48,7 @@ int predict(const mfld_network* description, const void* particles, const void* 
       T* prediction = slope + stride * lanes;
       std::fill(values, slope, T(0));
       const Range leaves = even_part(layout.n_leaves, member, members);
+      const auto order = sums.order(members);
       for (std::int64_t b = 0; b < blocks.n_blocks; ++b) {
         const Range rows = blocks.rows(b);
         for (std::int64_t l = leaves.begin; l < leaves.end && !stop.aborting(); ++l) {
@@ -70,7 +71,7 @@ int predict(const mfld_network* description, const void* particles, const void* 
         constexpr std::int64_t whole = Vec<T>::size;
         const Range mine = even_part(ceil_div(rows.size(), whole), member, members);
         for (std::int64_t k = 0; k < outputs; ++k) {
-          sums.total(b, members, {k * stride + mine.begin * whole, k * stride + mine.end * whole}, scale, prediction);
+          sums.total(b, order, {k * stride + mine.begin * whole, k * stride + mine.end * whole}, scale, prediction);
           for (std::int64_t i = mine.begin * whole; i < std::min(mine.end * whole, rows.size()); ++i)
             out[(rows.begin + i) * outputs + k] = prediction[k * stride + i];
         }
