@@ -24,12 +24,19 @@ class Schedule(NamedTuple):
 SCHEDULE = Schedule(step_size=1e-3, temperature=1e-4)
 L2 = 1e-3
 
+PASSES = {"plain": 1}
+"""By estimator of the gradient: how often a step takes its particles, or those of a snapshot, through its rows.
+
+A name in here may stand in `Case.estimator`; implementations that do it list it in their ``ESTIMATORS``.
+"""
+
 
 @dataclass(frozen=True)
 class Case:
     """One problem at one size.
 
-    ``batch_size`` 0 is the full batch. ``peers`` is False where a case only asks how mfld's own time depends on a size.
+    ``batch_size`` 0 is the full batch. ``estimator`` is a key of `PASSES`: "plain" is the gradient of the rows.
+    ``peers`` is False where a case only asks how mfld's own time depends on a size.
     ``neighbour`` names the case whose time, in units of its floor, should predict this one's within ``cliff``.
     """
 
@@ -39,6 +46,7 @@ class Case:
     n_features: int
     activation: str = "tanh"
     batch_size: int = 0
+    estimator: str = "plain"
     n_outputs: int = 1
     dtype: str = "float32"
     threads: int = THREADS
@@ -50,7 +58,8 @@ class Case:
     def name(self) -> str:
         if self.group == "normals":
             return f"normals-{self.n_particles}x{self.n_features}-t{self.threads}{self._suffix}"
-        estimator = f"mini{self.batch_size}" if self.batch_size else "full"
+        estimator = "mini" if self.estimator == "plain" else self.estimator
+        estimator = f"{estimator}{self.batch_size}" if self.batch_size else "full"
         size = f"{self.n_particles}x{self.n_samples}x{self.n_features}"
         outputs = f"-k{self.n_outputs}" if self.n_outputs > 1 else ""
         return f"{estimator}-{size}{outputs}-{self.activation}{self._suffix}"
@@ -77,7 +86,7 @@ class Case:
         normals = float(self.n_particles * self.n_coordinates)
         if self.group == "normals":
             return {"multiply_add": 0.0, "activation": 0.0, "normals": normals}
-        pairs = float(self.n_particles) * (self.batch_size or self.n_samples)
+        pairs = PASSES[self.estimator] * float(self.n_particles) * (self.batch_size or self.n_samples)
         outputs = 6 * self.n_outputs if self.n_outputs > 1 else 0
         return {"multiply_add": pairs * (4 * self.n_features + outputs), "activation": pairs, "normals": normals}
 

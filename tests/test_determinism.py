@@ -73,6 +73,16 @@ def test_threads_do_not_change_a_bit_of_a_stage(level, dtype, rng):
     assert all(stages(num_threads) == alone for num_threads in (2, 3, 7))
 
 
+def test_the_tree_over_particles_has_one_shape(level, rng):
+    # From one leaf to many, powers of two of them and not, shared by as many threads as leaves or fewer.
+    net = mfld.TwoLayerNetwork(60).native
+    inputs = rng.normal(size=(300, 60)).astype("float32")
+    for n_particles in (30, 65, 97, 130, 200, 300, 389, 500, 700):
+        theta = rng.normal(size=(n_particles, 62)).astype("float32")
+        predictions = [_core.backend.predict(net, theta, None, inputs, num_threads) for num_threads in (1, 2, 3, 5, 8)]
+        assert len({array.tobytes() for array in predictions}) == 1
+
+
 def test_repetition_does_not_change_a_bit(dtype):
     # Scratch memory of earlier calls, of another size too, must not leak into a result.
     risk, solver = make_risk(3, n=300), make_solver(300, dtype=dtype, gradient=mfld.Minibatch(33))

@@ -70,6 +70,8 @@ def make(name: str, problem: Problem, tune: bool = True) -> Any:
         return module.Normals(problem)
     if problem.case.activation not in module.ACTIVATIONS:
         return None
+    if problem.case.estimator not in getattr(module, "ESTIMATORS", ("plain",)):
+        return None
     return module.Network(problem, tune)
 
 

@@ -16,7 +16,7 @@
 // so that the last two are one formula with an anchor A. The ridge is never estimated: moves add it.
 //
 // A gradient walks over its rows in blocks. Per block: every member sums its leaves' predictions (forward), one
-// barrier, every member totals the leaves and takes the loss derivative (the same numbers, so nobody waits for
+// barrier, every member totals these sums and takes the loss derivative (the same numbers, so nobody waits for
 // anybody), and pulls back to its own panels. After the last block it moves its own panels, noise included. A member
 // never writes what another one reads except for leaf sums, gathered rows and the anchor's predictions, which take
 // turns.
@@ -274,6 +274,7 @@ class Advance {
   void work(int member, int members, SpinBarrier& barrier) {
     const Scratch s = scratch(member);
     const Range leaves = even_part(layout_.n_leaves, member, members);
+    const auto order = sums_.order(members);
     const Range mine = {leaves.size() ? layout_.panels_of(leaves.begin).begin : 0,
                         leaves.size() ? layout_.panels_of(leaves.end - 1).end : 0};
     begin(mine, s);
@@ -308,6 +309,7 @@ class Advance {
           if (member == 0) stop_.poll(work);
           forward_leaf(turn, 0, q, l, z, block.size(), values_stride(blocks));
           if (corrected && sarah()) forward_leaf(turn, 1, q - 1, l, z, block.size(), values_stride(blocks));
+          sums_.join(turn, l, leaves, (corrected ? n_summed() : 1) * network_.n_outputs, block.size());
         }
         if (member == 0) stop_.publish(turn);
         barrier.wait();
@@ -319,12 +321,12 @@ class Advance {
         for (std::int64_t k = 0; k < target_width_; ++k)
           for (std::int64_t i = 0; i < block.size(); ++i)
             s.targets[k * stride_ + i] = rows.targets[(block.begin + i) * target_width_ + k];
-        total(turn, 0, block, s.own);
+        total(turn, order, 0, block, s.own);
         differentiate(rows, block, s.targets, s.own, b > 0);
         if (last && member == 0) add_loss(rows, block, s, b > 0);
         if (corrected) {
           if (sarah())
-            total(turn, 1, block, s.anchor);
+            total(turn, order, 1, block, s.anchor);
           else
             recall_predictions(row_list(member, q) + block.begin, block.size(), s.anchor);
           differentiate(rows, block, s.targets, s.anchor, b > 0);
@@ -420,10 +422,11 @@ class Advance {
     }
   }
 
-  void total(std::int64_t turn, int cloud, Range block, const Slopes<T>& out) const {
+  void total(std::int64_t turn, const typename LeafSums<T>::Order& order, int cloud, Range block,
+             const Slopes<T>& out) const {
     const std::int64_t padded = round_up(block.size(), V::size), first = cloud * network_.n_outputs;
     for (std::int64_t k = 0; k < network_.n_outputs; ++k)
-      sums_.total(turn, {(first + k) * stride_, (first + k) * stride_ + padded},
+      sums_.total(turn, order, {(first + k) * stride_, (first + k) * stride_ + padded},
                   1 / static_cast<double>(layout_.n_particles), out.predictions - first * stride_);
   }
 

@@ -1,6 +1,7 @@
 // The sum over particles: from activations of panels, through leaf sums, to predictions.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "mfld/panels.hpp"
@@ -14,7 +15,7 @@ struct SampleBlocks {
   std::int64_t n_rows, n_blocks, most_rows;
 
   SampleBlocks(std::int64_t n_rows_, std::int64_t bytes_per_row) : n_rows(n_rows_) {
-    constexpr std::int64_t cache_bytes = 1 << 20, fewest = 24, most = 192;
+    constexpr std::int64_t cache_bytes = 1 << 20, fewest = 24, most = 1024;
     const std::int64_t target = std::clamp(cache_bytes / std::max<std::int64_t>(bytes_per_row, 1), fewest, most);
     n_blocks = std::max<std::int64_t>(ceil_div(n_rows, target), 1);
     most_rows = ceil_div(n_rows, n_blocks);
@@ -24,6 +25,10 @@ struct SampleBlocks {
 
 // Leaf sums of one block of samples: sums[leaf][output][row], rows padded to whole registers. Two copies take turns, so
 // that one barrier a block is enough.
+//
+// The leaves are the ends of a binary tree whose nodes are aligned powers of two of them. Predictions are its root, so
+// they do not depend on who adds what: each member adds its own leaves as far up as they make whole nodes, in place
+// in a node's first leaf, and only these few nodes are fetched from another core's cache.
 template <class T>
 class LeafSums {
  public:
@@ -33,21 +38,73 @@ class LeafSums {
   std::int64_t stride() const { return stride_; }
   T* leaf(std::int64_t turn, std::int64_t leaf) const { return &sums_[((turn & 1) * n_leaves_ + leaf) * row_size_]; }
 
-  // predictions[j], j in `range` of (output, row): scale * sum over leaves, in the order of leaves, in float64.
-  void total(std::int64_t turn, Range range, double scale, T* predictions) const {
-    constexpr std::int64_t at_once = 16;
-    for (std::int64_t j = range.begin; j < range.end; j += at_once) {
-      const std::int64_t count = std::min(at_once, range.end - j);
-      double sum[at_once] = {};
-      for (std::int64_t l = 0; l < n_leaves_; ++l) {
-        const T* part = leaf(turn, l) + j;
-        for (std::int64_t q = 0; q < count; ++q) sum[q] += part[q];
+  // After leaf `l`, the leaves of `mine` being done in their order: adds it to its neighbour, their sum to theirs, and
+  // so on. `n_rows` of each of the first `outputs`.
+  void join(std::int64_t turn, std::int64_t l, Range mine, std::int64_t outputs, std::int64_t n_rows) const {
+    for (std::int64_t size = 1; size < n_leaves_; size *= 2) {
+      const std::int64_t right = l / size * size, left = right - size;
+      // The tree's last nodes may be short of leaves: they are whole when the last leaf is.
+      const bool whole = l + 1 == right + size || l + 1 == n_leaves_;
+      if (!whole || (right / size % 2 == 1 && left < mine.begin)) return;
+      if (right / size % 2 == 0) {
+        if (l + 1 == n_leaves_) continue;  // without a right neighbour a node is its left half
+        return;
       }
-      for (std::int64_t q = 0; q < count; ++q) predictions[j + q] = static_cast<T>(scale * sum[q]);
+      for (std::int64_t k = 0; k < outputs; ++k) {
+        T* sum = leaf(turn, left) + k * stride_;
+        const T* other = leaf(turn, right) + k * stride_;
+        for (std::int64_t i = 0; i < n_rows; i += Vec<T>::size)
+          (Vec<T>::load(sum + i) + Vec<T>::load(other + i)).store(sum + i);
+      }
+    }
+  }
+
+  // How the nodes that `members` members have made come together: a leaf says to take its node, `add` the last two.
+  struct Order {
+    static constexpr std::int8_t add = -1;
+    std::array<std::int8_t, 2 * PanelLayout<T>::most_leaves> steps;
+    int count = 0;
+  };
+
+  Order order(std::int64_t members) const {
+    Order order;
+    std::int64_t size = 1;
+    while (size < n_leaves_) size *= 2;
+    append(order, members, 0, size);
+    return order;
+  }
+
+  // predictions[j], j in `range` of (output, row), whole registers: scale * sum over leaves.
+  void total(std::int64_t turn, const Order& order, Range range, double scale, T* predictions) const {
+    using V = Vec<T>;
+    std::array<V, 8> stack;  // a tree over most_leaves is 6 high
+    for (std::int64_t j = range.begin; j < range.end; j += V::size) {
+      int top = 0;
+      for (int i = 0; i < order.count; ++i) {
+        if (order.steps[i] == Order::add) {
+          --top;
+          stack[top - 1] += stack[top];
+        } else {
+          stack[top++] = V::load(leaf(turn, order.steps[i]) + j);
+        }
+      }
+      (stack[0] * V(static_cast<T>(scale))).store(predictions + j);
     }
   }
 
  private:
+  void append(Order& order, std::int64_t members, std::int64_t first, std::int64_t size) const {
+    const std::int64_t end = std::min(first + size, n_leaves_), middle = first + size / 2;
+    if (part_holding(first, n_leaves_, members) == part_holding(end - 1, n_leaves_, members)) {
+      order.steps[order.count++] = static_cast<std::int8_t>(first);
+      return;
+    }
+    append(order, members, first, size / 2);
+    if (middle >= end) return;
+    append(order, members, middle, size / 2);
+    order.steps[order.count++] = Order::add;
+  }
+
   std::int64_t n_leaves_, row_size_, stride_;
   Buffer<T> sums_;
 };

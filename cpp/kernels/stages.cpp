@@ -46,6 +46,7 @@ int predict(const mfld_network* description, const void* particles, const void* 
       T* prediction = slope + stride * lanes;
       std::fill(values, slope, T(0));
       const Range leaves = even_part(layout.n_leaves, member, members);
+      const auto order = sums.order(members);
       for (std::int64_t b = 0; b < blocks.n_blocks; ++b) {
         const Range rows = blocks.rows(b);
         for (std::int64_t l = leaves.begin; l < leaves.end && !stop.aborting(); ++l) {
@@ -60,14 +61,16 @@ int predict(const mfld_network* description, const void* particles, const void* 
             network.forward(panel, z + rows.begin * network.n_features, rows.size(), values, slope);
             add_to_leaf(network, values, rows.size(), coefficient, offset, share, leaf, stride);
           }
+          sums.join(b, l, leaves, outputs, rows.size());
         }
         if (member == 0) stop.publish(b);
         barrier.wait();
         if (stop.stopped(b)) return;
-        const Range mine = even_part(rows.size(), member, members);
+        constexpr std::int64_t whole = Vec<T>::size;
+        const Range mine = even_part(ceil_div(rows.size(), whole), member, members);
         for (std::int64_t k = 0; k < outputs; ++k) {
-          sums.total(b, {k * stride + mine.begin, k * stride + mine.end}, scale, prediction);
-          for (std::int64_t i = mine.begin; i < mine.end; ++i)
+          sums.total(b, order, {k * stride + mine.begin * whole, k * stride + mine.end * whole}, scale, prediction);
+          for (std::int64_t i = mine.begin * whole; i < std::min(mine.end * whole, rows.size()); ++i)
             out[(rows.begin + i) * outputs + k] = prediction[k * stride + i];
         }
       }

@@ -95,6 +95,20 @@ constexpr auto feature_tiles(std::integer_sequence<int, width...>) {
   return std::array<FeatureTile<T>, sizeof...(width)>{&feature_tile<T, width + 1>...};
 }
 
+// Cuts 0..n evenly into as few tiles as there can be: 13 are 7 + 6 and not 12 + 1.
+template <class Body>
+MFLD_INLINE void for_tiles(std::int64_t n, const Body& body) {
+  const std::int64_t count = ceil_div(n, tile_width);
+  if (count == 0) return;
+  const std::int64_t width = n / count, wider = n % count;
+  std::int64_t first = 0;
+  for (std::int64_t t = 0; t < count; ++t) {
+    const std::int64_t this_width = width + (t < wider ? 1 : 0);
+    body(first, this_width);
+    first += this_width;
+  }
+}
+
 // Lane l of the result: the sum of two neighbouring blocks of `block` lanes, taken from a and b in turn.
 template <int block, class T, std::size_t... l>
 MFLD_INLINE Vec<T> add_neighbours(Vec<T> a, Vec<T> b, std::index_sequence<l...>) {
@@ -123,12 +137,9 @@ MFLD_INLINE Vec<T> sums_over_lanes(const Source& vector, int first) {
 template <class A = Unchanged, class T>
 void affine(const T* panel, std::int64_t n_features, const T* bias, const T* z, std::int64_t n_rows, T* values) {
   static constexpr auto tiles = detail::affine_tiles<A, T>(std::make_integer_sequence<int, tile_width>());
-  const std::int64_t count = ceil_div(n_rows, tile_width);  // evenly: 13 rows are 6 + 7 and not 12 + 1
-  for (std::int64_t t = 0; t < count; ++t) {
-    const Range rows = even_part(n_rows, t, count);
-    tiles[rows.size() - 1](panel, n_features, bias, z + rows.begin * n_features, n_features,
-                           values + rows.begin * panel_lanes<T>);
-  }
+  detail::for_tiles(n_rows, [&](std::int64_t first, std::int64_t width) {
+    tiles[width - 1](panel, n_features, bias, z + first * n_features, n_features, values + first * panel_lanes<T>);
+  });
 }
 
 // gradient[j][lane] (+)= sum_i gain[i][lane] z[i][j] for all features.
@@ -136,12 +147,9 @@ template <class T>
 void accumulate_features(const T* gain, std::int64_t n_rows, const T* z, std::int64_t n_features, T* gradient,
                          bool add) {
   static constexpr auto tiles = detail::feature_tiles<T>(std::make_integer_sequence<int, tile_width>());
-  const std::int64_t count = ceil_div(n_features, tile_width);
-  for (std::int64_t t = 0; t < count; ++t) {
-    const Range features = even_part(n_features, t, count);
-    tiles[features.size() - 1](gain, n_rows, z + features.begin, n_features, gradient + features.begin * panel_lanes<T>,
-                               add);
-  }
+  detail::for_tiles(n_features, [&](std::int64_t first, std::int64_t width) {
+    tiles[width - 1](gain, n_rows, z + first, n_features, gradient + first * panel_lanes<T>, add);
+  });
 }
 
 // sums[i] += sum over lanes of coefficient[lane] values[i][lane]; n_rows is rounded up to whole registers of samples.

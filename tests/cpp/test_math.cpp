@@ -400,7 +400,7 @@ TEST_CASE_TEMPLATE("activations and their slopes", T, float, double) {
 
 TEST_CASE("kinks") {
   using V = Vec<float>;
-  CHECK(Relu::slope_of(Relu::value(V(0)))[0] == 0);
-  CHECK(Relu::slope_of(Relu::value(V(-0.0f)))[0] == 0);
-  CHECK(LeakyRelu::slope_of(LeakyRelu::value(V(0)))[0] == 0.01f);
+  CHECK(Relu::value_and_slope(V(0)).slope[0] == 0);
+  CHECK(Relu::value_and_slope(V(-0.0f)).slope[0] == 0);
+  CHECK(LeakyRelu::value_and_slope(V(0)).slope[0] == 0.01f);
 }

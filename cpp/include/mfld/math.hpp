@@ -22,7 +22,7 @@ namespace mfld::math {
 namespace detail {
 
 // Whether multiply_add is known to round once: only where it is an instruction asked for by name.
-#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
+#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__)) || defined(__aarch64__)
 inline constexpr bool has_fused = true;
 #else
 inline constexpr bool has_fused = false;

@@ -2,8 +2,8 @@
 //
 // Lanes are particles: a panel holds panel_lanes<T> particles as [coordinate][lane], so every kernel reads it with
 // aligned loads and no kernel has a remainder in the number of coordinates. Panels are grouped into leaves; a thread
-// owns whole leaves. Panels and leaves are functions of the problem's sizes alone: that, and summing leaves in their
-// order, is what makes results independent of the number of threads (tests/test_determinism.py).
+// owns whole leaves. Panels and leaves are functions of the problem's sizes alone: that, and summing leaves along a
+// fixed tree, is what makes results independent of the number of threads (tests/test_determinism.py).
 #pragma once
 
 #include <algorithm>
@@ -35,6 +35,11 @@ inline Range even_part(std::int64_t n, std::int64_t index, std::int64_t count) {
   return {n * index / count, n * (index + 1) / count};
 }
 
+// Which of `count` such parts holds i.
+inline std::int64_t part_holding(std::int64_t i, std::int64_t n, std::int64_t count) {
+  return ((i + 1) * count - 1) / n;
+}
+
 // Uninitialised memory on cache-line boundaries.
 template <class T>
 class Buffer {
@@ -58,9 +63,9 @@ class Buffer {
 template <class T>
 struct PanelLayout {
   static constexpr int lanes = panel_lanes<T>;
-  // Enough leaves to share among as many threads; more would only lengthen the sum over leaves. Two panels at least,
-  // since every leaf sum is also fetched from another core's cache.
-  static constexpr std::int64_t most_leaves = 64, fewest_panels = 2;
+  // Enough leaves to share among as many threads; more would only lengthen the sum over leaves. Two panels at least
+  // where there are enough of them, since every leaf sum is also fetched from another core's cache.
+  static constexpr std::int64_t most_leaves = 64, enough_panels = 16;
 
   std::int64_t n_particles, n_coordinates, n_panels, panels_per_leaf, n_leaves;
 
@@ -68,7 +73,7 @@ struct PanelLayout {
       : n_particles(n_particles_),
         n_coordinates(n_coordinates_),
         n_panels(ceil_div(n_particles_, lanes)),
-        panels_per_leaf(std::max<std::int64_t>(ceil_div(n_panels, most_leaves), fewest_panels)),
+        panels_per_leaf(std::max<std::int64_t>(ceil_div(n_panels, most_leaves), n_panels < enough_panels ? 1 : 2)),
         n_leaves(ceil_div(n_panels, panels_per_leaf)) {}
 
   std::int64_t panel_size() const { return n_coordinates * lanes; }

@@ -11,6 +11,8 @@
 
 #if defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #define MFLD_INLINE inline __attribute__((always_inline))
@@ -204,6 +206,11 @@ MFLD_INLINE Vec<T> sqrt(Vec<T> v) {
     return Vec<T>(typename Vec<T>::Raw(_mm_sqrt_ps(v.raw)));
   else
     return Vec<T>(typename Vec<T>::Raw(_mm_sqrt_pd(v.raw)));
+#elif defined(__aarch64__)
+  if constexpr (std::is_same_v<T, float>)
+    return Vec<T>(typename Vec<T>::Raw(vsqrtq_f32(v.raw)));
+  else
+    return Vec<T>(typename Vec<T>::Raw(vsqrtq_f64(v.raw)));
 #else
   Vec<T> out;
   for (int lane = 0; lane < Vec<T>::size; ++lane) out.raw[lane] = std::sqrt(v.raw[lane]);
@@ -225,6 +232,11 @@ MFLD_INLINE Vec<T> multiply_add(Vec<T> a, Vec<T> b, Vec<T> c) {
     return Vec<T>(typename Vec<T>::Raw(_mm256_fmadd_ps(a.raw, b.raw, c.raw)));
   else
     return Vec<T>(typename Vec<T>::Raw(_mm256_fmadd_pd(a.raw, b.raw, c.raw)));
+#elif defined(__aarch64__)
+  if constexpr (std::is_same_v<T, float>)
+    return Vec<T>(typename Vec<T>::Raw(vfmaq_f32(c.raw, a.raw, b.raw)));
+  else
+    return Vec<T>(typename Vec<T>::Raw(vfmaq_f64(c.raw, a.raw, b.raw)));
 #else
   return Vec<T>(a.raw * b.raw + c.raw);
 #endif

@@ -79,15 +79,16 @@ class StopSignal {
 
  private:
   const mfld_execution& execution_;
-  double unasked_ = 0;
-  std::atomic<bool> aborting_{false};
+  // Member 0 writes it all the time: what others read must not share its cache line.
+  alignas(64) double unasked_ = 0;
+  alignas(64) std::atomic<bool> aborting_{false};
   std::atomic<bool> slots_[2] = {false, false};
 };
 
 // How many threads `work` multiply-adds between two barriers deserve: below this share each, waking and waiting cost
 // more.
 inline int useful_threads(const mfld_execution& execution, std::int64_t parts, double work) {
-  constexpr double worthwhile = 4e4;
+  constexpr double worthwhile = 1e5;
   const auto limit = static_cast<std::int64_t>(std::min(work / worthwhile, 1e6));
   return static_cast<int>(std::clamp<std::int64_t>(std::min<std::int64_t>(limit, execution.num_threads), 1,
                                                    std::max<std::int64_t>(parts, 1)));
