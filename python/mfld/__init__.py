@@ -1,6 +1,6 @@
 """Mean-field Langevin dynamics: optimisation over probability measures with interacting noisy particles."""
 
-from mfld import checkpoint, dynamics, noise, quantities, schedules
+from mfld import checkpoint, dynamics, noise, quantities, replicates, schedules
 from mfld._core import __version__
 from mfld.algorithms import MFLD, PDA, Algorithm, Result
 from mfld.callbacks import Callback, Progress, StopOnPlateau, StopWhen
@@ -54,6 +54,7 @@ __all__ = [
     "prune",
     "quantities",
     "readouts",
+    "replicates",
     "schedules",
     "show_config",
 ]

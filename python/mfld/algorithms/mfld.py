@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from mfld import noise, schedules, validation
 from mfld.algorithms.base import Algorithm
+from mfld.algorithms.replicates import advance_each
 from mfld.dynamics import Dynamics, Overdamped
 from mfld.errors import DivergenceError
 from mfld.gradients import FullBatch, GradientEstimator
+from mfld.losses import Loss
+from mfld.models import TwoLayerNetwork
 from mfld.noise import Place
-from mfld.objectives import Objective, Plan
+from mfld.objectives import EmpiricalRisk, Objective, Plan
 from mfld.schedules import Scheduled
 from mfld.state import Cloud, Info, State
 
@@ -53,6 +57,9 @@ class MFLD(Algorithm):
         Precision of the particles and of all that is computed on them.
     num_threads : int, optional
         Default: what OpenMP would take (OMP_NUM_THREADS). It never changes the result.
+    n_replicates : int
+        Independent repetitions that run side by side: same objective, same seed, noise and initial particles of their
+        own. Replicate r is, to the bit, the run of one replicate that starts from ``init(objective, seed, replica=r)``.
 
     Raises
     ------
@@ -89,6 +96,7 @@ class MFLD(Algorithm):
     dynamics: Dynamics = field(default_factory=Overdamped)
     dtype: DTypeLike = "float32"
     num_threads: int | None = None
+    n_replicates: int = 1
 
     def __post_init__(self) -> None:
         checked = {
@@ -97,6 +105,7 @@ class MFLD(Algorithm):
             "temperature": schedules.check("temperature", self.temperature),
             "l2": None if self.l2 is None else schedules.check("l2", self.l2),
             "dtype": validation.float_dtype("dtype", self.dtype).name,
+            "n_replicates": validation.integer("n_replicates", self.n_replicates, 1),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -104,7 +113,9 @@ class MFLD(Algorithm):
         validation.instance("dynamics", self.dynamics, Dynamics, "a Dynamics, like Overdamped()")
         validation.num_threads(self.num_threads)
 
-    def init(self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None) -> State:
+    def init(
+        self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None, *, replica: int = 0
+    ) -> State:
         """State before the first step.
 
         Parameters
@@ -112,8 +123,11 @@ class MFLD(Algorithm):
         objective : Objective
         seed : int
             At least 0 and below 2**64: of the initial particles and of all the noise of the run.
-        particles : array_like, shape (n_particles, p), optional
-            Where to start; by default the objective's initial particles.
+        particles : array_like, shape (n_particles, p) or (n_replicates, n_particles, p), optional
+            Where to start; by default the objective's initial particles, those of replica r > 0 with the seed
+            ``noise.key(seed, r)``.
+        replica : int
+            Number of the first replicate. The noise of replica r has the key ``noise.key(seed, r)``.
 
         Raises
         ------
@@ -121,12 +135,19 @@ class MFLD(Algorithm):
             If an argument is of the wrong kind or out of range, or the particles do not fit.
         """
         self.check(objective)
-        seed = validation.seed(seed)
+        seed, replica = validation.seed(seed), validation.seed(replica, "replica")
         if particles is None:
-            particles = objective.initial_particles(self.n_particles, seed, self.dtype)
+            seeds = (noise.key(seed, replica + r) if replica + r else seed for r in range(self.n_replicates))
+            particles = np.stack([objective.initial_particles(self.n_particles, s, self.dtype) for s in seeds])
         start = validation.array("particles", particles, self.dtype)
-        validation.shape("particles", start, (self.n_particles, objective.n_coordinates), "(n_particles, coordinates)")
-        return State({"mu": Cloud(start[np.newaxis])}, step=0, seed=seed)
+        one = (self.n_particles, objective.n_coordinates)
+        if start.ndim == 3:
+            expected = (self.n_replicates, *one)
+            validation.shape("particles", start, expected, "(n_replicates, n_particles, coordinates)")
+        else:
+            validation.shape("particles", start, one, "(n_particles, coordinates)")
+            start = np.repeat(start[np.newaxis], self.n_replicates, axis=0)
+        return State({"mu": Cloud(start)}, step=0, seed=seed, replica=replica)
 
     def advance(self, objective: Objective, state: State, n_steps: int = 1) -> tuple[State, Info]:
         """Make steps; k steps and then k steps are 2k steps, bit by bit.
@@ -156,6 +177,8 @@ class MFLD(Algorithm):
         n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)
         if n_steps == 0:
             return state, Info(steps=0)
+        if state.n_replicates > 1:
+            return self._advance_each(objective, state, n_steps)
         plan = self._plan(objective, state, n_steps)
         names = self.gradient.buffer_names + self.dynamics.buffer_names
         buffers = {name: state.buffers[name][0] for name in names if name in state.buffers}
@@ -169,6 +192,7 @@ class MFLD(Algorithm):
             state.step + outcome.steps,
             state.seed,
             {name: value[np.newaxis] for name, value in outcome.buffers.items() if name in names},
+            state.replica,
         )
         if outcome.interrupt is not None:
             outcome.interrupt.state = reached  # type: ignore[attr-defined]
@@ -195,6 +219,7 @@ class MFLD(Algorithm):
         if state is None:
             return
         validation.instance("state", state, State, "a State")
+        state = state.replicate(0)  # all have the same shapes
         cloud = state.only_cloud
         particles = cloud.particles[0]
         validation.shape("state.particles", particles, ("N", objective.n_coordinates), "to suit the objective")
@@ -202,6 +227,15 @@ class MFLD(Algorithm):
             raise ValueError(f"state.particles must be {self.dtype}, the dtype of this MFLD, got {particles.dtype}")
         if cloud.weights is not None:
             raise ValueError("state must have particles of equal weight (weights=None)")
+
+    def _advance_each(self, objective: Objective, state: State, n_steps: int) -> tuple[State, Info]:
+        beside, n_workers = None, 1
+        if _is_all_ours(objective, self.gradient, self.dynamics):
+            threads = validation.num_threads(self.num_threads)
+            n_workers = min(threads, state.n_replicates)
+            narrow = replace(self, num_threads=threads // n_workers)
+            beside = partial(narrow.advance, objective)
+        return advance_each(partial(self.advance, objective), state, n_steps, beside=beside, n_workers=n_workers)
 
     def _plan(self, objective: Objective, state: State, n_steps: int) -> Plan:
         temperature = schedules.values("temperature", self.temperature, state.step, n_steps)
@@ -218,6 +252,17 @@ class MFLD(Algorithm):
             l2=l2,
             gradient=self.gradient,
             dynamics=self.dynamics,
-            place=Place(noise.key(state.seed), state.step),
+            place=Place(state.key, state.step),
             num_threads=validation.num_threads(self.num_threads),
         )
+
+
+def _is_all_ours(objective: Objective, gradient: GradientEstimator, dynamics: Dynamics) -> bool:
+    """Whether no function of the user is called, which may not be ready for several threads at once."""
+    return (
+        type(objective) is EmpiricalRisk
+        and type(objective.model) is TwoLayerNetwork
+        and type(objective.loss_function) is Loss
+        and type(gradient).__module__.startswith("mfld.")
+        and type(dynamics).__module__.startswith("mfld.")
+    )

@@ -240,7 +240,9 @@ class Objective(ABC):
             return reached
         full = _add_ridge(move.gradient.astype(np.float64), particles, step.l2, self.n_moving)[:, : self.n_moving]
         loss = self.loss(particles) if self.has_value else np.nan
-        return replace(reached, loss=loss, gradient_norm=float(np.sqrt(np.mean(np.sum(full**2, axis=1)))))
+        with np.errstate(over="ignore"):  # near a divergence the square is infinite before the particles are
+            norm = float(np.sqrt(np.mean(np.sum(full**2, axis=1))))
+        return replace(reached, loss=loss, gradient_norm=norm)
 
 
 def _add_ridge(loss_gradient: FloatArray, particles: FloatArray, l2: float, n_moving: int) -> FloatArray:
