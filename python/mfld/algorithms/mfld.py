@@ -279,7 +279,7 @@ class MFLD(Algorithm):
         False
         """
         self.check(objective, state)
-        place = Place(noise.key(state.seed, state.replica), state.step)
+        place = Place(state.key, state.step)
         estimate, _ = self.gradient.estimate(objective, state.particles, self._buffers(state)[1], place)
         full = objective.loss_gradient(state.particles)
         error = (estimate.astype(np.float64) - full)[:, : objective.n_moving]

@@ -173,7 +173,7 @@ class PDA(Algorithm):
 
     def _step(self, risk: EmpiricalRisk, state: State, k: int) -> tuple[State, Info]:
         t = state.step + 1
-        key = noise.key(state.seed)
+        key = state.key
         rows = None
         if self.batch_size is not None:
             rows = _core.backend.batch(key, state.step, risk.n_samples, self.batch_size)
@@ -219,7 +219,7 @@ class PDA(Algorithm):
         particles.flags.writeable = False
         # Particles after step t are X^(t+1), drawn with a probability proportional to t + 1 among X^(2), ..., X^(t+1):
         # a reservoir, which need not know where the run will end.
-        key, counter3 = noise.key(state.seed), t >> 32 | _OUTPUT_POPULATION << 16
+        key, counter3 = state.key, t >> 32 | _OUTPUT_POPULATION << 16
         counter = (0, noise.STREAMS["acceptance"] << 24, t & 0xFFFFFFFF, counter3)
         word = _core.backend.philox(counter, (key & 0xFFFFFFFF, key >> 32))[0]
         chosen = (word + 0.5) / 2**32 < (t + 1) / (t * (t + 3) / 2)
