@@ -27,15 +27,20 @@ ESTIMATORS = [
 ]
 
 
+SKEW = np.triu(np.ones((4, 4)), 1) - np.tril(np.ones((4, 4)), -1)
+NEEDED = {
+    mfld.dynamics.Underdamped: {"friction": 1.0},
+    mfld.dynamics.Irreversible: {"skew": SKEW},
+    mfld.dynamics.General: {"diffusion": np.eye(4), "skew": SKEW},
+}
+
+
 def all_dynamics():
-    """Each dynamics of the library."""
+    """Each dynamics of the library, with the arguments that it cannot do without."""
     kinds = [getattr(mfld.dynamics, name) for name in mfld.dynamics.__all__]
     for kind in kinds:
         if isinstance(kind, type) and issubclass(kind, mfld.Dynamics) and kind is not mfld.Dynamics:
-            try:
-                yield kind()
-            except TypeError:
-                yield kind(1.0)  # a friction
+            yield kind(**NEEDED.get(kind, {}))
 
 
 def make_risk(l2=1e-3, n=12):
@@ -96,7 +101,7 @@ def test_a_resumed_dual_averaging_is_the_run(batch_size, dtype, tmp_path):
 def test_everything_that_a_state_holds_survives(tmp_path, rng):
     weighted = mfld.Cloud(rng.normal(size=(2, 5, 3)).astype(np.float32), rng.random((2, 5)))
     state = mfld.State(
-        {"mu": weighted, "ν/../x": mfld.Cloud(rng.normal(size=(1, 4, 2)))},
+        {"mu": weighted, "ν/../x": mfld.Cloud(rng.normal(size=(2, 4, 2)))},
         step=2**48 - 1,
         seed=2**64 - 1,
         buffers={
