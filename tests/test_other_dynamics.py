@@ -287,7 +287,7 @@ def test_general_constant_matrices():
 
 def test_degenerate_diffusion():
     """Noise in one coordinate only, which the skew part carries to the other: underdamped dynamics, by Euler."""
-    n, step_size, temperature, friction = 50_000, 0.1, 0.6, 1.5
+    n, step_size, temperature, friction = 20_000, 0.1, 0.6, 1.5
     well = potentials.Gaussian([0.0, 0.0], np.diag([1 / 2.0, 1.0]))  # of position and velocity
     diffusion, skew = np.diag([0.0, friction]), np.array([[0.0, -1.0], [1.0, 0.0]])
     solver = mfld.MFLD(n, step_size=step_size, temperature=temperature, dynamics=mfld.General(diffusion, skew))
@@ -442,11 +442,11 @@ def joint_law(potential, temperature, tempering):
 
 def test_tempering_has_the_law_of_its_hamiltonian():
     """All particles start from one side of the well and at a = 0; the joint law is reached, and theta's law given a."""
-    n, temperature = 15_000, 0.4
+    n, temperature = 10_000, 0.4
     well = potentials.DoubleWell(height=1.5, tilt=0.2)
     tempering = mfld.ContinuousTempering(**TEMPERED)
     solver = mfld.MFLD(n, step_size=0.1, temperature=temperature, dynamics=tempering, dtype="float64")
-    state = solver.run(well, 800, seed=17, particles=np.ones((n, 1))).state
+    state = solver.run(well, 600, seed=17, particles=np.ones((n, 1))).state
     theta, a, law = joint_law(well, temperature, tempering)
     x, b = state.particles[:, 0], state.buffers["tempering"][0]
 
@@ -485,6 +485,28 @@ def test_tempering_crosses_where_langevin_does_not():
     assert_mean(np.mean(samples < 0), 0.5, 0.5 / np.sqrt(len(samples)))
     plain = mfld.MFLD(n, step_size=0.02, temperature=temperature).run(well, 3000, seed=18, particles=start)
     assert not (plain.particles < 0).any()
+
+
+def test_tempering_has_order_two():
+    """At temperature 0, where no mean has to be taken, with all of its parts in motion."""
+    tempering = mfld.ContinuousTempering(friction=0.7, base_width=0.1, hot_width=3.0, highest=4.0)
+    well = frozen_last()
+    start = np.array([[1.0, -0.5, 0.8, 0.3]])
+    buffers = {
+        "velocities": np.array([[[0.5, 1.0, -1.0, 0.0]]]),
+        "tempering": np.array([[0.7]]),
+        "tempering_velocity": np.array([[0.4]]),
+    }
+    ends = []
+    for n_steps in (16, 32, 64, 128):
+        solver = mfld.MFLD(1, step_size=2.0 / n_steps, temperature=0.0, dynamics=tempering, dtype="float64")
+        state = solver.init(well, particles=start)
+        state, _ = solver.advance(well, mfld.State(state.clouds, 0, 0, buffers), n_steps)
+        a = state.buffers["tempering"][0]
+        assert 0.2 < abs(a[0]) < 2.9
+        ends.append(np.concatenate([state.particles[0, :3], a]))
+    changes = np.abs(np.diff(ends, axis=0))
+    assert_allclose(np.log2(changes[1] / changes[2]), 2, atol=0.1)
 
 
 def test_forces_of_tempering_are_derivatives(rng):
@@ -648,6 +670,39 @@ def test_svrg_reduces_the_variance(rng):
     assert variance[mfld.SVRG(10, 20)] < variance[mfld.Minibatch(10)] / 20
 
 
+def test_svrg_reaches_a_lower_objective_than_sgd_at_equal_cost():
+    """On data that cannot be interpolated, at one step size, for as many per-sample gradients (bench/variance.py).
+
+    A step of mini-batches costs B of them, one of SVRG 2 B and a refresh n.
+    """
+    rng = np.random.default_rng(0)
+    n, batch_size, refresh_every, passes = 1000, 8, 100, 60
+    inputs = rng.normal(size=(n, 4))
+    targets = np.sin(2 * inputs[:, 0]) + inputs[:, 1] * inputs[:, 2] / 2 + 0.5 * rng.normal(size=n)
+    model = mfld.TwoLayerNetwork(4, output_scale=3.0)
+    risk = mfld.EmpiricalRisk(model, inputs, targets, loss="half_squared", l2=1e-3)
+    values, variances = [], []
+    for gradient in (mfld.Minibatch(batch_size), mfld.SVRG(batch_size, refresh_every)):
+        cost = batch_size
+        if isinstance(gradient, mfld.SVRG):
+            cost = 2 * batch_size + (n - 2 * batch_size) / refresh_every
+        n_steps = int(passes * n / cost)
+        solver = mfld.MFLD(50, step_size=0.05, temperature=1e-6, gradient=gradient)
+        record = {
+            "objective": lambda state: risk.value(state.particles),
+            "variance": lambda state, solver=solver: solver.gradient_variance(risk, state),
+        }
+        late = [int(n_steps * (0.7 + 0.3 * k / 16)) for k in range(17)]
+        history = solver.run(risk, n_steps, record_every=late, record=record).history
+        values.append(history["objective"])
+        variances.append(np.median(history["variance"]))
+    # Records are far apart against the time in which the fast directions forget, and the slow ones hardly move.
+    sgd, svrg = values
+    assert sgd.mean() - svrg.mean() > 5 * sgd.std() / np.sqrt(len(sgd))
+    assert sgd.min() > svrg.max()
+    assert variances[1] < variances[0] / 100
+
+
 # ---- refusals --------------------------------------------------------------------------------------------------------
 
 
@@ -737,6 +792,16 @@ class TwoParticles(mfld.Objective):
 def test_refused_pairs(objective, arguments, error, message):
     with pytest.raises(error, match=message):
         mfld.MFLD(4, step_size=0.1, temperature=1.0, **arguments).run(objective, 1)
+
+
+@pytest.mark.parametrize("name", ["preconditioned", "tempering"])
+def test_buffers_of_another_objective_are_refused(name):
+    solver = solver_of(DYNAMICS[name])
+    state, _ = solver.advance(frozen_last(), solver.init(frozen_last()))
+    wider = potentials.Gaussian(np.zeros(5))
+    mixed = mfld.State({"mu": mfld.Cloud(np.zeros((1, 11, 5), np.float32))}, state.step, state.seed, state.buffers)
+    with pytest.raises(ValueError, match=r"state.buffers\['.*'\] must have shape \(1, 11, 5\)"):
+        solver.advance(wider, mixed)
 
 
 def test_base_samples_need_tempering():

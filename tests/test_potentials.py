@@ -1,12 +1,14 @@
 """Built-in potentials: gradients by finite differences, normalisers by SciPy's quadrature, and the laws of samplers."""
 
+import pickle
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy import integrate, stats
 
 import mfld
-from mfld import potentials
+from mfld import checkpoint, potentials
 
 RNG = np.random.default_rng(11)
 INPUTS = RNG.normal(size=(30, 2))
@@ -131,6 +133,14 @@ def test_densities_of_scipy():
     assert_allclose(-funnel(x) - funnel.log_normaliser(), density, rtol=1e-12)
 
 
+@pytest.mark.parametrize("potential", POTENTIALS.values(), ids=POTENTIALS)
+def test_copies(potential, rng):
+    points = rng.normal(size=(3, potential.n_coordinates))
+    other = pickle.loads(pickle.dumps(potential))
+    assert np.array_equal(other(points), potential(points))
+    assert checkpoint.fingerprint(objective=other) == checkpoint.fingerprint(objective=potential)
+
+
 def test_linear_regression_is_conjugate():
     posterior = POTENTIALS["linear regression"]
     evidence = stats.multivariate_normal(np.zeros(30), 0.2 * np.eye(30) + 2.0 * INPUTS @ INPUTS.T).logpdf(LINEAR)
@@ -169,7 +179,7 @@ def test_estimators_on_a_regression(gradient):
 
 def test_the_posterior_is_sampled(dtype):
     posterior = POTENTIALS["linear regression"]
-    n, step_size, n_steps = 10_000, 0.006, 80
+    n, step_size, n_steps = 5_000, 0.006, 60
     result = mfld.MFLD(n, step_size=step_size, temperature=1.0, dtype=dtype).run(posterior, n_steps, seed=3)
     # Euler on a quadratic: along an axis of the Hessian the variance is 1 / (a (1 - a step / 2)).
     curvature, axes = np.linalg.eigh(np.linalg.inv(posterior.posterior_covariance))
