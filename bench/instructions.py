@@ -31,7 +31,7 @@ import sys
 import numpy as np
 import mfld
 
-estimators = {"full batch": mfld.FullBatch(), "mini-batch": mfld.Minibatch(33)}
+estimators = {"full batch": mfld.FullBatch(), "mini-batch": mfld.Minibatch(33), "SVRG": mfld.SVRG(33, 100)}
 rng = np.random.default_rng(0)
 inputs = rng.standard_normal((301, 37))
 model = mfld.TwoLayerNetwork(n_features=37, activation="tanh")
@@ -41,7 +41,7 @@ solver = mfld.MFLD(
 )
 solver.advance(risk, solver.init(risk, seed=0), n_steps=1 if sys.argv[1] == "full batch" else 4)
 """
-RUNS = [(estimator, dtype) for estimator in ("full batch", "mini-batch") for dtype in ("float32", "float64")]
+RUNS = [(estimator, dtype) for estimator in ("full batch", "mini-batch", "SVRG") for dtype in ("float32", "float64")]
 
 
 def instructions_in(lines: Iterable[str], shared_object: str) -> int:
