@@ -178,8 +178,8 @@ def test_a_state_with_several_clouds_or_replicates_has_no_single_particles():
     cloud = mfld.Cloud(np.zeros((1, 2, 3)))
     with pytest.raises(ValueError, match="the state has the clouds mu, nu: take one from"):
         _ = mfld.State({"mu": cloud, "nu": cloud}, step=0, seed=0).particles
-    with pytest.raises(ValueError, match="the state has 2 replicates: take one from"):
-        _ = mfld.State({"mu": mfld.Cloud(np.zeros((2, 2, 3)))}, step=0, seed=0).measure
+    with pytest.raises(ValueError, match="the state has 2 replicates: take one with"):
+        _ = mfld.State({"mu": mfld.Cloud(np.zeros((2, 2, 3)))}, step=0, seed=0).particles
 
 
 # ---- run: results and histories --------------------------------------------------------------------------------------

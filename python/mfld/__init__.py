@@ -1,6 +1,6 @@
 """Mean-field Langevin dynamics: optimisation over probability measures with interacting noisy particles."""
 
-from mfld import checkpoint, dynamics, noise, potentials, quantities, schedules, step_size
+from mfld import checkpoint, dynamics, noise, potentials, quantities, replicates, schedules, step_size
 from mfld._core import __version__
 from mfld.algorithms import MFLD, PDA, Algorithm, Result
 from mfld.callbacks import Callback, Progress, StopOnPlateau, StopWhen
@@ -72,6 +72,7 @@ __all__ = [
     "prune",
     "quantities",
     "readouts",
+    "replicates",
     "schedules",
     "show_config",
     "step_size",

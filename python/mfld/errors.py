@@ -20,6 +20,8 @@ class DivergenceError(RuntimeError):
         First particle that is not finite after it.
     step_size : float
         Step size of that step.
+    replicate : int or None
+        The replicate that diverged, where there are several.
     state : State
         State before that step: all its particles are finite.
     result : Result or None
@@ -37,17 +39,19 @@ class DivergenceError(RuntimeError):
     True (8, 3)
     """
 
-    def __init__(self, step: int, particle: int, step_size: float, state: State) -> None:
+    def __init__(self, step: int, particle: int, step_size: float, state: State, replicate: int | None = None) -> None:
         # All of them are args, so that the error survives pickling between processes.
-        super().__init__(step, particle, step_size, state)
+        super().__init__(step, particle, step_size, state, replicate)
         self.step = step
         self.particle = particle
         self.step_size = step_size
         self.state = state
+        self.replicate = replicate
         self.result: Result | None = None
 
     def __str__(self) -> str:
+        where = "" if self.replicate is None else f" of replicate {self.replicate}"
         return (
-            f"step {self.step} diverged: particle {self.particle} is no longer finite. "
+            f"step {self.step} diverged: particle {self.particle}{where} is no longer finite. "
             f"A smaller step_size usually helps (it was {self.step_size:g}); the last good state is in .state"
         )

@@ -13,7 +13,7 @@ word 3    step, high 16 bits; population (16 bits)
 ========  ======================================================
 
 *Streams* say what a number is for; *populations* number clouds of particles that move side by side; *replicas* number
-independent repetitions of a run.
+independent repetitions of a run. Initial particles of replica r > 0 are those of the seed ``key(seed, r)``.
 
 ====================  ==================================================
 ``init``              initial particles

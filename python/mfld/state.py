@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mfld import validation
+from mfld import noise, validation
 from mfld.validation import FloatArray
 
 
@@ -71,13 +71,16 @@ class State:
     Parameters
     ----------
     clouds : mapping of str to Cloud
-        Particles have shape (replicates, N, p); the algorithms of today have one replicate.
+        Particles have shape (replicates, N, p): independent repetitions of a run, side by side. Weights of particles
+        and the arrays of buffers have that leading axis too.
     step : int
         Steps done so far; below 2**48.
     seed : int
         At least 0 and below 2**64.
     buffers : mapping of str to ndarray
         Whatever else an algorithm carries from step to step.
+    replica : int
+        Number of the first replicate, which with the seed is the key of its noise; those behind it count on.
 
     Raises
     ------
@@ -97,6 +100,7 @@ class State:
     step: int
     seed: int
     buffers: Mapping[str, np.typing.NDArray[Any]] = field(default_factory=dict)
+    replica: int = 0
 
     def __post_init__(self) -> None:
         validation.instance("clouds", self.clouds, Mapping, "a mapping of names to clouds")
@@ -106,21 +110,60 @@ class State:
             if cloud.particles.ndim != 3:
                 got = cloud.particles.shape
                 raise ValueError(f"clouds[{name!r}] must have particles of shape (replicates, N, p), got {got}")
+        numbers = {name: len(cloud.particles) for name, cloud in self.clouds.items()}
+        if len(set(numbers.values())) > 1:
+            raise ValueError(f"clouds must have the same number of replicates, got {numbers}")
         object.__setattr__(self, "clouds", MappingProxyType(dict(self.clouds)))
         object.__setattr__(self, "step", validation.integer("step", self.step, 0, validation.MAX_STEP))
         object.__setattr__(self, "seed", validation.seed(self.seed))
+        object.__setattr__(self, "replica", validation.seed(self.replica, "replica"))
         buffers = {name: validation.frozen(np.asarray(value)) for name, value in self.buffers.items()}
         object.__setattr__(self, "buffers", MappingProxyType(buffers))
 
     def __reduce__(self) -> tuple[type[State], tuple[Any, ...]]:
         # Read-only mappings cannot be pickled; the constructor makes them again.
-        return State, (dict(self.clouds), self.step, self.seed, dict(self.buffers))
+        return State, (dict(self.clouds), self.step, self.seed, dict(self.buffers), self.replica)
+
+    @property
+    def n_replicates(self) -> int:
+        """How many repetitions of the run stand side by side."""
+        return max((len(cloud.particles) for cloud in self.clouds.values()), default=1)
+
+    @property
+    def key(self) -> int:
+        """Key of the noise of the first replicate, ``noise.key(seed, replica)``."""
+        return noise.key(self.seed, self.replica)
+
+    def replicate(self, r: int) -> State:
+        """One of the replicates, as the state that a run of it alone would have.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no such replicate.
+        """
+        r = validation.integer("r", r, 0, self.n_replicates - 1)
+        if self.n_replicates == 1:
+            return self
+        return replace(
+            self,
+            clouds={
+                name: Cloud(cloud.particles[r : r + 1], None if cloud.weights is None else cloud.weights[r : r + 1])
+                for name, cloud in self.clouds.items()
+            },
+            buffers={name: value[r : r + 1] for name, value in self.buffers.items()},
+            replica=self.replica + r,
+        )
 
     @property
     def measure(self) -> Cloud:
-        """The only cloud, without its axis of replicates."""
-        cloud = self.only_cloud
-        return Cloud(cloud.particles[0], None if cloud.weights is None else cloud.weights[0])
+        """The only cloud; of several replicates their mixture, in which all of them weigh the same.
+
+        The predictions of the mixture are the mean of those of the replicates.
+        """
+        cloud = self._cloud
+        particles = cloud.particles.reshape(-1, cloud.particles.shape[-1])
+        return Cloud(particles, None if cloud.weights is None else cloud.weights.ravel())
 
     @property
     def particles(self) -> FloatArray:
@@ -131,11 +174,17 @@ class State:
     @property
     def only_cloud(self) -> Cloud:
         """The only cloud, with its axis of one replicate."""
+        cloud = self._cloud
+        if len(cloud.particles) != 1:
+            n = len(cloud.particles)
+            raise ValueError(f"the state has {n} replicates: take one with .replicate(r), or all mixed with .measure")
+        return cloud
+
+    @property
+    def _cloud(self) -> Cloud:
         if len(self.clouds) != 1:
             raise ValueError(f"the state has the clouds {', '.join(self.clouds)}: take one from .clouds")
         (cloud,) = self.clouds.values()
-        if len(cloud.particles) != 1:
-            raise ValueError(f"the state has {len(cloud.particles)} replicates: take one from .clouds")
         return cloud
 
 
@@ -158,6 +207,8 @@ class Info:
         Share of the proposals of the call that were accepted, where the dynamics has proposals; else NaN.
     gradient_variance : float
         Mean over particles of ``|estimate - full gradient|**2`` at the last step, where it was asked for; else NaN.
+    replicates : tuple of Info
+        Where there are several replicates, what each of them saw; the numbers above are then means.
 
     Examples
     --------
@@ -177,3 +228,4 @@ class Info:
     l2: float = math.nan
     acceptance: float = math.nan
     gradient_variance: float = math.nan
+    replicates: tuple[Info, ...] = field(default=(), repr=False)

@@ -66,7 +66,8 @@ class Algorithm(ABC):
             made: loss and gradient norm are NaN there.
         record : mapping of str to callable, optional
             Further entries of the history: functions of the state. Their values are numbers, or arrays of always the
-            same shape; `mfld.quantities` has some, like the loss on a validation set.
+            same shape; `mfld.quantities` has some, like the loss on a validation set. With several replicates they
+            are called on the state of each.
         callbacks : sequence of Callback
             For example ``[mfld.Progress()]``.
 
@@ -215,6 +216,7 @@ class _History:
             validation.instance("record", record, Mapping, "a mapping of names to functions of the state")
         self._functions = dict(record or {})
         self._rows: list[dict[str, Any]] = []
+        self._shapes: dict[str, tuple[int, ...]] = {}
         own = ["step", *SEEN]
         for name, function in self._functions.items():
             if name in own:
@@ -222,19 +224,21 @@ class _History:
             validation.function(f"record[{name!r}]", function)
 
     def add(self, state: State, info: Info) -> None:
-        recorded = {name: self._value(name, function(state)) for name, function in self._functions.items()}
-        self._rows.append({"step": state.step, **_seen(info), **recorded})
+        states = [state.replicate(r) for r in range(state.n_replicates)]
+        infos = info.replicates or (info,) * len(states)
+        row: dict[str, Any] = {name: [getattr(one, name) for one in infos] for name in SEEN}
+        for name, function in self._functions.items():
+            row[name] = [self._value(name, function(one)) for one in states]
+        # A single run has no axis of replicates.
+        self._rows.append({"step": state.step, **{k: v[0] if len(v) == 1 else np.stack(v) for k, v in row.items()}})
 
     def _value(self, name: str, given: ArrayLike) -> NDArray[np.float64]:
-        why = "as at the first record" if self._rows else ""
-        expected = self._rows[0][name].shape if self._rows else None
+        expected = self._shapes.get(name)
+        why = "" if expected is None else "as at the first record"
         value = validation.returned(f"the result of record[{name!r}]", given, expected, np.float64, why)
+        self._shapes[name] = value.shape
         return np.array(value)  # a copy: the function may hand out the same array again
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         names = ["step", *SEEN, *self._functions]
         return {name: np.array([row[name] for row in self._rows], int if name == "step" else float) for name in names}
-
-
-def _seen(info: Info) -> dict[str, float]:
-    return {name: getattr(info, name) for name in SEEN}

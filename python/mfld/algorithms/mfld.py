@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,14 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import noise, schedules, step_size, validation
 from mfld.algorithms.base import Algorithm
-from mfld.dynamics import Dynamics, Overdamped
+from mfld.algorithms.replicates import advance_each
+from mfld.dynamics import Dynamics, Overdamped, Underdamped
 from mfld.errors import DivergenceError
-from mfld.gradients import FullBatch, GradientEstimator
+from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
+from mfld.losses import Loss
+from mfld.models import TwoLayerNetwork
 from mfld.noise import Place
-from mfld.objectives import Objective, Plan
+from mfld.objectives import EmpiricalRisk, Objective, Plan
 from mfld.schedules import Scheduled
 from mfld.state import Cloud, Info, State
 
@@ -59,6 +63,9 @@ class MFLD(Algorithm):
         Precision of the particles and of all that is computed on them.
     num_threads : int, optional
         Default: what OpenMP would take (OMP_NUM_THREADS). It never changes the result.
+    n_replicates : int
+        Independent repetitions that run side by side: same objective, same seed, noise and initial particles of their
+        own. Replicate r is, to the bit, the run of one replicate that starts from ``init(objective, seed, replica=r)``.
 
     Raises
     ------
@@ -95,6 +102,7 @@ class MFLD(Algorithm):
     dynamics: Dynamics = field(default_factory=Overdamped)
     dtype: DTypeLike = "float32"
     num_threads: int | None = None
+    n_replicates: int = 1
 
     def __post_init__(self) -> None:
         checked = {
@@ -105,6 +113,7 @@ class MFLD(Algorithm):
             "temperature": schedules.check("temperature", self.temperature),
             "l2": None if self.l2 is None else schedules.check("l2", self.l2),
             "dtype": validation.float_dtype("dtype", self.dtype).name,
+            "n_replicates": validation.integer("n_replicates", self.n_replicates, 1),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -114,7 +123,9 @@ class MFLD(Algorithm):
             raise ValueError(f"step_size must be given with {self.dynamics}: the automatic one is for Overdamped()")
         validation.num_threads(self.num_threads)
 
-    def init(self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None) -> State:
+    def init(
+        self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None, *, replica: int = 0
+    ) -> State:
         """State before the first step.
 
         Parameters
@@ -122,8 +133,11 @@ class MFLD(Algorithm):
         objective : Objective
         seed : int
             At least 0 and below 2**64: of the initial particles and of all the noise of the run.
-        particles : array_like, shape (n_particles, p), optional
-            Where to start; by default the objective's initial particles.
+        particles : array_like, shape (n_particles, p) or (n_replicates, n_particles, p), optional
+            Where to start; by default the objective's initial particles, those of replica r > 0 with the seed
+            ``noise.key(seed, r)``.
+        replica : int
+            Number of the first replicate. The noise of replica r has the key ``noise.key(seed, r)``.
 
         Raises
         ------
@@ -131,12 +145,19 @@ class MFLD(Algorithm):
             If an argument is of the wrong kind or out of range, or the particles do not fit.
         """
         self.check(objective)
-        seed = validation.seed(seed)
+        seed, replica = validation.seed(seed), validation.seed(replica, "replica")
         if particles is None:
-            particles = objective.initial_particles(self.n_particles, seed, self.dtype)
+            seeds = (noise.key(seed, replica + r) if replica + r else seed for r in range(self.n_replicates))
+            particles = np.stack([objective.initial_particles(self.n_particles, s, self.dtype) for s in seeds])
         start = validation.array("particles", particles, self.dtype)
-        validation.shape("particles", start, (self.n_particles, objective.n_coordinates), "(n_particles, coordinates)")
-        return State({"mu": Cloud(start[np.newaxis])}, step=0, seed=seed)
+        one = (self.n_particles, objective.n_coordinates)
+        if start.ndim == 3:
+            expected = (self.n_replicates, *one)
+            validation.shape("particles", start, expected, "(n_replicates, n_particles, coordinates)")
+        else:
+            validation.shape("particles", start, one, "(n_particles, coordinates)")
+            start = np.repeat(start[np.newaxis], self.n_replicates, axis=0)
+        return State({"mu": Cloud(start)}, step=0, seed=seed, replica=replica)
 
     def advance(
         self, objective: Objective, state: State, n_steps: int = 1, *, probe: bool = False
@@ -171,7 +192,10 @@ class MFLD(Algorithm):
         n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)
         if n_steps == 0:
             return state, Info(steps=0)
-        if validation.boolean("probe", probe):
+        validation.boolean("probe", probe)
+        if state.n_replicates > 1:
+            return self._advance_each(objective, state, n_steps, probe)
+        if probe:
             state, _ = self.advance(objective, state, n_steps - 1)
             variance = self.gradient_variance(objective, state)
             state, info = self.advance(objective, state, 1)
@@ -204,6 +228,7 @@ class MFLD(Algorithm):
             state.step + outcome.steps,
             state.seed,
             {name: value[np.newaxis] for name, value in outcome.buffers.items() if name in names} | kept,
+            state.replica,
         )
         if outcome.interrupt is not None:
             outcome.interrupt.state = reached  # type: ignore[attr-defined]
@@ -255,7 +280,7 @@ class MFLD(Algorithm):
         False
         """
         self.check(objective, state)
-        place = Place(noise.key(state.seed), state.step)
+        place = Place(state.key, state.step)
         estimate, _ = self.gradient.estimate(objective, state.particles, self._buffers(state)[1], place)
         full = objective.loss_gradient(state.particles)
         error = (estimate.astype(np.float64) - full)[:, : objective.n_moving]
@@ -268,6 +293,7 @@ class MFLD(Algorithm):
         if state is None:
             return
         validation.instance("state", state, State, "a State")
+        state = state.replicate(0)  # all have the same shapes
         cloud = state.only_cloud
         particles = cloud.particles[0]
         validation.shape("state.particles", particles, ("N", objective.n_coordinates), "to suit the objective")
@@ -284,6 +310,21 @@ class MFLD(Algorithm):
                     f"{state.buffers[name].shape}: it is of another one. To change the objective start anew from its "
                     "particles, with init(objective, particles=state.particles)"
                 )
+
+    def _advance_each(
+        self, objective: Objective, state: State, n_steps: int, probe: bool
+    ) -> tuple[State, Info]:
+        if probe:
+            state, _ = self.advance(objective, state, n_steps - 1)
+            state, info = advance_each(partial(self.advance, objective, probe=True), state, 1)
+            return state, dataclasses.replace(info, steps=n_steps)
+        beside, n_workers = None, 1
+        if _calls_no_user(objective, self.gradient, self.dynamics):
+            threads = validation.num_threads(self.num_threads)
+            n_workers = min(threads, state.n_replicates)
+            narrow = dataclasses.replace(self, num_threads=threads // n_workers)
+            beside = partial(narrow.advance, objective)
+        return advance_each(partial(self.advance, objective), state, n_steps, beside=beside, n_workers=n_workers)
 
     def _buffers(self, state: State) -> tuple[tuple[str, ...], dict[str, NDArray[Any]]]:
         """Names of what the estimator and the dynamics carry, and what the state has of it, without replicates."""
@@ -319,6 +360,17 @@ class MFLD(Algorithm):
             l2=l2,
             gradient=self.gradient,
             dynamics=self.dynamics,
-            place=Place(noise.key(state.seed), state.step),
+            place=Place(state.key, state.step),
             num_threads=validation.num_threads(self.num_threads),
         )
+
+
+def _calls_no_user(objective: Objective, gradient: GradientEstimator, dynamics: Dynamics) -> bool:
+    """Whether all that a step calls is known not to be code of the user, which may not suit several threads at once."""
+    return (
+        type(objective) is EmpiricalRisk
+        and type(objective.model) is TwoLayerNetwork
+        and type(objective.loss_function) is Loss
+        and type(gradient) in (FullBatch, Minibatch, SVRG, SARAH)
+        and type(dynamics) in (Overdamped, Underdamped)
+    )

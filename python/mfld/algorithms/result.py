@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfld.objectives import EmpiricalRisk, Objective
-from mfld.state import Info, State
+from mfld.state import Cloud, Info, State
 from mfld.validation import FloatArray
 
 
@@ -26,7 +26,7 @@ class Result:
     history : dict of str to ndarray, shape (n_records,)
         ``step``: how many steps had been done. ``loss``, ``gradient_norm`` and the other entries of `Info`: what the
         last of them saw, before its move. Further entries: the values of the functions given as ``record``, at the
-        particles after it.
+        particles after it. With several replicates every entry but ``step`` has a second axis, one value for each.
     info : Info
         What the last step saw, with the step size, temperature and ridge that it used.
 
@@ -47,18 +47,23 @@ class Result:
 
     @property
     def particles(self) -> FloatArray:
-        """Particles, shape (N, p), read-only."""
+        """Particles, shape (N, p), read-only; of several replicates see `State.replicate` and `State.measure`."""
         return self.state.particles
 
     @property
+    def measure(self) -> Cloud:
+        """Particles with their weights; the mixture of several replicates."""
+        return self.state.measure
+
+    @property
     def weights(self) -> FloatArray:
-        """Weights of the particles, shape (N,), of sum 1."""
+        """Weights of the particles of `measure`, shape (N,), of sum 1."""
         cloud = self.state.measure
         n = len(cloud.particles)
         return np.full(n, 1 / n, cloud.particles.dtype) if cloud.weights is None else cloud.weights
 
     def predict(self, inputs: ArrayLike) -> FloatArray:
-        """Predictions of the model that was trained.
+        """Predictions of the model that was trained; with several replicates those of their mixture, the mean.
 
         Parameters
         ----------

@@ -258,7 +258,9 @@ class Objective(ABC):
         seen = particles if move.gradient_at is None else move.gradient_at
         full = _add_ridge(move.gradient.astype(np.float64), seen, step.l2, self.n_moving)[:, : self.n_moving]
         loss = self.loss(seen) if self.has_value else np.nan
-        return replace(reached, loss=loss, gradient_norm=float(np.sqrt(np.mean(np.sum(full**2, axis=1)))))
+        with np.errstate(over="ignore"):  # near a divergence the square is infinite before the particles are
+            norm = float(np.sqrt(np.mean(np.sum(full**2, axis=1))))
+        return replace(reached, loss=loss, gradient_norm=norm)
 
 
 def _add_ridge(loss_gradient: FloatArray, particles: FloatArray, l2: float, n_moving: int) -> FloatArray:

@@ -1,0 +1,388 @@
+"""Replicates: each is its own run, to the bit; statistics over them; what their mixture buys."""
+
+import pickle
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import mfld
+from mfld import checkpoint, noise, replicates
+
+ESTIMATORS = [
+    mfld.FullBatch(),
+    mfld.Minibatch(batch_size=4),
+    mfld.SVRG(batch_size=4, refresh_every=5),
+    mfld.SARAH(batch_size=4, refresh_every=5),
+]
+
+
+def make_risk(n=20):
+    rng = np.random.default_rng(1)
+    inputs = rng.normal(size=(n, 3))
+    model = mfld.TwoLayerNetwork(n_features=3)
+    return mfld.EmpiricalRisk(model, inputs, np.sign(inputs[:, 0]), loss="logistic", l2=1e-3)
+
+
+def make_solver(**options):
+    return mfld.MFLD(**{"n_particles": 30, "step_size": 0.1, "temperature": 1e-2, "n_replicates": 3, **options})
+
+
+class TargetMean(mfld.Objective):
+    """U(mu) = |E_mu theta - target|**2 / 2: the mean of N particles is an autoregression, whatever N."""
+
+    l2 = 0.1
+
+    def __init__(self, n_coordinates):
+        self.n_coordinates = self.n_moving = n_coordinates
+        self.target = np.linspace(-1, 1, n_coordinates)
+
+    def residual(self, measure):
+        return np.average(self.cloud(measure).particles, axis=0) - self.target
+
+    def loss(self, measure):
+        return float(np.sum(self.residual(measure) ** 2) / 2)
+
+    def loss_gradient(self, measure, batch=None):
+        return np.tile(self.residual(measure), (len(self.cloud(measure).particles), 1))
+
+    def first_variation(self, measure):
+        raise NotImplementedError
+
+
+# ---- each its own run ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gradient", ESTIMATORS, ids=lambda estimator: type(estimator).__name__)
+@pytest.mark.parametrize("num_threads", [1, 2, 5])
+def test_each_replicate_is_its_own_run(gradient, num_threads, dtype):
+    risk = make_risk()
+    solver = make_solver(gradient=gradient, num_threads=num_threads, dtype=dtype)
+    single = replace(solver, n_replicates=1)
+    record = {"mean": lambda state: state.particles.mean(axis=0)}
+    together = solver.run(risk, 23, seed=5, record=record, record_every=4)
+    for r in range(3):
+        alone = single.run(risk, 23, state=single.init(risk, 5, replica=r), record=record, record_every=4)
+        state = together.state.replicate(r)
+        assert state.particles.tobytes() == alone.particles.tobytes()
+        assert (state.step, state.seed, state.replica) == (23, 5, r)
+        assert {name: value.tobytes() for name, value in state.buffers.items()} == {
+            name: value.tobytes() for name, value in alone.state.buffers.items()
+        }
+        for name, values in alone.history.items():
+            expected = values if name == "step" else together.history[name][:, r]
+            np.testing.assert_array_equal(values, expected)
+        assert together.info.replicates[r] == alone.info or np.isnan(alone.info.acceptance)
+    assert single.run(risk, 23, seed=5).particles.tobytes() == together.state.replicate(0).particles.tobytes()
+
+
+def test_an_objective_of_the_user():
+    objective = TargetMean(2)
+    solver = make_solver()
+    together = solver.run(objective, 30, seed=1).state
+    single = replace(solver, n_replicates=1)
+    for r in range(3):
+        alone = single.run(objective, 30, state=single.init(objective, 1, replica=r)).state
+        assert together.replicate(r).particles.tobytes() == alone.particles.tobytes()
+
+
+def test_functions_of_the_user_see_one_thread():
+    threads = set()
+
+    def gradient(x):
+        threads.add(threading.get_ident())
+        return x
+
+    make_solver(n_replicates=8, num_threads=4).run(mfld.Potential(gradient, n_coordinates=1), 50)
+    assert threads == {threading.get_ident()}
+
+
+def test_steps_can_be_cut_anywhere():
+    risk = make_risk()
+    solver = make_solver(gradient=mfld.SARAH(batch_size=4, refresh_every=5))
+    whole = solver.run(risk, 20).state
+    state = solver.init(risk)
+    for n_steps in (1, 7, 0, 12):
+        state, info = solver.advance(risk, state, n_steps)
+        assert info.steps == n_steps
+    assert state.step == 20
+    assert state.clouds["mu"].particles.tobytes() == whole.clouds["mu"].particles.tobytes()
+
+
+def test_replicates_of_replicates_count_on():
+    risk = make_risk()
+    whole = make_solver(n_replicates=5).run(risk, 9, seed=2).state
+    solver = make_solver(n_replicates=2)
+    part = solver.run(risk, 9, state=solver.init(risk, 2, replica=3)).state
+    assert part.clouds["mu"].particles.tobytes() == whole.clouds["mu"].particles[3:].tobytes()
+    # A state of more replicates than the solver makes goes on with all of its own.
+    more, _ = solver.advance(risk, whole, 2)
+    assert more.n_replicates == 5
+
+
+def test_noise_and_start_are_those_of_the_replica():
+    flat = mfld.Potential(np.zeros_like, n_coordinates=2)
+    solver = make_solver(step_size=0.5, temperature=1.0, dtype="float64")
+    start = solver.init(flat, seed=7)
+    reached, _ = solver.advance(flat, start, 1)
+    for r in range(3):
+        particles = start.replicate(r).particles
+        np.testing.assert_array_equal(
+            particles, flat.initial_particles(30, noise.key(7, r) if r else 7, dtype="float64")
+        )
+        xi = noise.normals(7, 0, 30, 2, dtype="float64", replica=r)
+        np.testing.assert_allclose(reached.replicate(r).particles, particles + xi, rtol=1e-14, atol=1e-15)
+
+
+def test_replicates_are_independent():
+    """Sample correlations of 60 independent normals have standard deviation 1 / sqrt(60)."""
+    state = make_solver(n_replicates=6).run(TargetMean(2), 5).state
+    flat = state.clouds["mu"].particles.reshape(6, -1).astype(float)
+    flat -= state.clouds["mu"].particles.mean(axis=(1), keepdims=True).repeat(30, axis=1).reshape(6, -1)
+    correlation = np.corrcoef(flat)[np.triu_indices(6, 1)]
+    assert np.abs(correlation).max() < 5 / np.sqrt(60)
+
+
+def test_given_particles():
+    flat = mfld.Potential(np.zeros_like, n_coordinates=2)
+    solver = make_solver()
+    same = solver.init(flat, particles=np.ones((30, 2)))
+    assert same.clouds["mu"].particles.shape == (3, 30, 2)
+    own = np.arange(180.0).reshape(3, 30, 2)
+    np.testing.assert_array_equal(solver.init(flat, particles=own).replicate(2).particles, own[2])
+    with pytest.raises(ValueError, match=r"particles must have shape \(3, 30, 2\) .*got \(2, 30, 2\)"):
+        solver.init(flat, particles=own[:2])
+
+
+def test_a_checkpoint_keeps_all_replicates(tmp_path):
+    risk = make_risk()
+    solver = make_solver(gradient=mfld.SVRG(batch_size=4, refresh_every=5))
+    path = tmp_path / "run.npz"
+    checkpoint.run(solver, risk, 8, 3, path=path)
+    resumed = checkpoint.run(solver, risk, 20, 3, path=path).state
+    whole = solver.run(risk, 20, 3).state
+    assert resumed.clouds["mu"].particles.tobytes() == whole.clouds["mu"].particles.tobytes()
+    checkpoint.save(whole.replicate(2), path)
+    assert checkpoint.load(path).replica == 2
+
+
+# ---- states ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_state_of_several_replicates():
+    risk = make_risk()
+    state = make_solver().run(risk, 3).state
+    assert state.n_replicates == 3
+    with pytest.raises(ValueError, match=r"the state has 3 replicates: take one with \.replicate\(r\), or all mixed"):
+        _ = state.particles
+    with pytest.raises(ValueError, match="r must be between 0 and 2, got 3"):
+        state.replicate(3)
+    assert state.replicate(1).replicate(0).replica == 1
+    again = pickle.loads(pickle.dumps(state.replicate(2)))
+    assert (again.replica, again.key) == (2, noise.key(0, 2))
+    clouds = {"a": mfld.Cloud(np.zeros((2, 3, 1))), "b": mfld.Cloud(np.zeros((1, 3, 1)))}
+    with pytest.raises(ValueError, match=r"clouds must have the same number of replicates, got {'a': 2, 'b': 1}"):
+        mfld.State(clouds, 0, 0)
+
+
+def test_the_mixture_weighs_replicates_alike(rng):
+    particles, weights = rng.normal(size=(2, 4, 3)), rng.random((2, 4))
+    state = mfld.State({"mu": mfld.Cloud(particles, weights)}, 0, 0)
+    mixture = state.measure
+    np.testing.assert_array_equal(mixture.particles, particles.reshape(8, 3))
+    np.testing.assert_allclose(mixture.weights, (weights / weights.sum(axis=1, keepdims=True)).ravel() / 2)
+
+
+def test_predictions_of_the_mixture_are_the_mean(rng):
+    risk = make_risk()
+    result = make_solver(dtype="float64").run(risk, 10)
+    inputs = rng.normal(size=(7, 3))
+    each = [risk.model.predict(result.state.replicate(r).particles, inputs) for r in range(3)]
+    np.testing.assert_allclose(result.predict(inputs), np.mean(each, axis=0), rtol=1e-12)
+    assert result.measure.particles.shape == (90, 5)
+    np.testing.assert_array_equal(result.weights, np.full(90, 1 / 90))
+    info = result.info
+    assert info.loss == pytest.approx(np.mean([one.loss for one in info.replicates]))
+    assert info.loss == result.history["loss"][-1].mean()
+
+
+# ---- ends ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_replicate_to_diverge_ends_all_at_one_step():
+    def cube(x):
+        with np.errstate(over="ignore"):
+            return x**3
+
+    steep = mfld.Potential(cube, n_coordinates=1)
+    solver = make_solver(n_particles=2, n_replicates=4, temperature=0.0, dtype="float64")
+    particles = np.ones((4, 2, 1))
+    particles[1, 0], particles[2, 1] = 5.0, 6.0  # the larger, the sooner
+    with pytest.raises(mfld.DivergenceError, match="particle 1 of replicate 2 is no longer finite") as caught:
+        solver.run(steep, 1000, particles=particles)
+    error = caught.value
+    assert (error.replicate, error.particle, error.state.step) == (2, 1, error.step)
+    assert np.isfinite(error.state.clouds["mu"].particles).all()
+    expected = solver.run(steep, error.step, particles=particles).state
+    assert error.state.clouds["mu"].particles.tobytes() == expected.clouds["mu"].particles.tobytes()
+    single = replace(solver, n_replicates=1)
+    with pytest.raises(mfld.DivergenceError) as alone:
+        single.run(steep, 1000, particles=particles[2])
+    assert alone.value.step == error.step
+    again = pickle.loads(pickle.dumps(mfld.DivergenceError(*error.args)))  # without its result
+    assert (again.replicate, str(again)) == (2, str(error))
+
+
+def test_an_error_in_between_leaves_all_at_one_step():
+    class Tired(TargetMean):
+        calls = 0
+
+        def loss_gradient(self, measure, batch=None):
+            self.calls += 1
+            if self.calls == 40:
+                raise KeyboardInterrupt
+            return super().loss_gradient(measure, batch)
+
+    solver = make_solver()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        solver.advance(Tired(2), solver.init(TargetMean(2)), 1000)
+    state = caught.value.state
+    assert 1 <= state.step <= 13  # 39 gradients were good
+    expected = solver.run(TargetMean(2), state.step).state
+    assert state.clouds["mu"].particles.tobytes() == expected.clouds["mu"].particles.tobytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_while_threads_work():
+    risk = make_risk(200)
+    solver = make_solver(n_replicates=8, num_threads=2)
+    main = threading.main_thread().ident
+    strike = threading.Timer(0.5, lambda: (signals.append(time.monotonic()), signal.pthread_kill(main, signal.SIGINT)))
+    signals = []
+    strike.start()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        solver.run(risk, 10**9)
+    assert time.monotonic() - signals[0] < 2  # a round takes 0.05 s; the rest is for a busy machine
+    state = caught.value.state
+    assert state.step > 0
+    expected, _ = solver.advance(risk, solver.init(risk), min(state.step, 200))
+    if state.step <= 200:
+        assert state.clouds["mu"].particles.tobytes() == expected.clouds["mu"].particles.tobytes()
+    assert len({len(cloud.particles) for cloud in state.clouds.values()}) == 1
+
+
+# ---- statistics ------------------------------------------------------------------------------------------------------
+
+
+def autoregression(n_records=400, n_replicates=8, start=None):
+    """The mean of 10 particles in a quadratic well, every second step: an autoregression of known law.
+
+    m <- (1 - h) m + sqrt(2 T h / N) xi: stationary variance T / (N (1 - h / 2)), correlation (1 - h)**k at lag k.
+    """
+    well = mfld.Potential(lambda x: x, n_coordinates=1)
+    solver = mfld.MFLD(10, step_size=0.4, temperature=1.0, n_replicates=n_replicates, dtype="float64", num_threads=1)
+    record = {"mean": lambda state: state.particles.mean(), "both": lambda state: state.particles[:2, 0]}
+    return solver.run(well, 2 * n_records + 20, seed=3, particles=start, record_every=2, record=record)
+
+
+def test_effective_sample_size_of_an_autoregression():
+    found = replicates.convergence(autoregression(), burn_in=20)
+    rho = 0.6**2
+    exact = 8 * 400 * (1 - rho) / (1 + rho)
+    # The estimate of an autocorrelation time from n draws is off by a few times sqrt(time / n), here some percent.
+    assert abs(found["mean"].ess / exact - 1) < 0.25
+    assert found["mean"].rhat < 1.02
+    assert found["both"].rhat.shape == found["both"].ess.shape == (2,)
+    assert set(found) == {"mean", "both", "gradient_norm"}  # not what is constant or missing
+
+
+def test_replicates_that_did_not_meet_have_a_large_rhat():
+    start = np.linspace(-1e6, 1e6, 8)[:, np.newaxis, np.newaxis] * np.ones((8, 10, 1))
+    apart = replicates.convergence(autoregression(8, start=start))
+    assert apart["mean"].rhat > 1.5
+
+
+def test_summary_and_its_error():
+    result = autoregression()
+    found = replicates.summary(result, burn_in=20)["mean"]
+    draws = result.history["mean"][result.history["step"] > 20]
+    assert found.mean == pytest.approx(draws.mean())
+    means = draws.mean(axis=0)
+    assert found.spread == pytest.approx(np.sqrt(np.sum((means - means.mean()) ** 2) / 7))
+    assert found.error == pytest.approx(found.spread / np.sqrt(8))
+    # Against the law: variance of the mean of n draws with geometric correlation.
+    rho, variance = 0.6**2, 1 / (10 * (1 - 0.2))
+    exact = variance / 400 * (1 + rho) / (1 - rho)
+    assert abs(found.spread**2 / exact - 1) < 5 * np.sqrt(2 / 7)
+    assert abs(found.mean) < 5 * np.sqrt(exact / 8)
+
+
+def test_export():
+    values, attributes = replicates.export(autoregression(6), burn_in=24)
+    assert {name: value.shape for name, value in values.items()} == {
+        "gradient_norm": (8, 4),
+        "step_size": (8, 4),
+        "temperature": (8, 4),
+        "l2": (8, 4),
+        "mean": (8, 4),
+        "both": (8, 4, 2),
+    }
+    assert attributes == {"step": [26, 28, 30, 32], "particles_interact": False}
+    single = make_solver(n_replicates=1).run(make_risk(), 10)
+    values, attributes = replicates.export(single)
+    assert values["loss"].shape == (1, 10)
+    assert attributes["particles_interact"]
+    np.testing.assert_array_equal(values["loss"][0], single.history["loss"])
+
+
+def test_misuse():
+    result = make_solver().run(make_risk(), 3)
+    with pytest.raises(ValueError, match="burn_in must be below 3, the last step recorded, got 3"):
+        replicates.export(result, burn_in=3)
+    with pytest.raises(ValueError, match="burn_in must leave 4 records at least, got 3"):
+        replicates.convergence(result)
+    with pytest.raises(ValueError, match="result must have several replicates"):
+        replicates.summary(make_solver(n_replicates=1).run(make_risk(), 3))
+    with pytest.raises(TypeError, match="result must be a Result"):
+        replicates.export(result.history)
+    with pytest.raises(ValueError, match="n_replicates must be at least 1, got 0"):
+        make_solver(n_replicates=0)
+
+
+def test_what_arviz_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "arviz_stats.base", None)
+    with pytest.raises(ImportError, match=r"convergence needs arviz-stats: pip install 'mfld\[diagnostics\]'"):
+        replicates.convergence(make_solver().run(make_risk(), 10))
+
+
+# ---- what the mixture buys -------------------------------------------------------------------------------------------
+
+
+def test_a_mixture_of_small_ensembles_is_as_good_as_a_large_one():
+    """Mean of the cloud: m <- m - h (m - target + 2 l2 m) + sqrt(2 T h / N) xi, with a = 1 + 2 l2.
+
+    Stationary: mean target / a for every N, variance T / (N a (1 - a h / 2)); for the mixture of R of them that of R N
+    particles. 20 coordinates and 30 records 25 steps apart, at a correlation of 0.88**25 = 0.04, are 600 draws.
+    """
+    objective = TargetMean(20)
+    options = {"step_size": 0.1, "temperature": 0.5, "dtype": "float64", "num_threads": 1}
+    a = 1 + 2 * objective.l2
+    limit = objective.target / a
+    exact = 0.5 / (a * (1 - a * 0.1 / 2))
+    steps = list(range(100, 850, 25))
+
+    def errors(n_particles, n_replicates):
+        solver = mfld.MFLD(n_particles, n_replicates=n_replicates, **options)
+        record = {"mean": lambda state: state.particles.mean(axis=0)}
+        history = solver.run(objective, 825, seed=4, record_every=steps, record=record).history["mean"]
+        return history.reshape(len(steps), n_replicates, 20) - limit
+
+    small, large = errors(25, 8), errors(200, 1)
+    tolerance = 5 * np.sqrt(2 / 600)
+    assert abs(np.mean(small.mean(axis=1) ** 2) / (exact / 200) - 1) < tolerance
+    assert abs(np.mean(large**2) / (exact / 200) - 1) < tolerance
+    assert abs(np.mean(small**2) / (exact / 25) - 1) < tolerance / np.sqrt(8)
