@@ -311,9 +311,7 @@ class MFLD(Algorithm):
                     "particles, with init(objective, particles=state.particles)"
                 )
 
-    def _advance_each(
-        self, objective: Objective, state: State, n_steps: int, probe: bool
-    ) -> tuple[State, Info]:
+    def _advance_each(self, objective: Objective, state: State, n_steps: int, probe: bool) -> tuple[State, Info]:
         if probe:
             state, _ = self.advance(objective, state, n_steps - 1)
             state, info = advance_each(partial(self.advance, objective, probe=True), state, 1)
