@@ -61,7 +61,9 @@ def make_solver(**options):
 
 def digest(state):
     """Of everything that a state holds."""
-    text = hashlib.sha256(repr((state.step, state.seed, state.replica, sorted(state.clouds), sorted(state.buffers))).encode())
+    text = hashlib.sha256(
+        repr((state.step, state.seed, state.replica, sorted(state.clouds), sorted(state.buffers))).encode()
+    )
     for name in sorted(state.clouds):
         cloud = state.clouds[name]
         text.update(cloud.particles.tobytes() + cloud.particles.dtype.str.encode())
