@@ -80,6 +80,44 @@ def test_each_replicate_is_its_own_run(gradient, num_threads, dtype):
     assert single.run(risk, 23, seed=5).particles.tobytes() == together.state.replicate(0).particles.tobytes()
 
 
+@pytest.mark.parametrize(
+    ("options", "linear"),
+    [
+        ({"dynamics": mfld.Underdamped(1.0), "gradient": mfld.SVRG(batch_size=4, refresh_every=5)}, False),
+        ({"step_size": None, "gradient": mfld.Minibatch(4)}, False),
+        ({"dynamics": mfld.Preconditioned()}, False),
+        ({"dynamics": mfld.MALA()}, True),
+        ({"dynamics": mfld.ContinuousTempering()}, True),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_other_dynamics_and_automatic_steps(options, linear):
+    well = mfld.Potential(np.positive, lambda x: np.sum(x**2, axis=1) / 2, n_coordinates=2)
+    objective = well if linear else make_risk()
+    solver = make_solver(**options)
+    together = solver.run(objective, 23, seed=5)
+    single = replace(solver, n_replicates=1)
+    for r in range(3):
+        alone = single.run(objective, 23, state=single.init(objective, 5, replica=r)).state
+        state = together.state.replicate(r)
+        assert state.particles.tobytes() == alone.particles.tobytes()
+        assert {name: value.tobytes() for name, value in state.buffers.items()} == {
+            name: value.tobytes() for name, value in alone.buffers.items()
+        }
+
+
+def test_the_probe_of_an_estimator():
+    risk = make_risk()
+    solver = make_solver(gradient=mfld.Minibatch(4))
+    single = replace(solver, n_replicates=1)
+    _, info = solver.advance(risk, solver.init(risk), 5, probe=True)
+    for r, one in enumerate(info.replicates):
+        _, alone = single.advance(risk, single.init(risk, replica=r), 5, probe=True)
+        assert one.gradient_variance == alone.gradient_variance > 0
+    assert info.steps == 5
+    assert info.gradient_variance == pytest.approx(np.mean([one.gradient_variance for one in info.replicates]))
+
+
 def test_an_objective_of_the_user():
     objective = TargetMean(2)
     solver = make_solver()

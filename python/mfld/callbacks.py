@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from mfld.algorithms.base import Algorithm
     from mfld.objectives import Objective
 
-SEEN = tuple(
-    field.name for field in dataclasses.fields(Info) if field.name not in ("steps", "gradient_variance", "replicates")
-)
+_OUTSIDE = ("steps", "gradient_variance", "replicates")
+SEEN = tuple(field.name for field in dataclasses.fields(Info) if field.name not in _OUTSIDE)
 """Entries of `Info` that a history has."""
 
 

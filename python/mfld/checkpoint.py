@@ -387,7 +387,7 @@ def _members(value: object) -> tuple[str, Mapping[str, object]]:
         members = {name: item for part in members if part for name, item in part.items()}
     if not isinstance(members, Mapping):
         members = {} if members is None else {"state": members}
-    return _kind(value), {name: item for name, item in members.items() if name != "num_threads"}
+    return _kind(value), {name: item for name, item in members.items() if name.lstrip("_") != "num_threads"}
 
 
 def _kind(value: object) -> str:

@@ -14,6 +14,7 @@ They need scikit-learn 1.6 or newer: ``pip install 'mfld[sklearn]'``. What they 
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -106,10 +107,19 @@ def _pda(c: _Choices) -> Algorithm:
 
 
 _ALGORITHMS: dict[str, Callable[[_Choices], Algorithm]] = {"mfld": _mfld, "pda": _pda}
+
+
+def _has_defaults(kind: type) -> bool:
+    return all(parameter.default is not parameter.empty for parameter in inspect.signature(kind).parameters.values())
+
+
 _DYNAMICS: dict[str, type[Dynamics]] = {
     name.lower(): kind
     for name in dynamics_module.__all__
-    if isinstance(kind := getattr(dynamics_module, name), type) and issubclass(kind, Dynamics) and kind is not Dynamics
+    if isinstance(kind := getattr(dynamics_module, name), type)
+    and issubclass(kind, Dynamics)
+    and kind is not Dynamics
+    and _has_defaults(kind)
 }
 
 
@@ -132,7 +142,7 @@ class _MeanFieldEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
         readout_bound: float = 5.0,
         model: Callable[[int, int], Model] | None = None,
         n_particles: int = 256,
-        n_steps: int = 400,
+        n_steps: int = 500,
         step_size: Scheduled | None = None,
         l2: float = 5e-3,
         temperature: Scheduled | None = None,
@@ -420,7 +430,7 @@ _PARAMETERS = """
     batch_size : int, optional
         Default: 64, or n / 40 where that is more.
     dynamics : str or mfld.Dynamics
-        Name in lower case of one in `mfld.dynamics`.
+        Name in lower case of one in `mfld.dynamics` that has defaults for all that it takes.
     algorithm : {{"mfld", "pda"}} or mfld.Algorithm
         An object brings its own number of particles, step size, temperature, gradient, dynamics, precision and threads.
     standardise : bool
@@ -498,7 +508,7 @@ class MeanFieldClassifier(ClassifierMixin, _MeanFieldEstimator):  # type: ignore
         readout_bound: float = 5.0,
         model: Callable[[int, int], Model] | None = None,
         n_particles: int = 256,
-        n_steps: int = 400,
+        n_steps: int = 500,
         step_size: Scheduled | None = None,
         l2: float = 5e-3,
         temperature: Scheduled | None = None,

@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from mfld import noise, schedules, step_size, validation
 from mfld.algorithms.base import Algorithm
 from mfld.algorithms.replicates import advance_each
-from mfld.dynamics import Dynamics, Overdamped
+from mfld.dynamics import Dynamics, Overdamped, Underdamped
 from mfld.errors import DivergenceError
-from mfld.gradients import FullBatch, GradientEstimator
+from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
 from mfld.losses import Loss
 from mfld.models import TwoLayerNetwork
 from mfld.noise import Place
@@ -192,9 +192,10 @@ class MFLD(Algorithm):
         n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)
         if n_steps == 0:
             return state, Info(steps=0)
+        validation.boolean("probe", probe)
         if state.n_replicates > 1:
             return self._advance_each(objective, state, n_steps, probe)
-        if validation.boolean("probe", probe):
+        if probe:
             state, _ = self.advance(objective, state, n_steps - 1)
             variance = self.gradient_variance(objective, state)
             state, info = self.advance(objective, state, 1)
@@ -313,15 +314,17 @@ class MFLD(Algorithm):
                 )
 
     def _advance_each(self, objective: Objective, state: State, n_steps: int, probe: bool) -> tuple[State, Info]:
+        if probe:
+            state, _ = self.advance(objective, state, n_steps - 1)
+            state, info = advance_each(partial(self.advance, objective, probe=True), state, 1)
+            return state, dataclasses.replace(info, steps=n_steps)
         beside, n_workers = None, 1
-        if _is_all_ours(objective, self.gradient, self.dynamics):
+        if _calls_no_user(objective, self.gradient, self.dynamics):
             threads = validation.num_threads(self.num_threads)
             n_workers = min(threads, state.n_replicates)
             narrow = dataclasses.replace(self, num_threads=threads // n_workers)
-            beside = partial(narrow.advance, objective, probe=probe)
-        return advance_each(
-            partial(self.advance, objective, probe=probe), state, n_steps, beside=beside, n_workers=n_workers
-        )
+            beside = partial(narrow.advance, objective)
+        return advance_each(partial(self.advance, objective), state, n_steps, beside=beside, n_workers=n_workers)
 
     def _buffers(self, state: State) -> tuple[tuple[str, ...], dict[str, NDArray[Any]]]:
         """Names of what the estimator and the dynamics carry, and what the state has of it, without replicates."""
@@ -362,12 +365,12 @@ class MFLD(Algorithm):
         )
 
 
-def _is_all_ours(objective: Objective, gradient: GradientEstimator, dynamics: Dynamics) -> bool:
-    """Whether no function of the user is called, which may not be ready for several threads at once."""
+def _calls_no_user(objective: Objective, gradient: GradientEstimator, dynamics: Dynamics) -> bool:
+    """Whether all that a step calls is known not to be code of the user, which may not suit several threads at once."""
     return (
         type(objective) is EmpiricalRisk
         and type(objective.model) is TwoLayerNetwork
         and type(objective.loss_function) is Loss
-        and type(gradient).__module__.startswith("mfld.")
-        and type(dynamics).__module__.startswith("mfld.")
+        and type(gradient) in (FullBatch, Minibatch, SVRG, SARAH)
+        and type(dynamics) in (Overdamped, Underdamped)
     )
