@@ -24,7 +24,7 @@ class Schedule(NamedTuple):
 SCHEDULE = Schedule(step_size=1e-3, temperature=1e-4)
 L2 = 1e-3
 
-PASSES = {"plain": 1}
+PASSES = {"plain": 1, "svrg": 2}
 """By estimator of the gradient: how often a step takes its particles, or those of a snapshot, through its rows.
 
 A name in here may stand in `Case.estimator`; implementations that do it list it in their ``ESTIMATORS``.
@@ -35,7 +35,8 @@ A name in here may stand in `Case.estimator`; implementations that do it list it
 class Case:
     """One problem at one size.
 
-    ``batch_size`` 0 is the full batch. ``estimator`` is a key of `PASSES`: "plain" is the gradient of the rows.
+    ``batch_size`` 0 is the full batch. ``estimator`` is a key of `PASSES`: "plain" is the gradient of the rows,
+    "svrg" corrects the full gradient of an anchor by them, and its cases are steps between two refreshes.
     ``peers`` is False where a case only asks how mfld's own time depends on a size.
     ``neighbour`` names the case whose time, in units of its floor, should predict this one's within ``cliff``.
     """
@@ -110,6 +111,7 @@ class Problem:
     targets: NDArray[Any]  # (n,), classes 0..K-1 as numbers for cross entropy
     particles: NDArray[Any]
     l2: float = L2
+    anchor: NDArray[Any] | None = None  # of SVRG: like the particles, and not far from them
 
 
 def make_problem(case: Case) -> Problem:
@@ -123,7 +125,10 @@ def make_problem(case: Case) -> Problem:
     targets = rng.integers(0, k, n) if k > 1 else np.tanh(inputs[:, 0]) + 0.1 * rng.standard_normal(n)
     particles = rng.standard_normal((case.n_particles, case.n_coordinates), np.float32).astype(case.dtype)
     particles[:, :d] /= np.sqrt(d).astype(case.dtype)
-    return Problem(case, inputs, targets.astype(case.dtype), particles)
+    anchor = None
+    if case.estimator == "svrg":
+        anchor = particles + 0.1 * rng.standard_normal(particles.shape, np.float32).astype(case.dtype)
+    return Problem(case, inputs, targets.astype(case.dtype), particles, anchor=anchor)
 
 
 SHAPES = (
@@ -147,6 +152,7 @@ def all_cases() -> list[Case]:
             for shape in SHAPES
             for activation in ("tanh", "relu")
         ),
+        *(Case("SVRG", *shape, "tanh", batch, estimator="svrg") for batch in BATCHES for shape in SHAPES),
         *(Case("normals", 10000, 0, 100, threads=threads) for threads in (1, THREADS)),
         *(Case("normals", 10000, 0, 100, threads=threads, dtype="float64") for threads in (1, THREADS)),
         *(Case("float64", *shape, dtype="float64", batch_size=batch) for shape in SHAPES[:5] for batch in (0, 32)),
@@ -205,6 +211,7 @@ QUICK = (
     "full-4096x1797x64-*",
     "mini*-1000x1000x10-*",
     "mini*-4096x1797x64-tanh",
+    "svrg*-1000x1000x64-*",
     "normals-10000x100-t1",
     "full-1000x1797x64-k10-tanh",
     "full-1000x1000x64-tanh",

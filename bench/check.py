@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from mfld import reference
 
 SEED = 0
+ANCHORED_STEP = 1
+"""The step at which SVRG is checked: mfld refreshes its anchor at step 0."""
 CHECKED_PARTICLES = 64
 # Steps as long as the gradient: small ones would drown in the rounding of the particles.
 QUIET = Schedule(step_size=1.0, temperature=0.0)
@@ -46,22 +48,31 @@ def expect(problem: Problem) -> Expected | None:
         return None
     rows = None
     if case.batch_size:
-        rows = reference.minibatch(reference.noise_key(SEED), 0, case.n_samples, case.batch_size)
-    inputs = (problem.inputs if rows is None else problem.inputs[rows]).astype(np.float64)
-    targets = (problem.targets if rows is None else problem.targets[rows]).astype(np.float64).reshape(-1, 1)
-    particles = problem.particles.astype(np.float64)
+        step = ANCHORED_STEP if problem.anchor is not None else 0
+        rows = reference.minibatch(reference.noise_key(SEED), step, case.n_samples, case.batch_size)
     network = reference.Network(case.n_features, n_outputs=case.n_outputs, activation=case.activation)
 
     # First, last and random ones: the edges are where blocks are not full.
     inner = np.random.default_rng(0).choice(case.n_particles, min(CHECKED_PARTICLES, case.n_particles), replace=False)
     chosen = np.unique(np.concatenate([[0, case.n_particles - 1], inner]))
-    some = particles[chosen]
-    gradient = 2 * problem.l2 * some
     rows_at_once = max(1, 2**22 // case.n_particles)
-    for first in range(0, len(inputs), rows_at_once):
-        x, y = inputs[first : first + rows_at_once], targets[first : first + rows_at_once]
-        slopes = reference.LOSSES[case.loss].derivative(network.predict(particles, x), y, 0.0) / len(inputs)
-        gradient += network.pull_back(some, x, slopes)[1]
+
+    def data_gradient(particles: NDArray[Any], rows: NDArray[np.int64] | None) -> NDArray[np.float64]:
+        particles = particles.astype(np.float64)
+        inputs = (problem.inputs if rows is None else problem.inputs[rows]).astype(np.float64)
+        targets = (problem.targets if rows is None else problem.targets[rows]).astype(np.float64).reshape(-1, 1)
+        gradient = np.zeros((len(chosen), particles.shape[1]))
+        for first in range(0, len(inputs), rows_at_once):
+            x, y = inputs[first : first + rows_at_once], targets[first : first + rows_at_once]
+            slopes = reference.LOSSES[case.loss].derivative(network.predict(particles, x), y, 0.0) / len(inputs)
+            gradient += network.pull_back(particles[chosen], x, slopes)[1]
+        return gradient
+
+    gradient = data_gradient(problem.particles, rows)
+    if problem.anchor is not None:
+        gradient += data_gradient(problem.anchor, None) - data_gradient(problem.anchor, rows)
+    some = problem.particles[chosen].astype(np.float64)
+    gradient += 2 * problem.l2 * some
     return Expected(chosen, some - QUIET.step_size * gradient, None if rows is None else rows[np.newaxis])
 
 

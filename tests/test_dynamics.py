@@ -427,6 +427,16 @@ def test_frozen_coordinates_stay(dtype):
         assert not state.buffers["velocities"][0][:, -1].any()
 
 
+@pytest.mark.parametrize("dynamics", [mfld.Underdamped(1.0), mfld.MALA()], ids=repr)
+def test_buffers_of_another_objective_are_refused(dynamics):
+    line, plane = (mfld.Potential(lambda x: x, lambda x: np.sum(x**2, axis=1) / 2, n_coordinates=p) for p in (1, 2))
+    solver = mfld.MFLD(5, step_size=0.1, temperature=0.1, dynamics=dynamics)
+    state, _ = solver.advance(line, solver.init(line))
+    moved = mfld.State({"mu": mfld.Cloud(np.zeros((1, 5, 2), np.float32))}, 1, 0, state.buffers)
+    with pytest.raises(ValueError, match=r"must have shape \(1, 5, 2\) to suit the objective, got \(1, 5, 1\)"):
+        solver.advance(plane, moved)
+
+
 def test_underdamped_checks_its_arguments():
     for friction in (0, -1.0, np.inf):
         with pytest.raises(ValueError, match="friction must be finite and positive"):

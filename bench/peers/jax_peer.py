@@ -35,6 +35,7 @@ ACTIVATIONS = {
     "cos": jnp.cos,
     "identity": lambda z: z,
 }
+ESTIMATORS = ("plain", "svrg")
 _MOST_BATCHES = 4096  # of one call of the compiled loop
 
 
@@ -52,11 +53,33 @@ class Network:
         # Compilation takes a while, so two chunks are tried at most: one for the third-level cache, and the largest.
         rows = case.batch_size or case.n_samples
         chunks = chunk_candidates(rows, case.n_particles, np.dtype(case.dtype).itemsize)
+        self._anchor = None
+        if problem.anchor is not None:
+            self._anchor = self._anchor_at(problem.anchor)
         data = self._data
         if not case.batch_size:
             self._data = tuple(array[:TUNING_ROWS] for array in data)
         keep_fastest(sorted({chunks[len(chunks) // 3], chunks[-1]}), tune, self._prepare, self.run)
         self._data = data
+
+    def _anchor_at(self, start: NDArray[Any]) -> Any:
+        """SVRG's anchor, its full gradient and its predictions, once."""
+        activation = ACTIVATIONS[self._problem.case.activation]
+        d = self._problem.case.n_features
+        anchor = jnp.array(start[:, : d + 1]), jnp.array(start[:, d + 1 :])
+        x, y = self._data
+        blocks = [slice(first, first + 4096) for first in range(0, len(x), 4096)]
+        predict = jax.jit(lambda x: activation(x @ anchor[0].T) @ (anchor[1] / len(start)))
+        predictions = jnp.concatenate([predict(x[block]) for block in blocks])
+
+        @jax.jit
+        def part(x, y, known):
+            weight = jnp.full((len(x), 1), 1 / len(self._data[0]), x.dtype)
+            return _chunk_gradient(anchor, x, y, weight, activation, known)
+
+        parts = [part(x[block], y[block], predictions[block]) for block in blocks]
+        of_weights, of_readout = jax.tree.map(lambda *terms: sum(terms), *parts)
+        return anchor, (of_weights * anchor[1], of_readout), predictions
 
     def _prepare(self, chunk: int) -> None:
         case = self._problem.case
@@ -94,14 +117,24 @@ class Network:
         precision = self._problem.particles.dtype.type
         step_size = precision(schedule.step_size)
         noise_scale = precision(np.sqrt(2 * schedule.temperature * schedule.step_size))
-        self._particles = self._loop(self._particles, *self._data, batches, step_size, noise_scale, key, n_steps)
+        self._particles = self._loop(
+            self._particles, *self._data, batches, self._anchor, step_size, noise_scale, key, n_steps
+        )
         jax.block_until_ready(self._particles)
 
 
-def _steps(particles, inputs, targets, batches, step_size, noise_scale, key, n_steps, *, activation, l2, chunk):
+def _steps(
+    particles, inputs, targets, batches, anchored, step_size, noise_scale, key, n_steps, *, activation, l2, chunk
+):
     def step(k, particles):
         x, y = (inputs, targets) if batches is None else (inputs[batches[k]], targets[batches[k]])
         gradient = _gradient(particles, x, y, activation, chunk)
+        if anchored is not None:
+            anchor, full, predictions = anchored
+            weight = jnp.full((len(x), 1), 1 / len(x), x.dtype)
+            of_weights, of_readout = _chunk_gradient(anchor, x, y, weight, activation, predictions[batches[k]])
+            at_anchor = of_weights * anchor[1], of_readout
+            gradient = tuple(now - then + whole for now, then, whole in zip(gradient, at_anchor, full, strict=True))
         keys = jax.random.split(jax.random.fold_in(key, k))
         return tuple(
             array * (1 - 2 * step_size * l2)
@@ -132,11 +165,13 @@ def _gradient(particles, x, y, activation, chunk):
     return of_weights, of_readout
 
 
-def _chunk_gradient(particles, x, y, weight, activation):
+def _chunk_gradient(particles, x, y, weight, activation, predictions=None):
+    """With the predictions where they are known."""
     weights, readout = particles
     z = x @ weights.T
     values, slopes = jax.jvp(activation, (z,), (jnp.ones_like(z),))
-    predictions = values @ (readout / len(readout))
+    if predictions is None:
+        predictions = values @ (readout / len(readout))
     if readout.shape[1] == 1:
         cotangent = (predictions - y) * weight
         return slopes.T @ (cotangent * x), values.T @ cotangent

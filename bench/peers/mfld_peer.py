@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 from cases import SCHEDULE, Problem, Schedule
+from check import ANCHORED_STEP
 from numpy.typing import NDArray
 
 import mfld
 
 ACTIVATIONS = mfld.activations()
+ESTIMATORS = ("plain", "svrg")
 SEED = 0
 
 
@@ -21,23 +24,41 @@ class Network:
         self._risk = mfld.EmpiricalRisk(model, problem.inputs, problem.targets, loss=case.loss, l2=problem.l2)
         self._problem = problem
         self._threads = case.threads
+        self._step, self._buffers = 0, {}
+        if problem.anchor is not None:
+            self._step = ANCHORED_STEP
+            anchored = {
+                "anchor": problem.anchor,
+                "anchor_gradient": self._risk.loss_gradient(problem.anchor),
+                "anchor_predictions": model.predict(problem.anchor, problem.inputs).reshape(case.n_samples, -1),
+            }
+            self._buffers = {name: array[np.newaxis] for name, array in anchored.items()}
         self._solver = self._make_solver(SCHEDULE)
         self.choice = f"num_threads={self._threads}"
         self.reset()
 
     def _make_solver(self, schedule: Schedule) -> mfld.MFLD:
         case = self._problem.case
+        gradient: mfld.GradientEstimator = mfld.FullBatch()
+        if case.batch_size:
+            # The refresh lies beyond all steps.
+            gradient = (
+                mfld.SVRG(case.batch_size, 2**40)
+                if self._problem.anchor is not None
+                else mfld.Minibatch(case.batch_size)
+            )
         return mfld.MFLD(
             case.n_particles,
             step_size=schedule.step_size,
             temperature=schedule.temperature,
-            gradient=mfld.Minibatch(case.batch_size) if case.batch_size else mfld.FullBatch(),
+            gradient=gradient,
             dtype=case.dtype,
             num_threads=self._threads,
         )
 
     def reset(self) -> None:
-        self._state = self._solver.init(self._risk, seed=SEED, particles=self._problem.particles)
+        start = self._solver.init(self._risk, seed=SEED, particles=self._problem.particles)
+        self._state = dataclasses.replace(start, step=self._step, buffers=self._buffers)
 
     def run(self, n_steps: int, schedule: Schedule = SCHEDULE, rows: NDArray[np.int64] | None = None) -> None:
         # Its rows are a function of the seed: the check asks for them and gives them to the others.

@@ -133,6 +133,8 @@ ACTIVATIONS: dict[str, Activation] = {
     **({"erf": _erf, "gelu": _gelu} if erf else {}),
 }
 
+ESTIMATORS = ("plain", "svrg")
+
 
 class Network:
     def __init__(self, problem: Problem, tune: bool) -> None:
@@ -154,9 +156,30 @@ class Network:
         data = self._inputs, self._targets
         if not case.batch_size:
             self._inputs, self._targets = (array[:TUNING_ROWS] for array in data)
+        if problem.anchor is not None:
+            self._anchor_at(problem.anchor)
         variants = [(team, chunk) for team in teams for chunk in chunks]
         keep_fastest(variants, tune, lambda variant: self._prepare(*variant), self.run)
         self._inputs, self._targets = data
+
+    def _anchor_at(self, anchor: Array) -> None:
+        """Full gradient and predictions of SVRG's anchor, once."""
+        d = self._problem.case.n_features
+        self._anchor_weights = np.ascontiguousarray(anchor[:, : d + 1])
+        self._anchor_readout = np.ascontiguousarray(anchor[:, d + 1 :])
+        mean_readout = self._anchor_readout / self._dtype.type(len(anchor))
+        total, predictions = None, []
+        for first in range(0, len(self._inputs), 4096):
+            x = self._inputs[first : first + 4096]
+            values, slopes = (np.empty((len(x), len(anchor)), self._dtype) for _ in range(2))
+            np.matmul(x, self._anchor_weights.T, out=values)
+            self._activation(values, slopes)
+            predictions.append(values @ mean_readout)
+            cotangent = (predictions[-1] - self._targets[first : first + 4096]) / self._dtype.type(len(self._inputs))
+            part = [slopes.T @ (cotangent * x) * self._anchor_readout, values.T @ cotangent]
+            total = part if total is None else [a + b for a, b in zip(total, part, strict=True)]
+        self._anchor_gradient = total
+        self._anchor_predictions = np.concatenate(predictions)
 
     def _prepare(self, team: int, chunk: int) -> None:
         case = self._problem.case
@@ -165,6 +188,9 @@ class Network:
         self._pool = ThreadPoolExecutor(team) if team > 1 else None
         self._blas_threads = case.threads if team == 1 else 1
         self._workers = [_Worker(chunk, m, d, k, self._dtype, seed) for seed in range(team)]
+        self._anchor_workers = [
+            _Worker(chunk, m, d, k, self._dtype, 0) for _ in range(team if self._problem.anchor is not None else 0)
+        ]
         self._weights = np.empty((m, d + 1), self._dtype)
         self._readout = np.empty((m, k), self._dtype)
         self._noise = np.empty(m * (d + 1 + k), self._dtype)
@@ -189,7 +215,9 @@ class Network:
                 if rows is None:
                     self._step(self._inputs, self._targets, schedule)
                 else:
-                    self._step(self._inputs[rows[step]], self._targets[rows[step]], schedule)
+                    chosen = rows[step]
+                    known = self._anchor_predictions[chosen] if self._problem.anchor is not None else None
+                    self._step(self._inputs[chosen], self._targets[chosen], schedule, known)
 
     def _map(self, call: Callable[[int], None]) -> None:
         if self._pool is None:
@@ -197,7 +225,7 @@ class Network:
         else:
             list(self._pool.map(call, range(self._team)))
 
-    def _step(self, inputs: Array, targets: Array, schedule: Schedule) -> None:
+    def _step(self, inputs: Array, targets: Array, schedule: Schedule, anchor_predictions: Array | None = None) -> None:
         mean_readout = self._readout / self._dtype.type(len(self._readout))
         # A worker needs enough samples to be worth waking.
         members = self._workers if len(inputs) >= 64 * self._team else self._workers[:1]
@@ -214,6 +242,17 @@ class Network:
                     targets[part],
                     self._sample_weight,
                 )
+                if anchor_predictions is not None:
+                    self._anchor_workers[member].gradient(
+                        self._activation,
+                        self._anchor_weights,
+                        self._anchor_readout,
+                        None,
+                        inputs[part],
+                        targets[part],
+                        self._sample_weight,
+                        anchor_predictions[part],
+                    )
 
         def noise(member: int) -> None:
             count = len(self._noise)
@@ -225,12 +264,16 @@ class Network:
             noise(member)
 
         self._map(both)
-        total = members[0]
-        for other in members[1:]:
-            total.of_weights += other.of_weights
-            total.of_readout += other.of_readout
+        total = _total(members)
         if self._problem.case.n_outputs == 1:
             total.of_weights *= self._readout  # left out of the sums over samples
+        if anchor_predictions is not None:
+            at_anchor = _total(self._anchor_workers[: len(members)])
+            at_anchor.of_weights *= self._anchor_readout
+            total.of_weights -= at_anchor.of_weights
+            total.of_weights += self._anchor_gradient[0]
+            total.of_readout -= at_anchor.of_readout
+            total.of_readout += self._anchor_gradient[1]
 
         self._noise *= np.sqrt(2 * schedule.temperature * schedule.step_size)
         split = self._weights.size
@@ -242,6 +285,14 @@ class Network:
         gradient *= step_size
         particles -= gradient
         particles += noise.reshape(particles.shape)
+
+
+def _total(workers: list[_Worker]) -> _Worker:
+    """The first one, with the sums of all."""
+    for other in workers[1:]:
+        workers[0].of_weights += other.of_weights
+        workers[0].of_readout += other.of_readout
+    return workers[0]
 
 
 class _Worker:
@@ -262,18 +313,20 @@ class _Worker:
         activation: Activation,
         weights: Array,
         readout: Array,
-        mean_readout: Array,
+        mean_readout: Array | None,
         inputs: Array,
         targets: Array,
         sample_weight: Any,
+        predictions: Array | None = None,
     ) -> None:
+        """Sums over the inputs; with the predictions where they are known, of one output."""
         chunk = len(self._values)
         for first in range(0, len(inputs), chunk):
             x, y = inputs[first : first + chunk], targets[first : first + chunk]
             values, slopes = self._values[: len(x)], self._slopes[: len(x)]
             np.matmul(x, weights.T, out=values)
             activation(values, slopes)
-            cotangent = values @ mean_readout
+            cotangent = values @ mean_readout if predictions is None else predictions[first : first + chunk].copy()
             if readout.shape[1] > 1:
                 cotangent -= cotangent.max(axis=1, keepdims=True)
                 np.exp(cotangent, out=cotangent)

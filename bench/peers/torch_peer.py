@@ -6,7 +6,7 @@ The backward functions of ATen multiply by the cotangent and take the slope in o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,8 @@ ACTIVATIONS: dict[str, tuple[bool, Forward, Backward]] = {
     "identity": (True, lambda z, _: None, lambda g, a, out: out.copy_(g)),
 }
 
+ESTIMATORS = ("plain", "svrg")
+
 
 class Network:
     def __init__(self, problem: Problem, tune: bool) -> None:
@@ -95,11 +97,34 @@ class Network:
         self._batch_targets = torch.empty((case.batch_size, k), dtype=self._dtype)
         self._rng = np.random.Generator(np.random.SFC64(1))
         chunks = chunk_candidates(self._rows, m, self._weights.element_size())
+        if problem.anchor is not None:
+            self._anchor_at(torch.from_numpy(problem.anchor))
         data = self._inputs, self._targets
         if not case.batch_size:
             self._inputs, self._targets = (array[:TUNING_ROWS] for array in data)
         keep_fastest(chunks, tune, self._prepare, self.run)
         self._inputs, self._targets = data
+
+    @torch.inference_mode()
+    def _anchor_at(self, anchor: torch.Tensor) -> None:
+        """Full gradient and predictions of SVRG's anchor, once."""
+        d = self._problem.case.n_features
+        self._anchor_weights, self._anchor_readout = anchor[:, : d + 1].clone(), anchor[:, d + 1 :].clone()
+        self._anchor_predictions = torch.empty_like(self._targets)
+        self._batch_predictions = torch.empty_like(self._batch_targets)
+        self._at_anchor = [torch.empty_like(self._weights), torch.empty_like(self._readout)]
+        rows, self._rows = self._rows, len(self._inputs)
+        self._prepare(min(4096, len(self._inputs)))
+        for first in range(0, len(self._inputs), self._chunk):
+            part = slice(first, first + self._chunk)
+            z = torch.mm(self._inputs[part], self._anchor_weights.T)
+            values = z if self._in_place else torch.empty_like(z)
+            self._forward(z, values)
+            self._anchor_predictions[part] = torch.mm(values, self._anchor_readout / len(anchor))
+        known = self._anchor_predictions
+        self._gradient(self._inputs, self._targets, self._anchor_weights, self._anchor_readout, self._at_anchor, known)
+        self._anchor_gradient = [total.clone() for total in self._at_anchor]
+        self._rows = rows
 
     def _prepare(self, chunk: int) -> None:
         self._chunk = chunk
@@ -129,29 +154,53 @@ class Network:
         for step in range(n_steps):
             torch.index_select(self._inputs, 0, chosen[step], out=self._batch)
             torch.index_select(self._targets, 0, chosen[step], out=self._batch_targets)
+            if self._problem.anchor is not None:
+                torch.index_select(self._anchor_predictions, 0, chosen[step], out=self._batch_predictions)
             self._step(self._batch, self._batch_targets, schedule)
 
-    def _step(self, inputs: torch.Tensor, targets: torch.Tensor, schedule: Schedule) -> None:
-        mean_readout = self._readout / len(self._readout)
+    def _gradient(
+        self,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        readout: torch.Tensor,
+        out: Sequence[torch.Tensor],
+        predictions: torch.Tensor | None = None,
+    ) -> None:
+        """With the predictions where they are known, of one output."""
+        of_weights, of_readout = out
+        mean_readout = readout / len(readout)
         for first in range(0, len(inputs), self._chunk):
             x, y = inputs[first : first + self._chunk], targets[first : first + self._chunk]
             z, values, gain = self._z[: len(x)], self._values[: len(x)], self._gain[: len(x)]
-            torch.mm(x, self._weights.T, out=z)
+            torch.mm(x, weights.T, out=z)
             self._forward(z, values)
-            cotangent = torch.mm(values, mean_readout)
+            if predictions is None:
+                cotangent = torch.mm(values, mean_readout)
+            else:
+                cotangent = predictions[first : first + self._chunk].clone()
             if len(mean_readout.T) > 1:
                 cotangent = cotangent.softmax(1)
             cotangent.sub_(y).div_(self._rows)
             if len(mean_readout.T) > 1:
-                torch.mm(cotangent, self._readout.T, out=gain)
+                torch.mm(cotangent, readout.T, out=gain)
                 self._backward(gain, z, gain)
             else:  # the readout is left out of the sums over samples
                 self._backward(cotangent.expand_as(z), z, gain)
             beta = 0 if first == 0 else 1
-            torch.addmm(self._of_weights, gain.T, x, beta=beta, out=self._of_weights)
-            torch.addmm(self._of_readout, values.T, cotangent, beta=beta, out=self._of_readout)
+            torch.addmm(of_weights, gain.T, x, beta=beta, out=of_weights)
+            torch.addmm(of_readout, values.T, cotangent, beta=beta, out=of_readout)
         if len(mean_readout.T) == 1:
-            self._of_weights.mul_(self._readout)
+            of_weights.mul_(readout)
+
+    def _step(self, inputs: torch.Tensor, targets: torch.Tensor, schedule: Schedule) -> None:
+        total = self._of_weights, self._of_readout
+        self._gradient(inputs, targets, self._weights, self._readout, total)
+        if self._problem.anchor is not None:
+            known = self._batch_predictions
+            self._gradient(inputs, targets, self._anchor_weights, self._anchor_readout, self._at_anchor, known)
+            for array, at_anchor, full in zip(total, self._at_anchor, self._anchor_gradient, strict=True):
+                array.sub_(at_anchor).add_(full)
 
         self._noise.normal_()
         scale = math.sqrt(2 * schedule.temperature * schedule.step_size)

@@ -152,7 +152,7 @@ class Advance {
     const bool any = last_whole_ >= first_;
     const bool torn = svrg() && last_whole_ + 1 < end_ && is_full(last_whole_ + 1);
     estimator_.valid = anchored() && (estimator_.valid || any) && !torn;
-    dynamics_.force_valid = baoab() && (dynamics_.force_valid || any);
+    dynamics_.force_valid = baoab() && (any ? force_kept_ : dynamics_.force_valid);
 
     report->steps = steps_done();
     report->bad_particle = -1;
@@ -190,8 +190,16 @@ class Advance {
 
   // Clouds whose predictions on a batch are sums to be made: the anchor's are stored by SVRG, but not by SARAH.
   int n_summed() const { return sarah() ? 2 : 1; }
-  // SARAH looks back at the particles of the last gradient, and a stop within a BAOAB step goes back to them.
-  int n_generations() const { return sarah() || baoab() ? 2 : 1; }
+  // A BAOAB step opens before its gradient. A stop during that gradient goes back to the particles before the step; or
+  // where the gradient takes no time, in mini-batches, it waits for the end of the step, and nothing need be kept.
+  bool ends_steps() const {
+    constexpr double no_time = 2e8;  // multiply-adds, some milliseconds
+    return baoab() && estimator_.kind == MFLD_MINIBATCH &&
+           leaf_work(true) * static_cast<double>(2 * layout_.n_leaves * batch_blocks_.n_blocks) < no_time;
+  }
+  bool gives_up() const { return stop_.aborting() && !ends_steps(); }
+  // SARAH looks back at the particles of the last gradient.
+  int n_generations() const { return sarah() || (baoab() && !ends_steps()) ? 2 : 1; }
 
   // Multiply-adds of a leaf in one pass over a block of rows, of a mini-batch or of all.
   double leaf_work(bool batch) const {
@@ -299,13 +307,14 @@ class Advance {
                : batches_.rows(q);
       if (!last && !is_full(q + 1)) gather(q + 1);
       const double work = leaf_work(!full);
+      bool end = last;
       for (std::int64_t p = mine.begin; p < mine.end; ++p) make_terms(q, p);
       const Moves moves(*this, q);
 
       for (std::int64_t b = 0; b < blocks.n_blocks; ++b, ++turn) {
         const Range block = blocks.rows(b);
         const T* z = rows.inputs + block.begin * network_.n_features;
-        for (std::int64_t l = leaves.begin; l < leaves.end && !stop_.aborting(); ++l) {
+        for (std::int64_t l = leaves.begin; l < leaves.end && !gives_up(); ++l) {
           if (member == 0) stop_.poll(work);
           forward_leaf(turn, 0, q, l, z, block.size(), values_stride(blocks));
           if (corrected && sarah()) forward_leaf(turn, 1, q - 1, l, z, block.size(), values_stride(blocks));
@@ -314,10 +323,12 @@ class Advance {
         if (member == 0) stop_.publish(turn);
         barrier.wait();
         // Everybody sees the same answers here, and leaves with whole steps only.
-        if (stop_.stopped(turn) || (q > 0 && diverged_[(q - 1) & 1].load(std::memory_order_relaxed))) {
-          finish(member, mine, q - 1);
+        const bool stopped = stop_.stopped(turn);
+        if ((stopped && !ends_steps()) || (q > 0 && diverged_[(q - 1) & 1].load(std::memory_order_relaxed))) {
+          finish(member, mine, q - 1, full);
           return;
         }
+        end = last || stopped;
         for (std::int64_t k = 0; k < target_width_; ++k)
           for (std::int64_t i = 0; i < block.size(); ++i)
             s.targets[k * stride_ + i] = rows.targets[(block.begin + i) * target_width_ + k];
@@ -338,7 +349,7 @@ class Advance {
         for (std::int64_t l = leaves.begin; l < leaves.end; ++l) {
           if (member == 0) stop_.poll(work);
           // Before the last block the step can still be given up; in it, it must be made whole.
-          if (!last_block && stop_.aborting()) break;
+          if (!last_block && gives_up()) break;
           if (last && last_block) squared_norms_[l] = 0;
           const Range panels = layout_.panels_of(l);
           for (std::int64_t p = panels.begin; p < panels.end; ++p) {
@@ -352,16 +363,20 @@ class Advance {
             const T* factor = network_.affine_factor(coefficient(q, p));
             Gradient estimate = {gradient, network_.n_affine(), factor, gradient + network_.n_affine() * lanes};
             if (anchored() || baoab())
-              estimate = {keep_estimate(q, p, corrected, factor, s, gradient), network_.n_moving(), nullptr, nullptr};
+              estimate = {keep_estimate(q, p, corrected, keeps_force(q, end), factor, s, gradient), network_.n_moving(),
+                          nullptr, nullptr};
             if (last)
               squared_norms_[l] += moves.euler.squared_norm(panel(q, p), estimate, network_.n_moving(),
                                                             layout_.particles_in(p), last_l2());
-            move(moves, q, p, estimate);
+            move(moves, q, p, estimate, end);
           }
         }
       }
+      if (end) {
+        finish(member, mine, q, true);
+        return;
+      }
     }
-    finish(member, mine, end_ - 1);
   }
 
   // From the caller's arrays to panels, and on to the place of the first gradient.
@@ -403,7 +418,7 @@ class Advance {
     if (first_ == 1) {
       const Moves moves(*this, 0);
       for (std::int64_t p = mine.begin; p < mine.end; ++p)
-        move(moves, 0, p, {force(p), network_.n_moving(), nullptr, nullptr});
+        move(moves, 0, p, {force(p), network_.n_moving(), nullptr, nullptr}, false);
     }
   }
 
@@ -504,10 +519,10 @@ class Advance {
   }
 
   // The estimate as plain rows (n_moving, lanes), where it is to stay if it is to stay.
-  const T* keep_estimate(std::int64_t q, std::int64_t p, bool corrected, const T* factor, const Scratch& s,
-                         T* gradient) const {
+  const T* keep_estimate(std::int64_t q, std::int64_t p, bool corrected, bool as_force, const T* factor,
+                         const Scratch& s, T* gradient) const {
     const bool kept = sarah() || (svrg() && !corrected);
-    T* out = kept ? anchor_gradient(p) : baoab() ? force(p) : gradient;
+    T* out = kept ? anchor_gradient(p) : as_force ? force(p) : gradient;
     const T* anchor_rows = gradient + gradient_size_;
     const T* anchor_factor = nullptr;
     if (corrected) {
@@ -525,7 +540,7 @@ class Advance {
         g.store(out + j * lanes + l);
       }
     if (svrg() && !corrected) std::copy_n(panel(q, p), layout_.panel_size(), anchor(p));
-    if (kept && baoab()) std::copy_n(out, network_.n_moving() * lanes, force(p));
+    if (kept && as_force) std::copy_n(out, network_.n_moving() * lanes, force(p));
     return out;
   }
 
@@ -542,7 +557,8 @@ class Advance {
     }
   };
 
-  void move(const Moves& moves, std::int64_t q, std::int64_t p, const Gradient& estimate) {
+  // end: no step begins here.
+  void move(const Moves& moves, std::int64_t q, std::int64_t p, const Gradient& estimate, bool end) {
     const std::int64_t n_moving = network_.n_moving(), first = p * lanes, n = layout_.n_particles;
     const auto check = [&](std::int64_t step, std::int64_t bad_lane) {
       if (bad_lane < 0) return;
@@ -555,14 +571,21 @@ class Advance {
       return;
     }
     if (q > 0) check(q - 1, moves.ending.close(panel(q, p), velocity(q, p), estimate.affine, n_moving, first, n));
-    if (q < n_steps_)
+    if (!end)
       check(q, moves.beginning.open(panel(q, p), velocity(q, p), panel(q + 1, p), velocity(q + 1, p), estimate.affine,
                                     n_moving, first, n, moves.place));
   }
 
+  // Whether gradient q is stored as the force: where the run ends, or where the next gradient may lead back to it. From
+  // a mini-batch it need not: the same rows at the same particles make it once more.
+  bool keeps_force(std::int64_t q, bool end) const { return baoab() && (end || is_full(q + 1)); }
+
   // Back to the caller's arrays: the whole steps that gradients up to last_whole made.
-  void finish(int member, Range mine, std::int64_t last_whole) {
-    if (member == 0) last_whole_ = last_whole;
+  void finish(int member, Range mine, std::int64_t last_whole, bool force_kept) {
+    if (member == 0) {
+      last_whole_ = last_whole;
+      force_kept_ = force_kept;
+    }
     const std::int64_t reached = baoab() ? std::max<std::int64_t>(last_whole, 0) : last_whole + 1;
     const bool any = last_whole >= first_;
     for (std::int64_t p = mine.begin; p < mine.end; ++p) {
@@ -570,7 +593,7 @@ class Advance {
       if (!any) continue;
       if (baoab()) {
         layout_.unpack(velocity(reached, p), p, static_cast<T*>(dynamics_.velocities));
-        layout_.unpack(force(p), p, static_cast<T*>(dynamics_.force));
+        if (force_kept) layout_.unpack(force(p), p, static_cast<T*>(dynamics_.force));
       }
       if (anchored()) {
         layout_.unpack(svrg() ? anchor(p) : panel(last_whole, p), p, static_cast<T*>(estimator_.anchor));
@@ -614,6 +637,7 @@ class Advance {
   Mark bad_ = nowhere;
   double loss_value_ = std::numeric_limits<double>::quiet_NaN();
   std::int64_t last_whole_ = -1;
+  bool force_kept_ = false;
 };
 
 }  // namespace

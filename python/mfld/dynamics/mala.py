@@ -70,6 +70,9 @@ class MALA(Dynamics):
         if not isinstance(gradient, FullBatch):
             raise ValueError(f"gradient must be FullBatch() with dynamics=MALA(), got {gradient}")
 
+    def buffer_shapes(self, objective: Objective, n_particles: int) -> dict[str, tuple[int, ...]]:
+        return {"potential": (n_particles,), "force": (n_particles, objective.n_coordinates)}
+
     def start(self, particles: FloatArray, step: Step) -> Buffers:
         _check_temperature(step)
         return {}

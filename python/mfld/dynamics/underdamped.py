@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from mfld import _core, validation
 from mfld._core import _binding
 from mfld.dynamics.base import Buffers, Drift, Dynamics, Move, Step
 from mfld.validation import FloatArray
+
+if TYPE_CHECKING:
+    from mfld.objectives.base import Objective
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,9 @@ class Underdamped(Dynamics):
     def __post_init__(self) -> None:
         object.__setattr__(self, "friction", validation.real("friction", self.friction, positive=True))
         validation.choice("scheme", self.scheme, _SCHEMES)
+
+    def buffer_shapes(self, objective: Objective, n_particles: int) -> dict[str, tuple[int, ...]]:
+        return dict.fromkeys(self.buffer_names, (n_particles, objective.n_coordinates))
 
     def start(self, particles: FloatArray, step: Step) -> Buffers:
         velocities = np.zeros_like(particles)
