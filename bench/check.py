@@ -48,7 +48,7 @@ def expect(problem: Problem) -> Expected | None:
         return None
     rows = None
     if case.batch_size:
-        step = ANCHORED_STEP if self._problem.anchor is not None else 0
+        step = ANCHORED_STEP if problem.anchor is not None else 0
         rows = reference.minibatch(reference.noise_key(SEED), step, case.n_samples, case.batch_size)
     network = reference.Network(case.n_features, n_outputs=case.n_outputs, activation=case.activation)
 
