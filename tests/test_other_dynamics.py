@@ -487,6 +487,28 @@ def test_tempering_crosses_where_langevin_does_not():
     assert not (plain.particles < 0).any()
 
 
+def test_tempering_has_order_two():
+    """At temperature 0, where no mean has to be taken, with all of its parts in motion."""
+    tempering = mfld.ContinuousTempering(friction=0.7, base_width=0.1, hot_width=3.0, highest=4.0)
+    well = frozen_last()
+    start = np.array([[1.0, -0.5, 0.8, 0.3]])
+    buffers = {
+        "velocities": np.array([[[0.5, 1.0, -1.0, 0.0]]]),
+        "tempering": np.array([[0.7]]),
+        "tempering_velocity": np.array([[0.4]]),
+    }
+    ends = []
+    for n_steps in (16, 32, 64, 128):
+        solver = mfld.MFLD(1, step_size=2.0 / n_steps, temperature=0.0, dynamics=tempering, dtype="float64")
+        state = solver.init(well, particles=start)
+        state, _ = solver.advance(well, mfld.State(state.clouds, 0, 0, buffers), n_steps)
+        a = state.buffers["tempering"][0]
+        assert 0.2 < abs(a[0]) < 2.9
+        ends.append(np.concatenate([state.particles[0, :3], a]))
+    changes = np.abs(np.diff(ends, axis=0))
+    assert_allclose(np.log2(changes[1] / changes[2]), 2, atol=0.1)
+
+
 def test_forces_of_tempering_are_derivatives(rng):
     """Minus the derivatives of the Hamiltonian, by finite differences of its formula."""
     tempering = mfld.ContinuousTempering(**TEMPERED)
@@ -646,6 +668,39 @@ def test_svrg_reduces_the_variance(rng):
             solver.run(risk, 1000, record_every=[*range(905, 1000, 7)], record=record).history["v"].mean()
         )
     assert variance[mfld.SVRG(10, 20)] < variance[mfld.Minibatch(10)] / 20
+
+
+def test_svrg_reaches_a_lower_objective_than_sgd_at_equal_cost():
+    """On data that cannot be interpolated, at one step size, for as many per-sample gradients (bench/variance.py).
+
+    A step of mini-batches costs B of them, one of SVRG 2 B and a refresh n.
+    """
+    rng = np.random.default_rng(0)
+    n, batch_size, refresh_every, passes = 1000, 8, 100, 60
+    inputs = rng.normal(size=(n, 4))
+    targets = np.sin(2 * inputs[:, 0]) + inputs[:, 1] * inputs[:, 2] / 2 + 0.5 * rng.normal(size=n)
+    model = mfld.TwoLayerNetwork(4, output_scale=3.0)
+    risk = mfld.EmpiricalRisk(model, inputs, targets, loss="half_squared", l2=1e-3)
+    values, variances = [], []
+    for gradient in (mfld.Minibatch(batch_size), mfld.SVRG(batch_size, refresh_every)):
+        cost = batch_size
+        if isinstance(gradient, mfld.SVRG):
+            cost = 2 * batch_size + (n - 2 * batch_size) / refresh_every
+        n_steps = int(passes * n / cost)
+        solver = mfld.MFLD(50, step_size=0.05, temperature=1e-6, gradient=gradient)
+        record = {
+            "objective": lambda state: risk.value(state.particles),
+            "variance": lambda state, solver=solver: solver.gradient_variance(risk, state),
+        }
+        late = [int(n_steps * (0.7 + 0.3 * k / 16)) for k in range(17)]
+        history = solver.run(risk, n_steps, record_every=late, record=record).history
+        values.append(history["objective"])
+        variances.append(np.median(history["variance"]))
+    # Records are far apart against the time in which the fast directions forget, and the slow ones hardly move.
+    sgd, svrg = values
+    assert sgd.mean() - svrg.mean() > 5 * sgd.std() / np.sqrt(len(sgd))
+    assert sgd.min() > svrg.max()
+    assert variances[1] < variances[0] / 100
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------

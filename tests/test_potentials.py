@@ -1,12 +1,14 @@
 """Built-in potentials: gradients by finite differences, normalisers by SciPy's quadrature, and the laws of samplers."""
 
+import pickle
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy import integrate, stats
 
 import mfld
-from mfld import potentials
+from mfld import checkpoint, potentials
 
 RNG = np.random.default_rng(11)
 INPUTS = RNG.normal(size=(30, 2))
@@ -129,6 +131,14 @@ def test_densities_of_scipy():
     density = stats.norm.logpdf(x[:, 0], scale=1.5)
     density += stats.norm.logpdf(x[:, 1:], scale=np.exp(x[:, :1] / 2)).sum(axis=1)
     assert_allclose(-funnel(x) - funnel.log_normaliser(), density, rtol=1e-12)
+
+
+@pytest.mark.parametrize("potential", POTENTIALS.values(), ids=POTENTIALS)
+def test_copies(potential, rng):
+    points = rng.normal(size=(3, potential.n_coordinates))
+    other = pickle.loads(pickle.dumps(potential))
+    assert np.array_equal(other(points), potential(points))
+    assert checkpoint.fingerprint(objective=other) == checkpoint.fingerprint(objective=potential)
 
 
 def test_linear_regression_is_conjugate():

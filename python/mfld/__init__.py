@@ -2,7 +2,7 @@
 
 from mfld import checkpoint, dynamics, noise, potentials, quantities, replicates, schedules, step_size
 from mfld._core import __version__
-from mfld.algorithms import MFLD, PDA, Algorithm, Result
+from mfld.algorithms import MFLD, PDA, Algorithm, Result, TopParticles, TwoPhase
 from mfld.callbacks import Callback, Progress, StopOnPlateau, StopWhen
 from mfld.checkpoint import Checkpoint
 from mfld.config import show_config
@@ -60,7 +60,9 @@ __all__ = [
     "State",
     "StopOnPlateau",
     "StopWhen",
+    "TopParticles",
     "TwoLayerNetwork",
+    "TwoPhase",
     "Underdamped",
     "__version__",
     "activations",

@@ -145,20 +145,27 @@ class StopOnPlateau(Callback):
         self._tolerance = validation.real("tolerance", tolerance, non_negative=True)
         self.every = validation.integer("every", every, 1)
 
+    @property
+    def patience(self) -> int:
+        """Values in a row without progress after which it is time to stop."""
+        return self._patience
+
     def on_start(self, state: State, n_steps: int) -> None:
-        self._lowest = math.inf
-        self._waited = 0
+        self._followed = (math.inf, 0)
 
     def __call__(self, state: State, info: Info) -> bool:
+        self._followed = self.follow(self._followed, state, info)
+        return self._followed[1] >= self._patience
+
+    def follow(self, followed: tuple[float, int], state: State, info: Info) -> tuple[float, int]:
+        """The lowest value and how many came since, one value later; before the first one they are (inf, 0)."""
+        lowest, waited = followed
         name = self._quantity
         given = getattr(info, name) if isinstance(name, str) else name(state)
         value = float(validation.returned("the result of quantity", given, (), "float64", ""))
-        if value < self._lowest - self._tolerance or (self._lowest == math.inf and not math.isnan(value)):
-            self._lowest = value
-            self._waited = 0
-        else:
-            self._waited += 1
-        return self._waited >= self._patience
+        if value < lowest - self._tolerance or (lowest == math.inf and not math.isnan(value)):
+            return value, 0
+        return lowest, waited + 1
 
 
 class Progress(Callback):

@@ -45,9 +45,9 @@ class BuiltIn(Potential):
 
     def __init__(self, n_coordinates: int, l2: float = 0.0) -> None:
         super().__init__(
-            self._derivative,
-            self._energy,
-            value_and_gradient=lambda points: (self._energy(points), self._derivative(points)),
+            self._gradient_at,
+            self._value_at,
+            value_and_gradient=self._both_at,
             n_coordinates=n_coordinates,
             l2=l2,
         )
@@ -66,6 +66,17 @@ class BuiltIn(Potential):
             If the temperature is not positive, or there is neither a closed form nor a grid that would do.
         """
         return self._log_normaliser(validation.real("temperature", temperature, positive=True))
+
+    def _value_at(self, points: FloatArray) -> FloatArray:
+        with np.errstate(over="ignore", invalid="ignore"):  # far out it is infinite; a run finds and reports that
+            return self._energy(points)
+
+    def _gradient_at(self, points: FloatArray) -> FloatArray:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._derivative(points)
+
+    def _both_at(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return self._value_at(points), self._gradient_at(points)
 
     @abstractmethod
     def _energy(self, points: FloatArray) -> FloatArray:
@@ -353,15 +364,13 @@ class Funnel(BuiltIn):
 
     def _energy(self, points: FloatArray) -> FloatArray:
         v, x = points[:, 0], points[:, 1:]
-        with np.errstate(over="ignore"):  # far down the neck the energy is infinite
-            return _halved((v / self.scale) ** 2 + x.shape[1] * v + np.exp(-v) * np.sum(x**2, axis=1))
+        return _halved((v / self.scale) ** 2 + x.shape[1] * v + np.exp(-v) * np.sum(x**2, axis=1))
 
     def _derivative(self, points: FloatArray) -> FloatArray:
         v, x = points[:, 0], points[:, 1:]
         gradient = np.empty_like(points)
-        with np.errstate(over="ignore", invalid="ignore"):
-            gradient[:, 1:] = np.exp(-v)[:, np.newaxis] * x
-            gradient[:, 0] = v / self.scale**2 + _halved(x.shape[1] - np.sum(x * gradient[:, 1:], axis=1))
+        gradient[:, 1:] = np.exp(-v)[:, np.newaxis] * x
+        gradient[:, 0] = v / self.scale**2 + _halved(x.shape[1] - np.sum(x * gradient[:, 1:], axis=1))
         return gradient
 
     def _log_normaliser(self, temperature: float) -> float:
@@ -390,9 +399,10 @@ class _Regression(BuiltIn):
     def loss_gradient(self, measure: Measure, batch: ArrayLike | None = None) -> FloatArray:
         points = self.cloud(measure).particles
         if batch is None:
-            return self._derivative(points)
+            return self._gradient_at(points)
         rows = validation.rows("batch", batch, self.n_samples)
-        return self._sum(points, rows) * points.dtype.type(self.n_samples / len(rows))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._sum(points, rows) * points.dtype.type(self.n_samples / len(rows))
 
     def _derivative(self, points: FloatArray) -> FloatArray:
         return self._sum(points, slice(None))

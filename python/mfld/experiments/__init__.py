@@ -3,6 +3,19 @@
 from mfld.experiments.datasets import Dataset, bundled, load, load_like
 from mfld.experiments.encoding import Encoding
 from mfld.experiments.recipe import Recipe, train
+from mfld.experiments.teacher_student import TeacherStudent, teacher_student
 from mfld.experiments.trained import Scores, TrainedModel
 
-__all__ = ["Dataset", "Encoding", "Recipe", "Scores", "TrainedModel", "bundled", "load", "load_like", "train"]
+__all__ = [
+    "Dataset",
+    "Encoding",
+    "Recipe",
+    "Scores",
+    "TeacherStudent",
+    "TrainedModel",
+    "bundled",
+    "load",
+    "load_like",
+    "teacher_student",
+    "train",
+]
