@@ -287,7 +287,7 @@ def test_general_constant_matrices():
 
 def test_degenerate_diffusion():
     """Noise in one coordinate only, which the skew part carries to the other: underdamped dynamics, by Euler."""
-    n, step_size, temperature, friction = 50_000, 0.1, 0.6, 1.5
+    n, step_size, temperature, friction = 20_000, 0.1, 0.6, 1.5
     well = potentials.Gaussian([0.0, 0.0], np.diag([1 / 2.0, 1.0]))  # of position and velocity
     diffusion, skew = np.diag([0.0, friction]), np.array([[0.0, -1.0], [1.0, 0.0]])
     solver = mfld.MFLD(n, step_size=step_size, temperature=temperature, dynamics=mfld.General(diffusion, skew))
@@ -442,11 +442,11 @@ def joint_law(potential, temperature, tempering):
 
 def test_tempering_has_the_law_of_its_hamiltonian():
     """All particles start from one side of the well and at a = 0; the joint law is reached, and theta's law given a."""
-    n, temperature = 15_000, 0.4
+    n, temperature = 10_000, 0.4
     well = potentials.DoubleWell(height=1.5, tilt=0.2)
     tempering = mfld.ContinuousTempering(**TEMPERED)
     solver = mfld.MFLD(n, step_size=0.1, temperature=temperature, dynamics=tempering, dtype="float64")
-    state = solver.run(well, 800, seed=17, particles=np.ones((n, 1))).state
+    state = solver.run(well, 600, seed=17, particles=np.ones((n, 1))).state
     theta, a, law = joint_law(well, temperature, tempering)
     x, b = state.particles[:, 0], state.buffers["tempering"][0]
 
@@ -792,6 +792,16 @@ class TwoParticles(mfld.Objective):
 def test_refused_pairs(objective, arguments, error, message):
     with pytest.raises(error, match=message):
         mfld.MFLD(4, step_size=0.1, temperature=1.0, **arguments).run(objective, 1)
+
+
+@pytest.mark.parametrize("name", ["preconditioned", "tempering"])
+def test_buffers_of_another_objective_are_refused(name):
+    solver = solver_of(DYNAMICS[name])
+    state, _ = solver.advance(frozen_last(), solver.init(frozen_last()))
+    wider = potentials.Gaussian(np.zeros(5))
+    mixed = mfld.State({"mu": mfld.Cloud(np.zeros((1, 11, 5), np.float32))}, state.step, state.seed, state.buffers)
+    with pytest.raises(ValueError, match=r"state.buffers\['.*'\] must have shape \(1, 11, 5\)"):
+        solver.advance(wider, mixed)
 
 
 def test_base_samples_need_tempering():

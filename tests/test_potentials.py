@@ -179,7 +179,7 @@ def test_estimators_on_a_regression(gradient):
 
 def test_the_posterior_is_sampled(dtype):
     posterior = POTENTIALS["linear regression"]
-    n, step_size, n_steps = 10_000, 0.006, 80
+    n, step_size, n_steps = 5_000, 0.006, 60
     result = mfld.MFLD(n, step_size=step_size, temperature=1.0, dtype=dtype).run(posterior, n_steps, seed=3)
     # Euler on a quadratic: along an axis of the Hessian the variance is 1 / (a (1 - a step / 2)).
     curvature, axes = np.linalg.eigh(np.linalg.inv(posterior.posterior_covariance))

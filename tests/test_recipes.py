@@ -20,6 +20,7 @@ WELLS = potentials.DoubleWell(2, tilt=0.2)
 SAMPLE = mfld.MFLD(40, step_size=0.02, temperature=0.3)
 
 RECIPES = {
+    "two-phase, automatic steps": (mfld.TwoPhase(mfld.MFLD(12, temperature=1e-3), switch=6), RISK),
     "two-phase at a step": (mfld.TwoPhase(EXPLORE, switch=7), RISK),
     "two-phase at a plateau": (mfld.TwoPhase(EXPLORE, switch=mfld.StopOnPlateau("loss", 2, 0.3, every=3)), RISK),
     "two-phase, momentum": (

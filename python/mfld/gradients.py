@@ -404,6 +404,9 @@ class Smoothed(GradientEstimator):
     def check(self, objective: Objective) -> None:
         self.gradient.check(objective)
 
+    def buffer_shapes(self, objective: Objective, n_particles: int) -> dict[str, tuple[int, ...]]:
+        return self.gradient.buffer_shapes(objective, n_particles)
+
     def estimate(
         self, objective: Objective, particles: FloatArray, buffers: Buffers, place: Place
     ) -> tuple[FloatArray, Buffers]:

@@ -248,10 +248,12 @@ class MFLD(Algorithm):
         return reached, info
 
     def gradient_variance(self, objective: Objective, state: State) -> float:
-        """Mean over particles of ``|estimate - full gradient|**2``, for the estimate that the next step will use.
+        """Mean over particles of ``|estimate - full gradient|**2``, for the estimate at the particles of a state.
 
-        It is that of one draw; averaged over steps it tends to the variance of the estimator, and of a biased one like
-        `SARAH` to its mean squared error. Use it in ``run`` as ``record={"variance": lambda state:
+        The next step uses it; where a dynamics takes its gradients at the end of a step, the last one has used it.
+
+        This is the error of one draw; averaged over steps it tends to the variance of the estimator, and of a biased
+        one like `SARAH` to its mean squared error. Use it in ``run`` as ``record={"variance": lambda state:
         solver.gradient_variance(objective, state)}``, or see ``probe`` of `advance`.
 
         Parameters

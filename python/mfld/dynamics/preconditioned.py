@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from mfld import validation
 from mfld.dynamics.base import Buffers, Drift, Dynamics, Move, Step
 from mfld.validation import FloatArray
+
+if TYPE_CHECKING:
+    from mfld.objectives.base import Objective
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,9 @@ class Preconditioned(Dynamics):
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+
+    def buffer_shapes(self, objective: Objective, n_particles: int) -> dict[str, tuple[int, ...]]:
+        return {"second_moment": (n_particles, objective.n_coordinates)}
 
     def start(self, particles: FloatArray, step: Step) -> Buffers:
         return {"second_moment": np.full_like(particles, self.second_moment)}

@@ -116,6 +116,10 @@ class ContinuousTempering(Dynamics):
         if type(gradient) is not FullBatch:
             raise ValueError(f"gradient must be FullBatch() for ContinuousTempering, got {gradient}")
 
+    def buffer_shapes(self, objective: Objective, n_particles: int) -> dict[str, tuple[int, ...]]:
+        matrices = dict.fromkeys(("velocities", "force"), (n_particles, objective.n_coordinates))
+        return {**matrices, **dict.fromkeys(("tempering", "tempering_velocity", "energy"), (n_particles,))}
+
     def start(self, particles: FloatArray, step: Step) -> Buffers:
         n, m = len(particles), step.n_moving
         early = replace(step, place=replace(step.place, step=1))
