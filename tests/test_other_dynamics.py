@@ -633,6 +633,23 @@ def test_probe_is_the_error_of_the_next_estimate(rng):
     assert exact.advance(risk, exact.init(risk), 3, probe=True)[1].gradient_variance == 0
 
 
+def test_replicates_of_the_probe_and_of_tempering(rng):
+    risk = risk_of(40, rng)
+    solver = mfld.MFLD(7, step_size=0.1, temperature=0.01, gradient=mfld.Minibatch(5), n_replicates=3)
+    state, info = solver.advance(risk, solver.init(risk), 4, probe=True)
+    assert_allclose(info.gradient_variance, np.mean([one.gradient_variance for one in info.replicates]))
+    each = [solver.gradient_variance(risk, state.replicate(r)) for r in range(3)]
+    assert_allclose(solver.gradient_variance(risk, state), np.mean(each))
+    assert len(set(each)) == 3
+    tempering = mfld.ContinuousTempering(base_width=0.05)
+    solver = mfld.MFLD(9, step_size=0.1, temperature=0.5, dynamics=tempering, n_replicates=2)
+    state, _ = solver.advance(QUADRATIC, solver.init(QUADRATIC), 5)
+    with pytest.raises(ValueError, match="2 replicates"):
+        tempering.at_base(state)
+    for r in range(2):
+        assert np.array_equal(tempering.at_base(state.replicate(r)), np.abs(state.buffers["tempering"][r]) <= 0.05)
+
+
 @pytest.mark.parametrize("estimator", ["minibatch", "svrg"])
 def test_probe_tends_to_the_closed_form(estimator, rng):
     """Sampling B of n rows without replacement: the variance is (n - B) / (B (n - 1)) that of one row."""
