@@ -27,15 +27,20 @@ ESTIMATORS = [
 ]
 
 
+ROTATION = np.triu(np.ones((4, 4)), 1) - np.triu(np.ones((4, 4)), 1).T
+ARGUMENTS = {
+    "Underdamped": (1.0,),
+    "Irreversible": (ROTATION,),
+    "General": (lambda x: np.eye(4) * (2 + np.sin(x))[:, :, np.newaxis], ROTATION),
+}
+
+
 def all_dynamics():
     """Each dynamics of the library."""
-    kinds = [getattr(mfld.dynamics, name) for name in mfld.dynamics.__all__]
-    for kind in kinds:
+    for name in mfld.dynamics.__all__:
+        kind = getattr(mfld.dynamics, name)
         if isinstance(kind, type) and issubclass(kind, mfld.Dynamics) and kind is not mfld.Dynamics:
-            try:
-                yield kind()
-            except TypeError:
-                yield kind(1.0)  # a friction
+            yield kind(*ARGUMENTS.get(name, ()))
 
 
 def make_risk(l2=1e-3, n=12):
