@@ -93,6 +93,30 @@ def test_each_phase_is_its_solver():
     assert_allclose(one.particles, plain, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["two-phase", "top particles"])
+def test_replicates(kind):
+    """Each is, to the bit, the run of it alone."""
+
+    def solver(n_replicates):
+        if kind == "two-phase":
+            return mfld.TwoPhase(replace(EXPLORE, n_replicates=n_replicates), switch=7)
+        return mfld.TopParticles(replace(EXPLORE, n_replicates=n_replicates), n_best=4, switch=7)
+
+    both, info = solver(2).advance(RISK, solver(2).init(RISK, seed=10), 12)
+    assert info.steps == 12
+    assert [one.steps for one in info.replicates] == [12, 12]
+    for r in range(2):
+        alone = solver(1).init(RISK, 10, EXPLORE.init(RISK, 10, replica=r).particles)
+        alone, _ = solver(1).advance(RISK, replace(alone, replica=r), 12)
+        same(both.replicate(r), alone)
+    assert both.replicate(0).particles.tobytes() != both.replicate(1).particles.tobytes()
+    rule = mfld.StopOnPlateau("loss")
+    with pytest.raises(ValueError, match="switch must be a count of steps for several replicates"):
+        mfld.TwoPhase(replace(EXPLORE, n_replicates=2), switch=rule)
+    with pytest.raises(ValueError, match="switch must be a count of steps for several replicates"):
+        mfld.TwoPhase(EXPLORE, switch=rule).advance(RISK, both)
+
+
 def test_switch_at_zero_is_descent():
     solver = mfld.TwoPhase(EXPLORE, switch=0)
     result = solver.run(RISK, 5)

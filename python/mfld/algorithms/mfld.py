@@ -251,6 +251,7 @@ class MFLD(Algorithm):
     def gradient_variance(self, objective: Objective, state: State) -> float:
         """Mean over particles of ``|estimate - full gradient|**2``, for the estimate at the particles of a state.
 
+        Of several replicates it is the mean.
         The next step uses it; where a dynamics takes its gradients at the end of a step, the last one has used it.
 
         This is the error of one draw; averaged over steps it tends to the variance of the estimator, and of a biased
@@ -282,6 +283,9 @@ class MFLD(Algorithm):
         False
         """
         self.check(objective, state)
+        if state.n_replicates > 1:
+            each = (self.gradient_variance(objective, state.replicate(r)) for r in range(state.n_replicates))
+            return float(np.mean(list(each)))
         place = Place(state.key, state.step)
         estimate, _ = self.gradient.estimate(objective, state.particles, self._buffers(state)[1], place)
         full = objective.loss_gradient(state.particles)

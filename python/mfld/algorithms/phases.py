@@ -20,7 +20,7 @@ from mfld.validation import FloatArray
 
 
 class _Progress(NamedTuple):
-    """What these algorithms carry beside what their solvers do: each a buffer, an array with one entry."""
+    """What these algorithms carry beside what their solvers do: each a buffer, the same entry for each replicate."""
 
     phase: int = 0  # of the step that was made last
     lowest: float = math.inf  # of the quantity of a plateau
@@ -35,7 +35,8 @@ class _Progress(NamedTuple):
         return cls(int(phase), float(lowest), int(waited))
 
     def added_to(self, state: State) -> State:
-        return replace(state, buffers={**state.buffers, **{n: np.array([v]) for n, v in self._asdict().items()}})
+        own = {name: np.full(state.n_replicates, value) for name, value in self._asdict().items()}
+        return replace(state, buffers={**state.buffers, **own})
 
     @classmethod
     def taken_from(cls, state: State) -> State:
@@ -55,15 +56,24 @@ class _Phases(Algorithm):
 
     def _handed_over(self, objective: Objective, state: State) -> State:
         """The state that the second solver starts from: without buffers."""
-        return State(state.clouds, state.step, state.seed)
+        return replace(state, buffers={})
 
     def _check_arguments(self, names: tuple[str, str]) -> None:
         first, second = self._solvers
         validation.instance(names[1], second, MFLD, "an MFLD")
         if first.dtype != second.dtype:
             raise ValueError(f"{names[1]} must have the dtype of {names[0]}, {first.dtype}, got {second.dtype}")
-        if not isinstance(self.switch, StopOnPlateau):
+        if isinstance(self.switch, StopOnPlateau):
+            self._check_plateau(first.n_replicates)
+        else:
             object.__setattr__(self, "switch", validation.integer("switch", self.switch, 0))
+
+    def _check_plateau(self, n_replicates: int) -> None:
+        if isinstance(self.switch, StopOnPlateau) and n_replicates > 1:
+            raise ValueError(
+                "switch must be a count of steps for several replicates, which have their plateaus at different steps; "
+                f"got a StopOnPlateau for {n_replicates}"
+            )
 
     def init(self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None) -> State:
         """State before the first step; arguments and errors as in `MFLD.init`."""
@@ -75,6 +85,7 @@ class _Phases(Algorithm):
             solver.check(objective)
         if state is not None:
             validation.instance("state", state, State, "a State")
+            self._check_plateau(state.n_replicates)
             self._solvers[_Progress.of(state).phase].check(objective, _Progress.taken_from(state))
 
     def advance(self, objective: Objective, state: State, n_steps: int = 1) -> tuple[State, Info]:
@@ -145,7 +156,7 @@ class TwoPhase(_Phases):
         ``explore`` with ``temperature=0`` and ``l2=0``.
     switch : int or StopOnPlateau
         The count of steps after which the second phase begins, or what ends the first one: ``StopOnPlateau("loss",
-        patience=20, every=10)``. `StopOnPlateau` is a rule here; it looks at the first phase only.
+        patience=20, every=10)``. It looks at the first phase only. Several replicates take a count of steps.
 
     Raises
     ------
@@ -154,9 +165,9 @@ class TwoPhase(_Phases):
 
     Notes
     -----
-    The state's buffers ``phase``, ``lowest`` and ``waited``, each of shape (1,), are the phase of the last step, 0 or
-    1, and what the plateau is told by; the others are those of the solver. Descent starts without buffers: an estimator
-    with anchors takes the full gradient there.
+    The state's buffers ``phase``, ``lowest`` and ``waited``, with an entry for each replicate, are the phase of the
+    last step, 0 or 1, and what the plateau is told by; the others are those of the solver. Descent starts without
+    buffers: an estimator with anchors takes the full gradient there.
 
     Examples
     --------
@@ -257,20 +268,23 @@ class TopParticles(_Phases):
         return self.sample, self.descend
 
     def _handed_over(self, objective: Objective, state: State) -> State:
-        best = np.argsort(self._values(objective, state), kind="stable")[: self.n_best]
-        return State({"mu": Cloud(state.particles[np.newaxis, best])}, state.step, state.seed)
+        best = [np.argsort(v, kind="stable")[: self.n_best] for v in self._values(objective, state)]
+        particles = np.stack([one[rows] for one, rows in zip(state.clouds["mu"].particles, best, strict=True)])
+        return replace(state, clouds={"mu": Cloud(particles)}, buffers={})
 
     @staticmethod
-    def _values(objective: Objective, state: State) -> FloatArray:
-        return objective.first_variation(state.measure)(state.particles)
+    def _values(objective: Objective, state: State) -> list[FloatArray]:
+        """What ranks the particles of each replicate."""
+        clouds = [state.replicate(r).measure for r in range(state.n_replicates)]
+        return [objective.first_variation(cloud)(cloud.particles) for cloud in clouds]
 
 
 def _together(first: Info, second: Info) -> Info:
     """Of two calls in a row: what the last step saw, and the proposals of both."""
     steps = first.steps + second.steps
-    if math.isnan(first.acceptance):
-        return replace(second, steps=steps)
-    if math.isnan(second.acceptance):
-        return replace(second, steps=steps, acceptance=first.acceptance)
-    accepted = first.steps * first.acceptance + second.steps * second.acceptance
-    return replace(second, steps=steps, acceptance=accepted / steps)
+    shares = [(info.steps, info.acceptance) for info in (first, second) if not math.isnan(info.acceptance)]
+    acceptance = sum(n * share for n, share in shares) / sum(n for n, _ in shares) if shares else math.nan
+    replicates = second.replicates
+    if first.replicates:
+        replicates = tuple(map(_together, first.replicates, second.replicates))
+    return replace(second, steps=steps, acceptance=acceptance, replicates=replicates)

@@ -173,8 +173,9 @@ class ContinuousTempering(Dynamics):
         Raises
         ------
         ValueError
-            If the state does not come from a run with this dynamics.
+            If the state does not come from a run with this dynamics, or has several replicates.
         """
+        _ = state.only_cloud  # of one replicate
         if "tempering" not in state.buffers:
             raise ValueError("state must come from a run with ContinuousTempering: it has no buffer tempering")
         inside: NDArray[np.bool_] = np.abs(state.buffers["tempering"][0]) <= self.base_width
