@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 #include <string>
@@ -456,6 +457,57 @@ class Backend {
     return rows;
   }
 
+  std::int64_t dual_sweep(const mfld_network& network, const mfld_loss& loss, const py::array& particles,
+                          const py::array& inputs, const py::array& targets, const std::optional<py::array>& weights,
+                          const py::array_t<std::int64_t, py::array::c_style>& rows,
+                          const py::array_t<std::int64_t, py::array::c_style>& groups, double temperature,
+                          double variance_bound, double effective_sample_size, py::array& log_weights, py::array& dual,
+                          int num_threads) const {
+    const bool wide = precision(particles, "particles");
+    const void* x = checked(particles, "particles", wide, {-1, n_coordinates(network)});
+    const auto m = particles.shape(0), n = inputs.ndim() == 2 ? inputs.shape(0) : 0;
+    const mfld_samples samples = {checked(inputs, "inputs", wide, {-1, network.n_features}),
+                                  checked(targets, "targets", wide, {n, target_width(loss, network.n_outputs)}),
+                                  weights ? checked(*weights, "weights", wide, {n}) : nullptr, n};
+    const std::int64_t* size = groups.data();
+    std::int64_t members = 0;
+    for (py::ssize_t g = 0; g < groups.size(); ++g) {
+      if (size[g] < 1) throw py::value_error("groups must hold positive sizes");
+      members += size[g];
+    }
+    if (members != m || m < 1) throw py::value_error("groups must have the number of particles as their sum");
+    for (py::ssize_t i = 0; i < rows.size(); ++i)
+      if (rows.data()[i] < 0 || rows.data()[i] >= n) throw py::value_error("rows must be rows of the inputs");
+    mfld_dual_sweep sweep = {rows.data(),
+                             rows.size(),
+                             size,
+                             groups.size(),
+                             temperature,
+                             variance_bound,
+                             effective_sample_size,
+                             static_cast<double*>(checked_writable(log_weights, "log_weights", true, {m})),
+                             static_cast<double*>(checked_writable(dual, "dual", true, {n, network.n_outputs})),
+                             0};
+    run_or_throw(num_threads, [&](const mfld_execution* e) {
+      return kernels(wide).dual_sweep(&network, &loss, &samples, x, m, &sweep, e);
+    });
+    return sweep.rows_done;
+  }
+
+  py::array dual_step(const mfld_loss& loss, const py::array& dual, const py::array& predictions,
+                      const py::array& targets, const py::array& step) const {
+    const auto* g = static_cast<const double*>(checked(dual, "dual", true, {-1, -1}));
+    const auto n = dual.shape(0), k = dual.shape(1);
+    const auto* u = static_cast<const double*>(checked(predictions, "predictions", true, {n, k}));
+    const auto* y = static_cast<const double*>(checked(targets, "targets", true, {n, target_width(loss, k)}));
+    const auto* a = static_cast<const double*>(checked(step, "step", true, {n}));
+    auto stepped = empty(true, {n, k});
+    auto* out = static_cast<double*>(stepped.mutable_data());
+    std::copy_n(g, n * k, out);
+    run_or_throw(1, [&](const mfld_execution*) { return table_->dual_step(&loss, out, u, y, a, n, k); });
+    return stepped;
+  }
+
  private:
   static void check_moving(std::int64_t n_moving, py::ssize_t p) {
     if (n_moving < 0 || n_moving > p)
@@ -548,6 +600,17 @@ PYBIND11_MODULE(_binding, m, py::mod_gil_not_used()) {
                                return std::vector<std::string>(names, names + b.table().n_activations);
                              })
       .def_property_readonly(
+          "activation_bounds",
+          [](const Backend& b) {
+            std::vector<std::tuple<double, double, double>> out;
+            for (int i = 0; i < b.table().n_activations; ++i) {
+              const auto& bounds = b.table().activation_bounds[i];
+              out.emplace_back(bounds.lowest, bounds.highest, bounds.steepest);
+            }
+            return out;
+          },
+          "(lowest, highest, largest slope in size) of each")
+      .def_property_readonly(
           "readouts",
           [](const Backend& b) {
             std::vector<std::tuple<std::string, bool, bool>> out;
@@ -622,5 +685,11 @@ PYBIND11_MODULE(_binding, m, py::mod_gil_not_used()) {
       .def("batch", &Backend::batch, py::arg("key"), py::arg("step"), py::arg("n"), py::arg("batch_size"),
            py::arg("population") = 0)
       .def("particle_batches", &Backend::particle_batches, py::arg("key"), py::arg("step"), py::arg("n"),
-           py::arg("batch_size"), py::arg("n_particles"), py::arg("population") = 0, py::arg("num_threads") = 1);
+           py::arg("batch_size"), py::arg("n_particles"), py::arg("population") = 0, py::arg("num_threads") = 1)
+      .def("dual_sweep", &Backend::dual_sweep, py::arg("network"), py::arg("loss"), py::arg("particles"),
+           py::arg("inputs"), py::arg("targets"), py::arg("weights").none(true), py::arg("rows"), py::arg("groups"),
+           py::arg("temperature"), py::arg("variance_bound"), py::arg("effective_sample_size"), py::arg("log_weights"),
+           py::arg("dual"), py::arg("num_threads") = 1)
+      .def("dual_step", &Backend::dual_step, py::arg("loss"), py::arg("dual"), py::arg("predictions"),
+           py::arg("targets"), py::arg("step"));
 }

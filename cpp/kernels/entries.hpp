@@ -57,6 +57,13 @@ int advance(const mfld_network*, const mfld_loss*, const mfld_samples*, void* pa
             std::int64_t n_steps, mfld_estimator*, mfld_dynamics*, const mfld_schedule*, const mfld_noise*,
             mfld_report*, const mfld_execution*);
 
+// dual.cpp
+template <class T>
+int dual_sweep(const mfld_network*, const mfld_loss*, const mfld_samples*, const void* particles,
+               std::int64_t n_particles, mfld_dual_sweep*, const mfld_execution*);
+int dual_step(const mfld_loss*, double* dual, const double* predictions, const double* targets, const double* step,
+              std::int64_t n, std::int64_t n_outputs);
+
 // noise.cpp
 template <class T>
 int normals(const mfld_noise*, std::uint32_t stream, std::int64_t n_particles, std::int64_t n_coordinates, void* out,

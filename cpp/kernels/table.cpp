@@ -21,10 +21,17 @@ constexpr auto activation_names_of(ActivationList<A...>*) {
 }
 constexpr auto activation_names = activation_names_of(static_cast<Activations*>(nullptr));
 
+template <class... A>
+constexpr auto activation_bounds_of(ActivationList<A...>*) {
+  return std::array<mfld_activation_bounds, sizeof...(A)>{
+      mfld_activation_bounds{A::lowest, A::highest, A::steepest}...};
+}
+constexpr auto activation_bounds = activation_bounds_of(static_cast<Activations*>(nullptr));
+
 template <class T>
 constexpr mfld_kernels kernels() {
-  return {&activation<T>, &neurons<T>, &predict<T>,     &pull_back<T>, &loss<T>,           &conjugate<T>,
-          &move<T>,       &baoab<T>,   &mala_accept<T>, &normals<T>,   &pull_back_rows<T>, &advance<T>};
+  return {&activation<T>, &neurons<T>,     &predict<T>, &pull_back<T>,      &loss<T>,    &conjugate<T>, &move<T>,
+          &baoab<T>,      &mala_accept<T>, &normals<T>, &pull_back_rows<T>, &advance<T>, &dual_sweep<T>};
 }
 
 double smoothness_of(const mfld_loss* loss) { return loss_smoothness[loss->id](loss->parameter); }
@@ -70,6 +77,8 @@ constexpr mfld_kernel_table_t table = {
     &particle_batches,
     &max_threads,
     &pause,
+    activation_bounds.data(),
+    &dual_step,
 };
 
 }  // namespace

@@ -1,9 +1,20 @@
 """Mean-field Langevin dynamics: optimisation over probability measures with interacting noisy particles."""
 
-from mfld import checkpoint, dynamics, noise, potentials, quantities, replicates, schedules, step_size
+from mfld import (
+    certificates,
+    checkpoint,
+    dynamics,
+    noise,
+    potentials,
+    quantities,
+    replicates,
+    schedules,
+    step_size,
+)
 from mfld._core import __version__
-from mfld.algorithms import MFLD, PDA, Algorithm, Result, TopParticles, TwoPhase
+from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Result, TopParticles, TwoPhase
 from mfld.callbacks import Callback, Progress, StopOnPlateau, StopWhen
+from mfld.certificates import AverageDual, Certificate, certificate
 from mfld.checkpoint import Checkpoint
 from mfld.config import show_config
 from mfld.dynamics import (
@@ -28,10 +39,13 @@ __all__ = [
     "MALA",
     "MFLD",
     "PDA",
+    "PSDCA",
     "SARAH",
     "SVRG",
     "Algorithm",
+    "AverageDual",
     "Callback",
+    "Certificate",
     "Checkpoint",
     "Cloud",
     "ContinuousTempering",
@@ -66,6 +80,8 @@ __all__ = [
     "Underdamped",
     "__version__",
     "activations",
+    "certificate",
+    "certificates",
     "checkpoint",
     "dynamics",
     "losses",

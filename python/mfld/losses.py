@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mfld import _core, validation
 from mfld.validation import FloatArray
@@ -283,6 +283,52 @@ class Loss(LossFunction):
         array([1.5, inf])
         """
         return _core.backend.conjugate(self.native, *self._check("dual", dual, targets))
+
+    def dual_step(
+        self, dual: ArrayLike, predictions: ArrayLike, targets: ArrayLike, step: ArrayLike
+    ) -> NDArray[np.float64]:
+        """One step of dual coordinate ascent at each sample by itself.
+
+        ::
+
+            g <- argmin_q  l*(q, y) - u (q - g) + |q - g|**2 / (2 a)
+
+        in closed form, or by a Newton iteration that cannot leave the domain. Source: Oko, Suzuki, Nitanda, Wu 2022,
+        "Particle stochastic dual coordinate ascent".
+
+        Parameters
+        ----------
+        dual, predictions : array_like, shape (n,) or (n, K)
+            The dual points g and the predictions u.
+        targets : array_like
+            As in `value`.
+        step : array_like, shape (n,)
+            The lengths a of the steps, positive.
+
+        Returns
+        -------
+        ndarray, shape of the dual points
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `value`, or if a step is not positive.
+
+        Examples
+        --------
+        >>> import mfld
+        >>> mfld.Loss("half_squared").dual_step([0.0], [1.0], [3.0], step=[1.0])
+        array([-1.])
+        """
+        points, matrix = self._check("dual", validation.array("dual", dual, np.float64), targets)
+        values = validation.array("predictions", predictions, np.float64).reshape(len(points), -1)
+        validation.shape("predictions", values, points.shape, "to match dual")
+        lengths = validation.array("step", step, np.float64)
+        validation.shape("step", lengths, (len(points),), "to match dual")
+        if (lengths <= 0).any():
+            raise ValueError(f"step must be positive, got {lengths.min()}")
+        stepped: NDArray[np.float64] = _core.backend.dual_step(self.native, points, values, matrix, lengths)
+        return stepped.reshape(np.shape(dual))
 
     def check_targets(self, targets: ArrayLike, n_outputs: int = 1) -> FloatArray:
         """Targets as a matrix with a row per sample, if they are what this loss takes.

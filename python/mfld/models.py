@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -266,6 +267,56 @@ class TwoLayerNetwork(Model):
             "bias": slice(self.n_features, bias),
             "readout": slice(bias, readout),
         }
+
+    @property
+    def activation_bounds(self) -> tuple[float, float, float]:
+        """Lowest and highest value of the activation, infinite where it has none, and its largest slope in size.
+
+        Examples
+        --------
+        >>> import mfld
+        >>> mfld.TwoLayerNetwork(n_features=3, activation="sigmoid").activation_bounds
+        (0.0, 1.0, 0.25)
+        """
+        return _core.backend.activation_bounds[activations().index(self.activation)]
+
+    @property
+    def output_range(self) -> tuple[float, float]:
+        """Bounds on what one output ``h_k`` of a neuron can be, whatever theta and z; infinite where there are none.
+
+        Examples
+        --------
+        >>> import mfld
+        >>> mfld.TwoLayerNetwork(n_features=3, readout="parity", readout_bound=3.0).output_range
+        (-3.0, 3.0)
+        """
+        lowest, highest, _ = self.activation_bounds
+        largest, bound = max(-lowest, highest), self.readout_bound
+        if self.readout == "fixed":
+            ends = lowest, highest
+        elif self.readout == "parity":
+            ends = bound * (lowest - 2) / 3, bound * (highest + 2) / 3
+        else:
+            largest *= {"signs": 1.0, "bounded": bound}.get(self.readout, math.inf)
+            ends = -largest, largest
+        if self.output_scale == 0:
+            return 0.0, 0.0
+        low, high = sorted(self.output_scale * end for end in ends)
+        return low, high
+
+    @property
+    def bound(self) -> float:
+        """Bound on ``abs(h_k)``, one output of a neuron: the H of the dual algorithms; infinite where there is none.
+
+        Examples
+        --------
+        >>> import mfld
+        >>> mfld.TwoLayerNetwork(n_features=3, readout="bounded", readout_bound=2.0).bound
+        2.0
+        >>> mfld.TwoLayerNetwork(n_features=3, readout="linear").bound
+        inf
+        """
+        return max(map(abs, self.output_range))
 
     def predictions(
         self, particles: FloatArray, weights: FloatArray | None, inputs: FloatArray, num_threads: int

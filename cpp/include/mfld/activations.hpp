@@ -10,6 +10,7 @@
 //   times_slope(g, value, g_value)  g act'(z) from g, act(z) and their product, which the callers need anyway; only
 //   when
 //                                 slope_from_value: then kernels keep values and no slopes
+//   lowest, highest               the range of act, and steepest = sup |act'|: what bounds on a neuron are made of
 //   in_registers                  whether value(z) is so cheap that the product w.z applies it before it stores
 //
 // Values and slopes have the accuracy of mfld/math.hpp. A slope rebuilt from the value of tanh or sigmoid has up to
@@ -22,6 +23,8 @@
 #include "mfld/simd.hpp"
 
 namespace mfld {
+
+inline constexpr double unbounded = std::numeric_limits<double>::infinity();
 
 template <class T>
 struct ValueSlope {
@@ -65,6 +68,7 @@ MFLD_INLINE Vec<T> bounded_above(Vec<T> z) {
 
 struct Tanh : SlopeFromValue<Tanh> {
   static constexpr const char* name = "tanh";
+  static constexpr double lowest = -1, highest = 1, steepest = 1;
   template <class T>
   static MFLD_INLINE Vec<T> value(Vec<T> z) {
     return math::tanh(z);
@@ -79,6 +83,7 @@ struct Tanh : SlopeFromValue<Tanh> {
 struct Relu : SlopeFromValue<Relu> {
   static constexpr const char* name = "relu";
   static constexpr bool in_registers = true;
+  static constexpr double lowest = 0, highest = unbounded, steepest = 1;
   template <class T>
   static MFLD_INLINE Vec<T> value(Vec<T> z) {
     return max(Vec<T>(0), z);
@@ -93,6 +98,7 @@ struct Relu : SlopeFromValue<Relu> {
 struct LeakyRelu : SlopeFromValue<LeakyRelu> {
   static constexpr const char* name = "leaky_relu";
   static constexpr bool in_registers = true;
+  static constexpr double lowest = -unbounded, highest = unbounded, steepest = 1;
   static constexpr double leak = 0.01;
   template <class T>
   static MFLD_INLINE Vec<T> value(Vec<T> z) {
@@ -106,6 +112,7 @@ struct LeakyRelu : SlopeFromValue<LeakyRelu> {
 
 struct Sigmoid : SlopeFromValue<Sigmoid> {
   static constexpr const char* name = "sigmoid";
+  static constexpr double lowest = 0, highest = 1, steepest = 0.25;
   template <class T>
   static MFLD_INLINE Vec<T> value(Vec<T> z) {
     return Vec<T>(1) / (Vec<T>(1) + math::exp(-z));
@@ -119,6 +126,7 @@ struct Sigmoid : SlopeFromValue<Sigmoid> {
 // log(1 + e^z) = max(z, 0) + log(1 + e^-|z|)
 struct Softplus : SlopeFromArgument<Softplus> {
   static constexpr const char* name = "softplus";
+  static constexpr double lowest = 0, highest = unbounded, steepest = 1;
   template <class T>
   static MFLD_INLINE ValueSlope<T> value_and_slope(Vec<T> z) {
     const Vec<T> e = math::exp_not_positive(-abs(z));
@@ -128,6 +136,7 @@ struct Softplus : SlopeFromArgument<Softplus> {
 
 struct Erf : SlopeFromArgument<Erf> {
   static constexpr const char* name = "erf";
+  static constexpr double lowest = -1, highest = 1, steepest = 1.1283791670955126;
   template <class T>
   static MFLD_INLINE ValueSlope<T> value_and_slope(Vec<T> z) {
     const math::ErfAndSlope<T> erf = math::erf_and_slope(z);
@@ -138,6 +147,7 @@ struct Erf : SlopeFromArgument<Erf> {
 // z P(Z <= z) for a standard normal Z; the exact form, not the one with tanh
 struct Gelu : SlopeFromArgument<Gelu> {
   static constexpr const char* name = "gelu";
+  static constexpr double lowest = -0.16997120747990370, highest = unbounded, steepest = 1.1289041879600470;
   template <class T>
   static MFLD_INLINE ValueSlope<T> value_and_slope(Vec<T> z) {
     const math::Normal<T> normal = math::normal(z);
@@ -149,6 +159,7 @@ struct Gelu : SlopeFromArgument<Gelu> {
 // z / (1 + e^-z)
 struct Silu : SlopeFromArgument<Silu> {
   static constexpr const char* name = "silu";
+  static constexpr double lowest = -0.27846454276107380, highest = unbounded, steepest = 1.0998393201288670;
   template <class T>
   static MFLD_INLINE ValueSlope<T> value_and_slope(Vec<T> z) {
     const Vec<T> e = math::exp(-z);
@@ -163,6 +174,7 @@ struct Silu : SlopeFromArgument<Silu> {
 // Accurate where math::sincos is.
 struct Sin : SlopeFromArgument<Sin> {
   static constexpr const char* name = "sin";
+  static constexpr double lowest = -1, highest = 1, steepest = 1;
   template <class T>
   static MFLD_INLINE ValueSlope<T> value_and_slope(Vec<T> z) {
     const math::SinCos<T> both = math::sincos(z);
@@ -172,6 +184,7 @@ struct Sin : SlopeFromArgument<Sin> {
 
 struct Cos : SlopeFromArgument<Cos> {
   static constexpr const char* name = "cos";
+  static constexpr double lowest = -1, highest = 1, steepest = 1;
   template <class T>
   static MFLD_INLINE ValueSlope<T> value_and_slope(Vec<T> z) {
     const math::SinCos<T> both = math::sincos(z);
@@ -182,6 +195,7 @@ struct Cos : SlopeFromArgument<Cos> {
 struct Identity : SlopeFromValue<Identity> {
   static constexpr const char* name = "identity";
   static constexpr bool in_registers = true;
+  static constexpr double lowest = -unbounded, highest = unbounded, steepest = 1;
   template <class T>
   static MFLD_INLINE Vec<T> value(Vec<T> z) {
     return z;

@@ -116,6 +116,20 @@ typedef struct {
   double gradient_norm;
 } mfld_report;
 
+/* A sweep of dual coordinate ascent over rows of the samples. */
+typedef struct {
+  const int64_t* rows; /* in the order of the visits */
+  int64_t n_rows;
+  const int64_t* groups; /* sizes of groups of consecutive particles; weights are normalised within each */
+  int64_t n_groups;
+  double temperature;
+  double variance_bound;        /* of h_k; for a loss that couples the outputs, of the whole vector h */
+  double effective_sample_size; /* stop before a row where that of a group, as a share of its size, is below */
+  double* log_weights;          /* (n_particles), not normalised */
+  double* dual;                 /* (n, n_outputs) */
+  int64_t rows_done;            /* result */
+} mfld_dual_sweep;
+
 /* Every entry returns MFLD_DONE, MFLD_STOPPED or MFLD_OUT_OF_MEMORY. */
 typedef struct {
   /* value (count), slope (count) of act at z (count) */
@@ -162,6 +176,9 @@ typedef struct {
   int (*advance)(const mfld_network*, const mfld_loss*, const mfld_samples*, void* particles, int64_t n_particles,
                  int64_t n_steps, mfld_estimator*, mfld_dynamics*, const mfld_schedule*, const mfld_noise*,
                  mfld_report*, const mfld_execution*);
+  /* visits rows one after the other: dual variables and log-weights of the particles, in place */
+  int (*dual_sweep)(const mfld_network*, const mfld_loss*, const mfld_samples*, const void* particles,
+                    int64_t n_particles, mfld_dual_sweep*, const mfld_execution*);
 } mfld_kernels;
 
 typedef struct {
@@ -169,6 +186,11 @@ typedef struct {
   int32_t has_coordinates; /* n_outputs readout coordinates per particle */
   int32_t frozen;          /* they never move */
 } mfld_readout_info;
+
+typedef struct {
+  double lowest, highest; /* range of the activation, infinite where it is unbounded */
+  double steepest;        /* largest slope in size */
+} mfld_activation_bounds;
 
 typedef struct {
   const char* name;
@@ -207,6 +229,11 @@ typedef struct {
 
   int (*max_threads)(void);
   int (*pause)(void); /* gives the calling thread's OpenMP pool back: call before a fork */
+
+  const mfld_activation_bounds* activation_bounds;
+  /* one step of dual coordinate ascent at each of n samples by itself: dual (n, n_outputs) in place, curvatures (n) */
+  int (*dual_step)(const mfld_loss*, double* dual, const double* predictions, const double* targets, const double* step,
+                   int64_t n, int64_t n_outputs);
 } mfld_kernel_table_t;
 
 const mfld_kernel_table_t* mfld_kernel_table(void);

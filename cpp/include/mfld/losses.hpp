@@ -1,12 +1,14 @@
-// Losses: value, derivative in the prediction u, convex conjugate, smoothness.
+// Losses: value, derivative in the prediction u, convex conjugate, smoothness, dual step.
 //
 // A loss over several outputs is the sum over outputs, but for cross-entropy, which couples them. To add one, write a
 // struct and append it to Losses; mfld.reference holds the same formula for the tests.
 //
 //   conjugate(g, y) = sup_u g u - loss(u, y), +inf outside of its domain
 //   smoothness      = Lipschitz constant of the derivative, +inf where there is none
+//   dual_step(g, u) = argmin_q conjugate(q, y) - u (q - g) + (q - g)^2 / (2 a), the step of dual coordinate ascent
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -37,6 +39,7 @@ struct SquaredLoss {
   }
   static double conjugate(double g, double y, double, double) { return g * g / 4 + g * y; }
   static double smoothness(double) { return 2; }
+  static double dual_step(double g, double u, double y, double, double a) { return (a * (u - y) + g) / (1 + a / 2); }
 };
 
 // (u - y)^2 / 2
@@ -52,6 +55,7 @@ struct HalfSquaredLoss {
   }
   static double conjugate(double g, double y, double, double) { return g * g / 2 + g * y; }
   static double smoothness(double) { return 1; }
+  static double dual_step(double g, double u, double y, double, double a) { return (a * (u - y) + g) / (1 + a); }
 };
 
 // |u - y|; the derivative at 0 is 0
@@ -71,6 +75,9 @@ struct AbsoluteLoss {
     return std::abs(g) <= 1 + tolerance ? g * y : infinity;
   }
   static double smoothness(double) { return infinity; }
+  static double dual_step(double g, double u, double y, double, double a) {
+    return std::clamp(g + a * (u - y), -1.0, 1.0);
+  }
 };
 
 // r^2/2 for |r| <= delta, else delta (|r| - delta/2), with r = u - y
@@ -91,6 +98,9 @@ struct HuberLoss {
     return std::abs(g) <= delta * (1 + tolerance) ? g * g / 2 + g * y : infinity;
   }
   static double smoothness(double) { return 1; }
+  static double dual_step(double g, double u, double y, double delta, double a) {
+    return std::clamp((a * (u - y) + g) / (1 + a), -delta, delta);
+  }
 };
 
 // log(1 + exp(-y u)), y = -1 or 1; the exponential sees only -|u|
@@ -112,6 +122,30 @@ struct LogisticLoss {
     return s >= -tolerance && s <= 1 + tolerance ? x_log_x(s) + x_log_x(1 - s) : infinity;
   }
   static double smoothness(double) { return 0.25; }
+  // With q = -y s and s = sigma(t): t + (s - s0) / a + y u = 0, increasing in t with a slope of at least 1. Newton,
+  // kept inside of the bracket that 0 <= s <= 1 gives.
+  static double dual_step(double g, double u, double y, double, double a) {
+    const double start = std::clamp(-y * g, 0.0, 1.0), margin = y * u;
+    double lowest = -margin - (1 - start) / a, highest = -margin + start / a;
+    double t = std::clamp(std::log(start / (1 - start)), lowest, highest), s = start;
+    const double inverse_a = 1 / a;
+    for (int step = 0; step < 100; ++step) {
+      const double e = std::exp(-std::abs(t)), larger = 1 / (1 + e);
+      const double slope = e * larger * larger;  // s (1 - s)
+      s = t > 0 ? larger : e * larger;
+      const double value = t + (s - start) * inverse_a + margin;
+      (value > 0 ? highest : lowest) = t;
+      const double move = -value / (1 + slope * inverse_a);
+      // The next move would be of the order of this one's square.
+      if (std::abs(move) <= 1e-8) {
+        s += slope * move;
+        break;
+      }
+      const double next = t + move;
+      t = next > lowest && next < highest ? next : (lowest + highest) / 2;
+    }
+    return -y * s;
+  }
 };
 
 // max(0, 1 - y u), y = -1 or 1; the derivative at the kink is 0
@@ -131,6 +165,9 @@ struct HingeLoss {
     return y * g <= tolerance && y * g >= -1 - tolerance ? y * g : infinity;
   }
   static double smoothness(double) { return infinity; }
+  static double dual_step(double g, double u, double y, double, double a) {
+    return -y * std::clamp(-y * g + a * (1 - y * u), 0.0, 1.0);
+  }
 };
 
 // With v = y u: 0 for v >= 1, 1 - v - gamma/2 for v <= 1 - gamma, (1 - v)^2 / (2 gamma) between
@@ -151,6 +188,9 @@ struct SmoothedHingeLoss {
     return y * g <= tolerance && y * g >= -1 - tolerance ? y * g + gamma * g * g / 2 : infinity;
   }
   static double smoothness(double gamma) { return 1 / gamma; }
+  static double dual_step(double g, double u, double y, double gamma, double a) {
+    return -y * std::clamp((a * (1 - y * u) - y * g) / (1 + a * gamma), 0.0, 1.0);
+  }
 };
 
 // log sum_k exp(u_k) - u_y, y = 0 .. K-1; couples the outputs
@@ -174,6 +214,8 @@ struct LossKernel {
                      T parameter, T* out);
   // one sample: dual point (n_outputs) and its target
   double (*conjugate)(const double* g, const double* y, std::int64_t n_outputs, double parameter, double tolerance);
+  // one sample, its dual point g in place: all outputs at once, each by itself where the loss is a sum over outputs
+  void (*dual_step)(double* g, const double* u, const double* y, std::int64_t n_outputs, double parameter, double a);
 };
 
 namespace detail {
@@ -200,6 +242,10 @@ struct LossBlock {
     double sum = 0;
     for (std::int64_t k = 0; k < n_outputs; ++k) sum += L::conjugate(g[k], y[k], parameter, tolerance);
     return sum;
+  }
+  static void dual_step(double* g, const double* u, const double* y, std::int64_t n_outputs, double parameter,
+                        double a) {
+    for (std::int64_t k = 0; k < n_outputs; ++k) g[k] = L::dual_step(g[k], u[k], y[k], parameter, a);
   }
 };
 
@@ -247,12 +293,46 @@ struct LossBlock<CrossEntropyLoss, T> {
     }
     return std::abs(total - 1) <= tolerance * static_cast<double>(n_outputs) ? sum : infinity;
   }
+  // p = g + e_y solves p_k + a log p_k = p0_k + a u_k + a nu with the nu that makes the sum 1. Each p_k is convex and
+  // increasing in nu, and x = log p_k solves e^x + a x = r, convex and increasing too: Newton from above goes down to
+  // both without overshooting.
+  static void dual_step(double* g, const double* u, const double* y, std::int64_t n_outputs, double, double a) {
+    const auto right_side = [&](std::int64_t k) {
+      return g[k] + (y[0] == static_cast<double>(k) ? 1.0 : 0.0) + a * u[k];
+    };
+    double largest = right_side(0);
+    for (std::int64_t k = 1; k < n_outputs; ++k) largest = std::max(largest, right_side(k));
+    double shift = 1 - largest;  // a nu; the largest p is 1 here, so the sum is at least 1
+    const auto log_p = [&](double r) {
+      double x = std::min(0.0, r / a);
+      for (int step = 0; step < 100; ++step) {
+        const double p = std::exp(x), next = x - (p + a * x - r) / (p + a);
+        if (!(next < x)) break;
+        x = next;
+      }
+      return x;
+    };
+    for (int step = 0; step < 100; ++step) {
+      double sum = -1, slope = 0;
+      for (std::int64_t k = 0; k < n_outputs; ++k) {
+        const double p = std::exp(log_p(right_side(k) + shift));
+        sum += p;
+        slope += p / (p + a);
+      }
+      const double next = shift - sum / slope;
+      if (!(sum > 1e-15) || !(next < shift)) break;
+      shift = next;
+    }
+    for (std::int64_t k = 0; k < n_outputs; ++k)
+      g[k] = std::exp(log_p(right_side(k) + shift)) - (y[0] == static_cast<double>(k) ? 1.0 : 0.0);
+  }
 };
 
 template <class T, class... L>
 constexpr auto loss_table(std::tuple<L...>*) {
-  return std::array<LossKernel<T>, sizeof...(L)>{
-      LossKernel<T>{&LossBlock<L, T>::value, &LossBlock<L, T>::derivative, &LossBlock<L, T>::conjugate}...};
+  return std::array<LossKernel<T>, sizeof...(L)>{LossKernel<T>{&LossBlock<L, T>::value, &LossBlock<L, T>::derivative,
+                                                               &LossBlock<L, T>::conjugate,
+                                                               &LossBlock<L, T>::dual_step}...};
 }
 template <class... L>
 constexpr auto loss_infos(std::tuple<L...>*) {

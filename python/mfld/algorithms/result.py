@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mfld.certificates import Certificate, certificate, dual_of
 from mfld.objectives import EmpiricalRisk, Objective
 from mfld.state import Cloud, Info, State
 from mfld.validation import FloatArray
@@ -61,6 +63,62 @@ class Result:
         cloud = self.state.measure
         n = len(cloud.particles)
         return np.full(n, 1 / n, cloud.particles.dtype) if cloud.weights is None else cloud.weights
+
+    @property
+    def dual(self) -> FloatArray | None:
+        """Dual variables g of the samples, where the algorithm has them: shape (n,), or (n, n_outputs); else None."""
+        if "dual" not in self.state.buffers:
+            return None
+        dual: FloatArray = self.state.buffers["dual"][0]
+        return dual[:, 0] if dual.shape[1] == 1 else dual
+
+    def certificate(
+        self,
+        confidence: float = 0.999,
+        *,
+        dual: ArrayLike | None = None,
+        temperature: float | None = None,
+        **options: Any,
+    ) -> Certificate:
+        """How far from the optimum the answer is at most: the duality gap of the run's dual variables.
+
+        It certifies the Gibbs measure of the dual variables, and not the cloud: see `mfld.certificate`.
+
+        Parameters
+        ----------
+        confidence : float
+            Of the upper bound.
+        dual : array_like, shape (n,) or (n, n_outputs), optional
+            Dual variables; by default those of the algorithm, or else ``l'(f_mu(z_i), y_i)`` at the final cloud, whose
+            gap has a floor of order 1/N. `mfld.AverageDual` averages them over steps, which is better.
+        temperature : float, optional
+            By default that of the last step.
+        **options
+            Further arguments of `mfld.certificate`.
+
+        Returns
+        -------
+        Certificate
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the objective is no EmpiricalRisk, the run has no step to take the temperature from, or an argument does
+            not fit.
+        """
+        if not isinstance(self.objective, EmpiricalRisk):
+            kind = type(self.objective).__name__
+            raise TypeError(f"certificate needs a run on an EmpiricalRisk; this one was on a {kind}")
+        if temperature is None:
+            temperature = self.info.temperature
+            if math.isnan(temperature):
+                raise ValueError("temperature must be given where the run has made no step")
+        # PDA's last ridge is that of its average, on the way to the objective's; elsewhere a run may replace the ridge.
+        if "dual_sum" not in self.state.buffers and not math.isnan(self.info.l2):
+            options.setdefault("l2", self.info.l2)
+        if dual is None:
+            dual = dual_of(self.objective, self.state)
+        return certificate(self.objective, dual, temperature, confidence=confidence, **options)
 
     def predict(self, inputs: ArrayLike) -> FloatArray:
         """Predictions of the model that was trained; with several replicates those of their mixture, the mean.

@@ -177,7 +177,7 @@ class EmpiricalRisk(Objective):
         _, values, derivative, weights = self._evaluate(self.cloud(measure), batch)
         return derivative, float(np.sum(weights * values))
 
-    def linearised(self, dual: ArrayLike, l2: float | None = None) -> Potential:
+    def linearised(self, dual: ArrayLike, l2: float | None = None, num_threads: int | None = None) -> Potential:
         """Potential ``sum_ik s_i g_ik h_k(theta, z_i) + l2 |theta|**2`` of dual variables g: native, at any points.
 
         With ``g_i = l'(f_mu(z_i), y_i)`` it is the first variation at mu. Samples whose dual variables are 0 cost
@@ -188,6 +188,8 @@ class EmpiricalRisk(Objective):
         dual : array_like, shape (n, n_outputs)
         l2 : float, optional
             By default that of the risk.
+        num_threads : int, optional
+            Default: what OpenMP would take (OMP_NUM_THREADS). It never changes a value.
 
         Raises
         ------
@@ -196,7 +198,7 @@ class EmpiricalRisk(Objective):
         """
         dual = validation.array("dual", dual, np.float64)
         validation.shape("dual", dual, (self.n_samples, self.model.n_outputs), "(samples, outputs)")
-        return _Linearised(self, dual, self.l2 if l2 is None else l2)
+        return _Linearised(self, dual, self.l2 if l2 is None else l2, num_threads)
 
     def of_rows(self, rows: NDArray[np.int64], num_threads: int | None = None) -> tuple[EmpiricalRisk, float]:
         """The risk of some samples only, and their share of the weight: sum_i s_i over the rows."""
@@ -304,9 +306,9 @@ class EmpiricalRisk(Objective):
         return inputs, values, derivative, weights
 
     def _pull_back(
-        self, points: FloatArray, inputs: FloatArray, cotangent: FloatArray
+        self, points: FloatArray, inputs: FloatArray, cotangent: FloatArray, num_threads: int | None = None
     ) -> tuple[FloatArray, FloatArray]:
-        threads = validation.num_threads(self._num_threads)
+        threads = validation.num_threads(self._num_threads if num_threads is None else num_threads)
         return self.model.pull_back(points, inputs, cotangent, threads)
 
 
@@ -327,7 +329,7 @@ def _native_dynamics(
 class _Linearised(Potential):
     """Potential of frozen dual variables: the points are free."""
 
-    def __init__(self, risk: EmpiricalRisk, dual: FloatArray, l2: float) -> None:
+    def __init__(self, risk: EmpiricalRisk, dual: FloatArray, l2: float, num_threads: int | None) -> None:
         weights = 1 / risk.n_samples if risk.sample_weight is None else risk.sample_weight[:, np.newaxis]
         cotangent = weights * dual
         active = cotangent.any(axis=1)
@@ -340,7 +342,7 @@ class _Linearised(Potential):
             return risk._samples(dtype)[0][chosen], cotangent[chosen].astype(dtype)
 
         def pull_back(points: FloatArray) -> tuple[FloatArray, FloatArray]:
-            return risk._pull_back(points, *samples(points.dtype))
+            return risk._pull_back(points, *samples(points.dtype), num_threads)
 
         super().__init__(
             gradient=lambda points: pull_back(points)[1],

@@ -1,0 +1,443 @@
+"""Particle stochastic dual coordinate ascent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from mfld import _core, noise, validation
+from mfld.algorithms.base import Algorithm
+from mfld.losses import Loss
+from mfld.models import TwoLayerNetwork
+from mfld.objectives import EmpiricalRisk, Objective
+from mfld.sampling import Chains, GibbsSampler
+from mfld.state import Cloud, Info, State
+from mfld.validation import FloatArray
+
+_WATCHED_ROWS = 8
+_MOST_MOVES = 100  # of a refresh
+_RESAMPLING = 1  # its population in the noise
+_SMALLEST_GROUP = 16
+
+
+def _cyclic(key: int, epoch: int, n: int) -> NDArray[np.int64]:
+    return np.arange(n)
+
+
+def _permuted(key: int, epoch: int, n: int) -> NDArray[np.int64]:
+    order: NDArray[np.int64] = np.argsort(_order_normals(key, epoch, n, 1)[:, 0], kind="stable")
+    return order
+
+
+def _random(key: int, epoch: int, n: int) -> NDArray[np.int64]:
+    uniform = np.exp(-np.sum(_order_normals(key, epoch, n, 2) ** 2, axis=1) / 2)
+    rows: NDArray[np.int64] = np.minimum((uniform * n).astype(np.int64), n - 1)
+    return rows
+
+
+def _order_normals(key: int, epoch: int, n: int, width: int) -> FloatArray:
+    stream = noise.STREAMS["coordinate_order"]
+    return _core.backend.normals(key, epoch, n, width, np.dtype(np.float64), stream)
+
+
+ORDERS: Final[dict[str, Callable[[int, int, int], NDArray[np.int64]]]] = {
+    "cyclic": _cyclic,
+    "permuted": _permuted,
+    "random": _random,
+}
+
+
+@dataclass(frozen=True)
+class PSDCA(Algorithm):
+    """Particle stochastic dual coordinate ascent: dual variables of the samples, and a weighted cloud.
+
+    It maximises the dual of ``F(mu) + temperature * Ent(mu)``, ::
+
+        D(g) = -sum_i s_i l*(g_i, y_i) - temperature * log integral exp(-potential_g / temperature),
+        potential_g(theta) = sum_i s_i g_i h(theta, z_i) + l2 |theta|**2
+
+    sample by sample, with ``u_i`` the prediction of the cloud and V a bound on the variance of h::
+
+        g_i  <- argmin_q l*(q, y_i) - u_i (q - g_i) + (q - g_i)**2 / (2 a_i),      a_i = temperature / (s_i V)
+        log r_m <- log r_m - s_i h(theta_m, z_i) (g_i' - g_i) / temperature
+
+    The cloud with weights r stands for the Gibbs law of ``potential_g``. Every ``refresh_every`` samples, and as soon
+    as the effective sample size ``(sum r)**2 / sum r**2`` falls below its threshold, the particles are resampled by
+    weight and moved by `mfld.sampling.GibbsSampler` until neither the potential nor the neurons at 8 rows keep a
+    correlation above 0.3 with what they were, at most 100 moves: there is nothing to tune. For V the square of half the
+    length of the neuron's range is taken, which bounds the variance under every measure, so that each update increases
+    D; with K coupled outputs (cross-entropy) it is K times that. Where there are frozen signs, each combination of them
+    keeps its share of the particles, as in `MFLD`: weights are normalised within it. One step is one epoch: n visits.
+    The dual variables start at those of the prediction 0, ``g_i = l'(0, y_i)``, which the cloud reaches from the
+    Gaussian ``g = 0`` by tempering. With exact expectations the gap contracts by ``1 - c / (1 + c n)`` a visit, with
+    ``c = temperature * gamma / V`` for a loss whose derivative has the Lipschitz constant 1 / gamma. Source: Oko,
+    Suzuki, Nitanda, Wu 2022, "Particle stochastic dual coordinate ascent: exponential convergent algorithm for mean
+    field neural network optimization".
+
+    The state's buffers: ``dual`` (1, n, K), ``log_weights`` (1, N), ``log_partition`` (1,), the estimate of log of the
+    integral above telescoped over refreshes (with frozen signs the average over their groups), and the inner sampler's
+    ``sampler_step_size`` and ``sampler_moves``, and ``visits`` since the last refresh.
+
+    Parameters
+    ----------
+    n_particles : int
+        N.
+    temperature : float
+        Positive.
+    order : {"permuted", "random", "cyclic"}
+        Of the samples in an epoch: a new permutation each time, draws with replacement, or as they are.
+    refresh_every : int, optional
+        Visits of samples between two refreshes; by default n.
+    effective_sample_size : float
+        Share of N, in (0, 1), below which there is an early refresh.
+    dtype : {"float32", "float64"}
+        Precision of the particles; dual variables and log-weights are float64.
+    num_threads : int, optional
+        Default: what OpenMP would take (OMP_NUM_THREADS). It never changes the result.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mfld
+    >>> inputs = np.linspace(-2, 2, 50)[:, np.newaxis]
+    >>> model = mfld.TwoLayerNetwork(n_features=1, readout="bounded")
+    >>> risk = mfld.EmpiricalRisk(model, inputs, np.sign(inputs[:, 0]), loss="logistic", l2=0.01)
+    >>> result = mfld.PSDCA(n_particles=500, temperature=0.01).run(risk, n_steps=10)
+    >>> result.dual.shape, bool(result.history["loss"][-1] < 0.5)
+    ((50,), True)
+    """
+
+    n_particles: int = 1000
+    _: KW_ONLY
+    temperature: float
+    order: str = "permuted"
+    refresh_every: int | None = None
+    effective_sample_size: float = 0.5
+    dtype: DTypeLike = "float32"
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        checked = {
+            "n_particles": validation.integer("n_particles", self.n_particles, 1),
+            "temperature": validation.real("temperature", self.temperature, positive=True),
+            "order": validation.choice("order", self.order, ORDERS),
+            "effective_sample_size": validation.real("effective_sample_size", self.effective_sample_size),
+            "dtype": validation.float_dtype("dtype", self.dtype).name,
+        }
+        if not 0 < checked["effective_sample_size"] < 1:  # type: ignore[operator]
+            got = self.effective_sample_size
+            raise ValueError(f"effective_sample_size must be a share between 0 and 1, got {got}")
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        if self.refresh_every is not None:
+            validation.integer("refresh_every", self.refresh_every, 1)
+        validation.num_threads(self.num_threads)
+
+    def init(self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None) -> State:
+        """State before the first epoch.
+
+        Parameters
+        ----------
+        objective : EmpiricalRisk
+            With a bounded model and ``l2 > 0``.
+        seed : int
+            At least 0 and below 2**64: of all the noise of the run.
+        particles : array_like, shape (n_particles, p), optional
+            A sample of the Gaussian N(0, temperature / (2 l2)) in the moving coordinates; by default it is drawn.
+            Particles are sorted by their frozen coordinates.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind or out of range, or this algorithm cannot serve the objective.
+        """
+        risk = self._risk(objective)
+        seed = validation.seed(seed)
+        moving = risk.n_moving
+        if particles is None:
+            drawn = risk.initial_particles(self.n_particles, seed, self.dtype)
+            normals = noise.normals(seed, 0, self.n_particles, moving, dtype=self.dtype, stream="init")
+            drawn[:, :moving] = drawn.dtype.type(math.sqrt(self.temperature / (2 * risk.l2))) * normals
+            particles = drawn
+        start = validation.array("particles", particles, self.dtype)
+        validation.shape("particles", start, (self.n_particles, risk.n_coordinates), "(n_particles, coordinates)")
+        start = start[np.lexsort(start[:, moving:].T)] if moving < risk.n_coordinates else start
+        work = _Work(
+            self,
+            risk,
+            key=noise.key(seed),
+            particles=start,
+            log_weights=np.zeros(self.n_particles),
+            dual=dual_of_zero(risk),
+            log_partition=moving / 2 * math.log(math.pi * self.temperature / risk.l2),
+        )
+        work.temper()
+        return work.state(0, seed)
+
+    def advance(self, objective: Objective, state: State, n_steps: int = 1) -> tuple[State, Info]:
+        """Make epochs; k epochs and then k epochs are 2k epochs, bit by bit.
+
+        Parameters
+        ----------
+        objective : EmpiricalRisk
+        state : State
+            Where to start; it stays as it is.
+        n_steps : int
+            Epochs: each visits n samples, those of weight 0 excepted.
+
+        Returns
+        -------
+        State, Info
+            ``loss`` is that of the weighted cloud after the last epoch; ``step_size`` and ``acceptance`` are the inner
+            sampler's.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            At Ctrl-C; the state after the last whole epoch is attached as ``state``.
+        TypeError, ValueError
+            If an argument is of the wrong kind or out of range, or the state is none of this solver and objective.
+        """
+        self.check(objective, state)
+        risk = self._risk(objective)
+        n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)
+        if n_steps == 0:
+            return state, Info(steps=0)
+        reached = state
+        work = _Work.of(self, risk, state)
+        try:
+            for step in range(state.step, state.step + n_steps):
+                work.epoch(step)
+                reached = work.state(step + 1, state.seed)
+        except KeyboardInterrupt as interrupt:
+            interrupt.state = reached  # type: ignore[attr-defined]
+            raise
+        loss = risk.loss(reached.measure)
+        info = Info(
+            n_steps,
+            loss,
+            step_size=work.step_size,
+            temperature=self.temperature,
+            l2=risk.l2,
+            acceptance=work.acceptance,
+        )
+        return reached, info
+
+    def check(self, objective: Objective, state: State | None = None) -> None:
+        risk = self._risk(objective)
+        if state is None:
+            return
+        validation.instance("state", state, State, "a State")
+        particles = state.particles
+        validation.shape("state.particles", particles, ("N", risk.n_coordinates), "to suit the objective")
+        if particles.dtype != self.dtype:
+            raise ValueError(f"state.particles must be {self.dtype}, the dtype of this PSDCA, got {particles.dtype}")
+        missing = [name for name in _BUFFERS if name not in state.buffers]
+        if missing:
+            raise ValueError(f"state must be one of PSDCA: it lacks the buffers {', '.join(missing)}")
+        expected = (1, risk.n_samples, risk.model.n_outputs)
+        if state.buffers["dual"].shape != expected:
+            got = state.buffers["dual"].shape
+            raise ValueError(f"state.buffers['dual'] must have shape {expected} to suit the objective, got {got}")
+
+    def _risk(self, objective: Objective) -> EmpiricalRisk:
+        validation.instance("objective", objective, EmpiricalRisk, "an EmpiricalRisk, whose loss has a dual")
+        assert isinstance(objective, EmpiricalRisk)
+        model = objective.model
+        validation.instance("the objective's loss", objective.loss_function, Loss, "a Loss, whose conjugate is known")
+        validation.instance("the objective's model", model, TwoLayerNetwork, "a TwoLayerNetwork, whose bound is known")
+        assert isinstance(model, TwoLayerNetwork)
+        if objective.l2 <= 0:
+            raise ValueError(
+                "l2 must be positive for PSDCA: without a ridge the dual's Gibbs law does not exist; got 0"
+            )
+        if not math.isfinite(model.bound):
+            raise ValueError(
+                f"PSDCA needs a bounded neuron, got readout={model.readout!r} with activation={model.activation!r}: "
+                "take readout='bounded', 'parity', 'signs' or 'fixed' with a bounded activation, like 'tanh'"
+            )
+        return objective
+
+
+def dual_of_zero(risk: EmpiricalRisk) -> NDArray[np.float64]:
+    """Dual variables of the prediction 0, ``l'(0, y_i)``: inside of the domain of every conjugate."""
+    targets = risk.targets.astype(np.float64)
+    _, derivative = risk.loss_function.evaluate(np.zeros((risk.n_samples, risk.model.n_outputs)), targets)
+    return derivative.astype(np.float64)
+
+
+_BUFFERS = ("dual", "log_weights", "log_partition", "sampler_step_size", "sampler_moves", "visits")
+
+
+class _Work:
+    """The mutable side of a call: what the buffers of a state hold, and the steps on it."""
+
+    def __init__(
+        self,
+        solver: PSDCA,
+        risk: EmpiricalRisk,
+        *,
+        key: int,
+        particles: FloatArray,
+        log_weights: NDArray[np.float64],
+        dual: NDArray[np.float64],
+        log_partition: float,
+        step_size: float = math.nan,
+        moves: int = 0,
+        visits: int = 0,
+    ) -> None:
+        self.solver, self.risk, self.key = solver, risk, key
+        self.particles, self.log_weights, self.dual = particles, log_weights, dual
+        self.log_partition, self.step_size, self.moves, self.visits = log_partition, step_size, moves, visits
+        self.acceptance = math.nan
+        self.groups = _groups(particles[:, risk.n_moving :])
+        if len(self.groups) > 1 and self.groups.min() < _SMALLEST_GROUP:
+            raise ValueError(
+                f"n_particles must give at least {_SMALLEST_GROUP} particles to each combination of frozen signs, "
+                f"got {self.groups.min()} for one of {len(self.groups)} combinations"
+            )
+        assert isinstance(risk.model, TwoLayerNetwork)  # by check
+        assert isinstance(risk.loss_function, Loss)
+        self.network, self.loss = risk.model, risk.loss_function
+        low, high = self.network.output_range
+        coupled = self.network.n_outputs if self.loss.targets == "class" else 1
+        self.variance_bound = coupled * ((high - low) / 2) ** 2
+
+    @classmethod
+    def of(cls, solver: PSDCA, risk: EmpiricalRisk, state: State) -> _Work:
+        buffers = {name: state.buffers[name][0] for name in _BUFFERS}
+        return cls(
+            solver,
+            risk,
+            key=noise.key(state.seed),
+            particles=state.particles,
+            log_weights=buffers["log_weights"].copy(),
+            dual=buffers["dual"].copy(),
+            log_partition=float(buffers["log_partition"]),
+            step_size=float(buffers["sampler_step_size"]),
+            moves=int(buffers["sampler_moves"]),
+            visits=int(buffers["visits"]),
+        )
+
+    def state(self, step: int, seed: int) -> State:
+        values = (self.dual, self.log_weights, self.log_partition, self.step_size, self.moves, self.visits)
+        buffers = {name: np.array([value]) for name, value in zip(_BUFFERS, values, strict=True)}
+        weights = self.weights(self.log_weights)[np.newaxis]
+        return State({"mu": Cloud(self.particles[np.newaxis], weights)}, step, seed, buffers)
+
+    def epoch(self, step: int) -> None:
+        risk = self.risk
+        rows = ORDERS[self.solver.order](self.key, step, risk.n_samples)
+        if risk.sample_weight is not None:
+            rows = rows[risk.sample_weight[rows] > 0]
+        every = risk.n_samples if self.solver.refresh_every is None else self.solver.refresh_every
+        while len(rows):
+            if self.visits >= every:
+                self.refresh(self.dual)
+            part = rows[: every - self.visits]
+            done = _core.backend.dual_sweep(
+                self.network.native,
+                self.loss.native,
+                self.particles,
+                *risk._samples(self.particles.dtype),
+                part,
+                self.groups,
+                self.solver.temperature,
+                self.variance_bound,
+                self.solver.effective_sample_size,
+                self.log_weights,
+                self.dual,
+                validation.num_threads(self.solver.num_threads),
+            )
+            self.visits += done
+            rows = rows[done:]
+            if done < len(part):
+                self.refresh(self.dual)
+
+    def temper(self) -> None:
+        """From the Gaussian to the Gibbs law of the dual variables, in steps that keep the effective sample size."""
+        whole = self.risk.linearised(self.dual, num_threads=self.solver.num_threads)
+        reached = 0.0
+        while reached < 1:
+            values = whole.value_and_gradient(self.particles)[0].astype(np.float64) / -self.solver.temperature
+            step = 1 - reached
+            if self.effective_share(step * values) < self.solver.effective_sample_size:
+                low, high = 0.0, step
+                for _ in range(30):
+                    step = (low + high) / 2
+                    enough = self.effective_share(step * values) >= self.solver.effective_sample_size
+                    low, high = (step, high) if enough else (low, step)
+                step = low
+            reached = min(1.0, reached + step)
+            self.log_weights = step * values
+            self.refresh(reached * self.dual)
+
+    def refresh(self, dual: NDArray[np.float64]) -> None:
+        """Particles of equal weight for the Gibbs law of these dual variables, from those with weights."""
+        solver, risk = self.solver, self.risk
+        largest = self._by_group(np.maximum.reduceat, self.log_weights)
+        total = self._by_group(np.add.reduceat, np.exp(self.log_weights - np.repeat(largest, self.groups)))
+        self.log_partition += float((largest + np.log(total / self.groups)) @ self.groups) / len(self.particles)
+        particles = self.particles[self._resampled()]
+        potential = risk.linearised(dual, num_threads=solver.num_threads)
+        sampler = GibbsSampler(potential, solver.temperature, self.key, num_threads=solver.num_threads)
+        chains = sampler.start(particles, None if math.isnan(self.step_size) else self.step_size, self.moves)
+        chains = sampler.move_until_forgotten(chains, self._watched(), _MOST_MOVES)
+        self.particles, self.log_weights, self.visits = chains.points, np.zeros(len(particles)), 0
+        self.step_size, self.moves, self.acceptance = chains.step_size, chains.moves, chains.acceptance
+
+    def weights(self, log_weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weights of sum 1 in which a group of frozen signs keeps its share of the particles."""
+        largest = self._by_group(np.maximum.reduceat, log_weights)
+        weights = np.exp(log_weights - np.repeat(largest, self.groups))
+        share = self.groups / (len(log_weights) * self._by_group(np.add.reduceat, weights))
+        return weights * np.repeat(share, self.groups)
+
+    def effective_share(self, log_weights: NDArray[np.float64]) -> float:
+        squares = self._by_group(np.add.reduceat, self.weights(log_weights) ** 2)
+        return float(np.min(self.groups / squares) / len(log_weights) ** 2)
+
+    def _by_group(self, reduce: Callable[..., NDArray[np.float64]], values: NDArray[np.float64]) -> FloatArray:
+        return reduce(values, np.cumsum(self.groups) - self.groups)
+
+    def _resampled(self) -> NDArray[np.int64]:
+        """Systematic resampling within each group: every particle about N times its weight times."""
+        dtype, stream = np.dtype(np.float64), noise.STREAMS["acceptance"]
+        normals = _core.backend.normals(self.key, self.moves, len(self.groups), 2, dtype, stream, _RESAMPLING)
+        uniform = np.exp(-np.sum(normals**2, axis=1) / 2)
+        expected = len(self.particles) * self.weights(self.log_weights)
+        picked: list[NDArray[np.int64]] = []
+        for size, first, offset in zip(self.groups, np.cumsum(self.groups) - self.groups, uniform, strict=True):
+            heights = np.cumsum(expected[first : first + size])
+            heights *= size / heights[-1]
+            found = np.searchsorted(heights, np.arange(size) + offset, side="left")
+            picked.append(first + np.minimum(found, size - 1))
+        return np.concatenate(picked)
+
+    def _watched(self) -> Callable[[Chains], NDArray[np.float64]]:
+        inputs, _, _ = self.risk._samples(self.particles.dtype)
+        rows = np.linspace(0, len(inputs) - 1, min(_WATCHED_ROWS, len(inputs))).astype(int)
+        some, threads = inputs[rows], validation.num_threads(self.solver.num_threads)
+
+        def watched(chains: Chains) -> NDArray[np.float64]:
+            neurons = _core.backend.neurons(self.network.native, chains.points, some, threads)
+            columns = np.moveaxis(neurons, 1, 0).reshape(len(chains.points), -1)
+            return np.column_stack([chains.values, columns]).astype(np.float64)
+
+        return watched
+
+
+def _groups(frozen: FloatArray) -> NDArray[np.int64]:
+    """Sizes of the runs of equal rows."""
+    starts = np.flatnonzero(np.any(frozen[1:] != frozen[:-1], axis=1)) + 1
+    return np.diff(np.concatenate([[0], starts, [len(frozen)]])).astype(np.int64)

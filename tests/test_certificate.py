@@ -1,0 +1,297 @@
+"""Certificates: the gap by quadrature, bounds that hold, refusals, and the sampler below them."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from numpy.testing import assert_allclose
+
+import mfld
+from mfld.certificates import fenchel_young_gap, smallest_ridge, student_quantile
+from mfld.sampling import GibbsSampler
+
+GRID = np.linspace(-9, 9, 1801)  # the trapezoidal rule, whose error for these densities is far below 1e-12
+CELL = GRID[1] - GRID[0]
+
+
+class OneDimension:
+    """A risk of neurons tanh(w z) with one coordinate w, and its integrals on a grid."""
+
+    def __init__(self, loss, seed=0, n=10, temperature=0.1, l2=0.1):
+        rng = np.random.default_rng(seed)
+        self.inputs = rng.normal(size=(n, 1))
+        noisy = np.sin(2 * self.inputs[:, 0]) + 0.3 * rng.normal(size=n)
+        self.y = np.where(noisy > 0, 1.0, -1.0) if mfld.Loss(loss).targets == "sign" else noisy
+        model = mfld.TwoLayerNetwork(1, readout="fixed", bias=False)
+        self.s = rng.uniform(0.5, 2, size=n)
+        self.s /= self.s.sum()
+        self.risk = mfld.EmpiricalRisk(model, self.inputs, self.y, loss=loss, l2=l2, sample_weight=self.s)
+        self.loss, self.temperature, self.l2, self.n = mfld.Loss(loss), temperature, l2, n
+        self.h = np.tanh(self.inputs * GRID)
+
+    def law(self, g):
+        exponent = -((self.s * g) @ self.h + self.l2 * GRID**2) / self.temperature
+        masses = np.exp(exponent - exponent.max())
+        return masses / masses.sum(), exponent.max() + math.log(masses.sum() * CELL)
+
+    def primal(self, g):
+        masses, _ = self.law(g)
+        entropy = np.sum(masses * np.log(masses / CELL, where=masses > 0, out=np.zeros_like(masses)))
+        loss = self.s @ self.loss.value(self.h @ masses, self.y)
+        return loss + self.l2 * masses @ GRID**2 + self.temperature * entropy
+
+    def dual(self, g):
+        return -self.s @ self.loss.conjugate(g, self.y) - self.temperature * self.law(g)[1]
+
+    def optimum(self, epochs=100):
+        g = self.loss.derivative(np.zeros(self.n), self.y)
+        for i in np.tile(np.arange(self.n), epochs):
+            u = self.h[i] @ self.law(g)[0]
+            g[i] = self.loss.dual_step(g[i : i + 1], [u], self.y[i : i + 1], [self.temperature / self.s[i]])[0]
+        return g
+
+
+@pytest.mark.parametrize("loss", [name for name in mfld.losses() if name != "cross_entropy"])
+def test_gap_is_primal_minus_dual(loss, rng):
+    problem = OneDimension(loss)
+    for _ in range(5):
+        g = problem.loss.derivative(rng.normal(size=problem.n), problem.y)
+        u = problem.h @ problem.law(g)[0]
+        assert_allclose(fenchel_young_gap(problem.risk, u, g), problem.primal(g) - problem.dual(g), atol=1e-10)
+
+
+def test_gap_of_cross_entropy_by_brute_force(rng):
+    n, k = 20, 3
+    y = rng.integers(0, k, size=n)
+    model = mfld.TwoLayerNetwork(1, k)
+    risk = mfld.EmpiricalRisk(model, rng.normal(size=(n, 1)), y, loss="cross_entropy", l2=0.1)
+    u, p = rng.normal(size=(n, k)), rng.dirichlet(np.ones(k), size=n)
+    expected = np.log(np.exp(u).sum(axis=1)) + np.sum(p * np.log(p), axis=1) - np.sum(u * p, axis=1)
+    assert_allclose(fenchel_young_gap(risk, u, p - np.eye(k)[y]), expected.mean(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["half_squared", "logistic", "hinge"])
+def test_certificate_is_the_gap_within_its_error(loss, rng):
+    problem = OneDimension(loss)
+    g = problem.loss.derivative(rng.normal(size=problem.n), problem.y)
+    found = mfld.certificate(problem.risk, g, problem.temperature, dtype="float64", num_threads=1)
+    gap = problem.primal(g) - problem.dual(g)
+    assert found.reason is None
+    assert found.r_hat < 1.1
+    assert abs(found.gap - gap) < 5 * found.standard_error < 0.2 * gap
+    u = problem.h @ problem.law(g)[0]
+    assert_allclose(found.predictions[:, 0], u, atol=0.03)
+    assert found.particles.shape == (512, 1)
+    assert "by at most" in str(found)
+    assert found.confidence == 0.999
+
+
+def covered(seed):
+    """Whether a certificate at random, nearly optimal or optimal dual variables is an upper bound of the gap."""
+    rng = np.random.default_rng(seed)
+    problem = OneDimension(["half_squared", "logistic", "smoothed_hinge"][seed % 3], seed, n=6)
+    g = problem.optimum(8)
+    scale = [0.0, 0.05, 1.0][seed // 3 % 3]
+    g = (1 - scale) * g + scale * problem.loss.derivative(rng.normal(size=problem.n), problem.y)
+    found = mfld.certificate(problem.risk, g, problem.temperature, n_chains=64, seed=seed, num_threads=1)
+    assert found.reason is None
+    return found.upper >= problem.primal(g) - problem.dual(g)
+
+
+def test_upper_bounds_hold():
+    # At confidence 0.999 each, two failures among 9 have a probability of 4e-5.
+    assert sum(covered(seed) for seed in range(9)) >= 8
+
+
+def test_dual_error_bounds_the_distance_to_the_optimum():
+    for loss in ("half_squared", "logistic"):
+        problem = OneDimension(loss)
+        optimum = problem.optimum()
+        g = 0.7 * optimum + 0.3 * problem.loss.derivative(np.ones(problem.n), problem.y)
+        found = mfld.certificate(problem.risk, g, problem.temperature, num_threads=1)
+        distance = math.sqrt(problem.s @ (g - optimum) ** 2)
+        assert distance <= found.dual_error < 20 * distance
+    assert (
+        mfld.certificate(OneDimension("absolute").risk, np.zeros(10), 0.1, n_chains=64, num_threads=1).dual_error
+        == math.inf
+    )
+
+
+def test_student_quantile():
+    for confidence in (0.9, 0.99, 0.999, 0.9999):
+        assert_allclose(student_quantile(confidence, 31), scipy.stats.t.ppf(confidence, 31), atol=2e-3)
+
+
+@pytest.mark.parametrize("loss", ["half_squared", "logistic"])
+def test_log_partition(loss, rng):
+    problem = OneDimension(loss)
+    g = problem.loss.derivative(rng.normal(size=problem.n), problem.y)
+    exact = problem.law(g)[1]
+    quadrature, error = mfld.certificates.log_partition(problem.risk, g, problem.temperature, method="quadrature")
+    assert error == 0
+    assert_allclose(quadrature, exact, atol=1e-10)
+    estimate, error = mfld.certificates.log_partition(problem.risk, g, problem.temperature)
+    assert abs(estimate - exact) < 5 * error < 0.3
+    conjugate = problem.s @ problem.loss.conjugate(g, problem.y)
+    assert_allclose(-conjugate - problem.temperature * quadrature, problem.dual(g), atol=1e-10)
+
+
+# ---- results of runs -------------------------------------------------------------------------------------------------
+
+
+def test_of_a_run_of_langevin_dynamics():
+    problem = OneDimension("logistic")
+    solver = mfld.MFLD(200, step_size=0.3, temperature=problem.temperature, num_threads=1)
+    average = mfld.AverageDual(problem.risk, start=100)
+    result = solver.run(problem.risk, n_steps=500, callbacks=[average])
+    single = result.certificate(num_threads=1)
+    averaged = result.certificate(dual=average.dual, num_threads=1)
+    assert single.reason is averaged.reason is None
+    # One cloud's dual variables fluctuate with its predictions: averaging removes most of the floor of order 1/N.
+    floors = [problem.primal(c.dual[:, 0]) - problem.dual(c.dual[:, 0]) for c in (single, averaged)]
+    assert floors[1] < floors[0] / 2
+    assert averaged.upper < 1e-3
+    assert averaged.upper >= floors[1]
+
+
+def test_stop_when_the_gap_is_small():
+    problem = OneDimension("logistic")
+    gap = mfld.certificates.gap_bound(problem.risk, problem.temperature, n_chains=64, num_threads=1)
+    stop = mfld.StopWhen(lambda state, info: gap(state) < 2e-3, every=2)
+    result = mfld.PSDCA(1000, temperature=problem.temperature, num_threads=1).run(
+        problem.risk, n_steps=50, callbacks=[stop]
+    )
+    assert result.state.step < 20
+    assert problem.primal(result.dual) - problem.dual(result.dual) < 2e-3
+
+
+def test_of_other_objectives_and_without_steps():
+    well = mfld.Potential(lambda x: x, n_coordinates=1)
+    with pytest.raises(TypeError, match="certificate needs a run on an EmpiricalRisk; this one was on a Potential"):
+        mfld.MFLD(10, step_size=0.1, temperature=0.1).run(well, n_steps=1).certificate()
+    risk = OneDimension("logistic").risk
+    with pytest.raises(ValueError, match="temperature must be given where the run has made no step"):
+        mfld.MFLD(10, step_size=0.1, temperature=0.1).run(risk, n_steps=0).certificate()
+
+
+# ---- reasons ---------------------------------------------------------------------------------------------------------
+
+
+def reason(risk, dual, temperature=0.1, **options):
+    found = mfld.certificate(risk, dual, temperature, num_threads=1, **options)
+    assert math.isnan(found.gap)
+    assert math.isnan(found.upper)
+    assert str(found) == f"no certificate: {found.reason}"
+    return found.reason
+
+
+def test_reasons(rng):
+    problem = OneDimension("logistic")
+    risk, g = problem.risk, -problem.y / 2
+    assert reason(risk, g, 0.0) == "the temperature is 0: there is no Gibbs measure"
+    assert reason(risk, g, l2=0.0) == "l2 is 0: the Gibbs measure is not normalisable"
+    assert reason(risk, 2 * g * 1.5) == "a dual variable is outside of the domain of the loss's conjugate"
+    own = mfld.EmpiricalRisk(risk.model, problem.inputs, problem.y, loss=lambda u, y: (u * u, 2 * u), l2=0.1)
+    assert reason(own, g) == "the loss is not convex: there is no duality gap"
+    assert "did not mix within" in reason(
+        # Two wells, sin(3 w z) with a strong pull: 128 moves do not cross.
+        mfld.EmpiricalRisk(
+            mfld.TwoLayerNetwork(1, activation="sin", readout="fixed", bias=False),
+            [[3.0]],
+            [0.0],
+            loss="half_squared",
+            l2=1e-3,
+        ),
+        [8.0],
+        0.2,
+        most_moves=300,
+    )
+
+
+def test_normalisability_is_checked(rng):
+    inputs, y = rng.normal(size=(30, 2)), rng.normal(size=30)
+    g = rng.normal(size=30)
+    needed = 0.5 * np.mean(np.abs(g) * np.sqrt(np.sum(inputs**2, axis=1) + 1))
+    for l2, fits in ((0.99 * needed, False), (1.01 * needed, True)):
+        model = mfld.TwoLayerNetwork(2, activation="relu", readout="linear")
+        risk = mfld.EmpiricalRisk(model, inputs, y, loss="half_squared", l2=l2)
+        assert_allclose(smallest_ridge(risk, g[:, np.newaxis]), needed)
+        found = mfld.certificate(risk, g, 0.5, n_chains=64, num_threads=1)
+        assert (found.reason is None) == fits
+        if not fits:
+            assert "grows like |theta|**2 and needs l2 >" in found.reason
+    for arguments in ({"activation": "relu", "readout": "bounded"}, {"activation": "tanh", "readout": "linear"}):
+        risk = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(2, **arguments), inputs, y, loss="half_squared", l2=1e-3)
+        assert smallest_ridge(risk, g[:, np.newaxis]) == 0
+
+
+def test_arguments_are_checked():
+    risk = OneDimension("logistic").risk
+    with pytest.raises(ValueError, match=r"dual must have shape \(10, 1\)"):
+        mfld.certificate(risk, np.zeros(9), 0.1)
+    with pytest.raises(ValueError, match="dual must be finite"):
+        mfld.certificate(risk, np.full(10, np.nan), 0.1)
+    with pytest.raises(ValueError, match="n_chains must be a multiple of 32, got 100"):
+        mfld.certificate(risk, np.zeros(10), 0.1, n_chains=100)
+    with pytest.raises(ValueError, match=r"confidence must be at least 0\.5 and below 1, got 1"):
+        mfld.certificate(risk, np.zeros(10), 0.1, confidence=1.0)
+    with pytest.raises(ValueError, match="temperature must be finite and at least 0"):
+        mfld.certificate(risk, np.zeros(10), -0.1)
+
+
+# ---- the sampler -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step_size", [0.05, 1.0, None])
+def test_chains_have_the_gibbs_law_at_any_step_size(step_size):
+    # V = cos(2 x) + x: far from Gaussian. The law is exact, whatever the step.
+    def value(x):
+        return np.cos(2 * x[:, 0]) + x[:, 0]
+
+    def gradient(x):
+        return np.column_stack([-2 * np.sin(2 * x[:, 0]) + 1, np.zeros(len(x))])
+
+    well = mfld.Potential(gradient, value, n_coordinates=2, l2=0.25)
+    sampler = GibbsSampler(well, temperature=1.0, key=7)
+    n = 4000
+    start = np.sqrt(1 / 0.5) * np.random.default_rng(0).normal(size=(n, 2))
+    chains = sampler.start(start, step_size)
+    for _ in range(400 if step_size == 0.05 else 60):
+        chains = sampler.move(chains, adapt=step_size is None)
+    x = np.linspace(-12, 12, 4001)
+    density = np.exp(-(np.cos(2 * x) + x + 0.25 * x**2))
+    density /= density.sum()
+    for f in (np.sin, np.cos, lambda t: t, lambda t: t**2, lambda t: np.tanh(3 * t)):
+        exact = density @ f(x)
+        spread = math.sqrt(density @ f(x) ** 2 - exact**2)
+        assert abs(np.mean(f(chains.points[:, 0])) - exact) < 5 * spread / math.sqrt(n)
+    assert abs(np.var(chains.points[:, 1]) - 2.0) < 5 * 2 * math.sqrt(2 / n)
+    if step_size is None:
+        assert abs(chains.acceptance - 0.574) < 0.05
+
+
+def test_one_move_is_reversible():
+    # Detailed balance in a stationary cloud: flows between two halves of the line cancel.
+    well = mfld.Potential(np.sin, lambda x: -np.cos(x[:, 0]), n_coordinates=1, l2=0.2)
+    x = np.linspace(-9, 9, 200_001)
+    density = np.exp(np.cos(x) - 0.2 * x**2)
+    uniform = (np.arange(60_000) + 0.5) / 60_000
+    start = np.interp(uniform, np.cumsum(density) / density.sum(), x)[:, np.newaxis]
+    sampler = GibbsSampler(well, temperature=1.0, key=1)
+    chains = sampler.start(start, 1.5)
+    moved = sampler.move(chains, adapt=False)
+    forward = np.sum((start < 0.3) & (moved.points >= 0.3))
+    back = np.sum((start >= 0.3) & (moved.points < 0.3))
+    assert forward > 5000
+    assert abs(forward - back) < 5 * math.sqrt(forward + back)
+    for low, high in ((-2.0, -1.0), (0.0, 0.5), (1.0, 3.0)):
+        share = density[(x >= low) & (x < high)].sum() / density.sum()
+        inside = np.mean((moved.points >= low) & (moved.points < high))
+        assert abs(inside - share) < 5 * math.sqrt(share / 60_000)
+
+
+def test_sampler_needs_a_ridge_and_a_temperature():
+    well = mfld.Potential(lambda x: x, lambda x: np.sum(x**2, axis=1), n_coordinates=1)
+    with pytest.raises(ValueError, match=r"potential.l2 must be finite and positive, got 0"):
+        GibbsSampler(well, temperature=1.0, key=0)
