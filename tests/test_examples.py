@@ -1,4 +1,4 @@
-"""The examples of the documentation run: docstrings of all modules and the Python blocks of the README."""
+"""The examples of the documentation run: docstrings of all modules and the Python blocks of README and guide."""
 
 import doctest
 import importlib
@@ -6,13 +6,12 @@ import pkgutil
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import mfld
 
 MODULES = [name for _, name, _ in pkgutil.walk_packages(mfld.__path__, "mfld.") if not name.startswith("mfld._core")]
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -26,17 +25,17 @@ def test_every_public_object_has_an_example(name):
     assert any(test.examples for test in doctest.DocTestFinder().find(getattr(mfld, name), name))
 
 
-def test_readme(tmp_path, monkeypatch):
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+def test_page(page, tmp_path, monkeypatch):
+    path = ROOT / page
+    blocks = re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert blocks
     monkeypatch.chdir(tmp_path)
-    names = {"np": np}
+    names = {}
     for block in blocks:  # one after the other, as a reader would
         if ">>>" in block:
             runner = doctest.DocTestRunner(verbose=False)
-            runner.run(
-                doctest.DocTestParser().get_doctest(block, names, "README.md", str(README), 0), clear_globs=False
-            )
+            runner.run(doctest.DocTestParser().get_doctest(block, names, page, str(path), 0), clear_globs=False)
             assert runner.failures == 0
         else:
-            exec(compile(block, str(README), "exec"), names)
+            exec(compile(block, str(path), "exec"), names)
