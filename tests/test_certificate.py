@@ -87,14 +87,14 @@ def test_certificate_is_the_gap_within_its_error(loss, rng):
     assert found.confidence == 0.999
 
 
-def covered(seed):
+def covered(seed, **options):
     """Whether a certificate at random, nearly optimal or optimal dual variables is an upper bound of the gap."""
     rng = np.random.default_rng(seed)
     problem = OneDimension(["half_squared", "logistic", "smoothed_hinge"][seed % 3], seed, n=6)
     g = problem.optimum(8)
     scale = [0.0, 0.05, 1.0][seed // 3 % 3]
     g = (1 - scale) * g + scale * problem.loss.derivative(rng.normal(size=problem.n), problem.y)
-    found = mfld.certificate(problem.risk, g, problem.temperature, n_chains=64, seed=seed, num_threads=1)
+    found = mfld.certificate(problem.risk, g, problem.temperature, n_chains=64, seed=seed, num_threads=1, **options)
     assert found.reason is None
     return found.upper >= problem.primal(g) - problem.dual(g)
 
@@ -102,6 +102,12 @@ def covered(seed):
 def test_upper_bounds_hold():
     # At confidence 0.999 each, two failures among 9 have a probability of 4e-5.
     assert sum(covered(seed) for seed in range(9)) >= 8
+
+
+def test_upper_bounds_hold_near_the_optimum_where_the_error_is_not_that_of_a_linear_function():
+    # Nearly optimal dual variables and few moves: estimates that fall below the gap by luck have a standard error that
+    # is too small as well. These seeds, picked for that, defeat a bound of the form gap + t * standard_error.
+    assert all(covered(seed, tolerance=1.0) for seed in (5, 212, 265, 398, 464, 581, 715))
 
 
 def test_dual_error_bounds_the_distance_to_the_optimum():

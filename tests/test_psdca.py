@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import mfld
 from mfld import _core, noise, reference
+from mfld.algorithms import psdca
 from mfld.algorithms.psdca import ORDERS
 from mfld.certificates import fenchel_young_gap
 
@@ -395,6 +396,25 @@ def test_signs_keep_their_shares():
     outputs = model.neurons(state.particles, risk.inputs).mean(axis=0)
     assert outputs[signs > 0].mean() > 0.5
     assert outputs[signs < 0].mean() > -0.5
+
+
+def test_refresh_resamples_by_weight(monkeypatch):
+    # Without moves a refreshed cloud holds particle m either floor(N w_m) or ceil(N w_m) times: systematic resampling.
+    monkeypatch.setattr(psdca, "_MOST_MOVES", 0)
+    risk = small_risk("half_squared", 1)
+    solver = mfld.PSDCA(500, temperature=0.1, num_threads=1)
+    work = psdca._Work.of(solver, risk, solver.init(risk, seed=3))
+    before = np.sort(np.random.default_rng(0).normal(size=(500, 1)).astype("float32"), axis=0)
+    work.particles, work.log_weights = before, np.random.default_rng(1).normal(size=500)
+    expected = 500 * np.exp(work.log_weights) / np.exp(work.log_weights).sum()
+    log_partition = work.log_partition
+    work.refresh(work.dual)
+    times = np.sum(work.particles[:, 0] == before, axis=1)
+    assert times.sum() == 500
+    assert (np.abs(times - expected) < 1 + 1e-9).all()
+    assert_array_equal(work.log_weights, 0)
+    shift = np.log(np.mean(np.exp(np.random.default_rng(1).normal(size=500))))
+    assert_allclose(work.log_partition - log_partition, shift, rtol=1e-9)
 
 
 # ---- runs ------------------------------------------------------------------------------------------------------------

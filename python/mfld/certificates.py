@@ -98,7 +98,7 @@ def certificate(
     confidence: float = 0.999,
     tolerance: float = 1e-4,
     n_chains: int = 512,
-    most_moves: int = 8192,
+    most_moves: int = 4096,
     seed: int = 0,
     dtype: DTypeLike = "float32",
     num_threads: int | None = None,

@@ -218,7 +218,7 @@ class PSDCA(Algorithm):
         try:
             for step in range(state.step, state.step + n_steps):
                 work.epoch(step)
-                reached = work.state(step + 1, state.seed)
+                reached = work.state(step + 1, state.seed, state.replica)
         except KeyboardInterrupt as interrupt:
             interrupt.state = reached  # type: ignore[attr-defined]
             raise
@@ -319,7 +319,7 @@ class _Work:
         return cls(
             solver,
             risk,
-            key=noise.key(state.seed),
+            key=state.key,
             particles=state.particles,
             log_weights=buffers["log_weights"].copy(),
             dual=buffers["dual"].copy(),
@@ -329,11 +329,11 @@ class _Work:
             visits=int(buffers["visits"]),
         )
 
-    def state(self, step: int, seed: int) -> State:
+    def state(self, step: int, seed: int, replica: int = 0) -> State:
         values = (self.dual, self.log_weights, self.log_partition, self.step_size, self.moves, self.visits)
         buffers = {name: np.array([value]) for name, value in zip(_BUFFERS, values, strict=True)}
         weights = self.weights(self.log_weights)[np.newaxis]
-        return State({"mu": Cloud(self.particles[np.newaxis], weights)}, step, seed, buffers)
+        return State({"mu": Cloud(self.particles[np.newaxis], weights)}, step, seed, buffers, replica)
 
     def epoch(self, step: int) -> None:
         risk = self.risk
