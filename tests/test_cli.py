@@ -435,6 +435,6 @@ def test_the_curvature_is_where_euler_becomes_unstable():
     # F = sum_j a_j theta_j^2 / 2 has curvature max a; the power iteration comes from below.
     scales = np.array([0.5, 3.0, 1.0])
     potential = mfld.Potential(lambda x: scales * x, n_coordinates=3)
-    particles = potential.initial_particles(20, 0)
+    particles = potential.initial_particles(20, 0, "float64")
     found = experiments.recipe.curvature(potential, particles, n_iterations=30)
     assert 3.0 * (1 - 1e-6) <= found <= 3.0 * (1 + 1e-9)

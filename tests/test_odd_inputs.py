@@ -202,7 +202,7 @@ CONSTRUCTORS = {
     }
     | {"initial_particles": None},
     mfld.MFLD: {"n_particles": 8, "step_size": 0.1, "temperature": 0.1, "l2": None, "gradient": mfld.FullBatch()}
-    | {"dynamics": mfld.Overdamped(), "dtype": "float32", "num_threads": None},
+    | {"dynamics": mfld.Overdamped(), "dtype": "float32", "num_threads": None, "n_replicates": 1},
     mfld.Minibatch: {"batch_size": 4},
     mfld.SVRG: {"batch_size": 4, "refresh_every": 3},
     mfld.SARAH: {"batch_size": 4, "refresh_every": 3},
