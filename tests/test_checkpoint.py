@@ -125,6 +125,18 @@ def test_a_resumed_dual_averaging_is_the_run(batch_size, dtype, tmp_path):
     assert digest(part.state) == digest(whole)
 
 
+def test_a_resumed_dual_coordinate_ascent_is_the_run(dtype, tmp_path):
+    rng = np.random.default_rng(1)
+    inputs = rng.normal(size=(12, 2))
+    model = mfld.TwoLayerNetwork(n_features=2, readout="bounded")
+    risk = mfld.EmpiricalRisk(model, inputs, np.sign(inputs[:, 0]), loss="logistic", l2=1e-2)
+    solver = mfld.PSDCA(50, temperature=0.05, dtype=dtype)
+    whole = solver.run(risk, 5, seed=5).state
+    for n_steps in (2, 3, 5):
+        part = checkpoint.run(solver, risk, n_steps, 5, path=tmp_path / "run.npz")
+    assert digest(part.state) == digest(whole)
+
+
 def test_everything_that_a_state_holds_survives(tmp_path, rng):
     weighted = mfld.Cloud(rng.normal(size=(2, 5, 3)).astype(np.float32), rng.random((2, 5)))
     state = mfld.State(

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mfld import dynamics as dynamics_module
 from mfld import validation
-from mfld.algorithms import MFLD, PDA, Algorithm, Result
+from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Result
 from mfld.callbacks import Callback, Progress
 from mfld.dynamics import Dynamics
 from mfld.experiments.recipe import GRADIENTS
@@ -106,7 +106,11 @@ def _pda(c: _Choices) -> Algorithm:
     )
 
 
-_ALGORITHMS: dict[str, Callable[[_Choices], Algorithm]] = {"mfld": _mfld, "pda": _pda}
+def _psdca(c: _Choices) -> Algorithm:
+    return PSDCA(c.n_particles, temperature=c.temperature, dtype=c.dtype, num_threads=c.num_threads)
+
+
+_ALGORITHMS: dict[str, Callable[[_Choices], Algorithm]] = {"mfld": _mfld, "pda": _pda, "psdca": _psdca}
 
 
 def _has_defaults(kind: type) -> bool:
@@ -431,7 +435,9 @@ _PARAMETERS = """
         Default: 64, or n / 40 where that is more.
     dynamics : str or mfld.Dynamics
         Name in lower case of one in `mfld.dynamics` that has defaults for all that it takes.
-    algorithm : {{"mfld", "pda"}} or mfld.Algorithm
+    algorithm : {{"mfld", "pda", "psdca"}} or mfld.Algorithm
+        For "psdca" a step is an epoch, neurons must be bounded (``activation="tanh"``, say), and it takes neither
+        gradient, dynamics nor step size.
         An object brings its own number of particles, step size, temperature, gradient, dynamics, precision and threads.
     standardise : bool
         Whether features are standardised.

@@ -184,7 +184,7 @@ class PDA(Algorithm):
         else:
             dual_sum[rows] += t * risk.n_samples / len(rows) * derivative
         buffers = {**state.buffers, "dual_sum": dual_sum[np.newaxis]}
-        averaged = self.potential(risk, State(state.clouds, t, state.seed, buffers))
+        averaged = self.potential(risk, State(state.clouds, t, state.seed, buffers, state.replica))
 
         inner = max(1, round(float(schedules.values("inner_steps", self.inner_steps, state.step, 1)[0])))
         done = int(state.buffers["inner_steps"][0])
@@ -228,4 +228,4 @@ class PDA(Algorithm):
             "inner_steps": np.array([inner]),
             "output": particles[np.newaxis] if chosen else state.buffers["output"],
         }
-        return State({"mu": Cloud(particles[np.newaxis])}, t, state.seed, buffers)
+        return State({"mu": Cloud(particles[np.newaxis])}, t, state.seed, buffers, state.replica)
