@@ -208,7 +208,7 @@ CONSTRUCTORS = {
     mfld.SARAH: {"batch_size": 4, "refresh_every": 3},
     mfld.Loss: {"name": "huber", "delta": 1.0},
     mfld.Cloud: {"particles": np.ones((2, 3)), "weights": None},
-    mfld.State: {"clouds": {"mu": mfld.Cloud(np.ones((1, 2, 3)))}, "step": 0, "seed": 0, "buffers": {}},
+    mfld.State: {"clouds": {"mu": mfld.Cloud(np.ones((1, 2, 3)))}, "step": 0, "seed": 0, "buffers": {}, "replica": 0},
     mfld.StopWhen: {"condition": bool, "every": 1},
     mfld.StopOnPlateau: {"quantity": "loss", "patience": 1, "tolerance": 0.0, "every": 1},
     schedules.Constant: {"value": 1.0},
