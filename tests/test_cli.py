@@ -438,3 +438,27 @@ def test_the_curvature_is_where_euler_becomes_unstable():
     particles = potential.initial_particles(20, 0, "float64")
     found = experiments.recipe.curvature(potential, particles, n_iterations=30)
     assert 3.0 * (1 - 1e-6) <= found <= 3.0 * (1 + 1e-9)
+
+
+def test_a_run_goes_on_from_its_checkpoint(tmp_path, capsys):
+    options = ["--l2", "0.01", "--n-particles", "50", "--quiet"]
+    kept, whole, resumed = (tmp_path / name for name in ("kept.npz", "whole.npz", "resumed.npz"))
+    assert run(capsys, "train", "iris", *options, "--n-steps", "300", "--output", whole)[0] == 0
+    short = ["train", "iris", *options, "--n-steps", "120", "--output", resumed, "--checkpoint", kept]
+    assert run(capsys, *short)[0] == 0
+    status, _, error = run(capsys, *short)
+    assert (status, error) == (
+        2,
+        f"mfld: {kept} exists: --resume goes on from it, without it nothing is overwritten\n",
+    )
+    long = ["train", "iris", *options, "--n-steps", "300", "--output", resumed, "--checkpoint", kept, "--resume"]
+    assert run(capsys, *long)[0] == 0
+    first, second = (experiments.TrainedModel.load(path).particles for path in (whole, resumed))
+    assert first.tobytes() == second.tobytes()
+
+    status, _, error = run(capsys, *long, "--seed", "1")
+    assert status == 2
+    assert f"{kept} is a checkpoint of another run" in error
+    assert run(capsys, "train", "iris", "--resume")[2] == "mfld: --resume needs the --checkpoint to go on from\n"
+    status, _, error = run(capsys, "train", "iris", "--output", whole, "--checkpoint", whole)
+    assert (status, error) == (2, f"mfld: --checkpoint must be a file of its own, got {whole}\n")

@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mfld: {_message(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("mfld: interrupted; nothing was written", file=sys.stderr)
+        kept = getattr(options, "checkpoint", None)
+        left = f"go on with --checkpoint {kept} --resume" if kept and kept.exists() else "nothing was written"
+        print(f"mfld: interrupted; {left}", file=sys.stderr)
         return 130
     return status
 
@@ -157,6 +159,10 @@ def _add_train(commands: Any) -> None:
     output = train.add_argument_group("output")
     output.add_argument("--output", type=Path, metavar="FILE.npz", help="the model (NAME.npz, or FILE-model.npz)")
     output.add_argument("--picture", type=Path, metavar="FILE.png", help="the picture (beside the model, as .png)")
+    output.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="keep the state of the final run here, twice a minute"
+    )
+    output.add_argument("--resume", action="store_true", help="go on from the checkpoint where there is one")
     output.add_argument("--quiet", action="store_true", help="no progress bar")
     output.add_argument("--json", action="store_true", help="print one JSON object")
     train.set_defaults(command=_train)
@@ -253,6 +259,7 @@ def _train(options: argparse.Namespace) -> int:
         _check_output(path, [] if is_bundled else [options.data])
     if output.resolve() == picture.resolve():
         raise ValueError(f"model and picture cannot both be {output}")
+    _check_checkpoint(options, (output, picture))
     try:
         plots.check_format(picture)
         no_picture = None
@@ -268,7 +275,9 @@ def _train(options: argparse.Namespace) -> int:
     report.add({"target": data.encoding.target, "classes": None if data.classes is None else data.classes.tolist()})
 
     callbacks = [] if options.quiet else [Progress()]
-    training = experiments.train(data, options.seed, recipe, callbacks, options.num_threads)
+    training = experiments.train(
+        data, options.seed, recipe, callbacks, options.num_threads, options.checkpoint, options.resume
+    )
     trained = training.trained
     chosen, made = trained.hyperparameters, trained.provenance
     tried = ", ".join(f"{each['l2']:g}: {each['loss']:.4f}" for each in made["validation"])
@@ -331,6 +340,20 @@ def _check_output(path: Path, read: Sequence[str | Path]) -> None:
     check_writable(path)
     if any(path.resolve() == Path(source).resolve() for source in read):
         raise ValueError(f"{path} is what this command reads; it will not be overwritten")
+
+
+def _check_checkpoint(options: argparse.Namespace, outputs: Sequence[Path]) -> None:
+    """Refuse, before the work, a checkpoint that cannot be written or that would take the place of another file."""
+    path = options.checkpoint
+    if path is None:
+        if options.resume:
+            raise ValueError("--resume needs the --checkpoint to go on from")
+        return
+    check_writable(path)
+    if any(path.resolve() == output.resolve() for output in (*outputs, Path(options.data))):
+        raise ValueError(f"--checkpoint must be a file of its own, got {path}")
+    if path.exists() and not options.resume:
+        raise ValueError(f"{path} exists: --resume goes on from it, without it nothing is overwritten")
 
 
 def _rows_to_predict(

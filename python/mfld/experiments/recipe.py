@@ -18,13 +18,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mfld import _core, schedules, validation
-from mfld.algorithms import MFLD, Result
+from mfld import checkpoint as checkpoints
+from mfld.algorithms import MFLD, Algorithm, Result
 from mfld.callbacks import Callback
 from mfld.experiments.datasets import Dataset
 from mfld.experiments.trained import TrainedModel
@@ -40,6 +42,7 @@ _BATCH_SIZE = 128
 _STEPS = 2000
 _PASSES = 5
 _CURVATURE_ROWS = 1024  # more do not change the estimate
+_CHECKPOINT_SECONDS = 30.0
 _HISTORY_ROWS = 2000  # of each curve in the picture
 _TARGETS = {"real": "a regression", "sign": "two classes", "class": "classes"}  # of losses
 
@@ -234,6 +237,8 @@ def train(
     recipe: Recipe | None = None,
     callbacks: Sequence[Callback] = (),
     num_threads: int | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
 ) -> Training:
     """Train a two-layer network on a data set by the rule of this module.
 
@@ -246,6 +251,10 @@ def train(
     callbacks : sequence of Callback
         Of the final run.
     num_threads : int, optional
+    checkpoint : Path, optional
+        Keep the state of the final run in this file, twice a minute and where the run ends.
+    resume : bool
+        Go on from the file where there is one.
 
     Examples
     --------
@@ -274,7 +283,10 @@ def train(
                 scores.append(fitted.scores(data.inputs, data.targets, held_out).loss)
             losses[candidate] = float(np.mean(scores))
         l2 = min(losses, key=losses.__getitem__)
-    trained, result = _fit(data, np.sort(rows), test_rows, l2, seed, recipe, num_threads, callbacks)
+    run = Algorithm.run
+    if checkpoint is not None:
+        run = partial(checkpoints.run, path=checkpoint, seconds=_CHECKPOINT_SECONDS, resume=resume)
+    trained, result = _fit(data, np.sort(rows), test_rows, l2, seed, recipe, num_threads, callbacks, run)
     provenance = {
         "data": data.name,
         "fingerprint": data.fingerprint,
@@ -338,6 +350,7 @@ def _fit(
     recipe: Recipe,
     num_threads: int | None,
     callbacks: Sequence[Callback] | None = None,
+    run: Callable[..., Result] = Algorithm.run,
 ) -> tuple[TrainedModel, Result]:
     """Train on some rows; with callbacks (the final run) the history has the losses on both parts."""
     targets = data.targets[rows]
@@ -394,7 +407,8 @@ def _fit(
     if callbacks is None:
         result = solver.run(risk, n_steps, seed, record_every=n_steps)
     else:
-        result = solver.run(
+        result = run(
+            solver,
             risk,
             n_steps,
             seed,
