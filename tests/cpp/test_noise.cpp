@@ -319,7 +319,7 @@ TEST_CASE("batches are distinct rows in range") {
 
 // Floyd's algorithm with its draws from the scalar generator and a linear search.
 TEST_CASE("batches are Floyd's algorithm on the documented words, whatever the scratch held before") {
-  BatchScratch scratch;
+  FloydSet scratch;
   for (std::int64_t n : {40, 1000, 1 << 30})
     for (std::int64_t size : {40, 1, 33}) {
       const mfld_noise noise{7, std::uint64_t{5} << 32, 3};
