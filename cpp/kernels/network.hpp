@@ -66,11 +66,11 @@ struct Sweep {
   }
 
   // g act', from the value, its product with g, and the slope where it is stored
-  static MFLD_INLINE V times_slope(V g, V value, V g_value, const T* slope) {
+  static MFLD_INLINE V times_slope(V g, V value, V g_value, const T* slope, std::int64_t at) {
     if constexpr (A::slope_from_value)
       return A::times_slope(g, value, g_value);
     else
-      return g * V::load(slope);
+      return g * V::load(slope + at);
   }
 
   static void gains(const T* value, const T* slope, const T* cotangent, std::int64_t n_rows, T* gain, T* weighted,
@@ -81,7 +81,7 @@ struct Sweep {
       const V g = in_register(V(cotangent[i]));
       const V v0 = in_register(V::load(value + at)), v1 = in_register(V::load(value + at + V::size));
       const V p0 = g * v0, p1 = g * v1;
-      const V g0 = times_slope(g, v0, p0, slope + at), g1 = times_slope(g, v1, p1, slope + at + V::size);
+      const V g0 = times_slope(g, v0, p0, slope, at), g1 = times_slope(g, v1, p1, slope, at + V::size);
       g0.store(gain + at);
       g1.store(gain + at + V::size);
       w0 += p0;
@@ -97,7 +97,7 @@ struct Sweep {
 
   static void lane_gains(const T* value, const T* slope, std::int64_t n_rows, T* gain, T* total) {
     const auto at_lanes = [&](std::int64_t at) __attribute__((always_inline)) {
-      const V g = V::load(gain + at), v = V::load(value + at), pulled = times_slope(g, v, g * v, slope + at);
+      const V g = V::load(gain + at), v = V::load(value + at), pulled = times_slope(g, v, g * v, slope, at);
       pulled.store(gain + at);
       return pulled;
     };
