@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -127,7 +128,7 @@ _DYNAMICS: dict[str, type[Dynamics]] = {
 }
 
 
-class _MeanFieldEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class _MeanFieldEstimator(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # scikit-learn has no types
     """What the classifier and the regressor share: parameters, standardisation, training, pruning."""
 
     state_: State
@@ -307,14 +308,14 @@ class _MeanFieldEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
     def _start_targets(self, y: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
         self.target_mean_, self.target_scale_ = np.zeros(1), np.ones(1)
 
-    def _n_outputs(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def _n_outputs(self) -> int: ...
 
-    def _encoded(self, y: NDArray[Any]) -> NDArray[np.float64]:
-        raise NotImplementedError
+    @abstractmethod
+    def _encoded(self, y: NDArray[Any]) -> NDArray[np.float64]: ...
 
-    def _loss(self) -> LossFunction:
-        raise NotImplementedError
+    @abstractmethod
+    def _loss(self) -> LossFunction: ...
 
     def _split(self, y: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows to train on and to validate on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -227,14 +228,14 @@ def _library(name: str, method: str) -> Any:
         raise ImportError(f"Functional.{method} needs {name}: pip install {name}") from None
 
 
-class _Scalar:
+class _Scalar(ABC):
     """A scalar function of particles, and of rows where there are any, with its gradient in the particles."""
 
-    def value(self, particles: FloatArray, rows: Any) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def value(self, particles: FloatArray, rows: Any) -> float: ...
 
-    def gradient(self, particles: FloatArray, rows: Any) -> FloatArray:
-        raise NotImplementedError
+    @abstractmethod
+    def gradient(self, particles: FloatArray, rows: Any) -> FloatArray: ...
 
 
 def _needs_scalar(shape: tuple[int, ...]) -> None:
