@@ -119,8 +119,8 @@ class Advance {
         first_(baoab() && dynamics.force_valid ? 1 : 0),
         end_(n_steps + (baoab() ? 1 : 0)),
         layout_(n_particles, network_.n_coordinates()),
-        full_blocks_(estimator.kind == MFLD_MINIBATCH ? 0 : samples.n_samples, bytes_per_row()),
-        batch_blocks_(batch_size_, bytes_per_row() * n_summed()),
+        full_blocks_(blocks(estimator.kind == MFLD_MINIBATCH ? 0 : samples.n_samples, 1)),
+        batch_blocks_(blocks(batch_size_, n_summed())),
         sums_(layout_, network_.n_outputs * n_summed(),
               round_up(std::max(full_blocks_.most_rows, batch_blocks_.most_rows), V::size)),
         stride_(sums_.stride()),
@@ -207,8 +207,17 @@ class Advance {
     return static_cast<double>(clouds * layout_.panels_per_leaf * lanes) *
            static_cast<double>((batch ? batch_blocks_ : full_blocks_).most_rows * (network_.n_features + 8));
   }
-  std::int64_t bytes_per_row() const {
-    return layout_.n_panels * lanes * static_cast<std::int64_t>(sizeof(T)) * (network_.activation.stores_slope ? 2 : 1);
+  // Activations of all particles for one block of rows stay in cache between the forward and the pull-back pass, so
+  // that neither is computed twice. But each block walks through the cloud, and between blocks the gradients of all
+  // particles are kept. So rows whose activations weigh no more than twice the cloud are one block; and as many make a
+  // block where not even `fewest` fit the cache.
+  SampleBlocks blocks(std::int64_t n_rows, std::int64_t n_clouds) const {
+    constexpr std::int64_t cache_bytes = 1 << 20, fewest = 24, most = 1024;
+    const std::int64_t kept = n_clouds * (network_.activation.stores_slope ? 2 : 1);
+    const std::int64_t fit = cache_bytes / (layout_.n_panels * lanes * kept * static_cast<std::int64_t>(sizeof(T)));
+    const std::int64_t worth_a_walk = std::max(2 * network_.n_coordinates() / kept, fewest);
+    const bool walks_count = fit < fewest || n_rows <= worth_a_walk;
+    return {n_rows, std::min(walks_count ? std::max(fit, worth_a_walk) : fit, most)};
   }
   static std::int64_t values_stride(const SampleBlocks& blocks) { return round_up(blocks.most_rows, V::size); }
   // Rows of activations that a panel keeps from forward to pull back. A panel's lie where no other one's do in any

@@ -9,17 +9,14 @@
 
 namespace mfld {
 
-// How one pass over `n_rows` samples is cut into blocks. Activations of all particles for one block stay in cache
-// between the forward and the pull-back pass, so that neither is computed twice.
+// One pass over `n_rows` samples, cut evenly into blocks of `most_rows` or one fewer.
 struct SampleBlocks {
   std::int64_t n_rows, n_blocks, most_rows;
 
-  SampleBlocks(std::int64_t n_rows_, std::int64_t bytes_per_row) : n_rows(n_rows_) {
-    constexpr std::int64_t cache_bytes = 1 << 20, fewest = 24, most = 1024;
-    const std::int64_t target = std::clamp(cache_bytes / std::max<std::int64_t>(bytes_per_row, 1), fewest, most);
-    n_blocks = std::max<std::int64_t>(ceil_div(n_rows, target), 1);
-    most_rows = ceil_div(n_rows, n_blocks);
-  }
+  SampleBlocks(std::int64_t n_rows_, std::int64_t target_rows)
+      : n_rows(n_rows_),
+        n_blocks(std::max<std::int64_t>(ceil_div(n_rows, target_rows), 1)),
+        most_rows(ceil_div(n_rows, n_blocks)) {}
   Range rows(std::int64_t block) const { return even_part(n_rows, block, n_blocks); }
 };
 

@@ -22,7 +22,7 @@ int predict(const mfld_network* description, const void* particles, const void* 
     auto* out = static_cast<T*>(predictions);
     const double scale = coefficients ? 1.0 : 1.0 / static_cast<double>(n_particles);
     // Activations are not kept: a block is one panel's, and bounded by the first-level cache.
-    const SampleBlocks blocks(n, (1 << 20) / 96);
+    const SampleBlocks blocks(n, NetworkPanel<T>::most_rows_at_once);
     const LeafSums<T> sums(layout, outputs, round_up(blocks.most_rows, Vec<T>::size));
     const std::int64_t stride = sums.stride();
 
@@ -90,7 +90,7 @@ int pull_back(const mfld_network* description, const void* particles, std::int64
     const PanelLayout<T> layout(n_particles, network.n_coordinates());
     const std::int64_t outputs = network.n_outputs, affine = network.n_affine(), terms_size = outputs * lanes;
     const auto* z = static_cast<const T*>(inputs);
-    const SampleBlocks blocks(n, (1 << 20) / 96);
+    const SampleBlocks blocks(n, NetworkPanel<T>::most_rows_at_once);
     const std::int64_t stride = round_up(blocks.most_rows, V::size);
 
     // Output by output, block by block, as the panels read it.

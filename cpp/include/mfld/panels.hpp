@@ -13,6 +13,10 @@
 #include <memory>
 #include <new>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include "mfld/kernels.h"
 #include "mfld/simd.hpp"
 
@@ -46,9 +50,16 @@ class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(std::int64_t count) {
-    const auto bytes = static_cast<std::size_t>(round_up(std::max<std::int64_t>(count, 1) * sizeof(T), 64));
-    data_.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
+    // A cloud of some megabytes spans more small pages than a processor remembers the addresses of.
+    constexpr std::size_t huge_page = 1 << 21;
+    const std::size_t size = std::max<std::size_t>(static_cast<std::size_t>(count) * sizeof(T), 1);
+    const std::size_t unit = size < huge_page ? 64 : huge_page;
+    const std::size_t bytes = (size + unit - 1) / unit * unit;
+    data_.reset(static_cast<T*>(std::aligned_alloc(unit, bytes)));
     if (!data_) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+    if (unit == huge_page) madvise(data_.get(), bytes, MADV_HUGEPAGE);  // advice: its failure changes nothing
+#endif
   }
   T* get() const { return data_.get(); }
   T& operator[](std::int64_t i) const { return data_.get()[i]; }
