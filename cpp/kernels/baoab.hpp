@@ -42,31 +42,22 @@ struct Baoab {
                     const NoisePlace& place) const {
     const V h(half_step), e(persistence), s(noise_scale);
     FiniteWatch<T> watch;
-    const PanelNoise<T> noise(place, static_cast<std::uint32_t>(first_particle));
-    for (std::int64_t j = 0; j < n_moving; j += 4) {
-      V xi[4][2];
-      if (noise_scale != T(0))
-        noise.normals(static_cast<std::uint32_t>(j / 4), xi);
-      else
-        for (auto& row : xi) row[0] = row[1] = V(0);
-#pragma GCC unroll 4
-      for (int q = 0; q < 4; ++q) {
-        if (j + q >= n_moving) break;
-        V x[2], v[2];
-        for (int half = 0; half < 2; ++half) {
-          const std::int64_t at = (j + q) * lanes + half * V::size;
-          x[half] = V::load(from + at);
-          v[half] = kicked(V::load(from_velocity + at), x[half], V::load(gradient + at));
-          x[half] += h * v[half];
-          v[half] = e * v[half] + s * xi[q][half];
-          x[half] += h * v[half];
-          x[half].store(to + at);
-          v[half].store(to_velocity + at);
-        }
-        // A velocity that is not finite makes its position so.
-        watch.see(x[0], x[1]);
-      }
-    }
+    with_normals<T>(place, first_particle, n_moving, noise_scale != T(0),
+                    [&](std::int64_t j, const V(&xi)[2]) __attribute__((always_inline)) {
+                      V x[2], v[2];
+                      for (int half = 0; half < 2; ++half) {
+                        const std::int64_t at = j * lanes + half * V::size;
+                        x[half] = V::load(from + at);
+                        v[half] = kicked(V::load(from_velocity + at), x[half], V::load(gradient + at));
+                        x[half] += h * v[half];
+                        v[half] = e * v[half] + s * xi[half];
+                        x[half] += h * v[half];
+                        x[half].store(to + at);
+                        v[half].store(to_velocity + at);
+                      }
+                      // A velocity that is not finite makes its position so.
+                      watch.see(x[0], x[1]);
+                    });
     const std::int64_t count = std::min<std::int64_t>(lanes, n_particles - first_particle);
     clear_empty_lanes(to, n_moving, count);
     clear_empty_lanes(to_velocity, n_moving, count);

@@ -46,6 +46,25 @@ void clear_empty_lanes(T* panel, std::int64_t n_moving, std::int64_t count) {
     for (std::int64_t j = 0; j < n_moving; ++j) std::fill(panel + j * lanes + count, panel + (j + 1) * lanes, T(0));
 }
 
+// body(j, xi) for each moving coordinate j of a panel, xi[2] its normals: zeros where there is no noise.
+template <class T, class Body>
+MFLD_INLINE void with_normals(const NoisePlace& place, std::int64_t first_particle, std::int64_t n_moving, bool noisy,
+                              const Body& body) {
+  const PanelNoise<T> noise(place, static_cast<std::uint32_t>(first_particle));
+  for (std::int64_t j = 0; j < n_moving; j += 4) {
+    Vec<T> xi[4][2];
+    if (noisy)
+      noise.normals(static_cast<std::uint32_t>(j / 4), xi);
+    else
+      for (auto& row : xi) row[0] = row[1] = Vec<T>(0);
+#pragma GCC unroll 4
+    for (int q = 0; q < 4; ++q) {
+      if (j + q >= n_moving) break;
+      body(j + q, xi[q]);
+    }
+  }
+}
+
 template <class T>
 struct EulerMaruyama {
   using V = Vec<T>;
@@ -80,27 +99,17 @@ struct EulerMaruyama {
       h1 = h * V::load(gradient.factor + V::size);
     }
     FiniteWatch<T> watch;
-    const PanelNoise<T> noise(place, static_cast<std::uint32_t>(first_particle));
-    for (std::int64_t j = 0; j < n_moving; j += 4) {
-      V xi[4][2];
-      if (noise_scale != T(0))
-        noise.normals(static_cast<std::uint32_t>(j / 4), xi);
-      else
-        for (auto& row : xi) row[0] = row[1] = V(0);
-#pragma GCC unroll 4
-      for (int q = 0; q < 4; ++q) {
-        if (j + q >= n_moving) break;
-        const T* g = gradient.row(j + q);
-        const T* x = from + (j + q) * lanes;
-        T* moved = to + (j + q) * lanes;
-        const bool affine = j + q < gradient.n_affine;
-        const V x0 = V::load(x) * d - V::load(g) * (affine ? h0 : h) + s * xi[q][0];
-        const V x1 = V::load(x + V::size) * d - V::load(g + V::size) * (affine ? h1 : h) + s * xi[q][1];
-        watch.see(x0, x1);
-        x0.store(moved);
-        x1.store(moved + V::size);
-      }
-    }
+    with_normals<T>(place, first_particle, n_moving, noise_scale != T(0),
+                    [&](std::int64_t j, const V(&xi)[2]) __attribute__((always_inline)) {
+                      const T* g = gradient.row(j);
+                      const T* x = from + j * lanes;
+                      const bool affine = j < gradient.n_affine;
+                      const V x0 = V::load(x) * d - V::load(g) * (affine ? h0 : h) + s * xi[0];
+                      const V x1 = V::load(x + V::size) * d - V::load(g + V::size) * (affine ? h1 : h) + s * xi[1];
+                      watch.see(x0, x1);
+                      x0.store(to + j * lanes);
+                      x1.store(to + j * lanes + V::size);
+                    });
     const std::int64_t count = std::min<std::int64_t>(lanes, n_particles - first_particle);
     clear_empty_lanes(to, n_moving, count);
     return watch.first_bad_lane(count);
