@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -368,7 +369,7 @@ class Loss(LossFunction):
     @property
     def native(self) -> _core.Loss:
         """This loss as the compiled core takes it."""
-        return _core.Loss(losses().index(self.name), 0.0 if self.parameter is None else self.parameter)
+        return _native(self)
 
     @property
     def _info(self) -> tuple[str, str | None, float, str, bool]:
@@ -382,6 +383,11 @@ class Loss(LossFunction):
                 f"targets of the loss {self.name!r} must be {expected}; "
                 f"{np.count_nonzero(bad)} of {targets.size} are not: {shown}"
             )
+
+
+@functools.lru_cache  # it is asked for at every step, and cannot be pickled with the loss
+def _native(loss: Loss) -> _core.Loss:
+    return _core.Loss(losses().index(loss.name), 0.0 if loss.parameter is None else loss.parameter)
 
 
 @dataclass(frozen=True)

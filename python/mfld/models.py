@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -360,15 +361,7 @@ class TwoLayerNetwork(Model):
     @property
     def native(self) -> _core.Network:
         """This model as the compiled core takes it."""
-        return _core.Network(
-            self.n_features,
-            self.n_outputs,
-            self.bias,
-            activations().index(self.activation),
-            readouts().index(self.readout),
-            self.output_scale,
-            self.readout_bound,
-        )
+        return _native(self)
 
     @property
     def _readout_has_coordinates(self) -> bool:
@@ -377,6 +370,19 @@ class TwoLayerNetwork(Model):
     @property
     def _readout_is_frozen(self) -> bool:
         return _core.backend.readouts[readouts().index(self.readout)][2]
+
+
+@functools.lru_cache  # it is asked for at every step, and cannot be pickled with the model
+def _native(network: TwoLayerNetwork) -> _core.Network:
+    return _core.Network(
+        network.n_features,
+        network.n_outputs,
+        network.bias,
+        activations().index(network.activation),
+        readouts().index(network.readout),
+        network.output_scale,
+        network.readout_bound,
+    )
 
 
 _NUMBERS_AT_A_TIME = 2**21  # of one array that a user's function returns: 16 MB in float64
