@@ -507,26 +507,26 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(gradient, dynamics):
 def test_the_core_checks_buffers():
     risk, _, start = make_risk(Problem())
 
-    def advance(estimator, dynamics=None):
+    def advance(estimator, dynamics=None, keys=(0,)):
         one = np.ones(1)
         _core.backend.advance(
             risk.model.native,
             risk.loss_function.native,
-            start.copy(),
+            start[np.newaxis].copy(),
             risk.inputs,
             risk.targets,
             None,
             estimator,
             dynamics or _core.Dynamics("overdamped"),
-            one,
+            one[np.newaxis],
             one,
             one,
             1,
-            0,
+            keys,
             0,
         )
 
-    good, predictions = np.zeros_like(start), np.zeros((40, 3))
+    good, predictions = np.zeros((1, *start.shape)), np.zeros((1, 40, 3))
     for estimator, message in [
         (_core.Estimator("full_batch", 3), "batch_size"),
         (_core.Estimator("minibatch", 0), "batch_size"),
@@ -539,6 +539,8 @@ def test_the_core_checks_buffers():
     ]:
         with pytest.raises(ValueError, match=message):
             advance(estimator)
+    with pytest.raises(ValueError, match="keys must have length 1, the number of replicates, got 2"):
+        advance(_core.Estimator("full_batch"), keys=(0, 1))
     with pytest.raises(TypeError, match="anchor must be float64, got float32"):
         advance(_core.Estimator("sarah", 5, 2, good.astype(np.float32), good))
     with pytest.raises(ValueError, match="kind of an estimator must be one of full_batch, minibatch, svrg, sarah"):

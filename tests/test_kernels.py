@@ -405,7 +405,7 @@ def constant(value):
 
 def native_run(problem, dtype):
     risk, start = risk_and_start(problem)
-    particles = start.astype(dtype)
+    particles = start.astype(dtype)[np.newaxis]
     report = _core.backend.advance(
         native(risk.network),
         native_loss(problem.loss, problem.parameter),
@@ -415,17 +415,17 @@ def native_run(problem, dtype):
         None if risk.sample_weight is None else risk.sample_weight.astype(dtype),
         _core.Estimator("minibatch" if problem.batch_size else "full_batch", problem.batch_size),
         _core.Dynamics("overdamped"),
-        constant(STEP_SIZE),
+        constant(STEP_SIZE)[np.newaxis],
         constant(TEMPERATURE),
         constant(L2),
         N_STEPS,
-        KEY,
+        [KEY],
         FIRST_STEP,
         POPULATION,
         2,
     )
-    assert (report.status, report.steps, report.bad_particle) == ("done", N_STEPS, -1)
-    return Run(particles, report.loss, report.gradient_norm)
+    assert (report.status, report.steps, report.bad) == ("done", N_STEPS, None)
+    return Run(particles[0], report.loss[0], report.gradient_norm[0])
 
 
 def assert_same_run(problem, dtype, multiple):
@@ -478,9 +478,9 @@ def test_steps_follow_a_schedule(dtype):
     )
     data = [array.astype(dtype) for array in (risk.inputs, risk.targets, risk.sample_weight)]
     kinds = _core.Estimator("full_batch"), _core.Dynamics("overdamped")
-    schedule = step_sizes, temperatures, ridges
+    schedule = step_sizes[np.newaxis], temperatures, ridges
     _core.backend.advance(
-        native(risk.network), native_loss(risk.loss), moved, *data, *kinds, *schedule, 3, KEY, 7, 0, 2
+        native(risk.network), native_loss(risk.loss), moved[np.newaxis], *data, *kinds, *schedule, 3, [KEY], 7, 0, 2
     )
     for k, (step_size, temperature, l2) in enumerate(zip(step_sizes, temperatures, ridges, strict=True)):
         particles = reference.advance(

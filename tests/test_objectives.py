@@ -441,14 +441,14 @@ def test_an_estimator_of_the_user_is_used_and_the_ridge_is_not_its_business(rng)
 @pytest.mark.parametrize("wrap", [lambda risk: risk, InPython], ids=["native", "python"])
 def test_plan_takes_a_schedule(wrap, rng):
     risk = make_risk("linear", rng)
-    particles = make_particles(risk, rng)
+    particles = make_particles(risk, rng)[np.newaxis]
     step_size, temperature, l2 = np.array([[0.1, 0.05, 0.2], [0.3, 0.0, 0.1], [0.3, 0.2, 0.1]])
     how = {"gradient": mfld.FullBatch(), "dynamics": mfld.Overdamped(), "num_threads": 1}
     place = mfld.noise.Place(mfld.noise.key(1), step=5)
-    whole = wrap(risk).steps(particles, {}, 3, Plan(step_size, temperature, l2, place=place, **how))
+    whole = wrap(risk).steps(particles, {}, 3, Plan(step_size, temperature, l2, places=(place,), **how))
     assert isinstance(whole, Outcome)
     single = particles
     for k in range(3):
-        plan = Plan(step_size[k : k + 1], temperature[k : k + 1], l2[k : k + 1], place=place.ahead(k), **how)
+        plan = Plan(step_size[k : k + 1], temperature[k : k + 1], l2[k : k + 1], places=(place.ahead(k),), **how)
         single = wrap(risk).steps(single, {}, 1, plan).particles
     assert single.tobytes() == whole.particles.tobytes()

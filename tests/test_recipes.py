@@ -186,7 +186,7 @@ def test_interrupts_and_divergence_carry_a_state_to_go_on_from():
 
         def steps(self, particles, buffers, n_steps, plan):
             outcome = super().steps(particles, buffers, n_steps, plan)
-            if self.late and plan.place.step == 2:
+            if self.late and plan.places[0].step == 2:
                 self.late = False
                 return replace(outcome, interrupt=KeyboardInterrupt())
             return outcome

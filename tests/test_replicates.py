@@ -1,5 +1,6 @@
 """Replicates: each is its own run, to the bit; statistics over them; what their mixture buys."""
 
+import itertools
 import pickle
 import signal
 import sys
@@ -30,6 +31,35 @@ def make_risk(n=20):
 
 def make_solver(**options):
     return mfld.MFLD(**{"n_particles": 30, "step_size": 0.1, "temperature": 1e-2, "n_replicates": 3, **options})
+
+
+def bounded_risk():
+    """One that every algorithm takes."""
+    rng = np.random.default_rng(1)
+    inputs = rng.normal(size=(12, 2))
+    model = mfld.TwoLayerNetwork(2, readout="bounded")
+    return mfld.EmpiricalRisk(model, inputs, np.sign(inputs[:, 0]), loss="logistic", l2=1e-2)
+
+
+def algorithms():
+    """Each with the number of its replicates to choose."""
+    return {
+        "MFLD": lambda r: make_solver(n_replicates=r),
+        "PDA": lambda r: mfld.PDA(20, step_size=0.1, temperature=1e-2, inner_steps=3, batch_size=4, n_replicates=r),
+        "PSDCA": lambda r: mfld.PSDCA(40, temperature=0.05, refresh_every=7, n_replicates=r),
+        "TwoPhase": lambda r: mfld.TwoPhase(make_solver(n_replicates=r), switch=3),
+        "TopParticles": lambda r: mfld.TopParticles(make_solver(n_replicates=r), n_best=5, switch=3),
+    }
+
+
+every_algorithm = pytest.mark.parametrize("make", algorithms().values(), ids=algorithms())
+
+
+def contents(state):
+    """All arrays of a state, as bytes."""
+    arrays = {name: cloud.particles for name, cloud in state.clouds.items()}
+    arrays |= {f"weights of {name}": cloud.weights for name, cloud in state.clouds.items() if cloud.weights is not None}
+    return {name: (value.shape, value.tobytes()) for name, value in {**arrays, **state.buffers}.items()}
 
 
 class TargetMean(mfld.Objective):
@@ -68,11 +98,8 @@ def test_each_replicate_is_its_own_run(gradient, num_threads, dtype):
     for r in range(3):
         alone = single.run(risk, 23, state=single.init(risk, 5, replica=r), record=record, record_every=4)
         state = together.state.replicate(r)
-        assert state.particles.tobytes() == alone.particles.tobytes()
+        assert contents(state) == contents(alone.state)
         assert (state.step, state.seed, state.replica) == (23, 5, r)
-        assert {name: value.tobytes() for name, value in state.buffers.items()} == {
-            name: value.tobytes() for name, value in alone.state.buffers.items()
-        }
         for name, values in alone.history.items():
             expected = values if name == "step" else together.history[name][:, r]
             np.testing.assert_array_equal(values, expected)
@@ -99,11 +126,78 @@ def test_other_dynamics_and_automatic_steps(options, linear):
     single = replace(solver, n_replicates=1)
     for r in range(3):
         alone = single.run(objective, 23, state=single.init(objective, 5, replica=r)).state
-        state = together.state.replicate(r)
-        assert state.particles.tobytes() == alone.particles.tobytes()
-        assert {name: value.tobytes() for name, value in state.buffers.items()} == {
-            name: value.tobytes() for name, value in alone.buffers.items()
-        }
+        assert contents(together.state.replicate(r)) == contents(alone)
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+@pytest.mark.parametrize("n_particles", [30, 4000])
+def test_replicates_of_any_size_side_by_side_or_in_turn(n_particles, num_threads):
+    """Small ones are spread over the threads, large ones take all threads in turn; schedules are their own."""
+    risk = make_risk()
+    options = {"gradient": mfld.SVRG(4, refresh_every=5), "dynamics": mfld.Underdamped(1.0)}
+    step_size = mfld.schedules.Power(0.2, 0.5)
+    solver = make_solver(n_particles=n_particles, num_threads=num_threads, step_size=step_size, **options)
+    together = solver.run(risk, 12, seed=5).state
+    single = replace(solver, n_replicates=1, num_threads=1)
+    for r in range(3):
+        alone = single.run(risk, 12, state=single.init(risk, 5, replica=r)).state
+        assert contents(together.replicate(r)) == contents(alone)
+
+
+@every_algorithm
+def test_replicates_of_every_algorithm(make, tmp_path):
+    risk = bounded_risk()
+    record = {"mean": lambda state: state.measure.mean(state.particles[:, 0])}
+    together = make(3).run(risk, 6, seed=5, record=record, record_every=2)
+    for r in range(3):
+        alone = make(1).run(risk, 6, state=make(1).init(risk, 5, replica=r), record=record, record_every=2)
+        assert contents(together.state.replicate(r)) == contents(alone.state)
+        for name, values in alone.history.items():
+            np.testing.assert_array_equal(values, values if name == "step" else together.history[name][:, r])
+        np.testing.assert_equal(vars(together.info.replicates[r]), vars(alone.info))
+    assert contents(make(1).run(risk, 6, seed=5).state) == contents(together.state.replicate(0))
+    # Three different runs, not one three times.
+    assert len({contents(together.state.replicate(r))["mu"] for r in range(3)}) == 3
+    # Cut by a checkpoint anywhere they are the same run.
+    for n_steps in (1, 2, 5, 6):
+        resumed = checkpoint.run(make(3), risk, n_steps, 5, path=tmp_path / "run.npz").state
+    assert contents(resumed) == contents(together.state)
+    # And through all that takes a run.
+    values, attributes = replicates.export(together)
+    assert values["mean"].shape == (3, 3)
+    assert attributes["particles_interact"]
+    assert replicates.summary(together)["mean"].mean == pytest.approx(together.history["mean"].mean())
+    each = [
+        risk.model.predict(one.measure.particles, risk.inputs, one.measure.weights) for one in together.state.each()
+    ]
+    np.testing.assert_allclose(together.predict(risk.inputs), np.mean(each, axis=0), rtol=1e-5, atol=1e-6)
+    assert pickle.loads(pickle.dumps(together.state)).keys == together.state.keys
+
+
+@every_algorithm
+def test_particles_given_to_every_algorithm(make, rng):
+    risk = bounded_risk()
+    n_particles = make(1).init(risk).particles.shape[0]
+    own = rng.normal(size=(3, n_particles, risk.n_coordinates)).astype(np.float32)
+    state = make(3).init(risk, particles=own)
+    for r in range(3):
+        assert contents(state.replicate(r)) == contents(make(1).init(risk, particles=own[r], replica=r))
+    with pytest.raises(ValueError, match=r"particles must have shape .*\(n_replicates, n_particles, coordinates\)"):
+        make(3).init(risk, particles=own[:2])
+
+
+def test_a_certificate_of_replicates():
+    """The mean of dual points is one, and at least as good on average: D is concave."""
+    risk = bounded_risk()
+    result = mfld.PSDCA(200, temperature=0.05, n_replicates=3).run(risk, 4)
+    duals = result.state.buffers["dual"]
+    np.testing.assert_array_equal(result.dual, duals.mean(axis=0)[:, 0])
+    found = result.certificate(n_chains=256)
+    assert 0 <= found.upper < 0.1
+    averaging = mfld.PDA(20, step_size=0.1, temperature=1e-2, n_replicates=3)
+    state = averaging.run(risk, 2).state
+    with pytest.raises(ValueError, match="the state has 3 replicates"):
+        averaging.potential(risk, state)
 
 
 def test_the_probe_of_an_estimator():
@@ -294,6 +388,58 @@ def test_an_error_in_between_leaves_all_at_one_step():
     assert state.clouds["mu"].particles.tobytes() == expected.clouds["mu"].particles.tobytes()
 
 
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("n_particles", [4, 4096])
+def test_native_replicates_diverge_together(n_particles, num_threads):
+    """theta <- theta - 3 E theta is -2 theta where all are equal: the larger the start, the sooner it is too large."""
+    model = mfld.TwoLayerNetwork(1, activation="identity", readout="fixed", bias=False)
+    risk = mfld.EmpiricalRisk(model, [[1.0]], [0.0], loss="half_squared")
+    solver = make_solver(n_particles=n_particles, n_replicates=4, step_size=3.0, temperature=0.0)
+    particles = np.ones((4, n_particles, 1))
+    particles[1], particles[3] = 2.0**40, 2.0**20
+    with pytest.raises(mfld.DivergenceError, match="particle 0 of replicate 1 is no longer finite") as caught:
+        replace(solver, num_threads=num_threads).run(risk, 1000, particles=particles)
+    error = caught.value
+    assert (error.state.step, error.replicate, error.step_size) == (error.step, 1, 3.0)
+    assert 128 - 40 - np.log2(n_particles) - 3 <= error.step < 128 - 40  # sums over particles are too large before them
+    exact = particles * (-2.0) ** error.step
+    np.testing.assert_array_equal(error.state.clouds["mu"].particles, exact.astype(np.float32))
+
+
+def test_replicates_of_dual_averaging_diverge_together():
+    model = mfld.TwoLayerNetwork(1, activation="identity", readout="fixed", bias=False)
+    risk = mfld.EmpiricalRisk(model, [[1.0]], [0.0], loss="half_squared", l2=0.3)
+    solver = mfld.PDA(4, step_size=1e3, temperature=1e-3, inner_steps=5, n_replicates=3)
+    particles = np.ones((3, 4, 1))
+    particles[2] = 1e25
+    with pytest.raises(mfld.DivergenceError, match="of replicate 2 is no longer finite") as caught:
+        solver.run(risk, 50, particles=particles)
+    state = caught.value.state
+    assert state.step == caught.value.step
+    assert contents(state) == contents(solver.run(risk, state.step, particles=particles).state)
+
+
+@pytest.mark.parametrize("make", [algorithms()["PDA"], algorithms()["PSDCA"]], ids=["PDA", "PSDCA"])
+def test_an_interrupt_leaves_replicates_at_one_step(make, monkeypatch):
+    risk = bounded_risk()
+    state = make(3).init(risk)
+    calls = itertools.count()
+    evaluate = risk._samples
+
+    def interrupted(dtype):
+        if next(calls) == 40:
+            raise KeyboardInterrupt
+        return evaluate(dtype)
+
+    monkeypatch.setattr(risk, "_samples", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        make(3).advance(risk, state, 1000)
+    monkeypatch.undo()
+    reached = caught.value.state
+    assert 0 < reached.step < 1000
+    assert contents(reached) == contents(make(3).run(risk, reached.step).state)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_while_threads_work():
     risk = make_risk(200)
@@ -304,7 +450,7 @@ def test_ctrl_c_while_threads_work():
     strike.start()
     with pytest.raises(KeyboardInterrupt) as caught:
         solver.run(risk, 10**9)
-    assert time.monotonic() - signals[0] < 2  # a round takes 0.05 s; the rest is for a busy machine
+    assert time.monotonic() - signals[0] < 2  # asked every 0.05 s; the rest is for a busy machine
     state = caught.value.state
     assert state.step > 0
     expected, _ = solver.advance(risk, solver.init(risk), min(state.step, 200))

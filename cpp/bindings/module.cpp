@@ -110,8 +110,9 @@ void run_or_throw(int num_threads, const Kernel& kernel) {
 
 struct Report {
   std::string status;
-  std::int64_t steps = 0, bad_particle = -1;
-  double loss = 0, gradient_norm = 0;
+  std::int64_t steps = 0;
+  std::optional<std::pair<std::int64_t, std::int64_t>> bad;
+  std::vector<double> loss, gradient_norm;
   py::object exception = py::none();
 };
 
@@ -370,16 +371,19 @@ class Backend {
   Report advance(const mfld_network& network, const mfld_loss& loss, py::array& particles, const py::array& inputs,
                  const py::array& targets, const std::optional<py::array>& weights, Estimator& estimator,
                  Dynamics& dynamics, const py::array& step_size, const py::array& temperature, const py::array& l2,
-                 std::int64_t n_steps, std::uint64_t key, std::uint64_t step, std::uint32_t population,
-                 int num_threads) const {
+                 std::int64_t n_steps, const std::vector<std::uint64_t>& keys, std::uint64_t step,
+                 std::uint32_t population, int num_threads) const {
     const bool wide = precision(particles, "particles");
     const auto p = n_coordinates(network);
-    void* x = checked_writable(particles, "particles", wide, {-1, p});
-    const auto m = particles.shape(0), n = inputs.ndim() == 2 ? inputs.shape(0) : 0;
+    void* x = checked_writable(particles, "particles", wide, {-1, -1, p});
+    const auto r = particles.shape(0), m = particles.shape(1), n = inputs.ndim() == 2 ? inputs.shape(0) : 0;
     const mfld_samples samples = {checked(inputs, "inputs", wide, {-1, network.n_features}),
                                   checked(targets, "targets", wide, {n, target_width(loss, network.n_outputs)}),
                                   weights ? checked(*weights, "weights", wide, {n}) : nullptr, n};
-    if (m < 1 || n < 1) throw py::value_error("advance needs at least one particle and one sample");
+    if (r < 1 || m < 1 || n < 1) throw py::value_error("advance needs at least one particle and one sample");
+    if (static_cast<py::ssize_t>(keys.size()) != r)
+      throw py::value_error("keys must have length " + std::to_string(r) + ", the number of replicates, got " +
+                            std::to_string(keys.size()));
     if (n_steps < 1) throw py::value_error("n_steps must be at least 1, got " + std::to_string(n_steps));
     const bool batches = estimator.kind != MFLD_FULL_BATCH;
     if (estimator.batch_size < (batches ? 1 : 0) || estimator.batch_size > (batches ? n : 0))
@@ -387,39 +391,46 @@ class Backend {
                             ", or 0 for the full batch, got " + std::to_string(estimator.batch_size));
     if (estimator.anchored() && estimator.refresh_every < 1)
       throw py::value_error("refresh_every must be at least 1, got " + std::to_string(estimator.refresh_every));
-    const auto length = step_size.ndim() == 1 ? step_size.shape(0) : -1;
-    if (length != 1 && length != n_steps) throw py::value_error("step_size must have length 1 or n_steps");
-    const mfld_schedule schedule = {static_cast<const double*>(checked(step_size, "step_size", true, {length})),
-                                    static_cast<const double*>(checked(temperature, "temperature", true, {length})),
-                                    static_cast<const double*>(checked(l2, "l2", true, {length})), length == 1 ? 0 : 1};
-    const mfld_noise noise = {key, step, population};
+    const auto length = temperature.ndim() == 1 ? temperature.shape(0) : -1;
+    if (length != 1 && length != n_steps) throw py::value_error("temperature must have length 1 or n_steps");
+    const auto rows = step_size.ndim() == 2 && step_size.shape(0) == 1 ? 1 : r;  // one for all, or one for each
+    const auto* h = static_cast<const double*>(checked(step_size, "step_size", true, {rows, length}));
+    const auto* t = static_cast<const double*>(checked(temperature, "temperature", true, {length}));
+    const auto* ridge = static_cast<const double*>(checked(l2, "l2", true, {length}));
+    std::vector<mfld_schedule> schedules;
+    std::vector<mfld_noise> noises;
+    for (py::ssize_t i = 0; i < r; ++i) {
+      schedules.push_back({h + (rows == 1 ? 0 : i * length), t, ridge, length == 1 ? 0 : 1});
+      noises.push_back({keys[i], step, population});
+    }
     mfld_estimator e = {estimator.kind, estimator.batch_size, estimator.refresh_every, nullptr, nullptr, nullptr, 0};
     if (estimator.anchored()) {
-      e.anchor = needed(estimator.anchor, "anchor", wide, {m, p});
-      e.anchor_gradient = needed(estimator.anchor_gradient, "anchor_gradient", wide, {m, p});
+      e.anchor = needed(estimator.anchor, "anchor", wide, {r, m, p});
+      e.anchor_gradient = needed(estimator.anchor_gradient, "anchor_gradient", wide, {r, m, p});
       e.valid = estimator.valid;
     }
     if (estimator.kind == MFLD_SVRG)
-      e.anchor_predictions = needed(estimator.anchor_predictions, "anchor_predictions", wide, {n, network.n_outputs});
+      e.anchor_predictions =
+          needed(estimator.anchor_predictions, "anchor_predictions", wide, {r, n, network.n_outputs});
     mfld_dynamics d = {dynamics.kind, dynamics.friction, nullptr, nullptr, 0};
     if (dynamics.kind == MFLD_BAOAB) {
-      d.velocities = needed(dynamics.velocities, "velocities", wide, {m, p});
-      d.force = needed(dynamics.force, "force", wide, {m, p});
+      d.velocities = needed(dynamics.velocities, "velocities", wide, {r, m, p});
+      d.force = needed(dynamics.force, "force", wide, {r, m, p});
       d.force_valid = dynamics.force_valid;
     }
-    mfld_report raw = {};
+    Report report;
+    report.loss.resize(keys.size());
+    report.gradient_norm.resize(keys.size());
+    mfld_report raw = {0, 0, -1, -1, report.loss.data(), report.gradient_norm.data()};
     const bool finished = run(num_threads, [&](const mfld_execution* execution) {
-      return kernels(wide).advance(&network, &loss, &samples, x, m, n_steps, &e, &d, &schedule, &noise, &raw,
-                                   execution);
+      return kernels(wide).advance(&network, &loss, &samples, x, r, m, n_steps, &e, &d, schedules.data(), noises.data(),
+                                   &raw, execution);
     });
     estimator.valid = e.valid != 0;
     dynamics.force_valid = d.force_valid != 0;
-    Report report;
     report.steps = raw.steps;
-    report.bad_particle = raw.bad_particle;
-    report.loss = raw.loss;
-    report.gradient_norm = raw.gradient_norm;
-    report.status = raw.status == MFLD_DIVERGED ? "diverged" : !finished ? "stopped" : "done";
+    if (raw.status == MFLD_DIVERGED) report.bad = {raw.bad_replicate, raw.bad_particle};
+    report.status = report.bad ? "diverged" : !finished ? "stopped" : "done";
     if (!finished) {
       // Handed over rather than raised: the caller first saves the state that the steps so far led to.
       py::error_already_set error;
@@ -581,11 +592,12 @@ PYBIND11_MODULE(_binding, m, py::mod_gil_not_used()) {
 
   py::class_<Report>(m, "Report", "How a native run of steps ended.")
       .def_readonly("status", &Report::status, "'done', 'stopped' or 'diverged'")
-      .def_readonly("steps", &Report::steps, "whole steps done; of a diverged run the last one is the bad one")
-      .def_readonly("bad_particle", &Report::bad_particle, "first particle that is not finite, or -1")
-      .def_readonly("loss", &Report::loss, "weighted mean loss over the rows of the last gradient")
+      .def_readonly("steps", &Report::steps, "whole steps, made by all replicates")
+      .def_readonly("bad", &Report::bad, "replicate and particle that the next step makes not finite first, or None")
+      .def_readonly("loss", &Report::loss,
+                    "weighted mean loss over the rows of the last gradient, of each replicate, when done")
       .def_readonly("gradient_norm", &Report::gradient_norm,
-                    "root mean square over particles of |b|, by the last gradient")
+                    "root mean square over particles of |b|, by the last gradient, of each replicate, when done")
       .def_readonly("exception", &Report::exception, "what a signal handler raised, when stopped");
 
   py::class_<Backend>(m, "Backend", "The kernels of one instruction-set level.")
@@ -663,7 +675,7 @@ PYBIND11_MODULE(_binding, m, py::mod_gil_not_used()) {
            py::arg("population") = 0, py::arg("num_threads") = 1)
       .def("advance", &Backend::advance, py::arg("network"), py::arg("loss"), py::arg("particles"), py::arg("inputs"),
            py::arg("targets"), py::arg("weights").none(true), py::arg("estimator"), py::arg("dynamics"),
-           py::arg("step_size"), py::arg("temperature"), py::arg("l2"), py::arg("n_steps"), py::arg("key"),
+           py::arg("step_size"), py::arg("temperature"), py::arg("l2"), py::arg("n_steps"), py::arg("keys"),
            py::arg("step"), py::arg("population") = 0, py::arg("num_threads") = 1)
       .def(
           "philox",

@@ -53,9 +53,9 @@ int pull_back_rows(const mfld_network*, const void* particles, std::int64_t n_pa
 
 // advance.cpp
 template <class T>
-int advance(const mfld_network*, const mfld_loss*, const mfld_samples*, void* particles, std::int64_t n_particles,
-            std::int64_t n_steps, mfld_estimator*, mfld_dynamics*, const mfld_schedule*, const mfld_noise*,
-            mfld_report*, const mfld_execution*);
+int advance(const mfld_network*, const mfld_loss*, const mfld_samples*, void* particles, std::int64_t n_replicates,
+            std::int64_t n_particles, std::int64_t n_steps, mfld_estimator*, mfld_dynamics*,
+            const mfld_schedule* schedules, const mfld_noise* noises, mfld_report*, const mfld_execution*);
 
 // dual.cpp
 template <class T>

@@ -272,9 +272,12 @@ def gap_bound(risk: EmpiricalRisk, temperature: float, **options: Any) -> Callab
 
 
 def dual_of(risk: EmpiricalRisk, state: State) -> FloatArray:
-    """Dual variables (n, n_outputs) of a state: the algorithm's, or else ``l'(f_mu(z_i), y_i)`` at its cloud."""
+    """Dual variables (n, n_outputs) of a state: the algorithm's, or else ``l'(f_mu(z_i), y_i)`` at its cloud.
+
+    Of several replicates those at their mixture; or the mean of theirs, which is no worse than they are on average.
+    """
     if "dual" in state.buffers:
-        dual: FloatArray = state.buffers["dual"][0]
+        dual: FloatArray = state.buffers["dual"].mean(axis=0)
         return dual
     cloud = state.measure
     # In float64: a derivative rounded to float32 may lie outside of the conjugate's domain.

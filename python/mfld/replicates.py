@@ -1,4 +1,4 @@
-"""Statistics over independent replicates of a run: ``MFLD(..., n_replicates=R)``.
+"""Statistics over independent replicates of a run: ``MFLD(..., n_replicates=R)``, and of the other algorithms.
 
 With several replicates the entries of `Result.history` have an axis for them, ``State.replicate(r)`` is one of them,
 and ``State.measure`` is the mixture of all, whose predictions are the mean of theirs.

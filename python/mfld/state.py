@@ -134,6 +134,11 @@ class State:
         """Key of the noise of the first replicate, ``noise.key(seed, replica)``."""
         return noise.key(self.seed, self.replica)
 
+    @property
+    def keys(self) -> list[int]:
+        """Keys of the noise of all replicates."""
+        return [noise.key(self.seed, self.replica + r) for r in range(self.n_replicates)]
+
     def replicate(self, r: int) -> State:
         """One of the replicates, as the state that a run of it alone would have.
 
@@ -154,6 +159,10 @@ class State:
             buffers={name: value[r : r + 1] for name, value in self.buffers.items()},
             replica=self.replica + r,
         )
+
+    def each(self) -> list[State]:
+        """All replicates, one by one."""
+        return [self.replicate(r) for r in range(self.n_replicates)]
 
     @property
     def measure(self) -> Cloud:
@@ -229,3 +238,7 @@ class Info:
     acceptance: float = math.nan
     gradient_variance: float = math.nan
     replicates: tuple[Info, ...] = field(default=(), repr=False)
+
+    def each(self) -> tuple[Info, ...]:
+        """What each replicate saw, also where there is one only."""
+        return self.replicates or (self,)

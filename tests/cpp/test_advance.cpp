@@ -26,6 +26,14 @@ std::vector<T> numbers(std::uint64_t key, std::int64_t rows, std::int64_t column
   return out;
 }
 
+constexpr std::int64_t most_replicates = 5;
+
+struct Report : mfld_report {
+  double losses[most_replicates] = {}, norms[most_replicates] = {};
+  Report() : mfld_report{-1, -1, -1, -1, losses, norms} {}
+  Report(const Report&) = delete;
+};
+
 template <class T>
 struct Problem {
   mfld_network network;
@@ -38,17 +46,21 @@ struct Problem {
         n_samples(shape.samples),
         batch(shape.batch) {
     const mfld::NetworkPanel<T> panel(network);
-    particles = numbers<T>(1, n_particles, panel.n_coordinates());
+    particles = numbers<T>(1, most_replicates * n_particles, panel.n_coordinates());
     inputs = numbers<T>(2, n_samples, shape.features);
     targets = numbers<T>(3, n_samples, shape.outputs);
   }
 
-  // Of the estimators and dynamics that kernels.h numbers.
-  std::vector<T> advanced(int threads, std::int64_t steps, mfld_report& report, int estimator_kind,
-                          int dynamics_kind) const {
-    std::vector<T> moved = particles, velocities = particles, force(particles.size()), anchor(particles.size()),
-                   anchor_gradient(particles.size()),
-                   predictions(static_cast<std::size_t>(n_samples * network.n_outputs));
+  std::size_t cloud() const { return particles.size() / most_replicates; }
+
+  // Of the estimators and dynamics that kernels.h numbers; the replicates from `first` on. All that the steps changed,
+  // of one replicate after the other.
+  std::vector<T> advanced(int threads, std::int64_t steps, mfld_report& report, int estimator_kind, int dynamics_kind,
+                          std::int64_t first = 0, std::int64_t n_replicates = 1) const {
+    const auto begin = particles.begin() + static_cast<std::ptrdiff_t>(cloud()) * first;
+    std::vector<T> moved(begin, begin + static_cast<std::ptrdiff_t>(cloud()) * n_replicates);
+    std::vector<T> velocities = moved, force(moved.size()), anchor(moved.size()), anchor_gradient(moved.size()),
+                   predictions(static_cast<std::size_t>(n_replicates * n_samples * network.n_outputs));
     mfld_estimator estimator = {};
     estimator.kind = estimator_kind;
     estimator.batch_size = batch;
@@ -67,15 +79,23 @@ struct Problem {
     }
     const mfld_loss half_squared = {1, 0};
     const mfld_samples samples = {inputs.data(), targets.data(), nullptr, n_samples};
-    const double step_size = 0.1, temperature = 0.01, l2 = 0.02;
-    const mfld_schedule schedule = {&step_size, &temperature, &l2, 0};
-    const mfld_noise noise = {42, 7, 1};
+    const double step_size[] = {0.1, 0.05, 0.02, 0.07, 0.03}, temperature = 0.01, l2 = 0.02;
+    std::vector<mfld_schedule> schedules;
+    std::vector<mfld_noise> noises;
+    for (std::int64_t r = first; r < first + n_replicates; ++r) {
+      schedules.push_back({&step_size[r], &temperature, &l2, 0});
+      noises.push_back({42 + static_cast<std::uint64_t>(r), 7, 1});
+    }
     const mfld_execution execution = {threads, nullptr, nullptr};
-    CHECK(mfld::advance<T>(&network, &half_squared, &samples, moved.data(), n_particles, steps, &estimator, &dynamics,
-                           &schedule, &noise, &report, &execution) == MFLD_DONE);
-    for (const auto* more : {&velocities, &force, &anchor, &anchor_gradient, &predictions})
-      moved.insert(moved.end(), more->begin(), more->end());
-    return moved;
+    CHECK(mfld::advance<T>(&network, &half_squared, &samples, moved.data(), n_replicates, n_particles, steps,
+                           &estimator, &dynamics, schedules.data(), noises.data(), &report, &execution) == MFLD_DONE);
+    std::vector<T> all;
+    for (std::int64_t r = 0; r < n_replicates; ++r)
+      for (const auto* array : {&moved, &velocities, &force, &anchor, &anchor_gradient, &predictions}) {
+        const auto each = static_cast<std::ptrdiff_t>(array->size()) / n_replicates;
+        all.insert(all.end(), array->begin() + r * each, array->begin() + (r + 1) * each);
+      }
+    return all;
   }
 };
 
@@ -89,40 +109,72 @@ TEST_CASE_TEMPLATE("the same bytes for any number of threads", T, float, double)
     for (const int estimator : {MFLD_FULL_BATCH, MFLD_MINIBATCH, MFLD_SVRG, MFLD_SARAH})
       for (const int dynamics : {MFLD_OVERDAMPED, MFLD_BAOAB}) {
         if ((estimator == MFLD_FULL_BATCH) != (shape.batch == 0)) continue;
-        mfld_report first = {}, other = {};
+        Report first, other;
         const std::vector<T> alone = problem.advanced(1, 4, first, estimator, dynamics);
         CHECK(first.status == MFLD_DONE);
         CHECK(first.steps == 4);
         for (const int threads : {2, 3, 7}) {
           const std::vector<T> together = problem.advanced(threads, 4, other, estimator, dynamics);
           CHECK(std::memcmp(alone.data(), together.data(), alone.size() * sizeof(T)) == 0);
-          CHECK(first.loss == other.loss);
-          CHECK(first.gradient_norm == other.gradient_norm);
+          CHECK(first.loss[0] == other.loss[0]);
+          CHECK(first.gradient_norm[0] == other.gradient_norm[0]);
+        }
+      }
+  }
+}
+
+TEST_CASE_TEMPLATE("each replicate is its own run", T, float, double) {
+  for (const Shape& shape : {Shape{7, 5, 3, 2, 0, 0, 2}, {50, 20, 2, 1, 6, 0, 2}, {700, 300, 20, 1, 200, 1, 2}}) {
+    const Problem<T> problem(shape);
+    for (const int estimator : {MFLD_FULL_BATCH, MFLD_MINIBATCH, MFLD_SVRG, MFLD_SARAH})
+      for (const int dynamics : {MFLD_OVERDAMPED, MFLD_BAOAB}) {
+        if ((estimator == MFLD_FULL_BATCH) != (shape.batch == 0)) continue;
+        std::vector<T> alone;
+        Report single[most_replicates], together;
+        for (std::int64_t r = 0; r < most_replicates; ++r)
+          for (const T value : problem.advanced(1, 4, single[r], estimator, dynamics, r)) alone.push_back(value);
+        for (const int threads : {1, 2, 7}) {
+          const std::vector<T> all = problem.advanced(threads, 4, together, estimator, dynamics, 0, most_replicates);
+          CHECK(std::memcmp(alone.data(), all.data(), alone.size() * sizeof(T)) == 0);
+          for (std::int64_t r = 0; r < most_replicates; ++r) {
+            CHECK(together.loss[r] == single[r].loss[0]);
+            CHECK(together.gradient_norm[r] == single[r].gradient_norm[0]);
+          }
         }
       }
   }
 }
 
 TEST_CASE_TEMPLATE("a stop leaves whole steps only", T, float, double) {
-  const Problem<T> problem({2000, 400, 20, 1, 32, 0, 2});
-  std::vector<T> moved = problem.particles;
-  const mfld_loss half_squared = {1, 0};
-  const mfld_samples samples = {problem.inputs.data(), problem.targets.data(), nullptr, problem.n_samples};
-  const double step_size = 0.1, temperature = 0.01, l2 = 0.02;
-  const mfld_schedule schedule = {&step_size, &temperature, &l2, 0};
-  const mfld_noise noise = {42, 7, 1};
-  int calls = 0;
-  const mfld_execution execution = {2, [](void* count) { return int(++*static_cast<int*>(count) > 1000); }, &calls};
-  mfld_report report = {};
-  mfld_estimator estimator = {};
-  estimator.kind = MFLD_MINIBATCH;
-  estimator.batch_size = 32;
-  mfld_dynamics dynamics = {};
-  CHECK(mfld::advance<T>(&problem.network, &half_squared, &samples, moved.data(), 2000, 1 << 20, &estimator, &dynamics,
-                         &schedule, &noise, &report, &execution) == MFLD_STOPPED);
-  CHECK(report.status == MFLD_STOPPED);
-  REQUIRE(report.steps > 0);
-  mfld_report again = {};
-  const std::vector<T> redone = problem.advanced(1, report.steps, again, MFLD_MINIBATCH, MFLD_OVERDAMPED);
-  CHECK(std::memcmp(moved.data(), redone.data(), moved.size() * sizeof(T)) == 0);
+  for (const std::int64_t n_replicates : {1, 3}) {
+    // Of few particles, whose replicates are spread over the threads, and of many.
+    for (const std::int64_t n_particles : {60, 2000}) {
+      const Problem<T> problem({n_particles, 400, 20, 1, 32, 0, 2});
+      std::vector<T> moved(problem.particles.begin(),
+                           problem.particles.begin() + static_cast<std::ptrdiff_t>(problem.cloud()) * n_replicates);
+      const mfld_loss half_squared = {1, 0};
+      const mfld_samples samples = {problem.inputs.data(), problem.targets.data(), nullptr, problem.n_samples};
+      const double step_size[] = {0.1, 0.05, 0.02}, temperature = 0.01, l2 = 0.02;
+      const mfld_schedule schedules[] = {{&step_size[0], &temperature, &l2, 0},
+                                         {&step_size[1], &temperature, &l2, 0},
+                                         {&step_size[2], &temperature, &l2, 0}};
+      const mfld_noise noises[] = {{42, 7, 1}, {43, 7, 1}, {44, 7, 1}};
+      int calls = 0;
+      const mfld_execution execution = {2, [](void* count) { return int(++*static_cast<int*>(count) > 1500); }, &calls};
+      Report report, again;
+      mfld_estimator estimator = {};
+      estimator.kind = MFLD_MINIBATCH;
+      estimator.batch_size = 32;
+      mfld_dynamics dynamics = {};
+      CHECK(mfld::advance<T>(&problem.network, &half_squared, &samples, moved.data(), n_replicates, n_particles,
+                             1 << 20, &estimator, &dynamics, schedules, noises, &report, &execution) == MFLD_STOPPED);
+      CHECK(report.status == MFLD_STOPPED);
+      REQUIRE(report.steps > 0);
+      for (std::int64_t r = 0; r < n_replicates; ++r) {
+        const std::vector<T> redone = problem.advanced(1, report.steps, again, MFLD_MINIBATCH, MFLD_OVERDAMPED, r);
+        CHECK(std::memcmp(&moved[static_cast<std::size_t>(r) * problem.cloud()], redone.data(),
+                          problem.cloud() * sizeof(T)) == 0);
+      }
+    }
+  }
 }

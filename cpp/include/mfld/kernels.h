@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define MFLD_KERNEL_ABI 2
+#define MFLD_KERNEL_ABI 3
 
 /* Streams of noise: what a random number is for. Never renumber: the numbers are part of every published result. */
 enum {
@@ -74,8 +74,8 @@ enum { MFLD_FULL_BATCH = 0, MFLD_MINIBATCH = 1, MFLD_SVRG = 2, MFLD_SARAH = 3 };
 typedef struct {
   int32_t kind;
   int64_t batch_size; /* rows of a mini-batch; 0 for the full batch */
-  /* Of the variance-reduced kinds, else 0 and NULL. The full gradient is due at steps that refresh_every divides, and
-   * wherever the buffers are not valid. */
+  /* Of the variance-reduced kinds, else 0 and NULL; of each replicate. The full gradient is due at steps that
+   * refresh_every divides, and wherever the buffers are not valid. */
   int64_t refresh_every;
   void* anchor;             /* (n_particles, p): SVRG: the particles at the last refresh; SARAH: at the last gradient */
   void* anchor_gradient;    /* (n_particles, p): SVRG: their full gradient; SARAH: its last estimate; ridge excluded */
@@ -88,7 +88,7 @@ enum { MFLD_OVERDAMPED = 0, MFLD_BAOAB = 1 };
 
 typedef struct {
   int32_t kind;
-  /* Of BAOAB, else 0 and NULL. */
+  /* Of BAOAB, else 0 and NULL; of each replicate. */
   double friction;
   void* velocities;    /* (n_particles, p) */
   void* force;         /* (n_particles, p): estimated gradient at the particles, ridge excluded */
@@ -108,12 +108,15 @@ typedef struct {
 
 typedef struct {
   int32_t status;
-  int64_t steps;        /* whole steps done; when diverged, the last of them is the bad one */
-  int64_t bad_particle; /* first particle that is not finite, or -1 */
-  /* of the last gradient: weighted mean loss over its rows, and root mean square over particles of |b|. It was taken
-   * before the move of the last step, or where that step ended if it is a BAOAB one. */
-  double loss;
-  double gradient_norm;
+  int64_t steps; /* whole ones, made by all replicates: the arrays hold what they led to */
+  /* where it diverged: the next step would make this particle the first that is not finite; else -1 */
+  int64_t bad_replicate;
+  int64_t bad_particle;
+  /* (n_replicates) where all steps were made, of the last gradient: weighted mean loss over its rows, and root mean
+   * square over particles of |b|. It was taken before the move of the last step, or where that step ended if it is a
+   * BAOAB one. */
+  double* loss;
+  double* gradient_norm;
 } mfld_report;
 
 /* A sweep of dual coordinate ascent over rows of the samples. */
@@ -172,10 +175,12 @@ typedef struct {
   int (*pull_back_rows)(const mfld_network*, const void* particles, int64_t n_particles, const void* inputs,
                         const void* cotangent, const int64_t* rows, int64_t batch_size, void* gradient,
                         const mfld_execution*);
-  /* n_steps steps of mean-field Langevin dynamics on particles and buffers, in place. */
-  int (*advance)(const mfld_network*, const mfld_loss*, const mfld_samples*, void* particles, int64_t n_particles,
-                 int64_t n_steps, mfld_estimator*, mfld_dynamics*, const mfld_schedule*, const mfld_noise*,
-                 mfld_report*, const mfld_execution*);
+  /* n_steps steps of mean-field Langevin dynamics on particles (n_replicates, n_particles, p) and the buffers of the
+   * estimator and the dynamics, which have that leading axis too, in place. A schedule, all of one stride, and a noise
+   * for each replicate. They stop at the same count of steps. */
+  int (*advance)(const mfld_network*, const mfld_loss*, const mfld_samples*, void* particles, int64_t n_replicates,
+                 int64_t n_particles, int64_t n_steps, mfld_estimator*, mfld_dynamics*, const mfld_schedule* schedules,
+                 const mfld_noise* noises, mfld_report*, const mfld_execution*);
   /* visits rows one after the other: dual variables and log-weights of the particles, in place */
   int (*dual_sweep)(const mfld_network*, const mfld_loss*, const mfld_samples*, const void* particles,
                     int64_t n_particles, mfld_dual_sweep*, const mfld_execution*);

@@ -2,6 +2,7 @@
 NumPy arrays in, kernel calls out. Internal: the public interface is the package mfld.
 """
 from __future__ import annotations
+import collections.abc
 import numpy
 import numpy.typing
 import typing
@@ -45,9 +46,9 @@ class Report:
     How a native run of steps ended.
     """
     @property
-    def bad_particle(self) -> int:
+    def bad(self) -> tuple[int, int] | None:
         """
-        first particle that is not finite, or -1
+        replicate and particle that the next step makes not finite first, or None
         """
     @property
     def exception(self) -> typing.Any:
@@ -55,14 +56,14 @@ class Report:
         what a signal handler raised, when stopped
         """
     @property
-    def gradient_norm(self) -> float:
+    def gradient_norm(self) -> list[float]:
         """
-        root mean square over particles of |b|, by the last gradient
+        root mean square over particles of |b|, by the last gradient, of each replicate, when done
         """
     @property
-    def loss(self) -> float:
+    def loss(self) -> list[float]:
         """
-        weighted mean loss over the rows of the last gradient
+        weighted mean loss over the rows of the last gradient, of each replicate, when done
         """
     @property
     def status(self) -> str:
@@ -72,7 +73,7 @@ class Report:
     @property
     def steps(self) -> int:
         """
-        whole steps done; of a diverged run the last one is the bad one
+        whole steps, made by all replicates
         """
 class Backend:
     """
@@ -82,7 +83,7 @@ class Backend:
         ...
     def activation(self, activation: typing.SupportsInt | typing.SupportsIndex, z: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
         ...
-    def advance(self, network: Network, loss: Loss, particles: numpy.ndarray, inputs: numpy.ndarray, targets: numpy.ndarray, weights: numpy.ndarray | None, estimator: Estimator, dynamics: Dynamics, step_size: numpy.ndarray, temperature: numpy.ndarray, l2: numpy.ndarray, n_steps: typing.SupportsInt | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> Report:
+    def advance(self, network: Network, loss: Loss, particles: numpy.ndarray, inputs: numpy.ndarray, targets: numpy.ndarray, weights: numpy.ndarray | None, estimator: Estimator, dynamics: Dynamics, step_size: numpy.ndarray, temperature: numpy.ndarray, l2: numpy.ndarray, n_steps: typing.SupportsInt | typing.SupportsIndex, keys: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> Report:
         ...
     def baoab(self, particles: numpy.ndarray, velocities: numpy.ndarray, gradient: numpy.ndarray, closing: bool, n_moving: typing.SupportsInt | typing.SupportsIndex, step_size: typing.SupportsFloat | typing.SupportsIndex, temperature: typing.SupportsFloat | typing.SupportsIndex, l2: typing.SupportsFloat | typing.SupportsIndex, friction: typing.SupportsFloat | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> int:
         ...

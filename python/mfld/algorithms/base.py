@@ -26,7 +26,9 @@ class Algorithm(ABC):
     """An outer loop: `init` makes a state, `advance` leads from state to state, `run` does both and keeps a history."""
 
     @abstractmethod
-    def init(self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None) -> State:
+    def init(
+        self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None, *, replica: int = 0
+    ) -> State:
         """State before the first step."""
 
     @abstractmethod
@@ -224,7 +226,7 @@ class _History:
             validation.function(f"record[{name!r}]", function)
 
     def add(self, state: State, info: Info) -> None:
-        states = [state.replicate(r) for r in range(state.n_replicates)]
+        states = state.each()
         infos = info.replicates or (info,) * len(states)
         row: dict[str, Any] = {name: [getattr(one, name) for one in infos] for name in SEEN}
         for name, function in self._functions.items():

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import KW_ONLY, dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from mfld import noise, schedules, step_size, validation
+from mfld import schedules, step_size, validation
 from mfld.algorithms.base import Algorithm
-from mfld.algorithms.replicates import advance_each
-from mfld.dynamics import Dynamics, Overdamped, Underdamped
+from mfld.algorithms.replicates import start, together
+from mfld.dynamics import Dynamics, Overdamped
 from mfld.errors import DivergenceError
-from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
-from mfld.losses import Loss
-from mfld.models import TwoLayerNetwork
+from mfld.gradients import FullBatch, GradientEstimator
 from mfld.noise import Place
-from mfld.objectives import EmpiricalRisk, Objective, Plan
+from mfld.objectives import Objective, Plan
 from mfld.schedules import Scheduled
 from mfld.state import Cloud, Info, State
 
@@ -146,18 +143,15 @@ class MFLD(Algorithm):
         """
         self.check(objective)
         seed, replica = validation.seed(seed), validation.seed(replica, "replica")
-        if particles is None:
-            seeds = (noise.key(seed, replica + r) if replica + r else seed for r in range(self.n_replicates))
-            particles = np.stack([objective.initial_particles(self.n_particles, s, self.dtype) for s in seeds])
-        start = validation.array("particles", particles, self.dtype)
-        one = (self.n_particles, objective.n_coordinates)
-        if start.ndim == 3:
-            expected = (self.n_replicates, *one)
-            validation.shape("particles", start, expected, "(n_replicates, n_particles, coordinates)")
-        else:
-            validation.shape("particles", start, one, "(n_particles, coordinates)")
-            start = np.repeat(start[np.newaxis], self.n_replicates, axis=0)
-        return State({"mu": Cloud(start)}, step=0, seed=seed, replica=replica)
+        particles = start(
+            lambda s: objective.initial_particles(self.n_particles, s, self.dtype),
+            particles,
+            (self.n_replicates, self.n_particles, objective.n_coordinates),
+            self.dtype,
+            seed,
+            replica,
+        )
+        return State({"mu": Cloud(particles)}, step=0, seed=seed, replica=replica)
 
     def advance(
         self, objective: Objective, state: State, n_steps: int = 1, *, probe: bool = False
@@ -193,13 +187,16 @@ class MFLD(Algorithm):
         if n_steps == 0:
             return state, Info(steps=0)
         validation.boolean("probe", probe)
-        if state.n_replicates > 1:
-            return self._advance_each(objective, state, n_steps, probe)
         if probe:
             state, _ = self.advance(objective, state, n_steps - 1)
-            variance = self.gradient_variance(objective, state)
+            variances = [self.gradient_variance(objective, one) for one in state.each()]
             state, info = self.advance(objective, state, 1)
-            return state, dataclasses.replace(info, steps=n_steps, gradient_variance=variance)
+            return state, together(
+                [
+                    dataclasses.replace(one, steps=n_steps, gradient_variance=variance)
+                    for one, variance in zip(info.each(), variances, strict=True)
+                ]
+            )
         if self.step_size is not None:
             return self._advance(objective, state, n_steps)
         end = state.step + n_steps
@@ -212,41 +209,43 @@ class MFLD(Algorithm):
             if not hasattr(error, "state"):
                 error.state = state  # type: ignore[attr-defined]
             raise
-        return state, dataclasses.replace(info, steps=n_steps)
+        return state, together([dataclasses.replace(one, steps=n_steps) for one in info.each()])
 
     def _advance(self, objective: Objective, state: State, n_steps: int) -> tuple[State, Info]:
         plan = self._plan(objective, state, n_steps)
         names, buffers = self._buffers(state)
-        if not any(name in buffers for name in self.dynamics.buffer_names):
-            buffers.update(self.dynamics.start(state.particles, plan.at(0, objective.n_moving)))
-        outcome = objective.steps(state.particles, buffers, n_steps, plan)
+        (cloud,) = state.clouds.values()
+        own = self.dynamics.buffer_names
+        if own and not any(name in buffers for name in own):
+            begun = [
+                self.dynamics.start(one, plan.at(0, objective.n_moving, r)) for r, one in enumerate(cloud.particles)
+            ]
+            buffers.update({name: np.stack([one[name] for one in begun]) for name in begun[0]})
+        outcome = objective.steps(cloud.particles, buffers, n_steps, plan)
         for array in (outcome.particles, *outcome.buffers.values()):
             array.flags.writeable = False  # so that the state takes them without a copy
         kept = {} if self.step_size is not None else {_CURVATURE: state.buffers[_CURVATURE]}
         reached = State(
-            {"mu": Cloud(outcome.particles[np.newaxis])},
+            {"mu": Cloud(outcome.particles)},
             state.step + outcome.steps,
             state.seed,
-            {name: value[np.newaxis] for name, value in outcome.buffers.items() if name in names} | kept,
+            {name: value for name, value in outcome.buffers.items() if name in names} | kept,
             state.replica,
         )
         if outcome.interrupt is not None:
             outcome.interrupt.state = reached  # type: ignore[attr-defined]
             raise outcome.interrupt
-        if outcome.bad_particle is not None:
-            step = plan.at(outcome.steps, objective.n_moving)
-            raise DivergenceError(reached.step, outcome.bad_particle, step.step_size, reached)
-        step = plan.at(n_steps - 1, objective.n_moving)
-        info = Info(
-            n_steps,
-            outcome.loss,
-            outcome.gradient_norm,
-            step.step_size,
-            step.temperature,
-            step.l2,
-            outcome.acceptance,
-        )
-        return reached, info
+        if outcome.bad is not None:
+            replicate, particle = outcome.bad
+            step = plan.at(outcome.steps, objective.n_moving, replicate)
+            several = replicate if state.n_replicates > 1 else None
+            raise DivergenceError(reached.step, particle, step.step_size, reached, several)
+        infos = []
+        seen = zip(outcome.loss, outcome.gradient_norm, outcome.acceptance, strict=True)
+        for r, (loss, gradient_norm, acceptance) in enumerate(seen):
+            step = plan.at(n_steps - 1, objective.n_moving, r)
+            infos.append(Info(n_steps, loss, gradient_norm, step.step_size, step.temperature, step.l2, acceptance))
+        return reached, together(infos)
 
     def gradient_variance(self, objective: Objective, state: State) -> float:
         """Mean over particles of ``|estimate - full gradient|**2``, for the estimate at the particles of a state.
@@ -284,10 +283,10 @@ class MFLD(Algorithm):
         """
         self.check(objective, state)
         if state.n_replicates > 1:
-            each = (self.gradient_variance(objective, state.replicate(r)) for r in range(state.n_replicates))
-            return float(np.mean(list(each)))
+            return float(np.mean([self.gradient_variance(objective, one) for one in state.each()]))
         place = Place(state.key, state.step)
-        estimate, _ = self.gradient.estimate(objective, state.particles, self._buffers(state)[1], place)
+        buffers = {name: value[0] for name, value in self._buffers(state)[1].items()}
+        estimate, _ = self.gradient.estimate(objective, state.particles, buffers, place)
         full = objective.loss_gradient(state.particles)
         error = (estimate.astype(np.float64) - full)[:, : objective.n_moving]
         return float(np.mean(np.sum(error**2, axis=1)))
@@ -317,35 +316,27 @@ class MFLD(Algorithm):
                     "particles, with init(objective, particles=state.particles)"
                 )
 
-    def _advance_each(self, objective: Objective, state: State, n_steps: int, probe: bool) -> tuple[State, Info]:
-        if probe:
-            state, _ = self.advance(objective, state, n_steps - 1)
-            state, info = advance_each(partial(self.advance, objective, probe=True), state, 1)
-            return state, dataclasses.replace(info, steps=n_steps)
-        beside, n_workers = None, 1
-        if _calls_no_user(objective, self.gradient, self.dynamics):
-            threads = validation.num_threads(self.num_threads)
-            n_workers = min(threads, state.n_replicates)
-            narrow = dataclasses.replace(self, num_threads=threads // n_workers)
-            beside = partial(narrow.advance, objective)
-        return advance_each(partial(self.advance, objective), state, n_steps, beside=beside, n_workers=n_workers)
-
     def _buffers(self, state: State) -> tuple[tuple[str, ...], dict[str, NDArray[Any]]]:
-        """Names of what the estimator and the dynamics carry, and what the state has of it, without replicates."""
+        """Names of what the estimator and the dynamics carry, and what the state has of it."""
         names = self.gradient.buffer_names + self.dynamics.buffer_names
-        return names, {name: state.buffers[name][0] for name in names if name in state.buffers}
+        return names, {name: state.buffers[name] for name in names if name in state.buffers}
 
     def _with_curvature(self, objective: Objective, state: State) -> State:
         """The state with what is known of the curvature: looked at anew where that is due."""
         known = state.buffers.get(_CURVATURE)
         if known is not None and not step_size.due(state.step):
             return state
-        step = self._plan(objective, state, 1, known=0.0).at(0, objective.n_moving)
-        found = step_size.estimate(objective, self.gradient, state.particles, step)
-        largest = np.array([found]) if known is None else np.fmax(known, found)
+        plan = self._plan(objective, state, 1, known=np.zeros(state.n_replicates))
+        found = np.array(
+            [
+                step_size.estimate(objective, self.gradient, one.particles, plan.at(0, objective.n_moving, r))
+                for r, one in enumerate(state.each())
+            ]
+        )
+        largest = found if known is None else np.fmax(known, found)
         return dataclasses.replace(state, buffers={**state.buffers, _CURVATURE: largest})
 
-    def _plan(self, objective: Objective, state: State, n_steps: int, known: float | None = None) -> Plan:
+    def _plan(self, objective: Objective, state: State, n_steps: int, known: NDArray[np.float64] | None = None) -> Plan:
         temperature = schedules.values("temperature", self.temperature, state.step, n_steps)
         start = schedules.values("temperature", self.temperature, 0, 1)[0]
         if self.l2 is not None:
@@ -355,7 +346,8 @@ class MFLD(Algorithm):
         else:
             l2 = np.array([objective.l2])
         if self.step_size is None:
-            steps = step_size.size(float(state.buffers[_CURVATURE][0]) if known is None else known, l2)
+            curvature = state.buffers[_CURVATURE] if known is None else known
+            steps = step_size.size(curvature[:, np.newaxis], l2)
         else:
             steps = schedules.values("step_size", self.step_size, state.step, n_steps, positive=True)
         return Plan(
@@ -364,17 +356,6 @@ class MFLD(Algorithm):
             l2=l2,
             gradient=self.gradient,
             dynamics=self.dynamics,
-            place=Place(state.key, state.step),
+            places=tuple(Place(key, state.step) for key in state.keys),
             num_threads=validation.num_threads(self.num_threads),
         )
-
-
-def _calls_no_user(objective: Objective, gradient: GradientEstimator, dynamics: Dynamics) -> bool:
-    """Whether all that a step calls is known not to be code of the user, which may not suit several threads at once."""
-    return (
-        type(objective) is EmpiricalRisk
-        and type(objective.model) is TwoLayerNetwork
-        and type(objective.loss_function) is Loss
-        and type(gradient) in (FullBatch, Minibatch, SVRG, SARAH)
-        and type(dynamics) in (Overdamped, Underdamped)
-    )

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import _core, noise, schedules, validation
 from mfld.algorithms.base import Algorithm
+from mfld.algorithms.replicates import advance_each, start
 from mfld.dynamics import Dynamics, Overdamped
 from mfld.errors import DivergenceError
 from mfld.gradients import FullBatch
@@ -54,7 +55,7 @@ class PDA(Algorithm):
         B; None for all samples.
     dynamics : Dynamics
         Of the inner loop: `Overdamped` or another one without buffers.
-    dtype, num_threads
+    dtype, num_threads, n_replicates
         As in `MFLD`.
 
     Raises
@@ -64,7 +65,7 @@ class PDA(Algorithm):
 
     Notes
     -----
-    The state's buffers: ``dual_sum``, the coefficients ``sum_s s * l'``, shape (1, n, n_outputs); ``inner_steps``, how
+    The state's buffers: ``dual_sum``, the coefficients ``sum_s s * l'``, shape (R, n, n_outputs); ``inner_steps``, how
     many were made; ``output``, the particles of a random step, drawn with probability proportional to t, for which the
     theory holds (`Result.state` has those of the last step).
 
@@ -90,6 +91,7 @@ class PDA(Algorithm):
     dynamics: Dynamics = field(default_factory=Overdamped)
     dtype: DTypeLike = "float32"
     num_threads: int | None = None
+    n_replicates: int = 1
 
     def __post_init__(self) -> None:
         inner_steps = self.inner_steps
@@ -101,6 +103,7 @@ class PDA(Algorithm):
             "temperature": validation.real("temperature", self.temperature, positive=True),
             "inner_steps": inner_steps,
             "dtype": validation.float_dtype("dtype", self.dtype).name,
+            "n_replicates": validation.integer("n_replicates", self.n_replicates, 1),
         }
         if self.batch_size is not None:
             checked["batch_size"] = validation.integer("batch_size", self.batch_size, 1)
@@ -111,21 +114,27 @@ class PDA(Algorithm):
             raise ValueError(f"dynamics must carry nothing from step to step, like Overdamped(), got {self.dynamics}")
         validation.num_threads(self.num_threads)
 
-    def init(self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None) -> State:
+    def init(
+        self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None, *, replica: int = 0
+    ) -> State:
         """State before the first step; arguments as in `MFLD.init`."""
         self.check(objective)
         assert isinstance(objective, EmpiricalRisk)  # by check
-        seed = validation.seed(seed)
-        if particles is None:
-            particles = objective.initial_particles(self.n_particles, seed, self.dtype)
-        start = validation.array("particles", particles, self.dtype)
-        validation.shape("particles", start, (self.n_particles, objective.n_coordinates), "(n_particles, coordinates)")
+        seed, replica = validation.seed(seed), validation.seed(replica, "replica")
+        particles = start(
+            lambda s: objective.initial_particles(self.n_particles, s, self.dtype),
+            particles,
+            (self.n_replicates, self.n_particles, objective.n_coordinates),
+            self.dtype,
+            seed,
+            replica,
+        )
         buffers = {
-            "dual_sum": np.zeros((1, objective.n_samples, objective.model.n_outputs)),
-            "inner_steps": np.zeros(1, np.int64),
-            "output": start[np.newaxis],
+            "dual_sum": np.zeros((self.n_replicates, objective.n_samples, objective.model.n_outputs)),
+            "inner_steps": np.zeros(self.n_replicates, np.int64),
+            "output": particles,
         }
-        return State({"mu": Cloud(start[np.newaxis])}, step=0, seed=seed, buffers=buffers)
+        return State({"mu": Cloud(particles)}, step=0, seed=seed, buffers=buffers, replica=replica)
 
     def advance(self, objective: Objective, state: State, n_steps: int = 1) -> tuple[State, Info]:
         """Make outer steps; arguments and errors as in `MFLD.advance`.
@@ -135,10 +144,7 @@ class PDA(Algorithm):
         self.check(objective, state)
         assert isinstance(objective, EmpiricalRisk)  # by check
         n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)
-        info = Info(steps=0)
-        for k in range(n_steps):
-            state, info = self._step(objective, state, k)
-        return state, info
+        return advance_each(lambda single: self._step(objective, single), state, n_steps)
 
     def check(self, objective: Objective, state: State | None = None) -> None:
         validation.instance("objective", objective, EmpiricalRisk, "an EmpiricalRisk")
@@ -154,6 +160,7 @@ class PDA(Algorithm):
         if state is None:
             return
         validation.instance("state", state, State, "a State")
+        state = state.replicate(0)  # all have the same shapes
         particles = state.particles
         validation.shape("state.particles", particles, ("N", objective.n_coordinates), "to suit the objective")
         if particles.dtype != self.dtype:
@@ -164,14 +171,15 @@ class PDA(Algorithm):
         validation.shape("state.buffers['dual_sum']", state.buffers["dual_sum"], expected, "to suit the objective")
 
     def potential(self, objective: EmpiricalRisk, state: State) -> Potential:
-        """The averaged potential ``gbar_t`` of a state after t >= 1 steps, its ridge included."""
+        """The averaged potential ``gbar_t`` of a state of one replicate after t >= 1 steps, its ridge included."""
+        _ = state.only_cloud  # of one replicate
         t = state.step
         if t == 0:
             raise ValueError("state must have made a step: before the first one nothing is averaged")
         dual = 2 / ((t + 1) * (t + 2)) * state.buffers["dual_sum"][0]
         return objective.linearised(dual, l2=objective.l2 * t / (t + 2))
 
-    def _step(self, risk: EmpiricalRisk, state: State, k: int) -> tuple[State, Info]:
+    def _step(self, risk: EmpiricalRisk, state: State) -> tuple[State, Info]:
         t = state.step + 1
         key = state.key
         rows = None
@@ -194,28 +202,27 @@ class PDA(Algorithm):
             l2=np.array([averaged.l2]),
             gradient=FullBatch(),
             dynamics=self.dynamics,
-            place=Place(key, done),
+            places=(Place(key, done),),
             num_threads=validation.num_threads(self.num_threads),
         )
-        outcome = averaged.steps(state.particles, {}, inner, plan)
+        outcome = averaged.steps(state.only_cloud.particles, {}, inner, plan)
         if outcome.interrupt is not None:
-            outcome.interrupt.state = state  # type: ignore[attr-defined]
             raise outcome.interrupt
-        if outcome.bad_particle is not None:
-            raise DivergenceError(state.step, outcome.bad_particle, float(plan.step_size[0]), state)
+        if outcome.bad is not None:
+            raise DivergenceError(state.step, outcome.bad[1], float(plan.step_size[0]), state)
         return self._reached(state, buffers, outcome, done + inner), Info(
-            steps=k + 1,
+            steps=1,
             loss=loss,
-            gradient_norm=outcome.gradient_norm,
+            gradient_norm=outcome.gradient_norm[0],
             step_size=float(plan.step_size[0]),
             temperature=self.temperature,
             l2=averaged.l2,
-            acceptance=outcome.acceptance,
+            acceptance=outcome.acceptance[0],
         )
 
     def _reached(self, state: State, buffers: dict[str, NDArray[np.generic]], outcome: Outcome, inner: int) -> State:
         t = state.step + 1
-        particles: FloatArray = outcome.particles
+        particles: FloatArray = outcome.particles  # (1, N, p)
         particles.flags.writeable = False
         # Particles after step t are X^(t+1), drawn with a probability proportional to t + 1 among X^(2), ..., X^(t+1):
         # a reservoir, which need not know where the run will end.
@@ -226,6 +233,6 @@ class PDA(Algorithm):
         buffers = {
             **buffers,
             "inner_steps": np.array([inner]),
-            "output": particles[np.newaxis] if chosen else state.buffers["output"],
+            "output": particles if chosen else state.buffers["output"],
         }
-        return State({"mu": Cloud(particles[np.newaxis])}, t, state.seed, buffers, state.replica)
+        return State({"mu": Cloud(particles)}, t, state.seed, buffers, state.replica)

@@ -75,10 +75,12 @@ class _Phases(Algorithm):
                 f"got a StopOnPlateau for {n_replicates}"
             )
 
-    def init(self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None) -> State:
+    def init(
+        self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None, *, replica: int = 0
+    ) -> State:
         """State before the first step; arguments and errors as in `MFLD.init`."""
         self.check(objective)
-        return _Progress().added_to(self._solvers[0].init(objective, seed, particles))
+        return _Progress().added_to(self._solvers[0].init(objective, seed, particles, replica=replica))
 
     def check(self, objective: Objective, state: State | None = None) -> None:
         for solver in self._solvers:
@@ -256,9 +258,11 @@ class TopParticles(_Phases):
             object.__setattr__(self, "descend", replace(self.sample, temperature=0.0, n_particles=n_best))
         self._check_arguments(("sample", "descend"))
 
-    def init(self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None) -> State:
+    def init(
+        self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None, *, replica: int = 0
+    ) -> State:
         """State before the first step; arguments and errors as in `MFLD.init`."""
-        state = super().init(objective, seed, particles)
+        state = super().init(objective, seed, particles, replica=replica)
         self._values(objective, state)  # what cannot be ranked is found here and not at the switch
         return state
 
@@ -275,7 +279,7 @@ class TopParticles(_Phases):
     @staticmethod
     def _values(objective: Objective, state: State) -> list[FloatArray]:
         """What ranks the particles of each replicate."""
-        clouds = [state.replicate(r).measure for r in range(state.n_replicates)]
+        clouds = [one.measure for one in state.each()]
         return [objective.first_variation(cloud)(cloud.particles) for cloud in clouds]
 
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import _core, noise, validation
 from mfld.algorithms.base import Algorithm
+from mfld.algorithms.replicates import join, start, together
 from mfld.losses import Loss
 from mfld.models import TwoLayerNetwork
 from mfld.objectives import EmpiricalRisk, Objective
@@ -79,7 +80,7 @@ class PSDCA(Algorithm):
     Suzuki, Nitanda, Wu 2022, "Particle stochastic dual coordinate ascent: exponential convergent algorithm for mean
     field neural network optimization".
 
-    The state's buffers: ``dual`` (1, n, K), ``log_weights`` (1, N), ``log_partition`` (1,), the estimate of log of the
+    The state's buffers: ``dual`` (R, n, K), ``log_weights`` (R, N), ``log_partition`` (R,), the estimate of log of the
     integral above telescoped over refreshes (with frozen signs the average over their groups), and the inner sampler's
     ``sampler_step_size`` and ``sampler_moves``, and ``visits`` since the last refresh.
 
@@ -99,6 +100,8 @@ class PSDCA(Algorithm):
         Precision of the particles; dual variables and log-weights are float64.
     num_threads : int, optional
         Default: what OpenMP would take (OMP_NUM_THREADS). It never changes the result.
+    n_replicates : int
+        As in `MFLD`.
 
     Raises
     ------
@@ -125,6 +128,7 @@ class PSDCA(Algorithm):
     effective_sample_size: float = 0.5
     dtype: DTypeLike = "float32"
     num_threads: int | None = None
+    n_replicates: int = 1
 
     def __post_init__(self) -> None:
         checked = {
@@ -133,6 +137,7 @@ class PSDCA(Algorithm):
             "order": validation.choice("order", self.order, ORDERS),
             "effective_sample_size": validation.real("effective_sample_size", self.effective_sample_size),
             "dtype": validation.float_dtype("dtype", self.dtype).name,
+            "n_replicates": validation.integer("n_replicates", self.n_replicates, 1),
         }
         if not 0 < checked["effective_sample_size"] < 1:  # type: ignore[operator]
             got = self.effective_sample_size
@@ -143,7 +148,9 @@ class PSDCA(Algorithm):
             validation.integer("refresh_every", self.refresh_every, 1)
         validation.num_threads(self.num_threads)
 
-    def init(self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None) -> State:
+    def init(
+        self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None, *, replica: int = 0
+    ) -> State:
         """State before the first epoch.
 
         Parameters
@@ -152,9 +159,11 @@ class PSDCA(Algorithm):
             With a bounded model and ``l2 > 0``.
         seed : int
             At least 0 and below 2**64: of all the noise of the run.
-        particles : array_like, shape (n_particles, p), optional
+        particles : array_like, shape (n_particles, p) or (n_replicates, n_particles, p), optional
             A sample of the Gaussian N(0, temperature / (2 l2)) in the moving coordinates; by default it is drawn.
             Particles are sorted by their frozen coordinates.
+        replica : int
+            As in `MFLD.init`.
 
         Raises
         ------
@@ -162,27 +171,30 @@ class PSDCA(Algorithm):
             If an argument is of the wrong kind or out of range, or this algorithm cannot serve the objective.
         """
         risk = self._risk(objective)
-        seed = validation.seed(seed)
+        seed, replica = validation.seed(seed), validation.seed(replica, "replica")
         moving = risk.n_moving
-        if particles is None:
+
+        def draw(seed: int) -> FloatArray:
             drawn = risk.initial_particles(self.n_particles, seed, self.dtype)
             normals = noise.normals(seed, 0, self.n_particles, moving, dtype=self.dtype, stream="init")
             drawn[:, :moving] = drawn.dtype.type(math.sqrt(self.temperature / (2 * risk.l2))) * normals
-            particles = drawn
-        start = validation.array("particles", particles, self.dtype)
-        validation.shape("particles", start, (self.n_particles, risk.n_coordinates), "(n_particles, coordinates)")
-        start = start[np.lexsort(start[:, moving:].T)] if moving < risk.n_coordinates else start
-        work = _Work(
-            self,
-            risk,
-            key=noise.key(seed),
-            particles=start,
-            log_weights=np.zeros(self.n_particles),
-            dual=dual_of_zero(risk),
-            log_partition=moving / 2 * math.log(math.pi * self.temperature / risk.l2),
-        )
-        work.temper()
-        return work.state(0, seed)
+            return drawn
+
+        shape = (self.n_replicates, self.n_particles, risk.n_coordinates)
+        states = []
+        for r, given in enumerate(start(draw, particles, shape, self.dtype, seed, replica)):
+            work = _Work(
+                self,
+                risk,
+                key=noise.key(seed, replica + r),
+                particles=given[np.lexsort(given[:, moving:].T)] if moving < risk.n_coordinates else given,
+                log_weights=np.zeros(self.n_particles),
+                dual=dual_of_zero(risk),
+                log_partition=moving / 2 * math.log(math.pi * self.temperature / risk.l2),
+            )
+            work.temper()
+            states.append(work.state(0, seed, replica + r))
+        return join(states)
 
     def advance(self, objective: Objective, state: State, n_steps: int = 1) -> tuple[State, Info]:
         """Make epochs; k epochs and then k epochs are 2k epochs, bit by bit.
@@ -214,30 +226,34 @@ class PSDCA(Algorithm):
         if n_steps == 0:
             return state, Info(steps=0)
         reached = state
-        work = _Work.of(self, risk, state)
+        works = [_Work.of(self, risk, one) for one in state.each()]
         try:
             for step in range(state.step, state.step + n_steps):
-                work.epoch(step)
-                reached = work.state(step + 1, state.seed, state.replica)
-        except KeyboardInterrupt as interrupt:
-            interrupt.state = reached  # type: ignore[attr-defined]
+                for work in works:
+                    work.epoch(step)
+                reached = join([work.state(step + 1, state.seed, state.replica + r) for r, work in enumerate(works)])
+        except BaseException as error:
+            error.state = reached  # type: ignore[attr-defined]
             raise
-        loss = risk.loss(reached.measure)
-        info = Info(
-            n_steps,
-            loss,
-            step_size=work.step_size,
-            temperature=self.temperature,
-            l2=risk.l2,
-            acceptance=work.acceptance,
-        )
-        return reached, info
+        infos = [
+            Info(
+                n_steps,
+                risk.loss(one.measure),
+                step_size=work.step_size,
+                temperature=self.temperature,
+                l2=risk.l2,
+                acceptance=work.acceptance,
+            )
+            for work, one in zip(works, reached.each(), strict=True)
+        ]
+        return reached, together(infos)
 
     def check(self, objective: Objective, state: State | None = None) -> None:
         risk = self._risk(objective)
         if state is None:
             return
         validation.instance("state", state, State, "a State")
+        state = state.replicate(0)  # all have the same shapes
         particles = state.particles
         validation.shape("state.particles", particles, ("N", risk.n_coordinates), "to suit the objective")
         if particles.dtype != self.dtype:

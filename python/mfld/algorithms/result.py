@@ -66,10 +66,13 @@ class Result:
 
     @property
     def dual(self) -> FloatArray | None:
-        """Dual variables g of the samples, where the algorithm has them: shape (n,), or (n, n_outputs); else None."""
+        """Dual variables g of the samples, where the algorithm has them: shape (n,), or (n, n_outputs); else None.
+
+        Of several replicates the mean.
+        """
         if "dual" not in self.state.buffers:
             return None
-        dual: FloatArray = self.state.buffers["dual"][0]
+        dual: FloatArray = self.state.buffers["dual"].mean(axis=0)
         return dual[:, 0] if dual.shape[1] == 1 else dual
 
     def certificate(

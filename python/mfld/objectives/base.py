@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -28,7 +29,8 @@ class Plan:
     """What a call of `Objective.steps` needs beside the particles, the buffers and the number of steps.
 
     ``step_size``, ``temperature`` and ``l2`` are float64 arrays: each of length 1, a constant, or with an entry per
-    step. ``l2`` replaces that of the objective. ``place`` is that of the first step.
+    step. ``step_size`` may have a row for each replicate. ``l2`` replaces that of the objective. ``places`` are those
+    of the first step, one for each replicate.
     """
 
     step_size: NDArray[np.float64]
@@ -36,35 +38,49 @@ class Plan:
     l2: NDArray[np.float64]
     gradient: GradientEstimator
     dynamics: Dynamics
-    place: Place
+    places: tuple[Place, ...]
     num_threads: int
 
-    def at(self, k: int, n_moving: int) -> Step:
-        """The call's step k."""
+    def at(self, k: int, n_moving: int, replicate: int = 0) -> Step:
+        """The call's step k of a replicate."""
+        rows = self.step_size[replicate] if self.step_size.ndim == 2 else self.step_size
         step_size, temperature, l2 = (
-            float(values[k if len(values) > 1 else 0]) for values in (self.step_size, self.temperature, self.l2)
+            float(values[k if len(values) > 1 else 0]) for values in (rows, self.temperature, self.l2)
         )
-        return Step(step_size, temperature, l2, n_moving, self.place.ahead(k), self.num_threads)
+        return Step(step_size, temperature, l2, n_moving, self.places[replicate].ahead(k), self.num_threads)
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """Where a call of `Objective.steps` came to.
 
-    ``particles`` and ``buffers`` are those after ``steps`` whole steps, and the particles are always finite. Where all
-    steps were made, ``loss`` and ``gradient_norm`` are what the last one saw, before its move. Otherwise either the
-    next step would make ``bad_particle`` the first one that is not finite, or the exception ``interrupt``, of a signal
-    or out of a function of the user, ended the call. ``acceptance`` is the mean over the steps.
+    ``particles`` and ``buffers`` are those after ``steps`` whole steps of all replicates, and the particles are always
+    finite. Where all steps were made, ``loss`` and ``gradient_norm``, of each replicate, are what the last one saw,
+    before its move. Otherwise either the next step would make ``bad``, a replicate and its particle, the first that is
+    not finite, or the exception ``interrupt``, of a signal or out of a function of the user, ended the call.
+    ``acceptance``, of each replicate, is the mean over the steps.
     """
 
     particles: FloatArray
-    buffers: Buffers = field(default_factory=dict)
-    steps: int = 0
+    buffers: Buffers
+    steps: int
+    loss: Sequence[float]
+    gradient_norm: Sequence[float]
+    acceptance: Sequence[float]
+    bad: tuple[int, int] | None = None
+    interrupt: BaseException | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Reached:
+    """Where the steps of one replicate came to."""
+
+    particles: FloatArray
+    buffers: Buffers
     loss: float = np.nan
     gradient_norm: float = np.nan
     acceptance: float = np.nan
-    bad_particle: int | None = None
-    interrupt: BaseException | None = None
+    bad_particle: int = -1
 
 
 class Objective(ABC):
@@ -231,28 +247,43 @@ class Objective(ABC):
     def steps(self, particles: FloatArray, buffers: Buffers, n_steps: int, plan: Plan) -> Outcome:
         """Make up to ``n_steps`` (at least 1) steps from particles and buffers, which stay as they are.
 
-        This is what algorithms call. Here a step costs one call of the dynamics and of the gradient; objectives that
-        the core knows do all their steps inside it.
+        Particles have shape (R, N, n_coordinates) for R replicates, and buffers that leading axis too. This is what
+        algorithms call. Here a step costs one call of the dynamics and of the gradient for each replicate; objectives
+        that the core knows do all their steps inside it.
         """
-        outcome = Outcome(particles, buffers)
+        each = [_Reached(one, {name: array[r] for name, array in buffers.items()}) for r, one in enumerate(particles)]
+        reached, bad, interrupt = (0, each), None, None
         try:
             for k in range(n_steps):
-                # One assignment of one object: wherever a signal strikes, particles and count belong together.
-                outcome = self._step(outcome, plan, last=k == n_steps - 1)
-                if outcome.bad_particle is not None:
+                each = [self._step(one, plan, k, r, k == n_steps - 1) for r, one in enumerate(each)]
+                diverged = [(r, one.bad_particle) for r, one in enumerate(each) if one.bad_particle >= 0]
+                if diverged:
+                    bad = diverged[0]
                     break
-        except (KeyboardInterrupt, Exception) as interrupt:
-            return replace(outcome, interrupt=interrupt)
-        return outcome
+                # One assignment of one object: wherever a signal strikes, replicates and count belong together.
+                reached = (k + 1, each)
+        except (KeyboardInterrupt, Exception) as error:
+            interrupt = error
+        steps, each = reached
+        return Outcome(
+            np.stack([one.particles for one in each]),
+            {name: np.stack([one.buffers[name] for one in each]) for name in each[0].buffers},
+            steps,
+            [one.loss for one in each],
+            [one.gradient_norm for one in each],
+            [one.acceptance for one in each],
+            bad,
+            interrupt,
+        )
 
-    def _step(self, outcome: Outcome, plan: Plan, last: bool) -> Outcome:
-        k, particles = outcome.steps, outcome.particles
-        step = plan.at(k, self.n_moving)
-        move = plan.dynamics.move(particles, outcome.buffers, Drift(self, plan.gradient), step)
+    def _step(self, one: _Reached, plan: Plan, k: int, replicate: int, last: bool) -> _Reached:
+        particles = one.particles
+        step = plan.at(k, self.n_moving, replicate)
+        move = plan.dynamics.move(particles, one.buffers, Drift(self, plan.gradient), step)
         if move.bad_particle >= 0:
-            return replace(outcome, bad_particle=move.bad_particle)
-        acceptance = move.acceptance if k == 0 else (k * outcome.acceptance + move.acceptance) / (k + 1)
-        reached = Outcome(move.particles, move.buffers, k + 1, acceptance=acceptance)
+            return replace(one, bad_particle=move.bad_particle)
+        acceptance = move.acceptance if k == 0 else (k * one.acceptance + move.acceptance) / (k + 1)
+        reached = _Reached(move.particles, move.buffers, acceptance=acceptance)
         if not last:
             return reached
         seen = particles if move.gradient_at is None else move.gradient_at

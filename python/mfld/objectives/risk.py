@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -225,8 +224,13 @@ class EmpiricalRisk(Objective):
         dynamics = _native_dynamics(plan.dynamics, particles, buffers, renewed)
         if estimator is None or dynamics is None:
             return super().steps(particles, buffers, n_steps, plan)
-        schedule = np.broadcast_arrays(plan.step_size, plan.temperature, plan.l2)
-        step_size, temperature, l2 = (np.ascontiguousarray(values[:n_steps]) for values in schedule)
+        schedule = (np.atleast_2d(plan.step_size), plan.temperature, plan.l2)
+        length = max([values.shape[-1] for values in schedule])
+        step_size, temperature, l2 = [
+            np.ascontiguousarray(values) if values.shape[-1] == length else np.repeat(values, length, axis=-1)
+            for values in schedule
+        ]
+        place = plan.places[0]
         moving = particles.copy()
         report = _core.backend.advance(
             self.model.native,
@@ -239,23 +243,19 @@ class EmpiricalRisk(Objective):
             temperature,
             l2,
             n_steps,
-            plan.place.key,
-            plan.place.step,
-            plan.place.population,
+            [own.key for own in plan.places],
+            place.step,
+            place.population,
             plan.num_threads,
         )
-        if report.status == "diverged":
-            # The core works in place. Its steps are a pure function, so the last good state is made once more.
-            good = report.steps - 1
-            outcome = self.steps(particles, buffers, good, plan) if good else Outcome(particles, buffers)
-            # A signal that came meanwhile has its answer before the divergence.
-            interrupt = outcome.interrupt or report.exception
-            return replace(outcome, interrupt=interrupt, bad_particle=None if interrupt else report.bad_particle)
         # A stop may leave an estimator in need of a refresh, or a dynamics without its first gradient.
         invalid = set() if estimator.valid else set(plan.gradient.buffer_names)
         invalid |= set() if dynamics.force_valid else {"force"}
         reached = {name: value for name, value in {**buffers, **renewed}.items() if name not in invalid}
-        return Outcome(moving, reached, report.steps, report.loss, report.gradient_norm, interrupt=report.exception)
+        acceptance = [np.nan] * len(particles)
+        return Outcome(
+            moving, reached, report.steps, report.loss, report.gradient_norm, acceptance, report.bad, report.exception
+        )
 
     def _native_estimator(
         self, gradient: GradientEstimator, particles: FloatArray, buffers: Buffers, renewed: dict[str, FloatArray]
@@ -268,7 +268,7 @@ class EmpiricalRisk(Objective):
         if type(gradient) is not SVRG and type(gradient) is not SARAH:
             return None
         valid = all(name in buffers for name in gradient.buffer_names)
-        shapes = particles.shape, particles.shape, (self.n_samples, self.model.n_outputs)
+        shapes = particles.shape, particles.shape, (len(particles), self.n_samples, self.model.n_outputs)
         for name, shape in zip(gradient.buffer_names, shapes, strict=False):
             renewed[name] = buffers[name].copy() if valid else np.empty(shape, particles.dtype)
         anchor, anchor_gradient, *predictions = (renewed[name] for name in gradient.buffer_names)
