@@ -689,10 +689,12 @@ class Replicates {
       threads_ = most;
       threads_within_ = 1;
     }
-    // A round is what a stop may lose: some tenths of a second, but enough to make little of its beginning.
-    constexpr double round_work = 1e9, least_work = 1e6;
-    const double part = std::max(round_work * threads_ / static_cast<double>(n_replicates), least_work);
-    round_ = std::max<std::int64_t>(1, static_cast<std::int64_t>(part / work));
+    // A round is what a stop may lose: some tenths of a second, but enough to make little of its beginning, which moves
+    // all arrays. One replicate on its own loses nothing.
+    constexpr double round_work = 1e9, beginning = 2e3;
+    const double part =
+        std::max(round_work * threads_ / static_cast<double>(n_replicates), beginning * static_cast<double>(cloud));
+    round_ = n_replicates == 1 ? n_steps : std::max<std::int64_t>(1, static_cast<std::int64_t>(part / work));
   }
 
   int run(mfld_report& report) {
