@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 import pickle
 import subprocess
 import sys
@@ -211,6 +212,7 @@ def test_an_algorithm_as_an_object_is_used_as_it_is():
         ({"l2": -1.0}, "l2 must be finite and at least 0, got -1"),
         ({"validation_fraction": 1.5}, "validation_fraction must be below 1, got 1.5"),
         ({"n_particles": 0}, "n_particles must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
     ],
 )
 def test_arguments_are_refused_by_name(change, message):
@@ -372,6 +374,84 @@ def test_copies_predict_the_same(tmp_path):
     states = {other.cloud_.particles.tobytes() for other in copies}
     assert len(states) == 1
     np.testing.assert_array_equal(regressor.predict(X), expected)
+
+
+class Watch:
+    """A callback of scikit-learn: what it was called with, and when to stop."""
+
+    def __init__(self, stop_after=None):
+        self.stop_after = stop_after
+        self.tasks, self.fitted, self.seen = [], [], []
+
+    def setup(self, estimator, context):
+        self.tasks.append(("setup", context.task_name))
+
+    def teardown(self, estimator, context):
+        self.tasks.append(("teardown", context.task_name))
+
+    def on_fit_task_begin(self, estimator, context):
+        self.tasks.append(("begin", context.task_name))
+
+    def on_fit_task_end(self, estimator, context, *, X, y, metadata, fitted_estimator):
+        self.tasks.append(("end", context.task_name))
+        if context.task_name == "steps":
+            self.fitted.append(fitted_estimator)
+            self.seen.append((X, y, metadata))
+            return len(self.fitted) == self.stop_after
+
+
+@pytest.mark.skipif(not hasattr(MeanFieldClassifier, "set_callbacks"), reason="scikit-learn has no callbacks")
+@pytest.mark.parametrize(("make", "data"), [(MeanFieldClassifier, IRIS), (MeanFieldRegressor, DIABETES)])
+def test_callbacks_of_scikit_learn(make, data):
+    X, y = data[0][::5], data[1][::5]
+    weights = np.linspace(1, 2, len(y))
+
+    def fitted(n_steps, *callbacks):
+        estimator = make(n_particles=10, n_steps=n_steps, random_state=0).set_callbacks(*callbacks)
+        return estimator.fit(X, y, weights)
+
+    watch, alone = Watch(), fitted(250)
+    np.testing.assert_array_equal(fitted(250, watch).predict(X), alone.predict(X))
+    subtasks = [("begin", "steps"), ("end", "steps")] * math.ceil(250 / 3)
+    assert watch.tasks == [("setup", "fit"), ("begin", "fit"), *subtasks, ("end", "fit"), ("teardown", "fit")]
+    assert [estimator.n_iter_ for estimator in watch.fitted] == [*range(3, 250, 3), 250]
+    # Those of a subtask are those of a fit that ends there, and they stay so.
+    np.testing.assert_array_equal(watch.fitted[9].predict(X), fitted(30).predict(X))
+    for given, known in zip(watch.seen[0][:2], (X, y), strict=True):
+        np.testing.assert_array_equal(given, known)
+    np.testing.assert_array_equal(watch.seen[0][2]["sample_weight"], weights)
+
+    stopped = fitted(250, Watch(stop_after=10))
+    assert stopped.n_iter_ == 30
+    np.testing.assert_array_equal(stopped.predict(X), watch.fitted[9].predict(X))
+
+    failing = Watch()
+    with pytest.raises(ValueError, match="batch_size must be at most the number of samples"):
+        make(gradient=mfld.Minibatch(1000)).set_callbacks(failing).fit(X, y)
+    assert failing.tasks[-1] == ("teardown", "fit")
+
+
+@pytest.mark.skipif(not hasattr(MeanFieldClassifier, "set_callbacks"), reason="scikit-learn has no callbacks")
+def test_callbacks_of_warm_starts_and_of_scores():
+    from sklearn.callback import ScoringMonitor  # noqa: PLC0415  scikit-learn 1.9
+
+    monitor = ScoringMonitor(scoring="accuracy")
+    estimator = MeanFieldClassifier(warm_start=True, **QUICK).set_callbacks(monitor).fit(*IRIS)
+    estimator.set_params(n_steps=7).fit(*IRIS)
+    of_steps = [row["accuracy"] for row in monitor.get_logs().data if row["task_name"] == "steps"]
+    assert len(of_steps) == 7
+    assert of_steps[-1] == estimator.score(*IRIS)
+
+
+@pytest.mark.skipif(not hasattr(MeanFieldClassifier, "set_callbacks"), reason="scikit-learn has no callbacks")
+def test_callbacks_of_a_pipeline_reach_the_steps():
+    class Propagated(Watch):
+        max_propagation_depth = None
+
+    watch = Propagated()
+    pipeline = make_pipeline(StandardScaler(), MeanFieldClassifier(**QUICK)).set_callbacks(watch).fit(*IRIS)
+    assert watch.tasks.count(("end", "steps")) == 30
+    assert watch.fitted[-1].score(pipeline[0].transform(IRIS[0]), IRIS[1]) == pipeline.score(*IRIS)
 
 
 def test_pipelines_grid_search_and_workers():

@@ -8,10 +8,8 @@ the last good state.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import glob
 import hashlib
 import inspect
 import json
@@ -28,7 +26,7 @@ from typing import IO, Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mfld import _core, validation
+from mfld import _core, files, validation
 from mfld.algorithms import Algorithm, Result
 from mfld.callbacks import Callback
 from mfld.objectives import Objective
@@ -199,8 +197,8 @@ class Checkpoint(Callback):
     ------
     TypeError, ValueError
         If an argument is of the wrong kind or out of range, or both intervals are given.
-    FileNotFoundError
-        When a run starts, if the folder does not exist.
+    OSError
+        When a run starts, if there is no such folder, or none to write in.
 
     Examples
     --------
@@ -230,10 +228,8 @@ class Checkpoint(Callback):
         self._problem = fingerprint(algorithm=algorithm, objective=objective)
 
     def on_start(self, state: State, n_steps: int) -> None:
-        target = _target(self.path)
-        if not target.parent.is_dir():
-            raise FileNotFoundError(f"{self.path} cannot be written: there is no folder {target.parent}")
-        _sweep(target)
+        files.check_writable(files.followed(self.path))
+        files.sweep(self.path)
         self._written: int | None = None
         self._failed = False
         self._due = time.monotonic() + self.seconds
@@ -404,24 +400,9 @@ def _sha256(data: bytes) -> str:
 
 def _write(state: State, path: StrPath, problem: Mapping[str, str]) -> None:
     metadata, arrays = _packed(state, problem)
-    target = _target(path)
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "w+b") as file:
-            np.savez(file, allow_pickle=False, metadata=np.array(json.dumps(metadata)), **arrays)
-            _seal(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name, too, is to survive a crash of the machine
-    finally:
-        os.close(folder)
+    with files.replacing(path) as file:
+        np.savez(file, allow_pickle=False, metadata=np.array(json.dumps(metadata)), **arrays)
+        _seal(file)
 
 
 def _packed(state: State, problem: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -518,25 +499,3 @@ def _read(path: StrPath) -> tuple[State, dict[str, str]]:
         return State(clouds=clouds, buffers=buffers, **metadata["scalars"]), dict(metadata["problem"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is no checkpoint that this mfld {_core.__version__} can use: {error}") from error
-
-
-def _target(path: StrPath) -> Path:
-    return Path(os.path.realpath(path))
-
-
-def _sweep(target: Path) -> None:
-    """Remove what processes that died in the middle of writing this file left behind."""
-    for leftover in target.parent.glob(f"{glob.escape(target.name)}.*.part"):
-        pid = leftover.suffixes[-2][1:]
-        if pid.isdecimal() and not _alive(int(pid)):
-            leftover.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True

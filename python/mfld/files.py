@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,14 +22,48 @@ def check_writable(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to write to; at the end it takes the place of `path`, after an error it is gone and `path` untouched."""
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    file = open(temporary, "xb")  # noqa: SIM115  closed below; if it is somebody else's, it is not ours to delete
+    """A file to write to; at the end it takes the place of `path`, after an error it is gone and `path` untouched.
+
+    It is brought to the disk before it gets the name, and lies beside it until then; a symbolic link is followed.
+    """
+    target = followed(path)
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        with file:
+        with open(temporary, "w+b") as file:
             yield file
-        os.replace(temporary, path)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name, too, is to survive a crash of the machine
+    finally:
+        os.close(folder)
+
+
+def sweep(path: str | os.PathLike[str]) -> None:
+    """Remove what processes that died in the middle of `replacing` this file left behind."""
+    target = followed(path)
+    for leftover in target.parent.glob(f"{glob.escape(target.name)}.*.part"):
+        pid = leftover.suffixes[-2][1:]
+        if pid.isdecimal() and not _alive(int(pid)):
+            leftover.unlink(missing_ok=True)
+
+
+def followed(path: str | os.PathLike[str]) -> Path:
+    """Where the file is, behind symbolic links."""
+    return Path(os.path.realpath(path))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True

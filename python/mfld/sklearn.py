@@ -9,6 +9,10 @@ They need scikit-learn 1.6 or newer: ``pip install 'mfld[sklearn]'``. What they 
 * Steps use all rows up to 128 of them, and mini-batches beyond: of 64 rows, or n / 40 where that is more, so that the
   default number of steps sees each row about ten times at least.
 * The precision is that of X: float32, or else float64.
+
+From scikit-learn 1.9 on they take its callbacks, ``set_callbacks(ProgressBar())``: `fit` is a task with about a hundred
+subtasks, each of so many steps. A hook may have the rows, the ``sample_weight`` and the estimator as it is after the
+subtask, and may stop the fit; it does not change the steps. `partial_fit` calls none.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import math
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,6 +44,8 @@ from mfld.state import Cloud, Info, State
 from mfld.step_size import curvature
 from mfld.validation import FloatArray
 
+_Method = TypeVar("_Method", bound=Callable[..., object])
+
 try:
     from joblib import effective_n_jobs
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -52,6 +58,18 @@ try:
 except ImportError as error:
     raise ImportError("mfld.sklearn needs scikit-learn 1.6 or newer: pip install 'mfld[sklearn]'") from error
 
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # before scikit-learn 1.9
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Adds nothing: there are no callbacks."""
+
+    def with_callbacks(method: _Method) -> _Method:
+        """The method as it is."""
+        return method
+
+
 if TYPE_CHECKING:
     from numpy.random import RandomState
 
@@ -63,7 +81,7 @@ _LARGEST_FULL_BATCH = 128
 _BATCH_SIZE = 64
 _SMALLEST_SHARE_OF_ROWS = 40  # a mini-batch has a 40th of the rows at least
 _CURVATURE_ROWS, _CURVATURE_PARTICLES = 512, 128  # the curvature does not need more
-_LOOKS = 100  # at the validation loss, in a fit
+_LOOKS = 100  # in a fit: at the validation loss, and of callbacks
 
 Named: TypeAlias = str
 
@@ -128,7 +146,7 @@ _DYNAMICS: dict[str, type[Dynamics]] = {
 }
 
 
-class _MeanFieldEstimator(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # scikit-learn has no types
+class _MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # untyped
     """What the classifier and the regressor share: parameters, standardisation, training, pruning."""
 
     state_: State
@@ -231,7 +249,15 @@ class _MeanFieldEstimator(BaseEstimator, metaclass=ABCMeta):  # type: ignore[mis
 
     # ---- training
 
-    def _train(self, X: FloatArray, y: NDArray[Any], weights: NDArray[np.float64] | None, *, go_on: bool) -> Self:
+    def _train(
+        self,
+        X: FloatArray,
+        y: NDArray[Any],
+        weights: NDArray[np.float64] | None,
+        sample_weight: NDArray[np.float64] | None,
+        *,
+        go_on: bool,
+    ) -> Self:
         """Train on checked rows: from the start, or from the state that the last fit led to."""
         n_steps = validation.integer("n_steps", self.n_steps, 1)
         self._check_own_parameters()
@@ -242,7 +268,16 @@ class _MeanFieldEstimator(BaseEstimator, metaclass=ABCMeta):  # type: ignore[mis
             rows, others = self._split(y)
             held_out = self._risk(X[others], y[others], None if weights is None else weights[others])
             X, y, weights = X[rows], y[rows], None if weights is None else weights[rows]
-        return self._run(self._risk(X, y, weights), n_steps, held_out, go_on=go_on)
+            sample_weight = None if sample_weight is None else sample_weight[rows]
+        hooks = None
+        if getattr(self, "_skl_callbacks", None):
+            metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+            given = y.reshape(len(y), *getattr(self, "_columns", ()))
+            hooks = _Hooks(self, n_steps, X=X, y=given, metadata=metadata)
+        self._run(self._risk(X, y, weights), n_steps, held_out, hooks, go_on=go_on)
+        if hooks is not None:
+            hooks.end()
+        return self
 
     def _one_pass(self, X: FloatArray, y: NDArray[Any], weights: NDArray[np.float64] | None, *, first: bool) -> Self:
         """As many steps as see each row about once."""
@@ -251,13 +286,17 @@ class _MeanFieldEstimator(BaseEstimator, metaclass=ABCMeta):  # type: ignore[mis
             self._start(X, y, weights)
         gradient = self._gradient(len(X))
         n_steps = math.ceil(len(X) / gradient.batch_size) if isinstance(gradient, Minibatch) else 1
-        return self._run(self._risk(X, y, weights), n_steps, None, go_on=not first)
+        return self._run(self._risk(X, y, weights), n_steps, None, None, go_on=not first)
 
-    def _run(self, risk: EmpiricalRisk, n_steps: int, held_out: EmpiricalRisk | None, *, go_on: bool) -> Self:
+    def _run(
+        self, risk: EmpiricalRisk, n_steps: int, held_out: EmpiricalRisk | None, hooks: Callback | None, *, go_on: bool
+    ) -> Self:
         callbacks: list[Callback] = [Progress()] if self.verbose else []
+        if hooks is not None:
+            callbacks.append(hooks)
         stop = None
         if held_out is not None:
-            stop = _KeepBest(held_out, self.n_iter_no_change, self.tol, max(1, math.ceil(n_steps / _LOOKS)))
+            stop = _KeepBest(held_out, self.n_iter_no_change, self.tol, math.ceil(n_steps / _LOOKS))
             callbacks.append(stop)
         if not go_on:
             self._seed = _seed(self.random_state)
@@ -283,6 +322,8 @@ class _MeanFieldEstimator(BaseEstimator, metaclass=ABCMeta):  # type: ignore[mis
         if share >= 1:
             raise ValueError(f"validation_fraction must be below 1, got {share}")
         validation.integer("n_iter_no_change", self.n_iter_no_change, 1)
+        if self.batch_size is not None:
+            validation.integer("batch_size", self.batch_size, 1)
         validation.real("tol", self.tol, non_negative=True)
 
     def _start(self, X: FloatArray, y: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
@@ -561,6 +602,7 @@ class MeanFieldClassifier(ClassifierMixin, _MeanFieldEstimator):  # type: ignore
         )
         self.class_weight = class_weight
 
+    @with_callbacks  # type: ignore[untyped-decorator]
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train on rows X, shape (n, n_features), and labels y, shape (n,), with weights of rows, shape (n,)."""
         go_on = self.warm_start and hasattr(self, "state_")
@@ -570,7 +612,7 @@ class MeanFieldClassifier(ClassifierMixin, _MeanFieldEstimator):  # type: ignore
         if go_on and not np.array_equal(classes, self.classes_):
             raise ValueError(f"warm_start needs the classes of the last fit, {self.classes_}, got {classes}")
         self.classes_ = classes
-        return self._train(inputs, labels, self._weighted(labels, weights), go_on=go_on)
+        return self._train(inputs, labels, self._weighted(labels, weights), weights, go_on=go_on)
 
     def partial_fit(
         self,
@@ -697,11 +739,12 @@ class MeanFieldRegressor(RegressorMixin, _MeanFieldEstimator):  # type: ignore[m
     True
     """
 
+    @with_callbacks  # type: ignore[untyped-decorator]
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train on rows X, shape (n, n_features), and numbers y, shape (n,) or (n, n_targets), with weights of rows."""
         go_on = self.warm_start and hasattr(self, "state_")
         inputs, targets, weights = self._rows(X, y, sample_weight, reset=not go_on)
-        return self._train(inputs, targets, weights, go_on=go_on)
+        return self._train(inputs, targets, weights, weights, go_on=go_on)
 
     def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Go on with some rows, as many steps as see each of them about once.
@@ -755,6 +798,41 @@ class MeanFieldRegressor(RegressorMixin, _MeanFieldEstimator):  # type: ignore[m
 
     def _encoded(self, y: NDArray[Any]) -> NDArray[np.float64]:
         return (y - self.target_mean_) / self.target_scale_
+
+
+class _Hooks(Callback):
+    """Calls the callbacks of scikit-learn that an estimator has: the fit is a task, and so many steps are a subtask."""
+
+    def __init__(self, estimator: Any, n_steps: int, **rows: Any) -> None:
+        self.every = math.ceil(n_steps / _LOOKS)
+        self._estimator, self._rows = estimator, rows
+        # One more where a fit that goes on begins between two multiples of so many steps.
+        self._task = estimator._init_callback_context(max_subtasks=math.ceil(n_steps / self.every) + 1)
+        self._task.call_on_fit_task_begin(estimator=estimator, **rows)
+
+    def on_start(self, state: State, n_steps: int) -> None:
+        self._last = state.step + n_steps
+        self._begin()
+
+    def __call__(self, state: State, info: Info) -> bool:
+        reached = {"state_": state}
+        stop = self._subtask.call_on_fit_task_end(
+            estimator=self._estimator, **self._rows, reconstruction_attributes=reached
+        )
+        if not stop and state.step < self._last:
+            self._begin()
+        return bool(stop)
+
+    def on_end(self, state: State) -> None:
+        return
+
+    def end(self) -> None:
+        """Behind the last step, once the estimator is fitted."""
+        self._task.call_on_fit_task_end(estimator=self._estimator, **self._rows, reconstruction_attributes={})
+
+    def _begin(self) -> None:
+        self._subtask = self._task.subcontext(task_name="steps")
+        self._subtask.call_on_fit_task_begin(estimator=self._estimator, **self._rows)
 
 
 class _KeepBest(Callback):
