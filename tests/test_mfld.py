@@ -377,20 +377,25 @@ def test_nan_from_a_python_gradient_is_a_divergence():
         make_solver().run(broken, 10)
 
 
-def interrupt_after(seconds):
-    thread = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
-    thread.start()
-    return thread
+class Interrupt(mfld.Callback):
+    """Ctrl-C so long after a run has begun: never before it, however busy the machine is."""
+
+    every = 10**9
+
+    def __init__(self, seconds):
+        self.timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+
+    def on_start(self, state, n_steps):
+        self.timer.start()
 
 
 @pytest.mark.parametrize("n_particles", [1, 20000])  # many short steps; steps longer than the time to answer
 def test_interrupt_of_native_steps_leaves_a_valid_state(n_particles):
     risk = make_risk(n=3000)
     solver = make_solver(n_particles=n_particles)
-    interrupt_after(0.3)
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt) as caught:
-        solver.run(risk, 10**9, seed=1, record_every=())
+        solver.run(risk, 10**9, seed=1, record_every=(), callbacks=[Interrupt(0.3)])
     assert time.monotonic() - start < 5  # that it is prompt is not for a loaded machine to decide
     state = caught.value.state
     assert caught.value.result.state is state
@@ -420,10 +425,10 @@ def test_interrupt_of_python_steps_leaves_a_valid_state(at_call):
 def test_interrupt_anywhere_in_python_steps_leaves_a_valid_state():
     solver = make_solver(n_particles=3)
     for k in range(20):
-        thread = interrupt_after(0.01 + 0.0005 * k)
+        interrupt = Interrupt(0.01 + 0.0005 * k)
         with pytest.raises(KeyboardInterrupt) as caught:
-            solver.run(WELL, 10**9, seed=1, record_every=())
-        thread.join()
+            solver.run(WELL, 10**9, seed=1, record_every=(), callbacks=[interrupt])
+        interrupt.timer.join()
         state = caught.value.state
         assert same(solver.run(WELL, state.step, seed=1).state, state)
 
