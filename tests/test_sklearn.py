@@ -202,6 +202,25 @@ def test_an_algorithm_as_an_object_is_used_as_it_is():
 
 
 @pytest.mark.parametrize(
+    "algorithm",
+    [
+        mfld.MFLD(20, step_size=0.1, temperature=1e-3, n_replicates=3),
+        mfld.PDA(20, step_size=0.1, temperature=1e-3, n_replicates=3),
+    ],
+    ids=lambda algorithm: type(algorithm).__name__,
+)
+def test_replicates_predict_together_and_go_on(algorithm):
+    regressor = MeanFieldRegressor(algorithm=algorithm, n_steps=5, warm_start=True).fit(*DIABETES).fit(*DIABETES)
+    each = []
+    for one in regressor.state_.each():
+        single = copy.copy(regressor)
+        single.state_ = one
+        each.append(single.predict(DIABETES[0]))
+    np.testing.assert_allclose(regressor.predict(DIABETES[0]), np.mean(each, axis=0), rtol=1e-5)
+    assert regressor.state_.n_replicates == 3
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"algorithm": "sgd"}, "algorithm must be one of mfld, pda, psdca"),

@@ -300,7 +300,7 @@ class _MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta
             callbacks.append(stop)
         if not go_on:
             self._seed = _seed(self.random_state)
-        start = self.state_.particles if go_on else None
+        start = self.state_.clouds["mu"].particles if go_on else None
         solver = self._solver(risk, start)
         result: Result
         if go_on and isinstance(solver, MFLD):

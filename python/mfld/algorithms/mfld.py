@@ -179,6 +179,7 @@ class MFLD(Algorithm):
             If a particle is not finite after a step; the last good state is attached.
         KeyboardInterrupt
             At Ctrl-C, answered within long steps too; the state that the steps so far led to is attached as ``state``.
+            Replicates go back to where all of them stood last, some tenths of a second or a step ago.
         TypeError, ValueError
             If an argument is of the wrong kind or out of range, or the state is none of this solver and objective.
         """

@@ -38,20 +38,21 @@ def start(
 def advance_each(step: Callable[[State], tuple[State, Info]], state: State, n_steps: int) -> tuple[State, Info]:
     """Make steps, each of one replicate after the other; what ends them finds all replicates before the same step."""
     each, infos = state.each(), [Info(steps=0)] * state.n_replicates
-    for k in range(n_steps):
-        reached: list[tuple[State, Info]] = []
-        try:
+    reached: list[tuple[State, Info]] = []
+    try:
+        for k in range(n_steps):
+            reached = []
             for single in each:
                 reached.append(step(single))
-        except DivergenceError as error:
-            if len(each) == 1:
-                raise
-            raise DivergenceError(error.step, error.particle, error.step_size, join(each), len(reached)) from None
-        except BaseException as error:
-            error.state = join(each)  # type: ignore[attr-defined]
+            infos = [dataclasses.replace(info, steps=k + 1) for _, info in reached]
+            each = [single for single, _ in reached]
+    except DivergenceError as error:
+        if len(each) == 1:
             raise
-        each = [single for single, _ in reached]
-        infos = [dataclasses.replace(info, steps=k + 1) for _, info in reached]
+        raise DivergenceError(error.step, error.particle, error.step_size, join(each), len(reached)) from None
+    except BaseException as error:
+        error.state = join(each)  # type: ignore[attr-defined]
+        raise
     return join(each), together(infos)
 
 
