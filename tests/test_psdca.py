@@ -138,6 +138,7 @@ def native_sweep(risk, particles, rows, groups, temperature, variance_bound, sha
         np.array(groups),
         temperature,
         variance_bound,
+        max(map(abs, risk.model.output_range)),
         share,
         log_weights,
         dual,
@@ -159,8 +160,9 @@ def test_sweep_is_the_plain_one(level, loss, k, rng):
     particles = rng.normal(size=(m, model.n_coordinates))
     rows = rng.integers(0, n, size=150)  # rows come back, also within a block
     dual = mfld.algorithms.psdca.dual_of_zero(risk)
-    for groups in ([m], [100, 51]):
-        arguments = (risk, particles, rows, groups, 0.05, k * 1.5**2, 0.05, rng.normal(size=m), dual)
+    # Weights that change by up to half their size in a visit, and by a hundredth of that.
+    for groups, temperature in itertools.product(([m], [100, 51]), (0.05, 5.0)):
+        arguments = (risk, particles, rows, groups, temperature, k * 1.5**2, 0.05, rng.normal(size=m), dual)
         done, log_weights, stepped = native_sweep(*arguments)
         plain_done, plain_log_weights, plain_stepped = plain_sweep(*arguments)
         assert done == plain_done > 10
@@ -189,22 +191,31 @@ def test_sweep_stops_where_weights_degenerate(rng):
 
 @pytest.mark.parametrize(("loss", "k"), [("logistic", 1), ("half_squared", 2), ("cross_entropy", 3)])
 def test_threads_do_not_change_a_bit_of_a_sweep(level, dtype, loss, k, rng):
-    # 8300 particles are swept by two threads, 500 by one while the other prepares the next block.
+    # 6200 particles are swept by all of three threads, the others by one while the rest prepare the next block.
     n, d = 50, 4
     y = targets_for(mfld.Loss(loss), rng, (n, k) if loss != "cross_entropy" else (n,))
     risk = mfld.EmpiricalRisk(
         mfld.TwoLayerNetwork(d, k, readout="bounded"), rng.normal(size=(n, d)), y, loss=loss, l2=0.1
     )
-    for m in (500, 8300):
+    for m, visited in ((500, n), (6200, 20)):
         particles = rng.normal(size=(m, risk.n_coordinates)).astype(dtype)
         results = []
-        for threads in (1, 2):
+        for threads in (1, 2, 3):
             done, *arrays = native_sweep(
-                risk, particles, np.arange(n), [m], 0.1, float(k), 0.01, np.zeros(m), np.zeros((n, k)) - 0.0, threads
+                risk,
+                particles,
+                np.arange(visited),
+                [m],
+                0.1,
+                float(k),
+                0.01,
+                np.zeros(m),
+                np.zeros((n, k)) - 0.0,
+                threads,
             )
             results.append((done, *(array.tobytes() for array in arrays)))
-        assert results[0] == results[1]
-        assert results[0][0] == n
+        assert results[0] == results[1] == results[2]
+        assert results[0][0] == visited
 
 
 def test_weights_after_a_million_coordinates_are_those_of_the_dual_variables(rng):

@@ -472,8 +472,8 @@ class Backend {
                           const py::array& inputs, const py::array& targets, const std::optional<py::array>& weights,
                           const py::array_t<std::int64_t, py::array::c_style>& rows,
                           const py::array_t<std::int64_t, py::array::c_style>& groups, double temperature,
-                          double variance_bound, double effective_sample_size, py::array& log_weights, py::array& dual,
-                          int num_threads) const {
+                          double variance_bound, double neuron_bound, double effective_sample_size,
+                          py::array& log_weights, py::array& dual, int num_threads) const {
     const bool wide = precision(particles, "particles");
     const void* x = checked(particles, "particles", wide, {-1, n_coordinates(network)});
     const auto m = particles.shape(0), n = inputs.ndim() == 2 ? inputs.shape(0) : 0;
@@ -495,6 +495,7 @@ class Backend {
                              groups.size(),
                              temperature,
                              variance_bound,
+                             neuron_bound,
                              effective_sample_size,
                              static_cast<double*>(checked_writable(log_weights, "log_weights", true, {m})),
                              static_cast<double*>(checked_writable(dual, "dual", true, {n, network.n_outputs})),
@@ -700,8 +701,8 @@ PYBIND11_MODULE(_binding, m, py::mod_gil_not_used()) {
            py::arg("batch_size"), py::arg("n_particles"), py::arg("population") = 0, py::arg("num_threads") = 1)
       .def("dual_sweep", &Backend::dual_sweep, py::arg("network"), py::arg("loss"), py::arg("particles"),
            py::arg("inputs"), py::arg("targets"), py::arg("weights").none(true), py::arg("rows"), py::arg("groups"),
-           py::arg("temperature"), py::arg("variance_bound"), py::arg("effective_sample_size"), py::arg("log_weights"),
-           py::arg("dual"), py::arg("num_threads") = 1)
+           py::arg("temperature"), py::arg("variance_bound"), py::arg("neuron_bound"), py::arg("effective_sample_size"),
+           py::arg("log_weights"), py::arg("dual"), py::arg("num_threads") = 1)
       .def("dual_step", &Backend::dual_step, py::arg("loss"), py::arg("dual"), py::arg("predictions"),
            py::arg("targets"), py::arg("step"));
 }

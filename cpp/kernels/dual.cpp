@@ -5,9 +5,9 @@
 //   variance_bound) log r_m -= s_i h_i(theta_m) (g_i' - g_i) / temperature
 //
 // The neurons of the next block of rows come from one product while the current block is swept. In a block the weights
-// follow by float log-weights; from block to block they are made anew from the float64 ones, which see every change of
-// the dual variables, so that nothing drifts. Particles are cut into chunks, a function of the problem alone, and the
-// sums over chunks have a fixed order: the number of threads does not change a bit.
+// are multiplied from visit to visit; from block to block they are made anew from the float64 log-weights, which see
+// every change of the dual variables, so that nothing drifts. Particles are cut into chunks, a function of the problem
+// alone, and the sums over chunks have a fixed order: the number of threads does not change a bit.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -25,6 +25,16 @@
 namespace mfld {
 namespace {
 
+// Of `count` numbers, a multiple of the register's size.
+MFLD_INLINE double largest_of(const double* x, std::int64_t count) {
+  using V = Vec<double>;
+  V top = V::load(x);
+  for (std::int64_t i = V::size; i < count; i += V::size) top = max(top, V::load(x + i));
+  double out = top[0];
+  for (int lane = 1; lane < V::size; ++lane) out = std::max(out, top[lane]);
+  return out;
+}
+
 template <class T, int by, std::size_t... l>
 MFLD_INLINE Vec<T> rotated(Vec<T> v, std::index_sequence<l...>) {
   constexpr auto n = static_cast<int>(sizeof...(l));
@@ -39,27 +49,44 @@ MFLD_INLINE T sum_of_lanes(Vec<T> v) {
     return sum_of_lanes<T, by / 2>(v + rotated<T, by>(v, std::make_index_sequence<Vec<T>::size>()));
 }
 
-// Sums over a chunk: of w = exp(l), of its square, and of w h_k.
+// w e^x. `near`: for |x| <= near_zero, by the series of e^x - 1, which keeps the digits of w and costs half as much.
+template <class T>
+inline constexpr T near_zero = T(1) / 32;
+
+template <bool near, class T>
+MFLD_INLINE Vec<T> multiplied_by_exp(Vec<T> w, Vec<T> x) {
+  if constexpr (!near) return w * math::exp(x);
+  Vec<T> series;
+  if constexpr (sizeof(T) == 4) {  // next term: x^4 / 24, 4e-8
+    series = multiply_add(x, multiply_add(x, Vec<T>(T(1) / 6), Vec<T>(T(1) / 2)), Vec<T>(1));
+  } else {  // x^8 / 40320, 2e-17
+    series = Vec<T>(T(1) / 5040);
+    for (const int factorial : {720, 120, 24, 6, 2, 1}) series = multiply_add(x, series, Vec<T>(T(1) / factorial));
+  }
+  return multiply_add(w * x, series, w);
+}
+
+// Sums over a chunk: of w, of its square, and of w h_k.
 constexpr std::int64_t n_own_sums = 2;
 
-// l += change h, then the sums with the next h; `count` is a multiple of two registers.
-template <class T>
-void reweigh_one(const T* h, T change, const T* next, std::int64_t count, T* l, double* sums) {
+// w *= exp(change h), then the sums with the next h; `count` is a multiple of two registers.
+template <bool near, class T>
+void reweigh_one(const T* h, T change, const T* next, std::int64_t count, T* w, double* sums) {
   using V = Vec<T>;
   const V c(change);
   V w0(0), w1(0), q0(0), q1(0), s0(0), s1(0);
   for (std::int64_t m = 0; m < count; m += 2 * V::size) {
-    const V l0 = multiply_add(c, V::load(h + m), V::load(l + m));
-    const V l1 = multiply_add(c, V::load(h + m + V::size), V::load(l + m + V::size));
-    l0.store(l + m);
-    l1.store(l + m + V::size);
-    const V e0 = math::exp(l0), e1 = math::exp(l1);
+    const std::int64_t n = m + V::size;
+    const V e0 = multiplied_by_exp<near>(V::load(w + m), c * V::load(h + m));
+    const V e1 = multiplied_by_exp<near>(V::load(w + n), c * V::load(h + n));
+    e0.store(w + m);
+    e1.store(w + n);
     w0 += e0;
     w1 += e1;
     q0 = multiply_add(e0, e0, q0);
     q1 = multiply_add(e1, e1, q1);
     s0 = multiply_add(e0, V::load(next + m), s0);
-    s1 = multiply_add(e1, V::load(next + m + V::size), s1);
+    s1 = multiply_add(e1, V::load(next + n), s1);
   }
   sums[0] = sum_of_lanes(w0 + w1);
   sums[1] = sum_of_lanes(q0 + q1);
@@ -67,17 +94,16 @@ void reweigh_one(const T* h, T change, const T* next, std::int64_t count, T* l, 
 }
 
 // The same for `width` coordinates at once; h_k stands at h + k * stride.
-template <class T>
+template <bool near, class T>
 void reweigh(const T* h, const T* change, const T* next, std::int64_t width, std::int64_t stride, std::int64_t count,
-             T* l, T* w, double* sums) {
+             T* w, double* sums) {
   using V = Vec<T>;
-  if (width == 1) return reweigh_one(h, change[0], next, count, l, sums);
+  if (width == 1) return reweigh_one<near>(h, change[0], next, count, w, sums);
   V total(0), square(0);
   for (std::int64_t m = 0; m < count; m += V::size) {
-    V at = V::load(l + m);
-    for (std::int64_t k = 0; k < width; ++k) at = multiply_add(V(change[k]), V::load(h + k * stride + m), at);
-    at.store(l + m);
-    const V e = math::exp(at);
+    V x(0);
+    for (std::int64_t k = 0; k < width; ++k) x = multiply_add(V(change[k]), V::load(h + k * stride + m), x);
+    const V e = multiplied_by_exp<near>(V::load(w + m), x);
     e.store(w + m);
     total += e;
     square = multiply_add(e, e, square);
@@ -92,18 +118,48 @@ void reweigh(const T* h, const T* change, const T* next, std::int64_t width, std
   }
 }
 
-// log_weights += sum_j changes_j h_j over `n_rows` rows, `stride` apart; several at once, to spare memory.
+template <class T>
+MFLD_INLINE Vec<double> load_double(const T* p) {
+  typedef T Part __attribute__((vector_size(Vec<double>::size * sizeof(T)), aligned(alignof(T)), may_alias));
+  return Vec<double>(__builtin_convertvector(*reinterpret_cast<const Part*>(p), Vec<double>::Raw));
+}
+
+// log_weights += sum_j changes_j h_j over `rows` rows, `stride` apart
+template <int rows, class T>
+void add_rows(const T* h, std::int64_t stride, const double* changes, std::int64_t count, double* log_weights) {
+  using V = Vec<double>;
+  V c[rows];
+  for (int j = 0; j < rows; ++j) c[j] = V(changes[j]);
+  for (std::int64_t m = 0; m < count; m += V::size) {
+    V sum = V::load(log_weights + m);
+#pragma GCC unroll 8
+    for (int j = 0; j < rows; ++j) sum = multiply_add(c[j], load_double(h + j * stride + m), sum);
+    sum.store(log_weights + m);
+  }
+}
+
+// The same over n_rows, several at once, to spare memory.
 template <class T>
 void add_exactly(const T* h, std::int64_t stride, const double* changes, std::int64_t n_rows, std::int64_t count,
                  double* log_weights) {
   std::int64_t j = 0;
-  for (; j + 4 <= n_rows; j += 4) {
-    const T *h0 = h + j * stride, *h1 = h0 + stride, *h2 = h1 + stride, *h3 = h2 + stride;
-    const double c0 = changes[j], c1 = changes[j + 1], c2 = changes[j + 2], c3 = changes[j + 3];
-    for (std::int64_t m = 0; m < count; ++m) log_weights[m] += (c0 * h0[m] + c1 * h1[m]) + (c2 * h2[m] + c3 * h3[m]);
+  for (; j + 8 <= n_rows; j += 8) add_rows<8>(h + j * stride, stride, changes + j, count, log_weights);
+  for (; j + 4 <= n_rows; j += 4) add_rows<4>(h + j * stride, stride, changes + j, count, log_weights);
+  for (; j < n_rows; ++j) add_rows<1>(h + j * stride, stride, changes + j, count, log_weights);
+}
+
+// out = coefficient value + offset for a panel's rows, `stride` apart in `out`
+template <class T>
+void scale_panel(const T* coefficient, const T* offset, const T* values, std::int64_t n_rows, std::int64_t stride,
+                 T* out) {
+  using V = Vec<T>;
+  constexpr int lanes = panel_lanes<T>;
+  const V c0 = V::load(coefficient), c1 = V::load(coefficient + V::size);
+  const V o0 = V::load(offset), o1 = V::load(offset + V::size);
+  for (std::int64_t i = 0; i < n_rows; ++i) {
+    multiply_add(c0, V::load(values + i * lanes), o0).store(out + i * stride);
+    multiply_add(c1, V::load(values + i * lanes + V::size), o1).store(out + i * stride + V::size);
   }
-  for (; j < n_rows; ++j)
-    for (std::int64_t m = 0; m < count; ++m) log_weights[m] += changes[j] * h[j * stride + m];
 }
 
 struct Chunk {
@@ -114,9 +170,10 @@ struct Chunk {
 // A slot is the place of a particle: groups are padded to whole panels.
 template <class T>
 struct Slots {
-  static constexpr std::int64_t most_panels = 16;
+  static constexpr std::int64_t most_panels = 32;
   std::vector<Chunk> chunks;
   std::vector<Range> groups;  // slots of each group's particles
+  std::vector<Range> panels;  // particles of each panel
   std::int64_t count = 0, n_particles = 0;
 
   Slots(const std::int64_t* group_sizes, std::int64_t n_groups) {
@@ -126,6 +183,8 @@ struct Slots {
       const std::int64_t end = count + round_up(group_sizes[g], panel_lanes<T>);
       for (; count < end; count = std::min(end, count + longest))
         chunks.push_back({{count, std::min(end, count + longest)}, g});
+      for (std::int64_t i = 0; i < group_sizes[g]; i += panel_lanes<T>)
+        panels.push_back({n_particles + i, n_particles + std::min<std::int64_t>(group_sizes[g], i + panel_lanes<T>)});
       n_particles += group_sizes[g];
     }
   }
@@ -149,37 +208,39 @@ class DualSweep {
         loss_(loss),
         samples_(samples),
         sweep_(sweep),
+        particles_(particles),
         slots_(sweep.groups, sweep.n_groups),
         layout_(slots_.count, network_.n_coordinates()),
+        // An odd number of cache lines: rows a power of two apart would share the few lines of one cache set.
+        stride_((ceil_div(slots_.count, values_per_line) | 1) * values_per_line),
         outputs_(network_.n_outputs),
         coupled_(loss_infos[loss.id].targets == MFLD_TARGETS_CLASS),
         width_(coupled_ ? outputs_ : 1),
         visits_per_row_(coupled_ ? 1 : outputs_),
         rows_per_block_(std::clamp<std::int64_t>(
-            (1 << 19) / (outputs_ * slots_.count * static_cast<std::int64_t>(sizeof(T))), 8, 64)),
+            (1 << 19) / (outputs_ * stride_ * static_cast<std::int64_t>(sizeof(T))) / 4 * 4, 8, 64)),
         n_blocks_(ceil_div(sweep.n_rows, rows_per_block_)),
         n_sums_(n_own_sums + width_),
         n_chunks_(static_cast<std::int64_t>(slots_.chunks.size())),
-        padded_(slots_.count * layout_.n_coordinates),
+        panels_(layout_.n_panels * layout_.panel_size()),
         terms_(2 * layout_.n_panels * outputs_ * lanes),
-        neurons_(2 * rows_per_block_ * outputs_ * slots_.count),
-        local_(2 * slots_.count),
+        neurons_(2 * rows_per_block_ * outputs_ * stride_),
+        weights_(slots_.count),
         log_weights_(slots_.count),
         sums_(2 * n_chunks_ * n_sums_),
         largest_(n_chunks_),
         stop_(execution) {
-    std::fill_n(padded_.get(), slots_.count * layout_.n_coordinates, T(0));
     std::fill_n(log_weights_.get(), slots_.count, -infinity);
     slots_.each([&](std::int64_t first, Range at) {
-      std::copy_n(particles + first * layout_.n_coordinates, at.size() * layout_.n_coordinates,
-                  &padded_[at.begin * layout_.n_coordinates]);
       std::copy_n(sweep.log_weights + first, at.size(), &log_weights_[at.begin]);
     });
   }
 
   int run(const mfld_execution& execution) {
     const double slots = static_cast<double>(slots_.count);
-    const double filling = slots * static_cast<double>(rows_per_block_ * (network_.n_features + 16 * outputs_));
+    const double filling =
+        slots *
+        static_cast<double>(rows_per_block_ * (network_.n_features + work_of_activation + work_of_sweep * outputs_));
     const int threads = useful_threads(execution, layout_.n_panels, filling);
     std::vector<double> dual(sweep_.dual, sweep_.dual + samples_.n_samples * outputs_);
 
@@ -207,8 +268,16 @@ class DualSweep {
 
  private:
   static constexpr int lanes = panel_lanes<T>;
-  // Below it a barrier for every visit costs more than the help it brings.
-  static constexpr std::int64_t slots_per_sweeper = 4096;
+  static constexpr std::int64_t values_per_line = 64 / sizeof(T);
+  // Of one neuron, in multiply-adds that take as long (measured, Zen 4).
+  static constexpr std::int64_t work_of_activation = 16, work_of_sweep = 16;
+  // Sweeping over them takes about half a microsecond, ten times as long as a barrier of two threads (measured, Zen 4).
+  static constexpr std::int64_t slots_per_sweeper = 2048;
+  // In a block the logarithms of weights move by less than the second from where they started, and those that started
+  // below the first count as none: what is left out stays below e^(32 - 60) of the largest weight, and no weight that
+  // counts becomes subnormal.
+  static constexpr T smallest_log = sizeof(T) == 4 ? -60 : -600;
+  static constexpr double farthest_from_exact = 16;
 
   // What one thread works with.
   struct Member {
@@ -217,17 +286,18 @@ class DualSweep {
     const std::int64_t member;
     SpinBarrier& barrier;
     const Range chunks;
-    std::vector<T> panel, rows, change;
+    std::vector<T> values, rows, change;
     std::vector<double> changes, own_dual, largest, totals, means, target;
     std::int64_t turn = 0;
+    double moved = 0;  // of the logarithms of weights since they were made anew, at most
 
     Member(DualSweep& sweep, int member_, int members, SpinBarrier& barrier_)
         : all(sweep),
-          sweepers(sweep.slots_.count >= slots_per_sweeper * members ? members : 1),
+          sweepers(sweep.sweepers(members)),
           member(member_),
           barrier(barrier_),
           chunks(member_ < sweepers ? even_part(sweep.n_chunks_, member_, sweepers) : Range{0, 0}),
-          panel(sweep.layout_.panel_size() + 2 * sweep.rows_per_block_ * lanes),
+          values(2 * sweep.rows_per_block_ * lanes),
           rows(sweep.rows_per_block_ * sweep.network_.n_features),
           change(sweep.width_),
           changes(sweep.rows_per_block_ * sweep.outputs_),
@@ -244,7 +314,7 @@ class DualSweep {
         std::copy_n(z + all.sweep_.rows[t] * d, d, &rows[(t - visits.begin) * d]);
       std::atomic<std::int64_t>& next = all.next_panel_[block & 1];
       for (std::int64_t p; (p = next.fetch_add(1, std::memory_order_relaxed)) < all.layout_.n_panels;)
-        all.fill_panel(block, p, rows.data(), panel);
+        all.fill_panel(block, p, rows.data(), values.data());
     }
 
     void wait() {
@@ -258,11 +328,10 @@ class DualSweep {
 
     double* sums(std::int64_t chunk) { return &all.sums_[((turn & 1) * all.n_chunks_ + chunk) * all.n_sums_]; }
 
-    // Log-weights of the block: from the float64 ones, relative to the largest of the group; and sums for visit j.
+    // Weights of the block, from the float64 log-weights, relative to the largest of the group; and sums for visit j.
     void start_from_exact(std::int64_t block, std::int64_t j) {
-      each_chunk([&](std::int64_t i, Range at) {
-        all.largest_[i] = *std::max_element(&all.log_weights_[at.begin], &all.log_weights_[at.end]);
-      });
+      each_chunk(
+          [&](std::int64_t i, Range at) { all.largest_[i] = largest_of(&all.log_weights_[at.begin], at.size()); });
       wait();
       largest.assign(all.slots_.groups.size(), -infinity);
       for (std::int64_t i = 0; i < all.n_chunks_; ++i) {
@@ -270,53 +339,53 @@ class DualSweep {
         of_group = std::max(of_group, all.largest_[i]);
       }
       ++turn;
+      moved = 0;
       std::fill(change.begin(), change.end(), T(0));
       each_chunk([&](std::int64_t i, Range at) {
         const double shift = largest[all.slots_.chunks[i].group];
         for (std::int64_t m = at.begin; m < at.end; ++m)
-          all.local_[m] = static_cast<T>(std::max(all.log_weights_[m] - shift, -1e4));
-        pass(block, j, j, i, at);
+          all.weights_[m] = static_cast<T>(std::max(all.log_weights_[m] - shift, 2.0 * smallest_log));
+        for (std::int64_t m = at.begin; m < at.end; m += Vec<T>::size) {
+          const auto l = Vec<T>::load(&all.weights_[m]);
+          select(l > Vec<T>(smallest_log), math::exp_not_positive(l), Vec<T>(0)).store(&all.weights_[m]);
+        }
+        pass<true>(block, j, j, i, at);
       });
       wait();
     }
 
     // Applies the change to visit j's neurons and sums for visit `next`.
+    template <bool near>
     void pass(std::int64_t block, std::int64_t j, std::int64_t next, std::int64_t chunk, Range at) {
-      const std::int64_t slots = all.slots_.count;
-      reweigh(all.neurons_of(block, j) + at.begin, change.data(), all.neurons_of(block, next) + at.begin, all.width_,
-              slots, at.size(), &all.local_[at.begin], &all.local_[slots + at.begin], sums(chunk));
+      reweigh<near>(all.neurons_of(block, j) + at.begin, change.data(), all.neurons_of(block, next) + at.begin,
+                    all.width_, all.stride_, at.size(), &all.weights_[at.begin], sums(chunk));
     }
 
     // Brings the changes of visits first .. last - 1 to the float64 log-weights.
     void keep(std::int64_t block, std::int64_t first, std::int64_t last) {
       each_chunk([&](std::int64_t, Range at) {
-        add_exactly(all.neurons_of(block, first) + at.begin, all.slots_.count, &changes[first * all.width_],
+        add_exactly(all.neurons_of(block, first) + at.begin, all.stride_, &changes[first * all.width_],
                     (last - first) * all.width_, at.size(), &all.log_weights_[at.begin]);
       });
     }
 
-    // Predictions of the visit; the smallest share of effective particles; whether the float weights are in range.
-    struct Seen {
-      double effective;
-      bool in_range;
-    };
-    Seen look() {
+    // Predictions of the visit into means; returns the smallest share of effective particles.
+    double look() {
       const auto n_groups = static_cast<std::int64_t>(all.slots_.groups.size());
       std::fill(totals.begin(), totals.end(), 0.0);
       for (std::int64_t i = 0; i < all.n_chunks_; ++i)
         for (std::int64_t q = 0; q < all.n_sums_; ++q)
           totals[all.slots_.chunks[i].group * all.n_sums_ + q] += sums(i)[q];
-      Seen seen = {infinity, true};
+      double effective = infinity;
       std::fill(means.begin(), means.end(), 0.0);
       for (std::int64_t g = 0; g < n_groups; ++g) {
         const double* total = &totals[g * all.n_sums_];
         const auto size = static_cast<double>(all.slots_.groups[g].size());
-        seen.in_range = seen.in_range && total[0] > 1e-8 && total[0] < 1e12;
-        seen.effective = std::min(seen.effective, total[0] * total[0] / (total[1] * size));
-        const double share = size / static_cast<double>(all.slots_.n_particles);
-        for (std::int64_t k = 0; k < all.width_; ++k) means[k] += share * total[n_own_sums + k] / total[0];
+        effective = std::min(effective, total[0] * total[0] / (total[1] * size));
+        const double share = size / (static_cast<double>(all.slots_.n_particles) * total[0]);
+        for (std::int64_t k = 0; k < all.width_; ++k) means[k] += share * total[n_own_sums + k];
       }
-      return seen;
+      return effective;
     }
 
     void sweep(std::int64_t block, std::vector<double>& shared_dual) {
@@ -327,25 +396,30 @@ class DualSweep {
       std::int64_t kept = 0, j = 0;
       start_from_exact(block, 0);
       for (; j < n_visits; ++j) {
-        Seen seen = look();
-        if (!seen.in_range) {
-          keep(block, kept, j);
-          kept = j;
-          start_from_exact(block, j);
-          seen = look();
-        }
+        const double effective = look();
         const bool row_starts = j % all.visits_per_row_ == 0;
         const std::int64_t visit = visits.begin + j / all.visits_per_row_;
-        if (row_starts && seen.effective < all.sweep_.effective_sample_size) break;
-        all.step(all.sweep_.rows[visit], j % all.visits_per_row_, means.data(), target.data(), dual.data(),
-                 &changes[j * all.width_]);
+        if (row_starts && effective < all.sweep_.effective_sample_size) break;
+        double* exact = &changes[j * all.width_];
+        all.step(all.sweep_.rows[visit], j % all.visits_per_row_, means.data(), target.data(), dual.data(), exact);
         if (j + 1 == n_visits) {
           ++j;
           break;
         }
-        for (std::int64_t k = 0; k < all.width_; ++k) change[k] = static_cast<T>(changes[j * all.width_ + k]);
+        double farthest = 0;
+        for (std::int64_t k = 0; k < all.width_; ++k) farthest += std::abs(exact[k]) * all.sweep_.neuron_bound;
+        moved += farthest;
+        if (moved > farthest_from_exact) {
+          keep(block, kept, j + 1);
+          kept = j + 1;
+          start_from_exact(block, j + 1);
+          continue;
+        }
+        std::copy_n(exact, all.width_, change.begin());
         ++turn;
-        each_chunk([&](std::int64_t i, Range at) { pass(block, j, j + 1, i, at); });
+        each_chunk([&](std::int64_t i, Range at) {
+          farthest <= near_zero<T> ? pass<true>(block, j, j + 1, i, at) : pass<false>(block, j, j + 1, i, at);
+        });
         wait();
       }
       keep(block, kept, j);
@@ -356,32 +430,37 @@ class DualSweep {
     }
   };
 
+  // One thread sweeps while the others fill. All do where one would keep the others waiting, if each then has so many
+  // slots that a barrier for every visit costs little.
+  int sweepers(int members) const {
+    const std::int64_t filling = network_.n_features + work_of_activation;
+    const bool one_is_late = work_of_sweep * members > work_of_sweep + filling;
+    return one_is_late && slots_.count >= slots_per_sweeper * members ? members : 1;
+  }
   Range rows_of(std::int64_t block) const {
     return {block * rows_per_block_, std::min(sweep_.n_rows, (block + 1) * rows_per_block_)};
   }
   // h of visit j: (width, slots)
-  const T* neurons_of(std::int64_t block, std::int64_t j) const {
-    return &neurons_[((block & 1) * rows_per_block_ * outputs_ + j * width_) * slots_.count];
+  T* neurons_of(std::int64_t block, std::int64_t j) const {
+    return &neurons_[((block & 1) * rows_per_block_ * outputs_ + j * width_) * stride_];
   }
 
-  void fill_panel(std::int64_t block, std::int64_t p, const T* rows, std::vector<T>& scratch) {
-    using V = Vec<T>;
+  void fill_panel(std::int64_t block, std::int64_t p, const T* rows, T* values) {
     const std::int64_t n_rows = rows_of(block).size();
-    T* panel = scratch.data();
-    T* values = panel + layout_.panel_size();
+    T* panel = &panels_[p * layout_.panel_size()];
     T* slope = values + rows_per_block_ * lanes;
     T* coefficient = &terms_[2 * p * outputs_ * lanes];
     T* offset = coefficient + outputs_ * lanes;
-    layout_.pack(padded_.get(), p, panel);
-    if (block == 0) network_.terms(panel, coefficient, offset);
+    if (block == 0) {
+      const Range source = slots_.panels[p];
+      PanelLayout<T>(source.size(), layout_.n_coordinates)
+          .pack(particles_ + source.begin * layout_.n_coordinates, 0, panel);
+      network_.terms(panel, coefficient, offset);
+    }
     network_.forward(panel, rows, n_rows, values, slope);
-    T* out = &neurons_[(block & 1) * rows_per_block_ * outputs_ * slots_.count + p * lanes];
-    for (std::int64_t i = 0; i < n_rows; ++i)
-      for (std::int64_t k = 0; k < outputs_; ++k)
-        for (int l = 0; l < lanes; l += V::size)
-          multiply_add(V::load(coefficient + k * lanes + l), V::load(values + i * lanes + l),
-                       V::load(offset + k * lanes + l))
-              .store(out + (i * outputs_ + k) * slots_.count + l);
+    for (std::int64_t k = 0; k < outputs_; ++k)
+      scale_panel(coefficient + k * lanes, offset + k * lanes, values, n_rows, outputs_ * stride_,
+                  neurons_of(block, 0) + k * stride_ + p * lanes);
   }
 
   // The dual step at a row, for output k or all that are coupled; change = -s (g' - g) / temperature
@@ -403,13 +482,15 @@ class DualSweep {
   const mfld_loss& loss_;
   const mfld_samples& samples_;
   mfld_dual_sweep& sweep_;
+  const T* particles_;
   const Slots<T> slots_;
   const PanelLayout<T> layout_;
+  const std::int64_t stride_;  // from one neuron to the next
   const std::int64_t outputs_;
   const bool coupled_;
   const std::int64_t width_, visits_per_row_;  // coordinates of a visit, visits of a row
   const std::int64_t rows_per_block_, n_blocks_, n_sums_, n_chunks_;
-  const Buffer<T> padded_, terms_, neurons_, local_;
+  const Buffer<T> panels_, terms_, neurons_, weights_;
   const Buffer<double> log_weights_, sums_, largest_;
   std::atomic<std::int64_t> next_panel_[2] = {0, 0};
   StopSignal stop_;

@@ -1,8 +1,9 @@
-// The fused loop from C++, where the sanitizers see all of it: shapes that fill no panel, leaf, tile or register;
-// batches; several outputs; threads. What is right is tested from Python (tests/test_kernels.py); here: no fault, no
-// race, the same bytes.
+// The fused loop and the sweep of dual coordinates from C++, where the sanitizers see all of it: shapes that fill no
+// panel, leaf, tile or register; batches; several outputs; threads. What is right is tested from Python
+// (tests/test_kernels.py); here: no fault, no race, the same bytes.
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -97,6 +98,29 @@ struct Problem {
       }
     return all;
   }
+
+  // Log-weights and dual variables after a sweep over all rows, particles in two groups where there are two.
+  std::vector<double> swept(int threads, int loss, double temperature) const {
+    const bool classes = mfld::loss_infos[loss].targets == MFLD_TARGETS_CLASS;
+    std::vector<T> labels(static_cast<std::size_t>(n_samples));
+    for (std::size_t i = 0; i < labels.size(); ++i) labels[i] = static_cast<T>(i % network.n_outputs);
+    const mfld_samples samples = {inputs.data(), classes ? labels.data() : targets.data(), nullptr, n_samples};
+    std::vector<std::int64_t> rows(static_cast<std::size_t>(n_samples));
+    for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<std::int64_t>(i);
+    const std::int64_t groups[] = {n_particles - n_particles / 3, n_particles / 3};
+    std::vector<double> log_weights(static_cast<std::size_t>(n_particles)),
+        dual(static_cast<std::size_t>(n_samples * network.n_outputs));
+    mfld_dual_sweep sweep = {
+        rows.data(),        n_samples,   groups, groups[1] > 0 ? 2 : 1, temperature, 4.0 * network.n_outputs, 3.0, 1e-9,
+        log_weights.data(), dual.data(), 0};
+    const mfld_loss description = {loss, 0};
+    const mfld_execution execution = {threads, nullptr, nullptr};
+    CHECK(mfld::dual_sweep<T>(&network, &description, &samples, particles.data(), n_particles, &sweep, &execution) ==
+          MFLD_DONE);
+    CHECK(sweep.rows_done == n_samples);
+    log_weights.insert(log_weights.end(), dual.begin(), dual.end());
+    return log_weights;
+  }
 };
 
 }  // namespace
@@ -176,5 +200,24 @@ TEST_CASE_TEMPLATE("a stop leaves whole steps only", T, float, double) {
                           problem.cloud() * sizeof(T)) == 0);
       }
     }
+  }
+}
+
+TEST_CASE_TEMPLATE("a sweep of dual coordinates: the same bytes for any number of threads", T, float, double) {
+  // Those of 9000 particles are swept by all of three threads, the others by one while the rest fill.
+  const Shape shapes[] = {
+      {1, 1, 1, 1, 0, 0, 3}, {13, 150, 5, 1, 0, 0, 3}, {1001, 70, 17, 3, 0, 0, 3}, {9000, 21, 3, 2, 0, 0, 3}};
+  constexpr int half_squared = 1, cross_entropy = 7;
+  for (const Shape& shape : shapes) {
+    const Problem<T> problem(shape);
+    for (const int loss : {half_squared, cross_entropy})
+      for (const double temperature : {1e-3, 10.0}) {  // weights that are made anew all the time, and that hardly move
+        const std::vector<double> alone = problem.swept(1, loss, temperature);
+        for (const double value : alone) CHECK(std::isfinite(value));
+        for (const int threads : {2, 3, 7}) {
+          const std::vector<double> together = problem.swept(threads, loss, temperature);
+          CHECK(std::memcmp(alone.data(), together.data(), alone.size() * sizeof(double)) == 0);
+        }
+      }
   }
 }

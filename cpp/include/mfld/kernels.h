@@ -127,6 +127,7 @@ typedef struct {
   int64_t n_groups;
   double temperature;
   double variance_bound;        /* of h_k; for a loss that couples the outputs, of the whole vector h */
+  double neuron_bound;          /* of |h_k| */
   double effective_sample_size; /* stop before a row where that of a group, as a share of its size, is below */
   double* log_weights;          /* (n_particles), not normalised */
   double* dual;                 /* (n, n_outputs) */

@@ -327,6 +327,7 @@ class _Work:
         self.network, self.loss = risk.model, risk.loss_function
         low, high = self.network.output_range
         coupled = self.network.n_outputs if self.loss.targets == "class" else 1
+        self.neuron_bound = max(abs(low), abs(high))
         self.variance_bound = coupled * ((high - low) / 2) ** 2
 
     @classmethod
@@ -370,6 +371,7 @@ class _Work:
                 self.groups,
                 self.solver.temperature,
                 self.variance_bound,
+                self.neuron_bound,
                 self.solver.effective_sample_size,
                 self.log_weights,
                 self.dual,
