@@ -23,6 +23,7 @@ class Schedule(NamedTuple):
 
 SCHEDULE = Schedule(step_size=1e-3, temperature=1e-4)
 L2 = 1e-3
+DUAL_TEMPERATURE = 0.05
 
 PASSES = {"plain": 1, "svrg": 2}
 """By estimator of the gradient: how often a step takes its particles, or those of a snapshot, through its rows.
@@ -36,7 +37,8 @@ class Case:
     """One problem at one size.
 
     ``batch_size`` 0 is the full batch. ``estimator`` is a key of `PASSES`: "plain" is the gradient of the rows,
-    "svrg" corrects the full gradient of an anchor by them, and its cases are steps between two refreshes.
+    "svrg" corrects the full gradient of an anchor by them, and its cases are steps between two refreshes. A step of the
+    group "P-SDCA" is an epoch: one visit of each sample's dual variable, between two refreshes.
     ``peers`` is False where a case only asks how mfld's own time depends on a size.
     ``neighbour`` names the case whose time, in units of its floor, should predict this one's within ``cliff``.
     """
@@ -59,6 +61,8 @@ class Case:
     def name(self) -> str:
         if self.group == "normals":
             return f"normals-{self.n_particles}x{self.n_features}-t{self.threads}{self._suffix}"
+        if self.group == "P-SDCA":
+            return f"psdca-{self.n_particles}x{self.n_samples}x{self.n_features}-{self.activation}{self._suffix}"
         estimator = "mini" if self.estimator == "plain" else self.estimator
         estimator = f"{estimator}{self.batch_size}" if self.batch_size else "full"
         size = f"{self.n_particles}x{self.n_samples}x{self.n_features}"
@@ -81,12 +85,17 @@ class Case:
     def work(self) -> dict[str, float]:
         """Multiply-adds (in flops), activations and normals of one step: two passes over particles times samples.
 
+        An epoch of P-SDCA makes one pass, and weighs every particle anew at each sample: an exponential.
+
         Several outputs add three products of n_particles * rows * n_outputs: predictions, mixed cotangents, readout
         gradients. With one output these are part of the sweeps over activations and are not counted.
         """
         normals = float(self.n_particles * self.n_coordinates)
         if self.group == "normals":
             return {"multiply_add": 0.0, "activation": 0.0, "normals": normals}
+        if self.group == "P-SDCA":
+            pairs = float(self.n_particles) * self.n_samples
+            return {"multiply_add": 2 * self.n_features * pairs, "activation": pairs, "exp": pairs}
         pairs = PASSES[self.estimator] * float(self.n_particles) * (self.batch_size or self.n_samples)
         outputs = 6 * self.n_outputs if self.n_outputs > 1 else 0
         return {"multiply_add": pairs * (4 * self.n_features + outputs), "activation": pairs, "normals": normals}
@@ -140,6 +149,7 @@ SHAPES = (
     (512, 60000, 784),
 )
 BATCHES = (32, 128)
+DUAL_SHAPES = ((1000, 1024, 20), (1000, 1024, 100), (10000, 256, 20), (10000, 256, 100))
 OTHER_ACTIVATIONS = ("leaky_relu", "sigmoid", "softplus", "erf", "gelu", "silu", "sin", "cos", "identity")
 
 
@@ -153,6 +163,8 @@ def all_cases() -> list[Case]:
             for activation in ("tanh", "relu")
         ),
         *(Case("SVRG", *shape, "tanh", batch, estimator="svrg") for batch in BATCHES for shape in SHAPES),
+        *(Case("P-SDCA", *shape) for shape in DUAL_SHAPES),
+        Case("P-SDCA", *DUAL_SHAPES[0], dtype="float64"),
         *(Case("normals", 10000, 0, 100, threads=threads) for threads in (1, THREADS)),
         *(Case("normals", 10000, 0, 100, threads=threads, dtype="float64") for threads in (1, THREADS)),
         *(Case("float64", *shape, dtype="float64", batch_size=batch) for shape in SHAPES[:5] for batch in (0, 32)),
@@ -212,6 +224,7 @@ QUICK = (
     "mini*-1000x1000x10-*",
     "mini*-4096x1797x64-tanh",
     "svrg*-1000x1000x64-*",
+    "psdca-1000x1024x20-*",
     "normals-10000x100-t1",
     "full-1000x1797x64-k10-tanh",
     "full-1000x1000x64-tanh",

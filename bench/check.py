@@ -1,7 +1,8 @@
 """Are the answers right? Asked of every implementation before it is timed.
 
 One step without noise is compared with `mfld.reference`, float64 NumPy, on some particles; then one step with noise
-must differ from it by standard normals times sqrt(2 temperature step_size).
+must differ from it by standard normals times sqrt(2 temperature step_size). Of P-SDCA, the dual variables and
+log-weights after an epoch are compared with plain float64 NumPy.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from cases import Problem, Schedule
+from cases import DUAL_TEMPERATURE, Problem, Schedule
 from numpy.typing import NDArray
 
 from mfld import reference
@@ -33,6 +34,14 @@ class WrongAnswer(Exception):
 
 
 @dataclass(frozen=True)
+class ExpectedEpoch:
+    """Of P-SDCA."""
+
+    dual: NDArray[np.float64]
+    log_weights: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Expected:
     """Where some particles are after one step without noise, and what that step needs to know."""
 
@@ -41,11 +50,13 @@ class Expected:
     rows: NDArray[np.int64] | None  # (1, batch_size)
 
 
-def expect(problem: Problem) -> Expected | None:
+def expect(problem: Problem) -> Expected | ExpectedEpoch | None:
     """None for a case that only draws normals."""
     case = problem.case
     if case.group == "normals":
         return None
+    if case.group == "P-SDCA":
+        return _expect_epoch(problem)
     rows = None
     if case.batch_size:
         step = ANCHORED_STEP if problem.anchor is not None else 0
@@ -76,9 +87,41 @@ def expect(problem: Problem) -> Expected | None:
     return Expected(chosen, some - QUIET.step_size * gradient, None if rows is None else rows[np.newaxis])
 
 
-def check(implementation: Any, problem: Problem, expected: Expected | None) -> float | None:
-    """Relative error of the step without noise; raises `WrongAnswer`."""
+def _expect_epoch(problem: Problem) -> ExpectedEpoch:
     case = problem.case
+    network = reference.Network(case.n_features, activation=case.activation, readout="bounded")
+    particles = problem.particles.astype(np.float64)
+    log_weights, dual = np.zeros(case.n_particles), np.zeros(case.n_samples)
+    a = case.n_samples * DUAL_TEMPERATURE
+    for i in range(case.n_samples):
+        h = network.neurons(particles, problem.inputs[i : i + 1].astype(np.float64))[0, :, 0]
+        weights = np.exp(log_weights)
+        u = weights @ h / weights.sum()
+        dual[i] = a * (u - float(problem.targets[i])) / (1 + a)
+        log_weights -= h * dual[i] / a
+    return ExpectedEpoch(dual, log_weights)
+
+
+def _check_epoch(implementation: Any, problem: Problem, expected: ExpectedEpoch) -> float:
+    implementation.reset()
+    implementation.run(1)
+    errors = []
+    for got, wanted in (
+        (implementation.dual(), expected.dual),
+        (implementation.log_weights(), expected.log_weights),
+    ):
+        errors.append(float(np.sqrt(np.mean((np.asarray(got, np.float64) - wanted) ** 2) / np.mean(wanted**2))))
+    implementation.reset()
+    if not max(errors) <= TOLERANCE[problem.case.dtype]:
+        raise WrongAnswer(f"{problem.case.name}: an epoch is off by {max(errors):.1e}")
+    return max(errors)
+
+
+def check(implementation: Any, problem: Problem, expected: Expected | ExpectedEpoch | None) -> float | None:
+    """Relative error of the step without noise, or of the epoch; raises `WrongAnswer`."""
+    case = problem.case
+    if isinstance(expected, ExpectedEpoch):
+        return _check_epoch(implementation, problem, expected)
     if expected is None:
         implementation.run(1)
         check_normals(implementation.values(), case.name)

@@ -1,4 +1,5 @@
-// What this machine can do at most, as JSON: multiply-adds, reading from each level of memory, activations, normals.
+// What this machine can do at most, as JSON: multiply-adds, reading from each level of memory, activations, the
+// exponential, normals.
 //
 // bench/run.py compiles it for the instruction-set level that mfld runs at. Floors are made of these figures, so
 // activations and normals are the core's own functions, alone and with their data in the first-level cache.
@@ -88,6 +89,16 @@ class Activate {
   Buffer<T> z_, value_, slope_;
 };
 
+// Measured as if it were an activation.
+struct Exp {
+  static constexpr const char* name = "exp";
+  static constexpr bool slope_from_value = true;
+  template <class T>
+  static Vec<T> value(Vec<T> z) {
+    return math::exp(z);
+  }
+};
+
 template <class T>
 double draw_normals(std::int64_t count) {
   constexpr int groups = 16;
@@ -118,6 +129,7 @@ template <class T>
 void print_arithmetic(int threads) {
   print("multiply_add", precision<T>, threads, peak_flops<T>(threads, seconds, repetitions), "GF/s");
   print_activations<T>(threads, static_cast<Activations*>(nullptr));
+  print_activations<T>(threads, static_cast<ActivationList<Exp>*>(nullptr));
   print("normals", precision<T>, threads,
         best_rate(threads, seconds, repetitions, [](int) { return &draw_normals<T>; }), "1/ns");
 }

@@ -43,6 +43,32 @@ class Implementation(Protocol):
         """Rows (weights, bias, readout weights)."""
 
 
+class DualAscent(Protocol):
+    """P-SDCA without refreshes: a step is an epoch, a visit of each sample in turn. Same interface without a schedule.
+
+    The dual variables start at 0 and the log-weights too. Per sample, with s = 1/n and the half squared loss::
+
+        u = sum_m r_m h_m / sum_m r_m,       h_m = tanh(readout_m) tanh(w_m.z + b_m)
+        g' = (g + a (u - y)) / (1 + a),      a = n temperature
+        log r_m -= s h_m (g' - g) / temperature
+    """
+
+    choice: str
+
+    def __init__(self, problem: Problem, tune: bool) -> None: ...
+
+    def reset(self) -> None:
+        """Go back to the start."""
+
+    def run(self, n_steps: int) -> None: ...
+
+    def dual(self) -> NDArray[Any]:
+        """Dual variables, (n,)."""
+
+    def log_weights(self) -> NDArray[Any]:
+        """Logarithms of the r_m, (N,), up to one constant."""
+
+
 class Normals(Protocol):
     """A generator: a "step" makes an array of normals once. Same interface, without particles."""
 
@@ -68,6 +94,8 @@ def make(name: str, problem: Problem, tune: bool = True) -> Any:
     module = importlib.import_module(f"peers.{name}_peer")
     if problem.case.group == "normals":
         return module.Normals(problem)
+    if problem.case.group == "P-SDCA":
+        return module.DualAscent(problem, tune)
     if problem.case.activation not in module.ACTIVATIONS:
         return None
     if problem.case.estimator not in getattr(module, "ESTIMATORS", ("plain",)):
@@ -88,6 +116,11 @@ def chunk_candidates(n_rows: int, n_particles: int, itemsize: int) -> list[int]:
     """Rows of a chunk worth trying: its activations in the second-level cache, in the third, or beyond."""
     candidates = [max(16, size // (n_particles * itemsize)) for size in (2**19, 2**21, 2**23, 2**25)]
     return sorted({min(n_rows, rows) for rows in candidates})
+
+
+def dual_blocks(n_samples: int) -> list[int]:
+    """Samples whose neurons are worth making by one product, before they are visited one by one."""
+    return [rows for rows in (16, 64, 256) if rows <= n_samples]
 
 
 def keep_fastest(

@@ -14,11 +14,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import jax.numpy as jnp
 import numpy as np
-from cases import SCHEDULE, Problem, Schedule
+from cases import DUAL_TEMPERATURE, SCHEDULE, Problem, Schedule
 from jax import lax
 from numpy.typing import NDArray
 
-from peers import TUNING_ROWS, chunk_candidates, draw_rows, keep_fastest
+from peers import TUNING_ROWS, chunk_candidates, draw_rows, dual_blocks, keep_fastest
 
 jax.config.update("jax_enable_x64", True)  # for the cases in float64; the others name their precision throughout
 
@@ -177,6 +177,65 @@ def _chunk_gradient(particles, x, y, weight, activation, predictions=None):
         return slopes.T @ (cotangent * x), values.T @ cotangent
     cotangent = (jax.nn.softmax(predictions) - y) * weight
     return (slopes * (cotangent @ readout.T)).T @ x, values.T @ cotangent
+
+
+class DualAscent:
+    """All epochs of a call in one compiled loop: a scan over blocks, and in a block one over its samples."""
+
+    def __init__(self, problem: Problem, tune: bool) -> None:
+        case = problem.case
+        d = case.n_features
+        inputs = np.column_stack([problem.inputs, np.ones(case.n_samples, case.dtype)])
+        self._data = jnp.asarray(inputs), jnp.asarray(problem.targets)
+        weights, readout = problem.particles[:, : d + 1], problem.particles[:, d + 1]
+        self._network = jnp.asarray(weights.T.copy()), jnp.tanh(jnp.asarray(readout))
+        self._case = case
+        keep_fastest(
+            [rows for rows in dual_blocks(case.n_samples) if case.n_samples % rows == 0], tune, self._prepare, self.run
+        )
+
+    def _prepare(self, rows: int) -> None:
+        case = self._case
+        epochs = partial(_dual_epochs, activation=ACTIVATIONS[case.activation], n=case.n_samples)
+        self._epochs = jax.jit(epochs, donate_argnums=(0, 1))
+        self._blocks = [array.reshape(-1, rows, *array.shape[1:]) for array in self._data]
+        self.choice = f"blocks of {rows}"
+        self.reset()
+
+    def reset(self) -> None:
+        self._dual = jnp.zeros(self._blocks[1].shape, self._case.dtype)
+        self._log_r = jnp.zeros(self._case.n_particles, self._case.dtype)
+
+    def run(self, n_steps: int) -> None:
+        self._log_r, self._dual = self._epochs(self._log_r, self._dual, *self._blocks, *self._network, n_steps)
+        jax.block_until_ready(self._log_r)
+
+    def dual(self) -> NDArray[Any]:
+        return np.asarray(self._dual).ravel()
+
+    def log_weights(self) -> NDArray[Any]:
+        return np.asarray(self._log_r)
+
+
+def _dual_epochs(log_r, dual, inputs, targets, weights, readout, n_epochs, *, activation, n):
+    a = jnp.asarray(n * DUAL_TEMPERATURE, log_r.dtype)
+
+    def visit(log_r, sample):
+        h, y, g = sample
+        r = jnp.exp(log_r)
+        u = jnp.sum(r * h) / jnp.sum(r)
+        stepped = (g + a * (u - y)) / (1 + a)
+        return log_r - h * ((stepped - g) / a), stepped
+
+    def block(log_r, rows):
+        x, y, g = rows
+        return lax.scan(visit, log_r, (activation(x @ weights) * readout, y, g))
+
+    def epoch(_, state):
+        log_r, dual = state
+        return lax.scan(block, log_r, (inputs, targets, dual))
+
+    return lax.fori_loop(0, n_epochs, epoch, (log_r, dual))
 
 
 class Normals:

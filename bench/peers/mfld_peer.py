@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from cases import SCHEDULE, Problem, Schedule
+from cases import DUAL_TEMPERATURE, SCHEDULE, Problem, Schedule
 from check import ANCHORED_STEP
 from numpy.typing import NDArray
 
@@ -67,6 +67,49 @@ class Network:
 
     def particles(self) -> NDArray[Any]:
         return self._state.particles
+
+
+class DualAscent:
+    """`PSDCA` that never refreshes its particles."""
+
+    def __init__(self, problem: Problem, tune: bool) -> None:
+        case = problem.case
+        model = mfld.TwoLayerNetwork(case.n_features, activation=case.activation, readout="bounded")
+        self._risk = mfld.EmpiricalRisk(model, problem.inputs, problem.targets, loss=case.loss, l2=problem.l2)
+        self._solver = mfld.PSDCA(
+            case.n_particles,
+            temperature=DUAL_TEMPERATURE,
+            order="cyclic",
+            refresh_every=2**60,
+            effective_sample_size=1e-12,
+            dtype=case.dtype,
+            num_threads=case.threads,
+        )
+        self._particles = problem.particles
+        self.choice = f"num_threads={case.threads}"
+        self.reset()
+
+    def reset(self) -> None:
+        # init would move the particles; the cases start from any, and from dual variables 0.
+        n, m = self._risk.n_samples, len(self._particles)
+        buffers = {
+            "dual": np.zeros((1, n, 1)),
+            "log_weights": np.zeros((1, m)),
+            "log_partition": np.zeros(1),
+            "sampler_step_size": np.full(1, np.nan),
+            "sampler_moves": np.zeros(1, np.int64),
+            "visits": np.zeros(1, np.int64),
+        }
+        self._state = mfld.State({"mu": mfld.Cloud(self._particles[np.newaxis])}, 0, SEED, buffers)
+
+    def run(self, n_steps: int) -> None:
+        self._state, _ = self._solver.advance(self._risk, self._state, n_steps)
+
+    def dual(self) -> NDArray[Any]:
+        return self._state.buffers["dual"][0, :, 0]
+
+    def log_weights(self) -> NDArray[Any]:
+        return self._state.buffers["log_weights"][0]
 
 
 class Normals:

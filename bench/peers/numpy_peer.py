@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from cases import SCHEDULE, Problem, Schedule
+from cases import DUAL_TEMPERATURE, SCHEDULE, Problem, Schedule
 from numpy.typing import NDArray
 
-from peers import TUNING_ROWS, chunk_candidates, draw_rows, keep_fastest
+from peers import TUNING_ROWS, chunk_candidates, draw_rows, dual_blocks, keep_fastest
 
 try:
     from threadpoolctl import ThreadpoolController
@@ -344,6 +344,71 @@ class _Worker:
             else:
                 self.of_weights += np.matmul(slopes.T, x, out=self._part)
                 self.of_readout += values.T @ cotangent
+
+
+class DualAscent:
+    """Neurons of a block by one product; at a sample one product for both sums, then the weights in cache."""
+
+    def __init__(self, problem: Problem, tune: bool) -> None:
+        case = problem.case
+        d = case.n_features
+        self._case = case
+        self._activation = ACTIVATIONS[case.activation]
+        self._dtype = np.dtype(case.dtype)
+        self._inputs = np.column_stack([problem.inputs, np.ones(case.n_samples, self._dtype)])
+        self._targets = problem.targets.tolist()
+        self._weights = np.ascontiguousarray(problem.particles[:, : d + 1])
+        self._readout = np.tanh(problem.particles[:, d + 1])
+        self._log_r, self._r, self._change = (np.empty(case.n_particles, self._dtype) for _ in range(3))
+        self._blas = ThreadpoolController() if ThreadpoolController else None
+        threads = {1, case.threads} if self._blas else {case.threads}
+        keep_fastest(
+            [(team, rows) for team in sorted(threads) for rows in dual_blocks(case.n_samples)],
+            tune,
+            lambda variant: self._prepare(*variant),
+            self.run,
+        )
+
+    def _prepare(self, threads: int, rows: int) -> None:
+        self._threads, self._rows = threads, rows
+        # (sample, ones and neurons, particle): one product with the weights gives both sums.
+        self._pairs = np.ones((rows, 2, self._case.n_particles), self._dtype)
+        self._values, self._slopes = (np.empty((rows, self._case.n_particles), self._dtype) for _ in range(2))
+        self.choice = f"blocks of {rows}, {threads} BLAS threads"
+        self.reset()
+
+    def reset(self) -> None:
+        self._dual = [0.0] * self._case.n_samples
+        self._log_r.fill(0)
+        self._r.fill(1)
+
+    def run(self, n_steps: int) -> None:
+        with self._blas.limit(limits=self._threads, user_api="blas") if self._blas else contextlib.nullcontext():
+            for _ in range(n_steps):
+                for first in range(0, self._case.n_samples, self._rows):
+                    self._block(first)
+
+    def _block(self, first: int) -> None:
+        case = self._case
+        x = self._inputs[first : first + self._rows]
+        values = self._values[: len(x)]
+        np.matmul(x, self._weights.T, out=values)
+        self._activation(values, self._slopes[: len(x)])
+        np.multiply(values, self._readout, out=self._pairs[: len(x), 1])
+        a = case.n_samples * DUAL_TEMPERATURE
+        for i, pair in enumerate(self._pairs[: len(x)], first):
+            total, weighted = (pair @ self._r).tolist()
+            g = (self._dual[i] + a * (weighted / total - self._targets[i])) / (1 + a)
+            np.multiply(pair[1], (self._dual[i] - g) / a, out=self._change)
+            self._dual[i] = g
+            self._log_r += self._change
+            np.exp(self._log_r, out=self._r)
+
+    def dual(self) -> Array:
+        return np.array(self._dual)
+
+    def log_weights(self) -> Array:
+        return self._log_r
 
 
 class Normals:

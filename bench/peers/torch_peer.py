@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from cases import SCHEDULE, Problem, Schedule
+from cases import DUAL_TEMPERATURE, SCHEDULE, Problem, Schedule
 from numpy.typing import NDArray
 
-from peers import TUNING_ROWS, chunk_candidates, draw_rows, keep_fastest
+from peers import TUNING_ROWS, chunk_candidates, draw_rows, dual_blocks, keep_fastest
 
 _aten = torch.ops.aten
 Forward = Callable[[torch.Tensor, torch.Tensor], None]
@@ -211,6 +211,71 @@ class Network:
         ):
             array.mul_(1 - 2 * schedule.step_size * self._problem.l2)
             array.sub_(slope, alpha=schedule.step_size).add_(xi.view_as(array), alpha=scale)
+
+
+class DualAscent:
+    """Neurons of a block by one product; at a sample one product for both sums, then the weights in cache."""
+
+    def __init__(self, problem: Problem, tune: bool) -> None:
+        case = problem.case
+        d = case.n_features
+        self._case = case
+        self._dtype = getattr(torch, case.dtype)
+        _, self._forward, _ = ACTIVATIONS[case.activation]
+        self._inputs = torch.from_numpy(problem.inputs)
+        self._targets = problem.targets.tolist()
+        self._weights = torch.from_numpy(problem.particles[:, :d].T.copy())
+        self._bias = torch.from_numpy(problem.particles[:, d].copy())
+        self._readout = torch.from_numpy(problem.particles[:, d + 1].copy()).tanh_()
+        self._log_r, self._r = (torch.empty(case.n_particles, dtype=self._dtype) for _ in range(2))
+        self._sums = torch.empty(2, dtype=self._dtype)
+        keep_fastest(
+            [(threads, rows) for threads in sorted({1, case.threads}) for rows in dual_blocks(case.n_samples)],
+            tune,
+            lambda variant: self._prepare(*variant),
+            self.run,
+        )
+
+    def _prepare(self, threads: int, rows: int) -> None:
+        self._threads, self._rows = threads, rows
+        # (sample, ones and neurons, particle): one product with the weights gives both sums.
+        self._pairs = torch.ones((rows, 2, self._case.n_particles), dtype=self._dtype)
+        self._values = torch.empty((rows, self._case.n_particles), dtype=self._dtype)
+        self.choice = f"blocks of {rows}, {threads} threads"
+        self.reset()
+
+    def reset(self) -> None:
+        self._dual = [0.0] * self._case.n_samples
+        self._log_r.fill_(0)
+        self._r.fill_(1)
+
+    @torch.inference_mode()
+    def run(self, n_steps: int) -> None:
+        torch.set_num_threads(self._threads)
+        for _ in range(n_steps):
+            for first in range(0, self._case.n_samples, self._rows):
+                self._block(first)
+
+    def _block(self, first: int) -> None:
+        case = self._case
+        x = self._inputs[first : first + self._rows]
+        values, pairs = self._values[: len(x)], self._pairs[: len(x)]
+        torch.addmm(self._bias, x, self._weights, out=values)
+        self._forward(values, values)
+        torch.mul(values, self._readout, out=pairs[:, 1])
+        a = case.n_samples * DUAL_TEMPERATURE
+        for i, pair in enumerate(pairs.unbind(), first):
+            total, weighted = torch.mv(pair, self._r, out=self._sums).tolist()
+            g = (self._dual[i] + a * (weighted / total - self._targets[i])) / (1 + a)
+            self._log_r.add_(pair[1], alpha=(self._dual[i] - g) / a)
+            self._dual[i] = g
+            torch.exp(self._log_r, out=self._r)
+
+    def dual(self) -> NDArray[Any]:
+        return np.array(self._dual)
+
+    def log_weights(self) -> NDArray[Any]:
+        return self._log_r.numpy()
 
 
 class Normals:
