@@ -41,7 +41,19 @@ solver = mfld.MFLD(
 )
 solver.advance(risk, solver.init(risk, seed=0), n_steps=1 if sys.argv[1] == "full batch" else 4)
 """
-RUNS = [(estimator, dtype) for estimator in ("full batch", "mini-batch", "SVRG") for dtype in ("float32", "float64")]
+# One epoch of the bench's own case.
+DUAL_PROGRAM = """
+import sys
+sys.path.insert(0, sys.argv[3])
+from cases import Case, make_problem
+from peers.mfld_peer import DualAscent
+
+DualAscent(make_problem(Case("P-SDCA", 200, 301, 37, dtype=sys.argv[2], threads=1)), False).run(1)
+"""
+DUAL = "P-SDCA"
+RUNS = [
+    (estimator, dtype) for estimator in ("full batch", "mini-batch", "SVRG", DUAL) for dtype in ("float32", "float64")
+]
 
 
 def instructions_in(lines: Iterable[str], shared_object: str) -> int:
@@ -75,7 +87,8 @@ def instructions_in(lines: Iterable[str], shared_object: str) -> int:
 def count(estimator: str, dtype: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "callgrind.out"
-        program = [sys.executable, "-c", PROGRAM, estimator, dtype]
+        source = DUAL_PROGRAM if estimator == DUAL else PROGRAM
+        program = [sys.executable, "-c", source, estimator, dtype, str(Path(__file__).parent)]
         subprocess.run(
             ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", *program],
             check=True,

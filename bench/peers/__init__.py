@@ -119,8 +119,11 @@ def chunk_candidates(n_rows: int, n_particles: int, itemsize: int) -> list[int]:
 
 
 def dual_blocks(n_samples: int) -> list[int]:
-    """Samples whose neurons are worth making by one product, before they are visited one by one."""
-    return [rows for rows in (16, 64, 256) if rows <= n_samples]
+    """Samples whose neurons are worth making by one product, before they are visited one by one.
+
+    Two blocks at least: XLA would take a single one out of the loop over epochs.
+    """
+    return [rows for rows in (16, 64, 256) if 2 * rows <= n_samples]
 
 
 def keep_fastest(
