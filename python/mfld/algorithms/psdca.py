@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -193,7 +193,7 @@ class PSDCA(Algorithm):
                 log_partition=moving / 2 * math.log(math.pi * self.temperature / risk.l2),
             )
             work.temper()
-            states.append(work.state(0, seed, replica + r))
+            states.append(work.state(work.values(), 0, seed, replica + r))
         return join(states)
 
     def advance(self, objective: Objective, state: State, n_steps: int = 1) -> tuple[State, Info]:
@@ -225,16 +225,22 @@ class PSDCA(Algorithm):
         n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)
         if n_steps == 0:
             return state, Info(steps=0)
-        reached = state
         works = [_Work.of(self, risk, one) for one in state.each()]
+        step, values = state.step, [work.values() for work in works]
+
+        def reached() -> State:
+            each = zip(works, values, strict=True)
+            return join([work.state(own, step, state.seed, state.replica + r) for r, (work, own) in enumerate(each)])
+
         try:
-            for step in range(state.step, state.step + n_steps):
+            for k in range(state.step, state.step + n_steps):
                 for work in works:
-                    work.epoch(step)
-                reached = join([work.state(step + 1, state.seed, state.replica + r) for r, work in enumerate(works)])
+                    work.epoch(k)
+                step, values = k + 1, [work.values() for work in works]
         except BaseException as error:
-            error.state = reached  # type: ignore[attr-defined]
+            error.state = reached()  # type: ignore[attr-defined]
             raise
+        end = reached()
         infos = [
             Info(
                 n_steps,
@@ -244,9 +250,9 @@ class PSDCA(Algorithm):
                 l2=risk.l2,
                 acceptance=work.acceptance,
             )
-            for work, one in zip(works, reached.each(), strict=True)
+            for work, one in zip(works, end.each(), strict=True)
         ]
-        return reached, together(infos)
+        return end, together(infos)
 
     def check(self, objective: Objective, state: State | None = None) -> None:
         risk = self._risk(objective)
@@ -293,6 +299,13 @@ def dual_of_zero(risk: EmpiricalRisk) -> NDArray[np.float64]:
 
 
 _BUFFERS = ("dual", "log_weights", "log_partition", "sampler_step_size", "sampler_moves", "visits")
+
+
+class _Values(NamedTuple):
+    """What a state is made of, which costs more than to keep these after an epoch."""
+
+    particles: FloatArray
+    buffers: dict[str, Any]
 
 
 class _Work:
@@ -346,11 +359,16 @@ class _Work:
             visits=int(buffers["visits"]),
         )
 
-    def state(self, step: int, seed: int, replica: int = 0) -> State:
-        values = (self.dual, self.log_weights, self.log_partition, self.step_size, self.moves, self.visits)
-        buffers = {name: np.array([value]) for name, value in zip(_BUFFERS, values, strict=True)}
-        weights = self.weights(self.log_weights)[np.newaxis]
-        return State({"mu": Cloud(self.particles[np.newaxis], weights)}, step, seed, buffers, replica)
+    def values(self) -> _Values:
+        numbers = (self.log_partition, self.step_size, self.moves, self.visits)
+        return _Values(
+            self.particles, dict(zip(_BUFFERS, (self.dual.copy(), self.log_weights.copy(), *numbers), strict=True))
+        )
+
+    def state(self, values: _Values, step: int, seed: int, replica: int = 0) -> State:
+        weights = self.weights(values.buffers["log_weights"])[np.newaxis]
+        buffers = {name: np.array([value]) for name, value in values.buffers.items()}
+        return State({"mu": Cloud(values.particles[np.newaxis], weights)}, step, seed, buffers, replica)
 
     def epoch(self, step: int) -> None:
         risk = self.risk
