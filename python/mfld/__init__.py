@@ -31,7 +31,7 @@ from mfld.errors import DivergenceError
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch, Smoothed
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
-from mfld.objectives import EmpiricalRisk, Functional, Objective, Potential
+from mfld.objectives import EmpiricalRisk, Functional, Objective, Potential, StreamRisk
 from mfld.pruning import prune
 from mfld.state import Cloud, Info, State
 
@@ -74,6 +74,7 @@ __all__ = [
     "State",
     "StopOnPlateau",
     "StopWhen",
+    "StreamRisk",
     "TopParticles",
     "TwoLayerNetwork",
     "TwoPhase",

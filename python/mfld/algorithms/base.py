@@ -39,6 +39,9 @@ class Algorithm(ABC):
     def check(self, objective: Objective, state: State | None = None) -> None:
         """Raise TypeError or ValueError if this algorithm cannot serve the objective, or go on from the state."""
 
+    def check_steps(self, objective: Objective, state: State, n_steps: int) -> None:  # noqa: B027  most take any number
+        """Raise ValueError if this algorithm cannot make so many steps from the state; called before a run."""
+
     def run(
         self,
         objective: Objective,
@@ -110,6 +113,7 @@ class Algorithm(ABC):
                 raise ValueError(
                     f"seed must be left out where state is given: it has the seed {state.seed}, got {seed}"
                 )
+        self.check_steps(objective, state, n_steps)
         end = state.step + n_steps
         record_steps = _record_steps(record_every, state.step, end)
         to_record = set(record_steps)

@@ -14,7 +14,7 @@ from mfld.dynamics import Dynamics, Overdamped
 from mfld.errors import DivergenceError
 from mfld.gradients import FullBatch
 from mfld.noise import Place
-from mfld.objectives import EmpiricalRisk, Objective, Outcome, Plan, Potential
+from mfld.objectives import EmpiricalRisk, Objective, Outcome, Plan, Potential, StreamRisk
 from mfld.schedules import Scheduled
 from mfld.state import Cloud, Info, State
 from mfld.validation import FloatArray
@@ -35,9 +35,10 @@ class PDA(Algorithm):
         particles  ~  exp(-gbar_t / temperature), approximately
 
     so that the ridge in force is ``l2 * t / (t + 2)``. The average is kept as one coefficient per sample and output,
-    and samples that were never drawn cost nothing. The objective falls like 1 / t, up to 1 / sqrt(N) and the error of
-    the inner loop; with the full batch faster. Source: Nitanda, Wu, Suzuki 2021, "Particle dual averaging: optimization
-    of mean field neural networks with global convergence rate analysis".
+    and samples that were never drawn cost nothing. On a `StreamRisk`, where I are B new samples and n s_i is 1, the
+    samples are kept too, up to the capacity of the stream. The objective falls like 1 / t, up to 1 / sqrt(N) and the
+    error of the inner loop; with the full batch faster. Source: Nitanda, Wu, Suzuki 2021, "Particle dual averaging:
+    optimization of mean field neural networks with global convergence rate analysis".
 
     Parameters
     ----------
@@ -52,7 +53,7 @@ class PDA(Algorithm):
         Steps of the inner dynamics in each outer step, rounded. Chains start where they were: a fixed number suffices
         where the potential changes slowly; the theory lets it grow like t**2.
     batch_size : int, optional
-        B; None for all samples.
+        B; None for all samples, of which a stream has no number.
     dynamics : Dynamics
         Of the inner loop: `Overdamped` or another one without buffers.
     dtype, num_threads, n_replicates
@@ -67,7 +68,8 @@ class PDA(Algorithm):
     -----
     The state's buffers: ``dual_sum``, the coefficients ``sum_s s * l'``, shape (R, n, n_outputs); ``inner_steps``, how
     many were made; ``output``, the particles of a random step, drawn with probability proportional to t, for which the
-    theory holds (`Result.state` has those of the last step).
+    theory holds (`Result.state` has those of the last step). Of a stream, instead of the first, ``kept_inputs`` of the
+    J samples seen, shape (R, J, n_features), and ``kept_sum``, their ``s * l' / B``, shape (R, J, n_outputs).
 
     Examples
     --------
@@ -119,7 +121,7 @@ class PDA(Algorithm):
     ) -> State:
         """State before the first step; arguments as in `MFLD.init`."""
         self.check(objective)
-        assert isinstance(objective, EmpiricalRisk)  # by check
+        assert isinstance(objective, EmpiricalRisk | StreamRisk)  # by check
         seed, replica = validation.seed(seed), validation.seed(replica, "replica")
         particles = start(
             lambda s: objective.initial_particles(self.n_particles, s, self.dtype),
@@ -130,7 +132,7 @@ class PDA(Algorithm):
             replica,
         )
         buffers = {
-            "dual_sum": np.zeros((self.n_replicates, objective.n_samples, objective.model.n_outputs)),
+            **self._nothing_seen(objective),
             "inner_steps": np.zeros(self.n_replicates, np.int64),
             "output": particles,
         }
@@ -142,21 +144,30 @@ class PDA(Algorithm):
         An interrupt is answered between inner steps; the state that it carries is the one before the outer step.
         """
         self.check(objective, state)
-        assert isinstance(objective, EmpiricalRisk)  # by check
+        assert isinstance(objective, EmpiricalRisk | StreamRisk)  # by check
         n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)
+        self.check_steps(objective, state, n_steps)
         return advance_each(lambda single: self._step(objective, single), state, n_steps)
 
     def check(self, objective: Objective, state: State | None = None) -> None:
-        validation.instance("objective", objective, EmpiricalRisk, "an EmpiricalRisk")
-        assert isinstance(objective, EmpiricalRisk)
+        if not isinstance(objective, EmpiricalRisk | StreamRisk):
+            raise TypeError(f"objective must be an EmpiricalRisk or a StreamRisk, got {validation.show(objective)}")
         if objective.l2 == 0:
             raise ValueError("l2 of the objective must be positive: without a ridge the Gibbs measure does not exist")
-        if self.batch_size is not None and self.batch_size > objective.n_samples:
+        if isinstance(objective, StreamRisk):
+            if self.batch_size is None:
+                raise ValueError("batch_size must be given for a StreamRisk, which never has all samples, got None")
+        elif self.batch_size is not None and self.batch_size > objective.n_samples:
             n = objective.n_samples
             raise ValueError(f"batch_size must be at most the number of samples, {n}, got {self.batch_size}")
-        self.dynamics.check(
-            objective.linearised(np.zeros((objective.n_samples, objective.model.n_outputs))), FullBatch()
-        )
+        outputs = objective.model.n_outputs
+        if isinstance(objective, StreamRisk):
+            example = objective.averaged(
+                np.zeros((1, objective.model.n_features)), np.zeros((1, outputs)), objective.l2
+            )
+        else:
+            example = objective.linearised(np.zeros((objective.n_samples, outputs)))
+        self.dynamics.check(example, FullBatch())
         if state is None:
             return
         validation.instance("state", state, State, "a State")
@@ -165,33 +176,80 @@ class PDA(Algorithm):
         validation.shape("state.particles", particles, ("N", objective.n_coordinates), "to suit the objective")
         if particles.dtype != self.dtype:
             raise ValueError(f"state.particles must be {self.dtype}, the dtype of this PDA, got {particles.dtype}")
-        if "dual_sum" not in state.buffers:
-            raise ValueError("state must come from a PDA: it has no buffer dual_sum")
-        expected = (1, objective.n_samples, objective.model.n_outputs)
-        validation.shape("state.buffers['dual_sum']", state.buffers["dual_sum"], expected, "to suit the objective")
+        for name, empty in self._nothing_seen(objective).items():
+            if name not in state.buffers:
+                raise ValueError(
+                    f"state must come from a PDA on {type(objective).__name__} data: it has no buffer {name}"
+                )
+            rows = empty.shape[1] or state.buffers["kept_inputs"].shape[1]  # of a stream those kept, any number
+            expected = (1, rows, empty.shape[2])
+            validation.shape(f"state.buffers[{name!r}]", state.buffers[name], expected, "to suit the objective")
 
-    def potential(self, objective: EmpiricalRisk, state: State) -> Potential:
+    def check_steps(self, objective: Objective, state: State, n_steps: int) -> None:
+        """Refuse a run for which a stream's capacity is too small."""
+        if not isinstance(objective, StreamRisk) or n_steps == 0:
+            return
+        assert self.batch_size is not None  # by check
+        kept, capacity = state.buffers["kept_inputs"].shape[1], objective.capacity
+        needed = kept + n_steps * self.batch_size
+        if needed > capacity:
+            fit = max(0, capacity - kept) // self.batch_size
+            raise ValueError(
+                f"n_steps must be at most {fit} here, got {n_steps}: the StreamRisk has capacity={capacity}, the "
+                f"state keeps {kept} samples, and each step adds batch_size={self.batch_size}: this run takes "
+                f"capacity={needed}"
+            )
+
+    def potential(self, objective: EmpiricalRisk | StreamRisk, state: State) -> Potential:
         """The averaged potential ``gbar_t`` of a state of one replicate after t >= 1 steps, its ridge included."""
         _ = state.only_cloud  # of one replicate
         t = state.step
         if t == 0:
             raise ValueError("state must have made a step: before the first one nothing is averaged")
-        dual = 2 / ((t + 1) * (t + 2)) * state.buffers["dual_sum"][0]
-        return objective.linearised(dual, l2=objective.l2 * t / (t + 2))
+        scale, l2 = 2 / ((t + 1) * (t + 2)), objective.l2 * t / (t + 2)
+        if isinstance(objective, StreamRisk):
+            coefficients = scale * state.buffers["kept_sum"][0]
+            return objective.averaged(state.buffers["kept_inputs"][0], coefficients, l2, self.num_threads)
+        return objective.linearised(scale * state.buffers["dual_sum"][0], l2, self.num_threads)
 
-    def _step(self, risk: EmpiricalRisk, state: State) -> tuple[State, Info]:
-        t = state.step + 1
-        key = state.key
+    def _nothing_seen(self, objective: EmpiricalRisk | StreamRisk) -> dict[str, NDArray[np.generic]]:
+        """Buffers of the average before the first step."""
+        replicates, outputs = self.n_replicates, objective.model.n_outputs
+        if isinstance(objective, EmpiricalRisk):
+            return {"dual_sum": np.zeros((replicates, objective.n_samples, outputs))}
+        return {
+            "kept_inputs": np.zeros((replicates, 0, objective.model.n_features), self.dtype),
+            "kept_sum": np.zeros((replicates, 0, outputs)),
+        }
+
+    def _see(self, objective: EmpiricalRisk | StreamRisk, state: State) -> tuple[dict[str, NDArray[np.generic]], float]:
+        """Buffers of the average with the samples of the next step, and their mean loss."""
+        t, buffers, particles = state.step + 1, state.buffers, state.particles
+        if isinstance(objective, StreamRisk):
+            assert self.batch_size is not None  # by check
+            batch = objective.batch(state.step, self.batch_size)
+            derivative, loss = batch.derivative(particles)
+            further = {"kept_inputs": batch.inputs, "kept_sum": t / self.batch_size * derivative.astype(np.float64)}
+            return {
+                name: np.concatenate([buffers[name], added[np.newaxis].astype(buffers[name].dtype)], axis=1)
+                for name, added in further.items()
+            }, loss
         rows = None
         if self.batch_size is not None:
-            rows = _core.backend.batch(key, state.step, risk.n_samples, self.batch_size)
-        derivative, loss = risk.derivative(state.particles, rows)
-        dual_sum = np.array(state.buffers["dual_sum"][0])
+            rows = _core.backend.batch(state.key, state.step, objective.n_samples, self.batch_size)
+        derivative, loss = objective.derivative(particles, rows)
+        dual_sum = np.array(buffers["dual_sum"][0])
         if rows is None:
             dual_sum += t * derivative
         else:
-            dual_sum[rows] += t * risk.n_samples / len(rows) * derivative
-        buffers = {**state.buffers, "dual_sum": dual_sum[np.newaxis]}
+            dual_sum[rows] += t * objective.n_samples / len(rows) * derivative
+        return {"dual_sum": dual_sum[np.newaxis]}, loss
+
+    def _step(self, risk: EmpiricalRisk | StreamRisk, state: State) -> tuple[State, Info]:
+        t = state.step + 1
+        key = state.key
+        seen, loss = self._see(risk, state)
+        buffers = {**state.buffers, **seen}
         averaged = self.potential(risk, State(state.clouds, t, state.seed, buffers, state.replica))
 
         inner = max(1, round(float(schedules.values("inner_steps", self.inner_steps, state.step, 1)[0])))

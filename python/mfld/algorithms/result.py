@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfld.certificates import Certificate, certificate, dual_of
-from mfld.objectives import EmpiricalRisk, Objective
+from mfld.objectives import EmpiricalRisk, Objective, StreamRisk
 from mfld.state import Cloud, Info, State
 from mfld.validation import FloatArray
 
@@ -139,7 +139,7 @@ class Result:
         TypeError, ValueError
             If the objective has no model, or the inputs do not fit it.
         """
-        if not isinstance(self.objective, EmpiricalRisk):
+        if not isinstance(self.objective, EmpiricalRisk | StreamRisk):
             kind = type(self.objective).__name__
             raise TypeError(f"predict needs a run on an EmpiricalRisk, which has a model; this one was on a {kind}")
         cloud = self.state.measure
