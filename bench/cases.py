@@ -6,6 +6,7 @@ run.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -24,8 +25,9 @@ class Schedule(NamedTuple):
 SCHEDULE = Schedule(step_size=1e-3, temperature=1e-4)
 L2 = 1e-3
 DUAL_TEMPERATURE = 0.05
+FRICTION = 1.0  # of BAOAB
 
-PASSES = {"plain": 1, "svrg": 2}
+PASSES = {"plain": 1, "svrg": 2, "sarah": 2}
 """By estimator of the gradient: how often a step takes its particles, or those of a snapshot, through its rows.
 
 A name in here may stand in `Case.estimator`; implementations that do it list it in their ``ESTIMATORS``.
@@ -37,8 +39,9 @@ class Case:
     """One problem at one size.
 
     ``batch_size`` 0 is the full batch. ``estimator`` is a key of `PASSES`: "plain" is the gradient of the rows,
-    "svrg" corrects the full gradient of an anchor by them, and its cases are steps between two refreshes. A step of the
-    group "P-SDCA" is an epoch: one visit of each sample's dual variable, between two refreshes.
+    "svrg" and "sarah" correct the full gradient of an anchor by them, and their cases are steps between two refreshes.
+    ``dynamics`` is "overdamped" or "baoab". A step of the group "P-SDCA" is an epoch: one visit of each sample's dual
+    variable, between two refreshes.
     ``peers`` is False where a case only asks how mfld's own time depends on a size.
     ``neighbour`` names the case whose time, in units of its floor, should predict this one's within ``cliff``.
     """
@@ -50,6 +53,7 @@ class Case:
     activation: str = "tanh"
     batch_size: int = 0
     estimator: str = "plain"
+    dynamics: str = "overdamped"
     n_outputs: int = 1
     dtype: str = "float32"
     threads: int = THREADS
@@ -67,7 +71,8 @@ class Case:
         estimator = f"{estimator}{self.batch_size}" if self.batch_size else "full"
         size = f"{self.n_particles}x{self.n_samples}x{self.n_features}"
         outputs = f"-k{self.n_outputs}" if self.n_outputs > 1 else ""
-        return f"{estimator}-{size}{outputs}-{self.activation}{self._suffix}"
+        dynamics = "" if self.dynamics == "overdamped" else f"-{self.dynamics}"
+        return f"{estimator}-{size}{outputs}-{self.activation}{dynamics}{self._suffix}"
 
     @property
     def _suffix(self) -> str:
@@ -120,7 +125,7 @@ class Problem:
     targets: NDArray[Any]  # (n,), classes 0..K-1 as numbers for cross entropy
     particles: NDArray[Any]
     l2: float = L2
-    anchor: NDArray[Any] | None = None  # of SVRG: like the particles, and not far from them
+    anchor: NDArray[Any] | None = None  # of SVRG and SARAH: like the particles, and not far from them
 
 
 def make_problem(case: Case) -> Problem:
@@ -135,7 +140,7 @@ def make_problem(case: Case) -> Problem:
     particles = rng.standard_normal((case.n_particles, case.n_coordinates), np.float32).astype(case.dtype)
     particles[:, :d] /= np.sqrt(d).astype(case.dtype)
     anchor = None
-    if case.estimator == "svrg":
+    if case.estimator != "plain":
         anchor = particles + 0.1 * rng.standard_normal(particles.shape, np.float32).astype(case.dtype)
     return Problem(case, inputs, targets.astype(case.dtype), particles, anchor=anchor)
 
@@ -208,6 +213,11 @@ def all_cases() -> list[Case]:
         ((1000, 1000, 1, 0), (1000, 1000, 2, 0)),
         ((16, 1000, 10, 8), (32, 1000, 10, 8)),
     )
+    for shape, batch in itertools.product(SHAPES[1:3], BATCHES):
+        for estimator, dynamics, near in (("sarah", "overdamped", "svrg"), ("plain", "baoab", "plain")):
+            neighbour = Case(near, *shape, batch_size=batch, estimator=near)
+            case = replace(neighbour, group="SARAH and BAOAB", estimator=estimator, dynamics=dynamics, peers=False)
+            cases.append(replace(case, neighbour=neighbour.name, cliff=1.2))
     unique: dict[str, Case] = {}
     for case in cases:
         known = unique.get(case.name)

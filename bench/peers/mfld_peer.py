@@ -6,14 +6,14 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from cases import DUAL_TEMPERATURE, SCHEDULE, Problem, Schedule
+from cases import DUAL_TEMPERATURE, FRICTION, SCHEDULE, Problem, Schedule
 from check import ANCHORED_STEP
 from numpy.typing import NDArray
 
 import mfld
 
 ACTIVATIONS = mfld.activations()
-ESTIMATORS = ("plain", "svrg")
+ESTIMATORS = ("plain", "svrg", "sarah")
 SEED = 0
 
 
@@ -27,31 +27,35 @@ class Network:
         self._step, self._buffers = 0, {}
         if problem.anchor is not None:
             self._step = ANCHORED_STEP
-            anchored = {
-                "anchor": problem.anchor,
-                "anchor_gradient": self._risk.loss_gradient(problem.anchor),
-                "anchor_predictions": model.predict(problem.anchor, problem.inputs).reshape(case.n_samples, -1),
-            }
-            self._buffers = {name: array[np.newaxis] for name, array in anchored.items()}
+            anchored = (
+                problem.anchor,
+                self._risk.loss_gradient(problem.anchor),
+                model.predict(problem.anchor, problem.inputs).reshape(case.n_samples, -1),
+            )
+            names = {"svrg": mfld.SVRG, "sarah": mfld.SARAH}[case.estimator].buffer_names
+            self._buffers = {name: array[np.newaxis] for name, array in zip(names, anchored, strict=False)}
+        if case.dynamics == "baoab":
+            self._buffers["velocities"] = np.zeros_like(problem.particles)[np.newaxis]
         self._solver = self._make_solver(SCHEDULE)
         self.choice = f"num_threads={self._threads}"
         self.reset()
 
     def _make_solver(self, schedule: Schedule) -> mfld.MFLD:
         case = self._problem.case
+        never = 2**40  # a refresh beyond all steps
         gradient: mfld.GradientEstimator = mfld.FullBatch()
-        if case.batch_size:
-            # The refresh lies beyond all steps.
-            gradient = (
-                mfld.SVRG(case.batch_size, 2**40)
-                if self._problem.anchor is not None
-                else mfld.Minibatch(case.batch_size)
-            )
+        if case.estimator == "svrg":
+            gradient = mfld.SVRG(case.batch_size, never)
+        elif case.estimator == "sarah":
+            gradient = mfld.SARAH(case.batch_size, never)
+        elif case.batch_size:
+            gradient = mfld.Minibatch(case.batch_size)
         return mfld.MFLD(
             case.n_particles,
             step_size=schedule.step_size,
             temperature=schedule.temperature,
             gradient=gradient,
+            dynamics=mfld.Underdamped(FRICTION) if case.dynamics == "baoab" else mfld.Overdamped(),
             dtype=case.dtype,
             num_threads=self._threads,
         )
