@@ -186,6 +186,16 @@ def test_particles_given_to_every_algorithm(make, rng):
         make(3).init(risk, particles=own[:2])
 
 
+@every_algorithm
+def test_replicates_that_start_alike_have_noise_of_their_own(make):
+    risk = bounded_risk()
+    start = make(3).init(risk, particles=np.zeros((make(1).init(risk).particles.shape[0], risk.n_coordinates)))
+    moved, _ = make(3).advance(risk, start, 1)
+    # P-SDCA moves particles before its first step.
+    for state in (start, moved) if isinstance(make(3), mfld.PSDCA) else (moved,):
+        assert len({contents(one)["mu"] for one in state.each()}) == 3
+
+
 def test_a_certificate_of_replicates():
     """The mean of dual points is one, and at least as good on average: D is concave."""
     risk = bounded_risk()
