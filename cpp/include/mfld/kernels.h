@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define MFLD_KERNEL_ABI 3
+#define MFLD_KERNEL_ABI 4
 
 /* Streams of noise: what a random number is for. Never renumber: the numbers are part of every published result. */
 enum {
