@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from mfld import _core, schedules, validation
-from mfld.dynamics.base import Buffers
 from mfld.noise import STREAMS, Place
 from mfld.schedules import Scheduled
+from mfld.state import Buffers
 from mfld.validation import FloatArray
 
 if TYPE_CHECKING:

@@ -6,13 +6,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mfld import noise, validation
 from mfld.validation import FloatArray
+
+Buffers: TypeAlias = Mapping[str, np.typing.NDArray[Any]]
+"""What estimators, dynamics and algorithms carry from step to step, by name."""
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -99,7 +102,7 @@ class State:
     clouds: Mapping[str, Cloud]
     step: int
     seed: int
-    buffers: Mapping[str, np.typing.NDArray[Any]] = field(default_factory=dict)
+    buffers: Buffers = field(default_factory=dict)
     replica: int = 0
 
     def __post_init__(self) -> None:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mfld import _core, validation
 from mfld.noise import STREAMS, Place
+from mfld.state import Buffers
 from mfld.validation import FloatArray
 
 if TYPE_CHECKING:
     from mfld.gradients import GradientEstimator
     from mfld.objectives.base import Objective
-
-Buffers: TypeAlias = Mapping[str, NDArray[Any]]
-"""What estimators and dynamics carry from step to step, by name; `State.buffers` keeps it."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mfld import validation
-from mfld.dynamics.base import Buffers, Drift, Dynamics, Move, Step
+from mfld.dynamics.base import Drift, Dynamics, Move, Step
+from mfld.state import Buffers
 from mfld.validation import FloatArray
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from mfld import _core
-from mfld.dynamics.base import Buffers, Drift, Dynamics, Move, Step
+from mfld.dynamics.base import Drift, Dynamics, Move, Step
+from mfld.state import Buffers
 from mfld.validation import FloatArray
 
 if TYPE_CHECKING:

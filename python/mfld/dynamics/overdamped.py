@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mfld import _core
-from mfld.dynamics.base import Buffers, Drift, Dynamics, Move, Step
+from mfld.dynamics.base import Drift, Dynamics, Move, Step
+from mfld.state import Buffers
 from mfld.validation import FloatArray
 
 

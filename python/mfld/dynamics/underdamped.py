@@ -11,7 +11,8 @@ import numpy as np
 
 from mfld import _core, validation
 from mfld._core import _binding
-from mfld.dynamics.base import Buffers, Drift, Dynamics, Move, Step
+from mfld.dynamics.base import Drift, Dynamics, Move, Step
+from mfld.state import Buffers
 from mfld.validation import FloatArray
 
 if TYPE_CHECKING:

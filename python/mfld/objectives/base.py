@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import noise
-from mfld.dynamics.base import Buffers, Drift, Dynamics, Step
+from mfld.dynamics.base import Drift, Dynamics, Step
 from mfld.gradients import GradientEstimator
 from mfld.noise import Place
-from mfld.state import Cloud
+from mfld.state import Buffers, Cloud
 from mfld.validation import FloatArray
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import _core, validation
-from mfld.dynamics import Buffers, Dynamics, Overdamped, Underdamped
+from mfld.dynamics import Dynamics, Overdamped, Underdamped
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
 from mfld.losses import AnyLoss, Loss, as_loss
 from mfld.models import Model, TwoLayerNetwork
 from mfld.objectives.base import Measure, Objective, Outcome, Plan
 from mfld.objectives.potential import Potential
-from mfld.state import Cloud
+from mfld.state import Buffers, Cloud
 from mfld.validation import FloatArray
 
 
