@@ -1,4 +1,4 @@
-// The moves on their own, for gradients that come from elsewhere; advance.cpp composes the same schemes.
+// The moves on their own, for gradients that come from elsewhere; advance.hpp composes the same schemes.
 #include <algorithm>
 #include <atomic>
 #include <cmath>

@@ -1,4 +1,4 @@
-// Two stages on their own: predict and pull back. advance.cpp composes the same parts without leaving the core; these
+// Two stages on their own: predict and pull back. advance.hpp composes the same parts without leaving the core; these
 // serve losses written in Python, frozen potentials and evaluation.
 #include <algorithm>
 #include <cstdint>
