@@ -27,10 +27,20 @@ def figures(text):
     return {name: (float(loss), float(score)) for name, loss, score in lines}
 
 
-@pytest.mark.parametrize("name", ["iris", "breast_cancer", "diabetes"])
-def test_predict_prints_what_train_printed(name, tmp_path, capsys):
+QUICK = {
+    "mfld": (),
+    "pda": ("--method", "pda", "--l2", "0.02", "--n-particles", 300),
+    "psdca": ("--method", "psdca", "--l2", "0.06", "--n-particles", 300, "--n-steps", 6),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("iris", "mfld"), ("breast_cancer", "mfld"), ("diabetes", "mfld"), ("breast_cancer", "pda"), ("iris", "psdca")],
+)
+def test_predict_prints_what_train_printed(name, method, tmp_path, capsys):
     model = tmp_path / "model.npz"
-    status, trained, progress = run(capsys, "train", name, "--output", model)
+    status, trained, progress = run(capsys, "train", name, "--output", model, *QUICK[method])
     assert status == 0
     assert progress  # the bar
     assert (tmp_path / "model.png").read_bytes().startswith(b"\x89PNG")
@@ -87,6 +97,43 @@ def test_the_file_holds_no_pickle_and_every_choice(tmp_path):
     np.testing.assert_array_equal(loaded.predict(data.inputs), trained.predict(data.inputs))
 
 
+def test_the_file_of_the_dual_method_holds_weights_and_the_certificate(tmp_path, capsys):
+    model = tmp_path / "model.npz"
+    status, out, _ = run(capsys, "train", "breast_cancer", "--output", model, *QUICK["psdca"], "--json")
+    assert status == 0
+    report = json.loads(out)
+    assert report["hyperparameters"]["method"] == "psdca"
+    assert report["hyperparameters"]["temperature"] == pytest.approx(2 * 0.06 * 0.5**2)
+    assert report["scores"]["test"]["accuracy"] > 0.94
+    found = report["certificate"]
+    assert found["reason"] is None
+    assert found["gap"] <= found["upper"] < 5e-3
+    trained = TrainedModel.load(model)
+    assert trained.provenance["certificate"] == found
+    assert trained.weights.shape == (300,)
+    assert np.ptp(trained.weights) > 0.1 / 300
+    # The predictions are those of the weighted neurons.
+    data = experiments.load("breast_cancer")
+    neurons = trained.model.neurons(trained.particles, trained.standardised(data.inputs)).astype(np.float64)
+    np.testing.assert_allclose(trained.outputs(data.inputs), neurons @ trained.weights, rtol=1e-4, atol=1e-4)
+    status, text, _ = run(capsys, "info", model)
+    assert status == 0
+    assert "\nmethod: psdca\n" in text
+    assert f"\ncertificate: certified gap {found['gap']:.3g}: " in text
+
+
+def test_models_of_the_last_format_are_read(tmp_path):
+    data, path = experiments.load("iris"), tmp_path / "model.npz"
+    trained = experiments.train(data, 0, Recipe(n_steps=2, n_particles=5, l2=1e-2)).trained
+    trained.save(path)
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    assert "weights" not in arrays
+    arrays["metadata"] = np.array(json.dumps({**json.loads(str(arrays["metadata"])), "format": 2}))
+    np.savez(path, **arrays)
+    np.testing.assert_array_equal(TrainedModel.load(path).predict(data.inputs), trained.predict(data.inputs))
+
+
 @pytest.mark.parametrize("damage", ["text", "truncated", "newer", "no metadata", "missing array"])
 def test_a_file_that_is_no_model_is_refused_in_one_line(damage, tmp_path, capsys):
     path = tmp_path / "model.npz"
@@ -133,6 +180,8 @@ LOSSES = ", ".join(mfld.losses())
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ("--method sgd", "must be one of mfld, pda, psdca; got 'sgd'"),
+        ("--inner-steps 0", "must be at least 1, got 0"),
         ("--seed -1", "must be between 0 and 18446744073709551615, got -1"),
         ("--seed x", "must be an integer, got 'x'"),
         ("--num-threads 0", "must be at least 1, got 0"),
@@ -194,6 +243,13 @@ def test_a_bad_value_names_the_option_what_was_expected_and_what_came(options, m
         ("--schedule off:10", "--step-size-schedule must be finite and positive at every step, got 0.0 at step 10"),
         ("--readout fixed", "n_outputs must be 1 with readout='fixed': all would be equal; got 3"),
         ("--step-size 1e30 --activation identity --readout linear", "step "),
+        ("--inner-steps 5", "--inner-steps must be left out with method='mfld', got 5"),
+        ("--method pda --l2-schedule log", "--l2-schedule must be left out with method='pda', got "),
+        ("--method pda --gradient svrg", "--gradient must be 'full' or 'minibatch' with method='pda', got 'svrg'"),
+        ("--method psdca --step-size 0.1", "--step-size must be left out with method='psdca', got 0.1"),
+        ("--method psdca --activation silu", "PSDCA needs a bounded neuron, got readout='bounded' with"),
+        ("--method psdca --temperature 0", "--temperature must be finite and positive, got 0.0"),
+        ("--method pda --l2 0", "--l2 must be positive with method='pda': else there is no"),
         ("--target 1", "target, task, header and drop are for files; iris is a bundled data set"),
     ],
 )
@@ -400,12 +456,29 @@ def test_config_names_the_level(capsys):
     status, text, _ = run(capsys, "config")
     assert status == 0
     assert mfld.show_config(mode="dicts")["level"] in text
+    assert "methods of train: mfld, pda, psdca" in text
 
 
 @pytest.mark.parametrize(("name", "least"), [("digits", 0.97), ("breast_cancer", 0.96)])
 def test_accuracy_on_held_out_rows_over_five_seeds(name, least):
     data = experiments.load(name)
     scores = [experiments.train(data, seed).trained.split_scores(data)["test"].score for seed in range(5)]
+    assert np.mean(scores) >= least
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "least"),
+    [
+        ("breast_cancer", "pda", 0.96),
+        ("breast_cancer", "psdca", 0.96),
+        ("diabetes", "pda", 0.46),
+        ("diabetes", "psdca", 0.44),
+    ],
+)
+def test_the_other_methods_are_as_good(name, method, least):
+    data = experiments.load(name)
+    recipe = Recipe(method=method, l2=0.15 if name == "diabetes" else 0.05, n_particles=200)
+    scores = [experiments.train(data, seed, recipe).trained.split_scores(data)["test"].score for seed in range(2)]
     assert np.mean(scores) >= least
 
 
@@ -440,21 +513,24 @@ def test_the_curvature_is_where_euler_becomes_unstable():
     assert 3.0 * (1 - 1e-6) <= found <= 3.0 * (1 + 1e-9)
 
 
-def test_a_run_goes_on_from_its_checkpoint(tmp_path, capsys):
-    options = ["--l2", "0.01", "--n-particles", "50", "--quiet"]
+@pytest.mark.parametrize(("method", "steps"), [("mfld", (120, 300)), ("pda", (7, 20)), ("psdca", (2, 5))])
+def test_a_run_goes_on_from_its_checkpoint(method, steps, tmp_path, capsys):
+    options = ["--method", method, "--l2", "0.1", "--n-particles", "50", "--quiet"]
+    first, last = steps
     kept, whole, resumed = (tmp_path / name for name in ("kept.npz", "whole.npz", "resumed.npz"))
-    assert run(capsys, "train", "iris", *options, "--n-steps", "300", "--output", whole)[0] == 0
-    short = ["train", "iris", *options, "--n-steps", "120", "--output", resumed, "--checkpoint", kept]
+    assert run(capsys, "train", "iris", *options, "--n-steps", last, "--output", whole)[0] == 0
+    short = ["train", "iris", *options, "--n-steps", first, "--output", resumed, "--checkpoint", kept]
     assert run(capsys, *short)[0] == 0
     status, _, error = run(capsys, *short)
     assert (status, error) == (
         2,
         f"mfld: {kept} exists: --resume goes on from it, without it nothing is overwritten\n",
     )
-    long = ["train", "iris", *options, "--n-steps", "300", "--output", resumed, "--checkpoint", kept, "--resume"]
+    long = ["train", "iris", *options, "--n-steps", last, "--output", resumed, "--checkpoint", kept, "--resume"]
     assert run(capsys, *long)[0] == 0
-    first, second = (experiments.TrainedModel.load(path).particles for path in (whole, resumed))
-    assert first.tobytes() == second.tobytes()
+    one, other = (experiments.TrainedModel.load(path) for path in (whole, resumed))
+    assert one.particles.tobytes() == other.particles.tobytes()
+    assert np.asarray(one.weights).tobytes() == np.asarray(other.weights).tobytes()
 
     status, _, error = run(capsys, *long, "--seed", "1")
     assert status == 2

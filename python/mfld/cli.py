@@ -23,7 +23,7 @@ from mfld.config import show_config
 from mfld.errors import DivergenceError
 from mfld.experiments import Dataset, Recipe, Scores, TrainedModel
 from mfld.experiments.encoding import TASKS
-from mfld.experiments.recipe import CHECKS, GRADIENTS
+from mfld.experiments.recipe import CHECKS, GRADIENTS, METHODS
 from mfld.files import check_writable, replacing
 from mfld.losses import Loss, losses
 from mfld.models import activations, readouts
@@ -112,9 +112,9 @@ def _add_train(commands: Any) -> None:
     _knob(data, "test_share", _number, "SHARE", "of the rows, held out")
 
     model = train.add_argument_group("model")
-    _knob(model, "activation", str, "NAME", ", ".join(activations()))
+    _knob(model, "activation", str, "NAME", f"{', '.join(activations())} ({_by_method('activation')})")
     _knob(model, "readout", str, "NAME", ", ".join(readouts()))
-    _knob(model, "readout_bound", _number, "B", "of the bounded and parity readouts")
+    _knob(model, "readout_bound", _number, "B", f"of the bounded and parity readouts ({_by_method('readout_bound')})")
     _knob(model, "bias", None, "", "neurons have a bias")
     _knob(model, "output_scale", _number, "SCALE", "factor of every neuron")
 
@@ -122,16 +122,37 @@ def _add_train(commands: Any) -> None:
     _knob(
         objective, "loss", _loss, "NAME", f"{', '.join(losses())}; huber:DELTA, smoothed_hinge:GAMMA (by the targets)"
     )
-    _knob(objective, "l2", _numbers, "L2[,L2...]", "ridge; of several, the one with the lowest validation loss")
+    _knob(
+        objective,
+        "l2",
+        _numbers,
+        "L2[,L2...]",
+        f"ridge; of several, the one with the lowest validation loss ({_by_method('l2')})",
+    )
     _knob(objective, "temperature", _number, "T", "noise (2 * l2 * reference_scale**2)")
-    _knob(objective, "reference_scale", _number, "S", "standard deviation of the reference measure")
+    _knob(
+        objective,
+        "reference_scale",
+        _number,
+        "S",
+        f"standard deviation of the reference measure ({_by_method('reference_scale')})",
+    )
 
     run = train.add_argument_group("algorithm")
+    _knob(run, "method", str, "NAME", "mfld, mean-field Langevin dynamics; pda, dual averaging; psdca, dual ascent")
     _knob(run, "n_particles", int, "N", "neurons")
-    _knob(run, "n_steps", int, "N", "2000, and at least 5 passes over the rows with mini-batches")
+    steps = f"steps; of psdca epochs ({_by_method('n_steps')}, and at least 5 passes over the rows with mini-batches)"
+    _knob(run, "n_steps", int, "N", steps)
+    _knob(run, "inner_steps", int, "N", "Langevin steps in each step of pda (10)")
     _knob(run, "step_size", _number, "H", "a share of the largest stable one")
-    _knob(run, "step_share", _number, "SHARE", "that share")
-    _knob(run, "gradient", str, "NAME", f"{', '.join(GRADIENTS)} (minibatch where there are more than two batches)")
+    _knob(run, "step_share", _number, "SHARE", "that share (0.5)")
+    _knob(
+        run,
+        "gradient",
+        str,
+        "NAME",
+        f"{', '.join(GRADIENTS)} (minibatch where there are more than two batches; pda: full)",
+    )
     _knob(run, "batch_size", int, "B", "rows of a mini-batch (128; svrg and sarah: by the number of rows)")
     _knob(run, "refresh_every", int, "M", "steps between the full gradients of svrg and sarah")
     _knob(run, "step_size_schedule", _schedule, "SPEC", "see below", "--schedule")
@@ -179,6 +200,13 @@ def _knob(group: Any, name: str, parse: Callable[[str], Any] | None, metavar: st
         return
     convert = _checked(name, parse, CHECKS[name])
     group.add_argument(option, *aliases, dest=name, type=convert, default=argparse.SUPPRESS, metavar=metavar, help=text)
+
+
+def _by_method(name: str) -> str:
+    """The defaults of the methods, in words."""
+    shown = {k: ",".join(map(str, v)) if isinstance(v := each[name], tuple) else str(v) for k, each in METHODS.items()}
+    others = "".join(f"; {k}: {text}" for k, text in shown.items() if text != shown["mfld"])
+    return shown["mfld"] + others
 
 
 def _checked(name: str, parse: Callable[[str], Any], check: Callable[[str, Any], Any]) -> Callable[[str], Any]:
@@ -284,15 +312,16 @@ def _train(options: argparse.Namespace) -> int:
     report.add({"validation": made["validation"]}, f"validation loss by l2: {tried}" if tried else None)
     report.add(
         {"hyperparameters": chosen},
-        f"{len(trained.particles)} neurons, {trained.loss.name} loss, l2 {chosen['l2']:g}, "
-        f"temperature {chosen['temperature']:g}, step size {chosen['step_size']:.4g}, {chosen['n_steps']} steps, "
-        f"{chosen['gradient']}",
+        f"{chosen['method']}, {len(trained.particles)} neurons, {trained.loss.name} loss, l2 {chosen['l2']:g}, "
+        f"temperature {chosen['temperature']:g}, {_steps(chosen)}",
     )
     report.add(
         {"seconds": training.seconds},
         f"trained in {training.seconds:.1f} s on {n - len(trained.test_rows)} rows",
     )
     report.add_scores(trained.split_scores(data))
+    if training.certificate is not None:
+        report.add({"certificate": made["certificate"]}, _certified(made["certificate"]))
 
     trained.save(output)
     report.add({"model": str(output)}, f"model: {output}")
@@ -304,6 +333,20 @@ def _train(options: argparse.Namespace) -> int:
         print(f"no picture: {no_picture}", file=sys.stderr)
     report.finish()
     return 0
+
+
+def _steps(chosen: Mapping[str, Any]) -> str:
+    if chosen["method"] == "psdca":
+        return f"{chosen['n_steps']} epochs"
+    inner = "" if chosen["inner_steps"] is None else f" of {chosen['inner_steps']}"
+    return f"step size {chosen['step_size']:.4g}, {chosen['n_steps']} steps{inner}, {chosen['gradient']}"
+
+
+def _certified(found: Mapping[str, Any]) -> str:
+    if found["reason"] is not None:
+        return f"no certificate: {found['reason']}"
+    bound = f"at most {found['upper']:.3g} above the optimum at confidence {found['confidence']:g}"
+    return f"certified gap {found['gap']:.3g}: the objective of the dual variables' Gibbs measure is {bound}"
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -390,6 +433,7 @@ def _info(options: argparse.Namespace) -> int:
     report.add({"network": repr(trained.model), "n_particles": len(trained.particles), "loss": repr(trained.loss)})
     report.add({"hyperparameters": trained.hyperparameters})
     report.add({"validation": made["validation"], "scores": made["scores"]})
+    report.add({"certificate": made.get("certificate")})
     if options.json:
         report.finish()
         return 0
@@ -406,6 +450,7 @@ def _info(options: argparse.Namespace) -> int:
             for name, value in trained.hyperparameters.items()
             if value is not None and name != "loss"
         },
+        **({"certificate": _certified(made["certificate"])} if "certificate" in made else {}),
         "validation": ", ".join(f"l2 {each['l2']:g} loss {each['loss']:.4f}" for each in made["validation"]) or "none",
         "scores": "; ".join(
             f"{part} {', '.join(f'{name} {value:.6f}' for name, value in scores.items())}"
@@ -419,6 +464,7 @@ def _info(options: argparse.Namespace) -> int:
 
 def _config(options: argparse.Namespace) -> int:
     show_config()
+    print(f"methods of train: {', '.join(METHODS)}")
     return 0
 
 

@@ -8,6 +8,13 @@
 5. Train on all rows that are not held out: full batch, or with mini-batches where there are more than two of them. Many
    rows take as many steps as there are mini-batches in a number of passes.
 
+The method may be particle dual averaging or particle stochastic dual coordinate ascent in place of mean-field Langevin
+dynamics. `METHODS` has what each takes by default; the values are those with the lowest validation losses, of a few
+tried, on the data sets that come with scikit-learn. The two Langevin methods share theirs: they stop long before the
+cloud has forgotten its start. The dual one samples Gibbs measures to the end. For that, neurons have to be bounded and
+the temperature high enough for chains to mix, so that a wide reference measure and a large bound take the place of a
+cold, narrow one; its duality gap is certified at the end.
+
 Whatever the recipe says itself is not searched or derived.
 """
 
@@ -26,8 +33,9 @@ from numpy.typing import NDArray
 
 from mfld import _core, schedules, validation
 from mfld import checkpoint as checkpoints
-from mfld.algorithms import MFLD, Algorithm, Result
+from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Result
 from mfld.callbacks import Callback
+from mfld.certificates import Certificate
 from mfld.experiments.datasets import Dataset
 from mfld.experiments.trained import TrainedModel
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
@@ -37,10 +45,11 @@ from mfld.objectives import EmpiricalRisk
 from mfld.schedules import Schedule
 from mfld.state import State
 from mfld.step_size import curvature
+from mfld.validation import FloatArray
 
 _BATCH_SIZE = 128
-_STEPS = 2000
 _PASSES = 5
+_STEP_SHARE = 0.5
 _CURVATURE_ROWS = 1024  # more do not change the estimate
 _CHECKPOINT_SECONDS = 30.0
 _HISTORY_ROWS = 2000  # of each curve in the picture
@@ -95,20 +104,48 @@ GRADIENTS: dict[str, Callable[[int | None, int | None], GradientEstimator]] = {
 }
 """Gradient estimators by the names that a recipe has for them."""
 
+_LANGEVIN = {"activation": "silu", "readout_bound": 5.0, "l2": (1e-3, 1e-2, 3e-2, 1e-1), "reference_scale": 0.1}
+
+METHODS: dict[str, dict[str, Any]] = {
+    "mfld": {**_LANGEVIN, "n_steps": 2000},
+    # A few more inner steps make the first outer ones overshoot, where neurons are not bounded.
+    "pda": {**_LANGEVIN, "n_steps": 100, "inner_steps": 10},
+    "psdca": {
+        "activation": "tanh",
+        "readout_bound": 10.0,
+        "l2": (2e-2, 6e-2, 0.2),
+        "reference_scale": 0.5,
+        "n_steps": 10,
+    },
+}
+"""What each method takes where the recipe does not say; steps are outer steps of PDA and epochs of P-SDCA."""
+
+_MEANINGLESS: dict[str, tuple[str, ...]] = {
+    "mfld": ("inner_steps",),
+    "pda": ("refresh_every", "temperature_schedule", "l2_schedule"),
+    "psdca": (
+        *("step_size", "step_share", "gradient", "batch_size", "refresh_every", "inner_steps"),
+        *("step_size_schedule", "temperature_schedule", "l2_schedule"),
+    ),
+}
+"""What a method has no place for."""
+
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "activation": lambda name, value: validation.choice(name, value, activations()),
+    "method": lambda name, value: validation.choice(name, value, METHODS),
+    "activation": partial(_optional, lambda name, value: validation.choice(name, value, activations())),
     "readout": lambda name, value: validation.choice(name, value, readouts()),
-    "readout_bound": _positive,
+    "readout_bound": partial(_optional, _positive),
     "bias": validation.boolean,
     "output_scale": validation.real,
     "loss": partial(_optional, _loss),
-    "l2": _l2,
-    "reference_scale": _positive,
+    "l2": partial(_optional, _l2),
+    "reference_scale": partial(_optional, _positive),
     "temperature": partial(_optional, _non_negative),
     "n_particles": _count,
     "n_steps": partial(_optional, _count),
     "step_size": partial(_optional, _positive),
-    "step_share": _share,
+    "step_share": partial(_optional, _share),
+    "inner_steps": partial(_optional, _count),
     "gradient": partial(_optional, lambda name, value: validation.choice(name, value, GRADIENTS)),
     "batch_size": partial(_optional, _count),
     "refresh_every": partial(_optional, _count),
@@ -130,30 +167,39 @@ class Recipe:
 
     Attributes
     ----------
+    method : {"mfld", "pda", "psdca"}
+        `MFLD`, `PDA` or `PSDCA`.
     activation, readout, readout_bound, bias, output_scale
-        As in `TwoLayerNetwork`. With a bounded readout the proximal Gibbs measure exists for every l2 > 0.
+        As in `TwoLayerNetwork`. With a bounded readout the proximal Gibbs measure exists for every l2 > 0. P-SDCA needs
+        a bounded activation as well. Default of the activation and the bound: by the method, see `METHODS`.
     loss : str or Loss, optional
         Default: by the targets.
-    l2 : float or sequence of float
-        Candidates; with a single one nothing is validated.
-    reference_scale : float
-        Standard deviation s of the reference measure: temperature = 2 * l2 * s**2.
+    l2 : float or sequence of float, optional
+        Candidates; with a single one nothing is validated. Default: by the method.
+    reference_scale : float, optional
+        Standard deviation s of the reference measure: temperature = 2 * l2 * s**2. Default: by the method.
     temperature : float, optional
         Default: that of the reference measure.
     n_particles : int
     n_steps : int, optional
-        Default: 2000, and with mini-batches at least as many as 5 passes over the rows take.
+        Default: by the method, and in mini-batches of MFLD at least as many as 5 passes over the rows take.
     step_size : float, optional
-    step_share : float
-        Where there is no step size: its share of 2 / curvature, the largest one that is stable at the start.
+        Like all that follows to the schedules, it has no meaning for P-SDCA and is refused there.
+    step_share : float, optional
+        Where there is no step size: its share of 2 / curvature, the largest one that is stable at the start. Default:
+        0.5.
+    inner_steps : int, optional
+        Langevin steps in each step of PDA. Default: 10.
     gradient : {"full", "minibatch", "svrg", "sarah"}, optional
-        Default: mini-batches where they have a size or there are more than two of them, else the full batch.
+        Default: mini-batches where they have a size or, in MFLD, there are more than two of them, else the full batch.
+        PDA takes these two.
     batch_size : int, optional
         Default: 128, or for SVRG and SARAH what they take by themselves.
     refresh_every : int, optional
-        Of SVRG and SARAH.
+        Of SVRG and SARAH, in MFLD.
     step_size_schedule, temperature_schedule, l2_schedule : Schedule, optional
         Factors of the three. Where only the temperature has one, l2 follows it: the reference measure stays fixed.
+        PDA takes that of the step size.
     dtype : {"float32", "float64"}
     test_share : float
         Share of the rows that is held out.
@@ -170,19 +216,21 @@ class Recipe:
         If a value is of the wrong kind or out of range.
     """
 
-    activation: str = "silu"
+    method: str = "mfld"
+    activation: str | None = None
     readout: str = "bounded"
-    readout_bound: float = 5.0
+    readout_bound: float | None = None
     bias: bool = True
     output_scale: float = 1.0
     loss: str | Loss | None = None
-    l2: float | Sequence[float] = (1e-3, 1e-2, 3e-2, 1e-1)
-    reference_scale: float = 0.1
+    l2: float | Sequence[float] | None = None
+    reference_scale: float | None = None
     temperature: float | None = None
     n_particles: int = 1000
     n_steps: int | None = None
     step_size: float | None = None
-    step_share: float = 0.5
+    step_share: float | None = None
+    inner_steps: int | None = None
     gradient: str | None = None
     batch_size: int | None = None
     refresh_every: int | None = None
@@ -198,12 +246,25 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, check in CHECKS.items():
             object.__setattr__(self, name, check(name, getattr(self, name)))
+        for name in _MEANINGLESS[self.method]:
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} must be left out with method={self.method!r}, got {getattr(self, name)!r}")
+        if self.method != "mfld" and isinstance(self.l2, tuple) and 0 in self.l2:
+            raise ValueError(f"l2 must be positive with method={self.method!r}: else there is no Gibbs measure; got 0")
+        if self.method == "pda" and self.gradient not in (None, "full", "minibatch"):
+            raise ValueError(f"gradient must be 'full' or 'minibatch' with method='pda', got {self.gradient!r}")
+
+    @property
+    def complete(self) -> Recipe:
+        """The recipe with what its method takes by default."""
+        return replace(self, **{k: v for k, v in METHODS[self.method].items() if getattr(self, k) is None})
 
     @property
     def candidates(self) -> tuple[float, ...]:
         """Values of l2 to choose from."""
-        assert isinstance(self.l2, tuple)
-        return self.l2
+        l2 = self.complete.l2
+        assert isinstance(l2, tuple)  # by __post_init__
+        return l2
 
     def as_json(self) -> dict[str, Any]:
         """The choices as numbers and texts."""
@@ -223,12 +284,15 @@ class Training:
         Of everything: validation and the final run.
     validation : dict of float to float
         Mean validation loss of each candidate for l2; empty where there was one candidate.
+    certificate : Certificate or None
+        Of P-SDCA: how far the Gibbs measure of its dual variables is from the optimum at most.
     """
 
     trained: TrainedModel
     result: Result
     seconds: float
     validation: dict[float, float]
+    certificate: Certificate | None = None
 
 
 def train(
@@ -297,12 +361,24 @@ def train(
     }
     trained = replace(trained, provenance=provenance)
     scores_by_part = {part: {"loss": s.loss, s.measure: s.score} for part, s in trained.split_scores(data).items()}
-    trained = replace(trained, provenance={**provenance, "scores": scores_by_part})
-    return Training(trained, result, time.perf_counter() - started, losses)
+    provenance["scores"] = scores_by_part
+    certified = None
+    if recipe.method == "psdca":
+        certified = result.certificate(num_threads=num_threads)
+        found = certified.reason is None
+        provenance["certificate"] = {
+            "gap": certified.gap if found else None,
+            "upper": certified.upper if found else None,
+            "confidence": certified.confidence,
+            "reason": certified.reason,
+        }
+    return Training(replace(trained, provenance=provenance), result, time.perf_counter() - started, losses, certified)
 
 
 def _completed(recipe: Recipe, data: Dataset, n_rows: int) -> Recipe:
-    """The recipe with loss and number of steps; what cannot be is refused before any work."""
+    """The recipe with loss, number of steps and its method's defaults; what cannot be is refused before any work."""
+    given = recipe.n_steps
+    recipe = recipe.complete
     n_classes = 0 if data.classes is None else len(data.classes)
     loss = Loss({0: "half_squared", 2: "logistic"}.get(n_classes, "cross_entropy"))
     if recipe.loss is not None:
@@ -315,9 +391,9 @@ def _completed(recipe: Recipe, data: Dataset, n_rows: int) -> Recipe:
         raise ValueError(
             f"batch_size must be at most the number of rows to train on, {n_rows}, got {recipe.batch_size}"
         )
-    n_steps = recipe.n_steps or _STEPS
-    gradient = _gradient(recipe, n_rows)
-    if recipe.n_steps is None and isinstance(gradient, Minibatch):
+    assert recipe.n_steps is not None  # by complete
+    n_steps, gradient = recipe.n_steps, _gradient(recipe, n_rows)
+    if given is None and recipe.method == "mfld" and isinstance(gradient, Minibatch):
         n_steps = max(n_steps, math.ceil(_PASSES * n_rows / gradient.batch_size))
     for name in ("step_size", "temperature", "l2"):
         schedule = getattr(recipe, f"{name}_schedule")
@@ -328,7 +404,7 @@ def _completed(recipe: Recipe, data: Dataset, n_rows: int) -> Recipe:
 
 def _gradient(recipe: Recipe, n_rows: int) -> GradientEstimator:
     """The estimator for so many rows: those of a fold can be fewer than a mini-batch of the run that it stands for."""
-    many = recipe.batch_size is not None or n_rows > 2 * _BATCH_SIZE
+    many = recipe.batch_size is not None or (recipe.method == "mfld" and n_rows > 2 * _BATCH_SIZE)
     name = recipe.gradient or ("minibatch" if many else "full")
     batch_size = recipe.batch_size or (_BATCH_SIZE if name == "minibatch" else None)
     return GRADIENTS[name](None if batch_size is None else min(batch_size, n_rows), recipe.refresh_every)
@@ -356,6 +432,10 @@ def _fit(
     targets = data.targets[rows]
     loss = _loss("loss", recipe.loss)
     n_classes = 0 if data.classes is None else len(data.classes)
+    assert recipe.activation is not None  # this and the next by _completed
+    assert recipe.readout_bound is not None
+    assert recipe.reference_scale is not None
+    assert recipe.n_steps is not None
     model = TwoLayerNetwork(
         data.inputs.shape[1],
         n_classes if loss.targets == "class" else 1,
@@ -384,26 +464,9 @@ def _fit(
     )
     standardised, encoded = trained.standardised(data.inputs, rows), trained.encoded(targets)
     risk = EmpiricalRisk(model, standardised, encoded, loss=loss, l2=l2)
-    step_size = recipe.step_size
-    if step_size is None:
-        few = slice(None, None, math.ceil(len(rows) / _CURVATURE_ROWS))
-        sample = EmpiricalRisk(model, standardised[few], encoded[few], loss=_smooth(loss), l2=l2)
-        largest = curvature(sample, trained.particles[:256])
-        if largest == 0:
-            raise ValueError("step_size must be given where the risk has no curvature at the start, got None")
-        step_size = recipe.step_share * 2 / largest
     temperature = 2 * l2 * recipe.reference_scale**2 if recipe.temperature is None else recipe.temperature
-    gradient = _gradient(recipe, len(rows))
-    solver = MFLD(
-        recipe.n_particles,
-        step_size=_times(step_size, recipe.step_size_schedule),
-        temperature=_times(temperature, recipe.temperature_schedule),
-        l2=None if recipe.l2_schedule is None else _times(l2, recipe.l2_schedule),
-        gradient=gradient,
-        dtype=recipe.dtype,
-        num_threads=num_threads,
-    )
-    n_steps = recipe.n_steps or _STEPS
+    solver, chosen = _solver(recipe, risk, trained.particles, temperature, num_threads)
+    n_steps = recipe.n_steps
     if callbacks is None:
         result = solver.run(risk, n_steps, seed, record_every=n_steps)
     else:
@@ -420,10 +483,51 @@ def _fit(
         "seed": seed,
         "l2": l2,
         "temperature": temperature,
-        "step_size": step_size,
-        "gradient": repr(gradient),
+        **chosen,
     }
-    return replace(trained, particles=result.particles, hyperparameters=hyperparameters), result
+    cloud = result.measure
+    trained = replace(trained, particles=cloud.particles, weights=cloud.weights, hyperparameters=hyperparameters)
+    return trained, result
+
+
+def _solver(
+    recipe: Recipe, risk: EmpiricalRisk, start: FloatArray, temperature: float, num_threads: int | None
+) -> tuple[Algorithm, dict[str, Any]]:
+    """The algorithm, and what was chosen for it on the way."""
+    if recipe.method == "psdca":
+        solver = PSDCA(recipe.n_particles, temperature=temperature, dtype=recipe.dtype, num_threads=num_threads)
+        return solver, {}
+    step_size = recipe.step_size
+    if step_size is None:
+        rows = np.arange(0, risk.n_samples, math.ceil(risk.n_samples / _CURVATURE_ROWS))
+        largest = curvature(_smooth(risk, rows), start[:256])
+        if largest == 0:
+            raise ValueError("step_size must be given where the risk has no curvature at the start, got None")
+        step_size = (recipe.step_share or _STEP_SHARE) * 2 / largest
+    gradient = _gradient(recipe, risk.n_samples)
+    chosen = {"step_size": step_size, "gradient": repr(gradient)}
+    steps = _times(step_size, recipe.step_size_schedule)
+    if recipe.method == "pda":
+        assert recipe.inner_steps is not None  # by complete
+        batch_size = gradient.batch_size if isinstance(gradient, Minibatch) else None
+        return PDA(
+            recipe.n_particles,
+            step_size=steps,
+            temperature=temperature,
+            inner_steps=recipe.inner_steps,
+            batch_size=batch_size,
+            dtype=recipe.dtype,
+            num_threads=num_threads,
+        ), chosen
+    return MFLD(
+        recipe.n_particles,
+        step_size=steps,
+        temperature=_times(temperature, recipe.temperature_schedule),
+        l2=None if recipe.l2_schedule is None else _times(risk.l2, recipe.l2_schedule),
+        gradient=gradient,
+        dtype=recipe.dtype,
+        num_threads=num_threads,
+    ), chosen
 
 
 def _moments(values: NDArray[np.float64]) -> tuple[float, float]:
@@ -432,9 +536,15 @@ def _moments(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(values.mean()), float(values.std()) if np.ptp(values) > 0 else 1.0
 
 
-def _smooth(loss: Loss) -> Loss:
-    """The loss to take the curvature of: itself, or for one with kinks the smooth one of the same targets."""
-    return loss if np.isfinite(loss.smoothness) else Loss({"real": "half_squared", "sign": "logistic"}[loss.targets])
+def _smooth(risk: EmpiricalRisk, rows: NDArray[np.int64]) -> EmpiricalRisk:
+    """Of some rows the risk to take the curvature of: for a loss with kinks with the smooth one of the same targets."""
+    loss, targets = risk.loss_function, risk.targets[rows]
+    if not np.isfinite(loss.smoothness):
+        assert isinstance(loss, Loss)  # by _loss
+        loss = Loss({"real": "half_squared", "sign": "logistic"}[loss.targets])
+    if targets.shape[1] == 1:
+        targets = targets[:, 0]
+    return EmpiricalRisk(risk.model, risk.inputs[rows], targets, loss=loss, l2=risk.l2)
 
 
 def _times(value: float, schedule: Schedule | None) -> float | Schedule:

@@ -19,9 +19,10 @@ from mfld.losses import Loss
 from mfld.models import TwoLayerNetwork
 from mfld.validation import FloatArray
 
-_FORMAT = 2
+_FORMAT = 3
+_READABLE = (2, 3)  # 2 had no weights
 _CHUNK = 4096  # rows
-_ARRAYS = ("particles", "input_mean", "input_scale", "target_mean", "target_scale", "classes", "test_rows")
+_ARRAYS = ("particles", "input_mean", "input_scale", "target_mean", "target_scale", "classes", "test_rows", "weights")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class TrainedModel:
     ----------
     model : TwoLayerNetwork
     particles : ndarray, shape (N, p)
+    weights : ndarray, shape (N,), optional
+        Of the particles, of sum 1; None where they weigh the same.
     loss : Loss
         On standardised targets in a regression.
     encoding : Encoding
@@ -70,6 +73,7 @@ class TrainedModel:
     test_rows: NDArray[np.int64]
     hyperparameters: dict[str, Any]
     provenance: dict[str, Any]
+    weights: FloatArray | None = None
 
     def standardised(self, inputs: ArrayLike, rows: NDArray[np.int64] | None = None) -> FloatArray:
         """Inputs, or these rows of them, as the network takes them; read-only."""
@@ -92,7 +96,7 @@ class TrainedModel:
 
     def outputs(self, inputs: ArrayLike, rows: NDArray[np.int64] | None = None) -> FloatArray:
         """Raw outputs of the network, shape (n,) or (n, n_outputs)."""
-        return self.model.predict(self.particles, self.standardised(inputs, rows))
+        return self.model.predict(self.particles, self.standardised(inputs, rows), self.weights)
 
     def predict(self, inputs: ArrayLike) -> NDArray[Any]:
         """Predicted labels or numbers, shape (n,)."""
@@ -144,8 +148,7 @@ class TrainedModel:
             "provenance": self.provenance,
         }
         arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
-        if self.classes is None:
-            del arrays["classes"]
+        arrays = {name: array for name, array in arrays.items() if array is not None}
         with replacing(path) as file:
             np.savez(file, metadata=np.array(json.dumps(metadata)), **arrays)
 
@@ -170,7 +173,7 @@ class TrainedModel:
             raise
         except Exception as error:
             raise ValueError(f"{path} is not a model file of mfld") from error
-        if found != _FORMAT:
+        if found not in _READABLE:
             raise ValueError(f"{path} has model format {found}; this mfld {_core.__version__} reads {_FORMAT}")
         try:
             parameter = metadata["loss_parameter"]
@@ -190,6 +193,7 @@ class TrainedModel:
                 target_scale=float(arrays["target_scale"]),
                 classes=arrays.get("classes"),
                 test_rows=arrays["test_rows"],
+                weights=arrays.get("weights"),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path} is a damaged model file: {error}") from error
