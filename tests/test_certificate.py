@@ -1,6 +1,7 @@
 """Certificates: the gap by quadrature, bounds that hold, refusals, and the sampler below them."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -213,6 +214,43 @@ def test_reasons(rng):
         0.2,
         most_moves=300,
     )
+
+
+def test_chains_end_at_the_time_limit(rng, monkeypatch):
+    problem = OneDimension("logistic")
+    risk, g = problem.risk, -problem.y / 2
+    now = [0.0]
+
+    def tick():
+        now[0] += 1.0  # a second for each look at the clock: one before every move
+        return now[0]
+
+    monkeypatch.setattr(mfld.certificates.time, "monotonic", tick)
+    assert reason(risk, g, most_seconds=100) == (
+        "the chains did not mix within 99 moves in 100 s: a higher temperature or l2 makes it easier, a larger "
+        "most_seconds gives more time"
+    )
+    # Mixed after 128 moves: then the time bounds the error only. Stretches that were not finished do not count.
+    g = problem.optimum(8)
+    short = mfld.certificate(risk, g, 0.1, most_seconds=150, tolerance=0, n_chains=64, num_threads=1)
+    long = mfld.certificate(risk, g, 0.1, most_seconds=2000, tolerance=0, n_chains=64, num_threads=1)
+    assert short.reason is long.reason is None
+    assert short.standard_error > long.standard_error
+    exact = problem.primal(g) - problem.dual(g)
+    assert abs(short.gap - exact) < 5 * short.standard_error
+    assert short.upper >= exact
+    monkeypatch.undo()
+    moves = mfld.certificate(risk, g, 0.1, most_moves=128, tolerance=0, n_chains=64, num_threads=1)
+    assert (moves.gap, moves.upper) == (short.gap, short.upper)
+
+
+def test_hopeless_chains_have_a_reason_in_the_time_that_they_were_given(rng):
+    inputs, y = rng.normal(size=(500, 20)), rng.choice([-1.0, 1.0], size=500)
+    model = mfld.TwoLayerNetwork(20, activation="silu", readout="bounded", readout_bound=5.0)
+    risk = mfld.EmpiricalRisk(model, inputs, y, loss="logistic", l2=1e-3)
+    started = time.monotonic()
+    assert "did not mix within" in reason(risk, -y / 2, 2e-5, most_seconds=0.5, most_moves=10**6)
+    assert time.monotonic() - started < 5  # a loaded machine
 
 
 def test_normalisability_is_checked(rng):

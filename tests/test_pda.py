@@ -154,6 +154,54 @@ def test_reaches_the_optimum_that_quadrature_finds():
     assert allowed.max() < 0.12 < np.abs(optimum - problem.targets).max()
 
 
+@pytest.mark.parametrize("batch_size", [None, 1, 3])
+def test_dual_variables_are_the_weighted_averages_of_each_samples_derivatives(batch_size, rng):
+    risk = network_risk(rng, weights=True, outputs=2)
+    solver = mfld.PDA(6, step_size=0.1, temperature=0.1, inner_steps=2, batch_size=batch_size, dtype="float64")
+    state, total, weight = solver.init(risk, seed=3), np.zeros((12, 2)), np.zeros(12)
+    for t in range(1, 6):
+        rows = np.arange(12) if batch_size is None else mfld.noise.minibatch(3, t - 1, 12, batch_size)
+        derivative = neurons(state.particles, risk.inputs).mean(axis=1) - risk.targets
+        total[rows] += t * derivative[rows]
+        weight[rows] += t
+        state, _ = solver.advance(risk, state)
+    last = neurons(state.particles, risk.inputs).mean(axis=1) - risk.targets
+    seen = weight > 0
+    assert seen.any()
+    assert seen.all() == (batch_size is None)
+    expected = np.where(seen[:, np.newaxis], total / np.maximum(weight, 1)[:, np.newaxis], last)
+    assert_allclose(mfld.certificates.dual_of(risk, state), expected, rtol=1e-12)
+    assert_allclose(solver.run(risk, 0, state=state).dual, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("batch_size", "factor"), [(None, 1 / 20), (1, 1.0)])
+def test_the_certificate_is_of_the_averages_and_bounds_their_gap(batch_size, factor):
+    problem, risk = Quadrature(), Quadrature().risk()
+    solver = mfld.PDA(200, step_size=0.3, temperature=problem.temperature, batch_size=batch_size)
+    averaged, last = [], []
+    for seed in range(4):
+        result = solver.run(risk, 200, seed)
+        averaged.append(problem.gap(result.dual))
+        last.append(problem.gap(risk.derivative(result.particles)[0][:, 0]))
+    # One cloud's derivatives have a floor of order 1/N, the averages nearly none.
+    assert np.mean(averaged) < factor * np.mean(last)
+    found = result.certificate(num_threads=1)
+    assert found.reason is None
+    assert_allclose(found.dual[:, 0], result.dual)
+    assert abs(found.gap - averaged[-1]) < 5 * found.standard_error + 1e-6
+    assert averaged[-1] <= found.upper
+
+
+def test_averages_stay_in_the_domain_of_the_conjugate(rng):
+    # Probabilities have to sum to 1: rounded to float32 they do not.
+    inputs = rng.normal(size=(40, 2)).astype(np.float32)
+    model = mfld.TwoLayerNetwork(2, 3, readout="bounded", readout_bound=5.0)
+    risk = mfld.EmpiricalRisk(model, inputs, rng.integers(0, 3, size=40), loss="cross_entropy", l2=0.1)
+    for batch_size in (None, 7):
+        solver = mfld.PDA(50, step_size=0.1, temperature=0.1, batch_size=batch_size)
+        assert solver.run(risk, 30).certificate(n_chains=64, num_threads=1).reason is None
+
+
 def test_output_is_drawn_with_probability_proportional_to_the_step():
     n_steps, runs = 4, 3000
     solver = mfld.PDA(1, step_size=0.1, temperature=0.1, inner_steps=1, dtype="float64")
@@ -193,7 +241,7 @@ def test_restarting_is_continuing_for_any_number_of_threads(dtype, batch_size, r
         state, _ = solver(3).advance(risk, state, n)
     assert state.step == whole.step == 6
     assert state.particles.tobytes() == whole.particles.tobytes()
-    assert set(state.buffers) == {"dual_sum", "inner_steps", "output"}
+    assert set(state.buffers) == {"dual_sum", "dual_weight", "inner_steps", "output"}
     for name, value in whole.buffers.items():
         assert state.buffers[name].tobytes() == value.tobytes()
     assert whole.buffers["inner_steps"][0] == sum(2 + k for k in range(6))

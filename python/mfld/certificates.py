@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -99,6 +100,7 @@ def certificate(
     tolerance: float = 1e-4,
     n_chains: int = 512,
     most_moves: int = 4096,
+    most_seconds: float = 20.0,
     seed: int = 0,
     dtype: DTypeLike = "float32",
     num_threads: int | None = None,
@@ -117,7 +119,7 @@ def certificate(
     of chains. The gap is a smooth function of u that is nowhere negative, hence about a squared distance, and b the
     mean square of its error: the upper bound is ``(sqrt(gap + b) + t sqrt(b))**2``, or ``gap + b + t standard_error``
     where that is more, with quantiles t of Student's law. The chains go on until ``t sqrt(b)`` is below half of the
-    root of the gap or of the tolerance, within ``most_moves``.
+    root of the gap or of the tolerance, within ``most_moves`` and ``most_seconds``.
     Source: Oko, Suzuki, Nitanda, Wu 2022, "Particle stochastic dual coordinate ascent"; Nitanda, Wu, Suzuki 2022,
     "Convex analysis of the mean field Langevin dynamics".
 
@@ -138,6 +140,9 @@ def certificate(
         A multiple of 32.
     most_moves : int
         Of each chain, before they count as not mixing.
+    most_seconds : float
+        For the moves; together with what is left to do then, a quarter longer at most. It is the one argument by which
+        a result can depend on the machine: the same number of moves gives the same bytes.
     seed : int
         Of the chains' noise.
     dtype : {"float32", "float64"}
@@ -149,7 +154,8 @@ def certificate(
     -------
     Certificate
         With a finite number or a ``reason``: temperature or l2 is 0, the loss is not convex or has no known conjugate,
-        a dual variable is outside of the domain, the Gibbs measure may not be normalisable, or the chains did not mix.
+        a dual variable is outside of the domain, the Gibbs measure may not be normalisable, or the chains did not mix
+        in the moves and the time that they had.
 
     Raises
     ------
@@ -179,6 +185,7 @@ def certificate(
         raise ValueError(f"n_chains must be a multiple of {_GROUPS}, got {n_chains}")
     tolerance = validation.real("tolerance", tolerance, non_negative=True)
     most_moves = validation.integer("most_moves", most_moves, 2 * _SHORTEST)
+    deadline = time.monotonic() + _limit("most_seconds", most_seconds)
     precision = validation.float_dtype("dtype", dtype)
     threads = validation.num_threads(num_threads)
     given = validation.array("dual", dual, np.float64)
@@ -194,30 +201,31 @@ def certificate(
         return refused(reason)
     key = noise.key(validation.seed(seed))
     sampler = GibbsSampler(risk.linearised(g, l2, threads), temperature, key, _POPULATION, threads)
-    start = risk.initial_particles(n_chains, seed, precision)
-    draws = _core.backend.normals(
-        key, 0, n_chains, risk.n_moving, precision, noise.STREAMS["init"], _POPULATION, threads
-    )
-    start[:, : risk.n_moving] = precision.type(math.sqrt(temperature / (2 * l2))) * draws
+    start = _reference_sample(risk, math.sqrt(temperature / (2 * l2)), n_chains, seed, precision)
     chains, length, r_hat, drifts = sampler.start(start), _SHORTEST, math.inf, False
-    while chains.moves == 0 or r_hat >= _LARGEST_R_HAT or drifts:
-        if chains.moves + 2 * length > most_moves:
-            why = f"the chains did not mix within {chains.moves} moves (R-hat {r_hat:.2f}): a higher temperature or l2 "
-            return refused(why + "makes it easier, a larger most_moves gives more time", r_hat, chains.moves)
-        for k in range(length):
-            chains = sampler.move(chains, adapt=k < length // 2)
-        chains, snapshots = _snapshots(sampler, chains, length)
+    while r_hat >= _LARGEST_R_HAT or drifts:
+        snapshots = None
+        if chains.moves + 2 * length <= most_moves:
+            chains, _ = _moved(sampler, chains, length, deadline, settling=length // 2)
+            chains, snapshots = _moved(sampler, chains, length, deadline)
+        if snapshots is None:
+            late = time.monotonic() >= deadline
+            why = f"the chains did not mix within {chains.moves} moves" + (f" in {most_seconds:g} s" if late else "")
+            why += f" (R-hat {r_hat:.2f})" if math.isfinite(r_hat) else ""
+            more = "most_seconds" if late else "most_moves"
+            why += f": a higher temperature or l2 makes it easier, a larger {more} gives more time"
+            return refused(why, r_hat, chains.moves)
         r_hat, drifts = _mixing(risk, sampler, snapshots)
         length *= 2
-    stretches = [_group_predictions(risk, snapshots, threads)]
-    while True:
+    stretches: list[NDArray[np.float64]] = []
+    while snapshots is not None:
+        stretches.append(_group_predictions(risk, snapshots, threads))
         groups = np.mean(stretches, axis=0)
         gap, error, bias = _jackknifed(risk, groups, g)
         noise_size = student_quantile((1 + confidence) / 2, _GROUPS - 1) * math.sqrt(bias)
         if 4 * noise_size**2 <= max(gap + bias, tolerance) or chains.moves + length > most_moves:
             break
-        chains, snapshots = _snapshots(sampler, chains, length)
-        stretches.append(_group_predictions(risk, snapshots, threads))
+        chains, snapshots = _moved(sampler, chains, length, deadline)
     upper = max(
         gap + bias + student_quantile(confidence, _GROUPS - 1) * error,
         (math.sqrt(max(gap + bias, 0.0)) + noise_size) ** 2,
@@ -274,14 +282,26 @@ def gap_bound(risk: EmpiricalRisk, temperature: float, **options: Any) -> Callab
 def dual_of(risk: EmpiricalRisk, state: State) -> FloatArray:
     """Dual variables (n, n_outputs) of a state: the algorithm's, or else ``l'(f_mu(z_i), y_i)`` at its cloud.
 
-    Of several replicates those at their mixture; or the mean of theirs, which is no worse than they are on average.
+    Those of PDA are the averages over its steps, weighted like in its potential, of each sample's derivatives: the
+    measure that its theory speaks of belongs to them, and they do not fluctuate like those of one cloud. Samples that
+    were not drawn yet have the derivatives at the cloud. Of several replicates those at their mixture; or the mean of
+    theirs, which is no worse than they are on average.
     """
     if "dual" in state.buffers:
         dual: FloatArray = state.buffers["dual"].mean(axis=0)
         return dual
+    seen = np.zeros(risk.n_samples, bool)
+    if "dual_weight" in state.buffers:
+        total, weight = (state.buffers[name].sum(axis=0) for name in ("dual_sum", "dual_weight"))
+        seen = weight[:, 0] > 0
+        if seen.all():
+            return np.asarray(total / weight)
     cloud = state.measure
     # In float64: a derivative rounded to float32 may lie outside of the conjugate's domain.
-    return risk.derivative(Cloud(cloud.particles.astype(np.float64), cloud.weights))[0]
+    derivative = risk.derivative(Cloud(cloud.particles.astype(np.float64), cloud.weights))[0]
+    if seen.any():
+        derivative[seen] = total[seen] / weight[seen]
+    return derivative
 
 
 class AverageDual(Callback):
@@ -515,13 +535,34 @@ def smallest_ridge(risk: EmpiricalRisk, dual: NDArray[np.float64]) -> float:
     return float(slope / 2 * np.average(np.linalg.norm(dual, axis=1) * length, weights=risk.sample_weight))
 
 
-def _snapshots(sampler: GibbsSampler, chains: Chains, length: int) -> tuple[Chains, FloatArray]:
-    """Points of the chains at times that cover `length` moves: (time, chain, coordinate)."""
+def _reference_sample(
+    risk: EmpiricalRisk, width: float, n_chains: int, seed: int, dtype: np.dtype[np.floating[Any]]
+) -> FloatArray:
+    """Draws of N(0, width**2) in the moving coordinates, and the frozen ones of initial particles."""
+    points = risk.initial_particles(n_chains, seed, dtype)
+    draws = noise.normals(seed, 0, n_chains, risk.n_moving, dtype=dtype, stream="init", population=_POPULATION)
+    points[:, : risk.n_moving] = dtype.type(width) * draws
+    return points
+
+
+def _limit(name: str, seconds: float) -> float:
+    return math.inf if seconds == math.inf else validation.real(name, seconds, positive=True)
+
+
+def _moved(
+    sampler: GibbsSampler, chains: Chains, length: int, deadline: float, settling: int = 0
+) -> tuple[Chains, FloatArray | None]:
+    """Chains after `length` moves, and their points at times that cover these: (time, chain, coordinate).
+
+    The step adapts in the settling ones. At the deadline the moves end, and there are no points.
+    """
     points = []
-    for _ in range(_SNAPSHOTS):
-        for _ in range(length // _SNAPSHOTS):
-            chains = sampler.move(chains, adapt=False)
-        points.append(chains.points)
+    for k in range(length):
+        if time.monotonic() >= deadline:
+            return chains, None
+        chains = sampler.move(chains, adapt=k < settling)
+        if (k + 1) % (length // _SNAPSHOTS) == 0:
+            points.append(chains.points)
     return chains, np.stack(points)
 
 

@@ -66,10 +66,12 @@ class PDA(Algorithm):
 
     Notes
     -----
-    The state's buffers: ``dual_sum``, the coefficients ``sum_s s * l'``, shape (R, n, n_outputs); ``inner_steps``, how
-    many were made; ``output``, the particles of a random step, drawn with probability proportional to t, for which the
-    theory holds (`Result.state` has those of the last step). Of a stream, instead of the first, ``kept_inputs`` of the
-    J samples seen, shape (R, J, n_features), and ``kept_sum``, their ``s * l' / B``, shape (R, J, n_outputs).
+    The state's buffers: ``dual_sum``, the coefficients ``sum_s s * l'``, shape (R, n, n_outputs), and ``dual_weight``,
+    the sum of the factors with which each sample was seen, shape (R, n, 1), so that their quotient is the average of
+    the sample's derivatives; ``inner_steps``, how many were made; ``output``, the particles of a random step, drawn
+    with probability proportional to t, for which the theory holds (`Result.state` has those of the last step). Of a
+    stream, instead of the first two, ``kept_inputs`` of the J samples seen, shape (R, J, n_features), and ``kept_sum``,
+    their ``s * l' / B``, shape (R, J, n_outputs).
 
     Examples
     --------
@@ -216,7 +218,10 @@ class PDA(Algorithm):
         """Buffers of the average before the first step."""
         replicates, outputs = self.n_replicates, objective.model.n_outputs
         if isinstance(objective, EmpiricalRisk):
-            return {"dual_sum": np.zeros((replicates, objective.n_samples, outputs))}
+            return {
+                "dual_sum": np.zeros((replicates, objective.n_samples, outputs)),
+                "dual_weight": np.zeros((replicates, objective.n_samples, 1)),
+            }
         return {
             "kept_inputs": np.zeros((replicates, 0, objective.model.n_features), self.dtype),
             "kept_sum": np.zeros((replicates, 0, outputs)),
@@ -237,13 +242,16 @@ class PDA(Algorithm):
         rows = None
         if self.batch_size is not None:
             rows = _core.backend.batch(state.key, state.step, objective.n_samples, self.batch_size)
-        derivative, loss = objective.derivative(particles, rows)
-        dual_sum = np.array(buffers["dual_sum"][0])
+        # In float64: averages of derivatives rounded to float32 may lie outside of the conjugate's domain.
+        derivative, loss = objective.derivative(particles.astype(np.float64), rows)
+        dual_sum, dual_weight = (np.array(buffers[name][0]) for name in ("dual_sum", "dual_weight"))
         if rows is None:
             dual_sum += t * derivative
+            dual_weight += t
         else:
             dual_sum[rows] += t * objective.n_samples / len(rows) * derivative
-        return {"dual_sum": dual_sum[np.newaxis]}, loss
+            dual_weight[rows] += t * objective.n_samples / len(rows)
+        return {"dual_sum": dual_sum[np.newaxis], "dual_weight": dual_weight[np.newaxis]}, loss
 
     def _step(self, risk: EmpiricalRisk | StreamRisk, state: State) -> tuple[State, Info]:
         t = state.step + 1

@@ -68,11 +68,12 @@ class Result:
     def dual(self) -> FloatArray | None:
         """Dual variables g of the samples, where the algorithm has them: shape (n,), or (n, n_outputs); else None.
 
-        Of several replicates the mean.
+        Those of `PSDCA`, and of `PDA` the averages over its steps; of several replicates the mean.
         """
-        if "dual" not in self.state.buffers:
+        if not {"dual", "dual_weight"} & set(self.state.buffers):
             return None
-        dual: FloatArray = self.state.buffers["dual"].mean(axis=0)
+        assert isinstance(self.objective, EmpiricalRisk)  # by the algorithms
+        dual = dual_of(self.objective, self.state)
         return dual[:, 0] if dual.shape[1] == 1 else dual
 
     def certificate(
@@ -92,7 +93,7 @@ class Result:
         confidence : float
             Of the upper bound.
         dual : array_like, shape (n,) or (n, n_outputs), optional
-            Dual variables; by default those of the algorithm, or else ``l'(f_mu(z_i), y_i)`` at the final cloud, whose
+            Dual variables; by default `dual`, or where there are none ``l'(f_mu(z_i), y_i)`` at the final cloud, whose
             gap has a floor of order 1/N. `mfld.AverageDual` averages them over steps, which is better.
         temperature : float, optional
             By default that of the last step.
