@@ -33,6 +33,7 @@ from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
 from mfld.objectives import EmpiricalRisk, Functional, Objective, Potential, StreamRisk
 from mfld.pruning import prune
+from mfld.sampling import resample
 from mfld.state import Cloud, Info, State
 
 __all__ = [
@@ -92,6 +93,7 @@ __all__ = [
     "quantities",
     "readouts",
     "replicates",
+    "resample",
     "schedules",
     "show_config",
     "step_size",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from mfld import validation
 from mfld.algorithms import Result
 from mfld.files import replacing
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from mfld.experiments.trained import TrainedModel
 
 _INK = "#333333"
+_COLOURS = ("#1f5a99", "#c46a1b", "#2e8b57", "#8a4f9e", "#888888")
 
 
 def _figure(width: float, height: float) -> Any:
@@ -29,7 +33,8 @@ def training(result: Result, trained: TrainedModel, title: str = "") -> Any:
     """Loss against step, and the cloud of neurons.
 
     The neurons are shown in the plane of the first two principal axes of their weights, each coloured by its strongest
-    readout: by sign and size with one output, by the class that it speaks for with several.
+    readout: by sign and size with one output, by the class that it speaks for with several. Where particles have
+    weights, their areas are in proportion to them.
 
     Parameters
     ----------
@@ -61,7 +66,8 @@ def training(result: Result, trained: TrainedModel, title: str = "") -> Any:
     parts = trained.model.slices
     particles = np.asarray(trained.particles, np.float64)
     weights, readout = particles[:, parts["weights"]], particles[:, parts["readout"]]
-    plane, spread = _principal_plane(weights)
+    mass = np.full(len(particles), 1 / len(particles)) if trained.weights is None else trained.weights
+    plane, spread = _principal_plane(weights, np.asarray(mass, np.float64))
     size = np.abs(readout).max(axis=1, initial=0.0)
     order = np.argsort(size)
     if readout.shape[1] > 1:
@@ -70,7 +76,14 @@ def training(result: Result, trained: TrainedModel, title: str = "") -> Any:
         colours, colormap = (readout[:, 0] if readout.shape[1] else np.zeros(len(particles))), "coolwarm"
         limits = (-max(size.max(), 1e-12), max(size.max(), 1e-12))
     points = right.scatter(
-        *plane[order].T, c=colours[order], cmap=colormap, vmin=limits[0], vmax=limits[1], s=10, alpha=0.8, linewidths=0
+        *plane[order].T,
+        c=colours[order],
+        cmap=colormap,
+        vmin=limits[0],
+        vmax=limits[1],
+        s=10 * len(mass) * mass[order],
+        alpha=0.8,
+        linewidths=0,
     )
     bar = figure.colorbar(points, ax=right, label="class of the largest readout" if readout.shape[1] > 1 else "readout")
     if readout.shape[1] > 1 and trained.classes is not None:
@@ -82,6 +95,82 @@ def training(result: Result, trained: TrainedModel, title: str = "") -> Any:
     right.set_title(f"{len(particles)} neurons", color=_INK, fontsize=10)
     right.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def gap(
+    runs: Mapping[str, Mapping[str, ArrayLike]],
+    *,
+    entry: str = "gap",
+    x: str = "step",
+    xlabel: str = "step",
+    title: str = "",
+    axes: Any = None,
+) -> Any:
+    """Certified duality gap of one or several runs, on a logarithmic axis: what falls geometrically is a straight line.
+
+    The line is the estimate, and the band above it reaches up to the certified bound; where a record has no certificate
+    there is neither.
+
+    Parameters
+    ----------
+    runs : mapping of str to mapping
+        By their names in the legend, histories: ``{"P-SDCA": result.history}``.
+    entry : str
+        Entry of the histories that `mfld.quantities.gap` recorded, shape (n_records, 2).
+    x, xlabel : str
+        Entry for the other axis, and what it says there.
+    title : str
+    axes : matplotlib.axes.Axes, optional
+        Draw here instead of in a figure of its own.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If an entry is missing or does not fit, or no record has a certificate.
+
+    Examples
+    --------
+    >>> from mfld import plots
+    >>> history = {"step": [1, 2, 3], "gap": [[0.1, 0.12], [0.03, 0.04], [0.01, 0.014]]}
+    >>> figure = plots.gap({"P-SDCA": history}, xlabel="epoch")
+    >>> figure.axes[0].get_yscale()
+    'log'
+    """
+    validation.instance("runs", runs, Mapping, "a mapping of names to histories")
+    curves = {}
+    for name, history in runs.items():
+        for needed in (x, entry):
+            if needed not in history:
+                raise ValueError(f"runs[{name!r}] must have the entry {needed!r}, it has {', '.join(history)}")
+        places, values = np.asarray(history[x], np.float64), np.asarray(history[entry], np.float64)
+        validation.shape(f"runs[{name!r}][{entry!r}]", values, (len(places), 2), "(records, gap and upper bound)")
+        curves[name] = places, values
+    known = [values[np.isfinite(values[:, 1]), 1] for _, values in curves.values()]
+    if not any(len(values) for values in known):
+        raise ValueError("runs must have a certificate at one record at least, there is none")
+    if axes is None:
+        axes = _figure(7, 4.2).subplots()
+    # The estimate is debiased and may fall below 0, which this axis does not have: the bottom stands for it.
+    bottom = min(values.min() for values in known if len(values)) / 30
+    for number, (name, (places, values)) in enumerate(curves.items()):
+        estimate, upper = np.maximum(values, bottom).T
+        colour = _COLOURS[number % len(_COLOURS)]
+        axes.fill_between(places, estimate, upper, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(places, estimate, color=colour, linewidth=1.5, marker="o", markersize=3, label=name)
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=bottom)
+    axes.set(xlabel=xlabel, ylabel="duality gap, shaded up to its certified bound")
+    axes.set_title(title, color=_INK, fontsize=10)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return axes.figure
 
 
 def check_format(path: str | os.PathLike[str]) -> None:
@@ -97,10 +186,10 @@ def save(figure: Any, path: str | os.PathLike[str]) -> None:
         figure.savefig(file, format=Path(path).suffix[1:].lower(), dpi=150)
 
 
-def _principal_plane(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates along the two main axes, shape (N, 2), and the shares of the variance along them."""
-    centred = weights - weights.mean(axis=0)
-    _, singular, axes = np.linalg.svd(centred, full_matrices=False)
+def _principal_plane(weights: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates along the two main axes, shape (N, 2), and the shares of the variance along them, under masses."""
+    centred = weights - np.average(weights, axis=0, weights=mass)
+    _, singular, axes = np.linalg.svd(np.sqrt(mass)[:, np.newaxis] * centred, full_matrices=False)
     share = np.zeros(2)
     found = min(2, len(singular))
     share[:found] = singular[:found] ** 2 / max(np.sum(singular**2), np.finfo(float).tiny)

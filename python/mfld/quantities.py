@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mfld import validation
+from mfld.certificates import certificate, dual_of
 from mfld.losses import Loss
 from mfld.models import Model
 from mfld.objectives import EmpiricalRisk, Objective
@@ -122,6 +123,39 @@ def score(risk: EmpiricalRisk) -> Quantity:
         return 1 - errors / spread if spread > 0 else float("nan")
 
     return measure_score
+
+
+def gap(risk: EmpiricalRisk, temperature: float, **options: Any) -> Quantity:
+    """Duality gap of the dual variables of a state, and its upper bound: shape (2,) for each record.
+
+    Both are NaN where there is no certificate; `mfld.certificate` says what it certifies, and `mfld.plots.gap` draws
+    it. The dual variables are those of the algorithm, or else the derivatives at the cloud.
+
+    Parameters
+    ----------
+    risk, temperature, **options
+        As in `mfld.certificate`: confidence, tolerance, number of chains.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mfld
+    >>> from mfld import quantities
+    >>> inputs = np.linspace(-2, 2, 20)[:, np.newaxis]
+    >>> model = mfld.TwoLayerNetwork(n_features=1, readout="fixed", bias=False)
+    >>> risk = mfld.EmpiricalRisk(model, inputs, np.sign(inputs[:, 0]), loss="logistic", l2=0.1)
+    >>> record = {"gap": quantities.gap(risk, temperature=0.1, n_chains=64)}
+    >>> history = mfld.PSDCA(2000, temperature=0.1).run(risk, 8, record_every=range(9), record=record).history
+    >>> history["gap"].shape, bool(history["gap"][-1, 1] < history["gap"][0, 0] / 10)
+    ((9, 2), True)
+    """
+    validation.instance("risk", risk, EmpiricalRisk, "an EmpiricalRisk")
+
+    def measured(state: State) -> ArrayLike:
+        found = certificate(risk, dual_of(risk, state), temperature, **options)
+        return [found.gap, found.upper]
+
+    return measured
 
 
 def seconds() -> Quantity:

@@ -1,4 +1,4 @@
-"""Sampling the Gibbs law of a frozen potential with many independent chains."""
+"""Sampling the Gibbs law of a frozen potential with many independent chains, and weighted particles by weight."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mfld import _core, noise, validation
 from mfld.objectives import Potential
+from mfld.state import Cloud
 from mfld.validation import FloatArray
 
 TARGET_ACCEPTANCE = 0.574  # optimal for MALA in many dimensions: Roberts & Rosenthal 1998
@@ -159,6 +160,61 @@ class GibbsSampler:
             self.population,
             validation.num_threads(self.num_threads),
         )
+
+
+def systematic(weights: NDArray[np.float64], size: int, offset: float) -> NDArray[np.int64]:
+    """Systematic resampling: each index i so that it comes floor or ceil of ``size * w_i / sum w`` times.
+
+    The points ``offset, offset + 1, ...`` below ``size``, with an offset in [0, 1), fall on a line that the weights
+    divide: with a uniform offset the expected number is exact. Source: Kitagawa 1996, "Monte Carlo filter and smoother
+    for non-Gaussian nonlinear state space models".
+    """
+    heights = np.cumsum(weights)
+    heights *= size / heights[-1]
+    found = np.searchsorted(heights, np.arange(size) + offset, side="left")
+    return np.minimum(found, len(weights) - 1)
+
+
+def resample(cloud: Cloud, n_particles: int | None = None, seed: int = 0) -> Cloud:
+    """Particles of equal weight for a weighted cloud, by systematic resampling.
+
+    A particle of weight w comes ``floor(n_particles * w)`` or ``ceil(n_particles * w)`` times, and ``n_particles * w``
+    times on average over seeds. It is the way from the weighted particles of `PSDCA` to what needs equal ones, such as
+    the start of `MFLD`; predictions and all else in the library take the weights as they are.
+
+    Parameters
+    ----------
+    cloud : Cloud
+        Particles of shape (N, p).
+    n_particles : int, optional
+        By default N.
+    seed : int
+
+    Returns
+    -------
+    Cloud
+        With ``weights=None``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind, shape or range.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> cloud = mfld.Cloud([[0.0], [1.0], [2.0]], weights=[0.5, 0.25, 0.25])
+    >>> mfld.resample(cloud, n_particles=4).particles[:, 0]
+    array([0., 0., 1., 2.])
+    """
+    validation.instance("cloud", cloud, Cloud, "a Cloud")
+    validation.shape("cloud.particles", cloud.particles, ("N", "p"), "(number, coordinates)")
+    n = len(cloud.particles)
+    size = n if n_particles is None else validation.integer("n_particles", n_particles, 1)
+    weights = np.ones(n) if cloud.weights is None else cloud.weights.astype(np.float64)
+    normals = noise.normals(validation.seed(seed), 0, 1, 2, dtype="float64", stream="acceptance")
+    # Half the squared length of two normals is exponential, and exp(-) of that uniform.
+    return Cloud(cloud.particles[systematic(weights, size, float(np.exp(-np.sum(normals**2) / 2)))])
 
 
 def _dot(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from mfld.algorithms.replicates import join, start, together
 from mfld.losses import Loss
 from mfld.models import TwoLayerNetwork
 from mfld.objectives import EmpiricalRisk, Objective
-from mfld.sampling import Chains, GibbsSampler
+from mfld.sampling import Chains, GibbsSampler, systematic
 from mfld.state import Cloud, Info, State
 from mfld.validation import FloatArray
 
@@ -454,10 +454,7 @@ class _Work:
         expected = len(self.particles) * self.weights(self.log_weights)
         picked: list[NDArray[np.int64]] = []
         for size, first, offset in zip(self.groups, np.cumsum(self.groups) - self.groups, uniform, strict=True):
-            heights = np.cumsum(expected[first : first + size])
-            heights *= size / heights[-1]
-            found = np.searchsorted(heights, np.arange(size) + offset, side="left")
-            picked.append(first + np.minimum(found, size - 1))
+            picked.append(first + systematic(expected[first : first + size], size, offset))
         return np.concatenate(picked)
 
     def _watched(self) -> Callable[[Chains], NDArray[np.float64]]:
