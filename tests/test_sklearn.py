@@ -189,6 +189,40 @@ def test_dual_coordinate_ascent_by_name():
     assert np.ptp(weights) > 0
 
 
+def test_certificate_on_request():
+    options = {"activation": "tanh", "readout_bound": 2.0, "l2": 0.05, "temperature": 0.05, "random_state": 0}
+    dual = MeanFieldClassifier(algorithm="psdca", n_steps=6, n_particles=500, certify=True, **options).fit(*TWO)
+    assert dual.certificate_.reason is None
+    assert dual.certificate_.upper < 2e-3
+    X, y = TWO
+    inputs = (X - X.mean(axis=0)) / X.std(axis=0)
+    risk = mfld.EmpiricalRisk(dual.model_, inputs, 2.0 * (y == 2) - 1, loss="logistic", l2=0.05)
+    again = mfld.certificate(risk, dual.state_.buffers["dual"][0], 0.05)
+    np.testing.assert_allclose(dual.certificate_.gap, again.gap, rtol=1e-3, atol=1e-7)
+    assert not hasattr(
+        MeanFieldClassifier(algorithm="psdca", n_steps=1, n_particles=50, **options).fit(*TWO), "certificate_"
+    )
+    # The bound of a few steps is worse than that of many.
+    few, many = (
+        MeanFieldClassifier(n_steps=n, n_particles=300, certify=True, **options).fit(*TWO).certificate_
+        for n in (3, 150)
+    )
+    assert few.gap - 5 * few.standard_error > many.upper
+    flat = MeanFieldClassifier(n_steps=3, n_particles=20, certify=True, **{**options, "temperature": 0.0}).fit(*TWO)
+    assert flat.certificate_.reason == "the temperature is 0: there is no Gibbs measure"
+    with pytest.raises(ValueError, match="certify must be False with a loss of your own"):
+        MeanFieldRegressor(certify=True, loss=lambda u, y: ((u - y) ** 2, 2 * (u - y))).fit(*DIABETES)
+    with pytest.raises(TypeError, match="certify must be True or False, got 1"):
+        MeanFieldClassifier(certify=1).fit(*TWO)
+
+
+def test_dual_ascent_starts_anew_with_warm_start():
+    options = {"activation": "tanh", "readout_bound": 2.0, "temperature": 1e-2, "n_steps": 2, "n_particles": 100}
+    classifier = MeanFieldClassifier(algorithm="psdca", random_state=0, warm_start=True, **options)
+    first = classifier.fit(*TWO).cloud_.particles
+    np.testing.assert_array_equal(classifier.fit(*TWO).cloud_.particles, first)
+
+
 def test_an_algorithm_as_an_object_is_used_as_it_is():
     X, y = TWO
     solver = mfld.MFLD(30, step_size=0.1, temperature=1e-4)

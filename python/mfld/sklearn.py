@@ -178,6 +178,7 @@ class _MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         tol: float = 1e-4,
+        certify: bool = False,
         warm_start: bool = False,
         random_state: int | RandomState | None = None,
         n_jobs: int | None = None,
@@ -202,6 +203,7 @@ class _MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
+        self.certify = certify
         self.warm_start = warm_start
         self.random_state = random_state
         self.n_jobs = n_jobs
@@ -274,7 +276,14 @@ class _MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta
             metadata = None if sample_weight is None else {"sample_weight": sample_weight}
             given = y.reshape(len(y), *getattr(self, "_columns", ()))
             hooks = _Hooks(self, n_steps, X=X, y=given, metadata=metadata)
-        self._run(self._risk(X, y, weights), n_steps, held_out, hooks, go_on=go_on)
+        risk = self._risk(X, y, weights)
+        if self.certify and not (isinstance(risk.loss_function, Loss) and isinstance(risk.model, TwoLayerNetwork)):
+            own = "loss" if isinstance(risk.model, TwoLayerNetwork) else "model"
+            raise ValueError(f"certify must be False with a {own} of your own: what a certificate needs is not known")
+        self._run(risk, n_steps, held_out, hooks, go_on=go_on)
+        if self.certify:
+            ended = Result(risk, self.state_, {}, Info(0, temperature=self.temperature_))
+            self.certificate_ = ended.certificate(num_threads=self._num_threads())
         if hooks is not None:
             hooks.end()
         return self
@@ -306,6 +315,8 @@ class _MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta
         if go_on and isinstance(solver, MFLD):
             result = solver.run(risk, n_steps, state=self.state_, callbacks=callbacks)
         else:
+            # Dual ascent starts from the Gaussian: its particles belong to dual variables, and these to their rows.
+            start = None if isinstance(solver, PSDCA) else start
             result = solver.run(risk, n_steps, self._seed, particles=start, callbacks=callbacks)
         self.state_ = result.state if stop is None or stop.best is None else stop.best
         self.loss_curve_ = result.history["loss"]
@@ -316,7 +327,7 @@ class _MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta
         return self
 
     def _check_own_parameters(self) -> None:
-        for name in ("standardise", "early_stopping", "warm_start"):
+        for name in ("standardise", "early_stopping", "certify", "warm_start"):
             validation.boolean(name, getattr(self, name))
         share = validation.real("validation_fraction", self.validation_fraction, positive=True)
         if share >= 1:
@@ -490,6 +501,10 @@ _PARAMETERS = """
         Share of the rows that is held out then.
     n_iter_no_change : int
     tol : float
+    certify : bool
+        Whether `fit` makes ``certificate_``, with a loss of the library and its two-layer network. It takes up to half
+        a minute, and needs a temperature at which chains mix: take the bounded neurons of ``activation="tanh"``, and
+        ``algorithm="psdca"``.
     warm_start : bool
         Whether `fit` goes on from the neurons of the last one.
     random_state : int, RandomState or None
@@ -513,6 +528,9 @@ _ATTRIBUTES = """
         Loss of the held-out rows with ``early_stopping``.
     step_size_, temperature_ : float
         Those of the last step.
+    certificate_ : mfld.Certificate
+        With ``certify``: how far from the optimum the Gibbs measure of the dual variables is at most, on the rows of
+        the last fit, or the reason why there is no number; see `mfld.certificate`.
     input_mean_, input_scale_ : ndarray, shape (n_features,)
     n_features_in_ : int
     feature_names_in_ : ndarray
@@ -570,6 +588,7 @@ class MeanFieldClassifier(ClassifierMixin, _MeanFieldEstimator):  # type: ignore
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         tol: float = 1e-4,
+        certify: bool = False,
         warm_start: bool = False,
         random_state: int | RandomState | None = None,
         n_jobs: int | None = None,
@@ -595,6 +614,7 @@ class MeanFieldClassifier(ClassifierMixin, _MeanFieldEstimator):  # type: ignore
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,
             tol=tol,
+            certify=certify,
             warm_start=warm_start,
             random_state=random_state,
             n_jobs=n_jobs,
