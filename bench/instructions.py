@@ -94,7 +94,13 @@ def count(estimator: str, dtype: str) -> int:
             check=True,
             capture_output=True,
             text=True,
-            env={**os.environ, "MFLD_ISA": LEVEL, "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"},
+            env={
+                **os.environ,
+                "MFLD_ISA": LEVEL,
+                "OMP_NUM_THREADS": "1",
+                "OPENBLAS_NUM_THREADS": "1",
+                "PYTHONHASHSEED": "0",
+            },
         )
         with out.open() as lines:
             return instructions_in(lines, f"_kernels_{LEVEL}.so")

@@ -232,7 +232,7 @@ class PDA(Algorithm):
         t, buffers, particles = state.step + 1, state.buffers, state.particles
         if isinstance(objective, StreamRisk):
             assert self.batch_size is not None  # by check
-            batch = objective.batch(state.step, self.batch_size)
+            batch = objective.batch(state.step, self.batch_size).on_threads(self.num_threads)
             derivative, loss = batch.derivative(particles)
             further = {"kept_inputs": batch.inputs, "kept_sum": t / self.batch_size * derivative.astype(np.float64)}
             return {
@@ -243,7 +243,7 @@ class PDA(Algorithm):
         if self.batch_size is not None:
             rows = _core.backend.batch(state.key, state.step, objective.n_samples, self.batch_size)
         # In float64: averages of derivatives rounded to float32 may lie outside of the conjugate's domain.
-        derivative, loss = objective.derivative(particles.astype(np.float64), rows)
+        derivative, loss = objective.on_threads(self.num_threads).derivative(particles.astype(np.float64), rows)
         dual_sum, dual_weight = (np.array(buffers[name][0]) for name in ("dual_sum", "dual_weight"))
         if rows is None:
             dual_sum += t * derivative

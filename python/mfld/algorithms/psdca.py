@@ -288,7 +288,7 @@ class PSDCA(Algorithm):
                 f"PSDCA needs a bounded neuron, got readout={model.readout!r} with activation={model.activation!r}: "
                 "take readout='bounded', 'parity', 'signs' or 'fixed' with a bounded activation, like 'tanh'"
             )
-        return objective
+        return objective.on_threads(self.num_threads)
 
 
 def dual_of_zero(risk: EmpiricalRisk) -> NDArray[np.float64]:

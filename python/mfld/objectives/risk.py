@@ -199,10 +199,15 @@ class EmpiricalRisk(Objective):
         validation.shape("dual", dual, (self.n_samples, self.model.n_outputs), "(samples, outputs)")
         return _Linearised(self, dual, self.l2 if l2 is None else l2, num_threads)
 
+    def on_threads(self, num_threads: int | None) -> EmpiricalRisk:
+        """The same risk, evaluated on so many threads; None: what OpenMP would take. It never changes a value."""
+        same = copy.copy(self)
+        same._num_threads = num_threads
+        return same
+
     def of_rows(self, rows: NDArray[np.int64], num_threads: int | None = None) -> tuple[EmpiricalRisk, float]:
         """The risk of some samples only, and their share of the weight: sum_i s_i over the rows."""
-        part = copy.copy(self)
-        part._num_threads = num_threads
+        part = self.on_threads(num_threads)
         part.inputs, part.targets, part.n_samples = self.inputs[rows], self.targets[rows], len(rows)
         part._casts = {}
         if self.sample_weight is None:
