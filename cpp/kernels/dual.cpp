@@ -305,16 +305,22 @@ class DualSweep {
           means(sweep.outputs_),
           target(sweep.outputs_) {}
 
-    // Neurons of a block of rows, panel by panel, whoever comes first.
+    // Neurons of a block of rows: of the own slots, or panel by panel, whoever comes first.
     void fill(std::int64_t block) {
       const Range visits = all.rows_of(block);
       const auto* z = static_cast<const T*>(all.samples_.inputs);
       const std::int64_t d = all.network_.n_features;
       for (std::int64_t t = visits.begin; t < visits.end; ++t)
         std::copy_n(z + all.sweep_.rows[t] * d, d, &rows[(t - visits.begin) * d]);
+      const auto panel = [&](std::int64_t p) { all.fill_panel(block, p, rows.data(), values.data()); };
+      if (sweepers > 1) {
+        each_chunk([&](std::int64_t, Range at) {
+          for (std::int64_t p = at.begin / lanes; p < at.end / lanes; ++p) panel(p);
+        });
+        return;
+      }
       std::atomic<std::int64_t>& next = all.next_panel_[block & 1];
-      for (std::int64_t p; (p = next.fetch_add(1, std::memory_order_relaxed)) < all.layout_.n_panels;)
-        all.fill_panel(block, p, rows.data(), values.data());
+      for (std::int64_t p; (p = next.fetch_add(1, std::memory_order_relaxed)) < all.layout_.n_panels;) panel(p);
     }
 
     void wait() {
@@ -430,13 +436,9 @@ class DualSweep {
     }
   };
 
-  // One thread sweeps while the others fill. All do where one would keep the others waiting, if each then has so many
-  // slots that a barrier for every visit costs little.
-  int sweepers(int members) const {
-    const std::int64_t filling = network_.n_features + work_of_activation;
-    const bool one_is_late = work_of_sweep * members > work_of_sweep + filling;
-    return one_is_late && slots_.count >= slots_per_sweeper * members ? members : 1;
-  }
+  // Of many slots each thread fills and sweeps its own, which stay in its cache, and meets the others at every visit.
+  // Of few, one thread sweeps what the others fill, and they meet once a block.
+  int sweepers(int members) const { return slots_.count >= slots_per_sweeper * members ? members : 1; }
   Range rows_of(std::int64_t block) const {
     return {block * rows_per_block_, std::min(sweep_.n_rows, (block + 1) * rows_per_block_)};
   }
