@@ -102,7 +102,8 @@ class Replicates {
     mfld_dynamics dynamics;
     Reached reached;
   };
-  // Of all replicates: as it is, and as it was at the beginning of the round.
+  // Of all replicates: as it is, and as it was at the beginning of the round where steps may have changed it by the
+  // time that the round leads back there.
   struct Array {
     T* data;
     std::int64_t size;
@@ -122,7 +123,10 @@ class Replicates {
       member(replicate) = data;
       if (data) data += each;
     }
-    if (array) arrays_.push_back({static_cast<T*>(array), size, Buffer<T>(size)});
+    // A divergence leaves the arrays of its replicate alone, but for the predictions: they are changed during the
+    // steps.
+    if (array && (replicates_.size() > 1 || array == estimator_.anchor_predictions))
+      arrays_.push_back({static_cast<T*>(array), size, Buffer<T>(size)});
   }
 
   // Multiply-adds of a step of one replicate, and what it costs beside them.

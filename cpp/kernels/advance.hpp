@@ -98,7 +98,7 @@ struct Slopes {
 
 // What the steps of one replicate came to.
 struct Reached {
-  std::int64_t steps = 0;          // whole ones; behind a divergence those before the bad one, which was made too
+  std::int64_t steps = 0;          // whole ones; of a divergence those before it, none of which is in the arrays
   std::int64_t bad_particle = -1;  // the first one that is not finite
   bool stopped = false;
   double loss = 0, gradient_norm = 0;
@@ -382,6 +382,7 @@ class Advance {
         }
       }
       if (end) {
+        barrier.wait();  // so that every divergence is known
         finish(member, mine, q, true);
         return;
       }
@@ -589,12 +590,14 @@ class Advance {
   // a mini-batch it need not: the same rows at the same particles make it once more.
   bool keeps_force(std::int64_t q, bool end) const { return baoab() && (end || is_full(q + 1)); }
 
-  // Back to the caller's arrays: the whole steps that gradients up to last_whole made.
+  // Back to the caller's arrays, behind a barrier: the whole steps that gradients up to last_whole made. A divergence
+  // leaves them as they were, so that the steps before it can be made from there.
   void finish(int member, Range mine, std::int64_t last_whole, bool force_kept) {
     if (member == 0) {
       last_whole_ = last_whole;
       force_kept_ = force_kept;
     }
+    if (bad_ != nowhere) return;
     const std::int64_t reached = baoab() ? std::max<std::int64_t>(last_whole, 0) : last_whole + 1;
     const bool any = last_whole >= first_;
     for (std::int64_t p = mine.begin; p < mine.end; ++p) {
