@@ -210,12 +210,14 @@ class Advance {
   // Activations of all particles for one block of rows stay in cache between the forward and the pull-back pass, so
   // that neither is computed twice. But each block walks through the cloud, and between blocks the gradients of all
   // particles are kept. So rows whose activations weigh no more than twice the cloud are one block, and two times
-  // `fewest` rows in any case; and as many make a block where not even `fewest` fit the cache.
+  // `fewest` rows in any case; and as many make a block where not even `fewest` fit the cache. But every panel reads
+  // the data of the block anew, which have to come from a cache, too.
   SampleBlocks blocks(std::int64_t n_rows, std::int64_t n_clouds) const {
-    constexpr std::int64_t cache_bytes = 1 << 20, fewest = 24, most = 1024;
+    constexpr std::int64_t cache_bytes = 1 << 20, data_bytes = 4 << 20, fewest = 24, most = 1024;
     const std::int64_t kept = n_clouds * (network_.activation.stores_slope ? 2 : 1);
     const std::int64_t fit = cache_bytes / (layout_.n_panels * lanes * kept * static_cast<std::int64_t>(sizeof(T)));
-    const std::int64_t worth_a_walk = std::max(2 * network_.n_coordinates() / kept, 2 * fewest);
+    const std::int64_t data_rows = data_bytes / (network_.n_features * static_cast<std::int64_t>(sizeof(T)));
+    const std::int64_t worth_a_walk = std::max(std::min(2 * network_.n_coordinates() / kept, data_rows), 2 * fewest);
     const bool walks_count = fit < fewest || n_rows <= worth_a_walk;
     return {n_rows, std::min(walks_count ? std::max(fit, worth_a_walk) : fit, most)};
   }
