@@ -148,7 +148,7 @@ def certificate(
     dtype : {"float32", "float64"}
         Precision of the chains.
     num_threads : int, optional
-        Default: what OpenMP would take (OMP_NUM_THREADS). It never changes the result.
+        As in `MFLD`.
 
     Returns
     -------

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import validation
 from mfld.algorithms.result import Result
@@ -38,6 +38,18 @@ class Algorithm(ABC):
     @abstractmethod
     def check(self, objective: Objective, state: State | None = None) -> None:
         """Raise TypeError or ValueError if this algorithm cannot serve the objective, or go on from the state."""
+
+    def _first_replicate(self, objective: Objective, state: State, dtype: DTypeLike) -> State:
+        """For `check`: the first replicate, which has the shapes of all, of a state whose particles suit."""
+        validation.instance("state", state, State, "a State")
+        if state.n_replicates > 1:
+            state = state.replicate(0)
+        particles = state.only_cloud.particles[0]
+        validation.shape("state.particles", particles, ("N", objective.n_coordinates), "to suit the objective")
+        if particles.dtype != dtype:
+            own = type(self).__name__
+            raise ValueError(f"state.particles must be {dtype}, the dtype of this {own}, got {particles.dtype}")
+        return state
 
     def check_steps(self, objective: Objective, state: State, n_steps: int) -> None:  # noqa: B027  most take any number
         """Raise ValueError if this algorithm cannot make so many steps from the state; called before a run."""

@@ -298,18 +298,17 @@ class MFLD(Algorithm):
         self.dynamics.check(objective, self.gradient)
         if state is None:
             return
-        validation.instance("state", state, State, "a State")
-        state = state.replicate(0)  # all have the same shapes
-        cloud = state.only_cloud
-        particles = cloud.particles[0]
-        validation.shape("state.particles", particles, ("N", objective.n_coordinates), "to suit the objective")
-        if particles.dtype != self.dtype:
-            raise ValueError(f"state.particles must be {self.dtype}, the dtype of this MFLD, got {particles.dtype}")
+        state = self._first_replicate(objective, state, self.dtype)
+        (cloud,) = state.clouds.values()
         if cloud.weights is not None:
             raise ValueError("state must have particles of equal weight (weights=None)")
-        shapes = self.gradient.buffer_shapes(objective, len(particles))
-        shapes |= self.dynamics.buffer_shapes(objective, len(particles))
-        for name, shape in {**shapes, _CURVATURE: ()}.items():
+        n_particles = cloud.particles.shape[1]
+        shapes = {
+            **self.gradient.buffer_shapes(objective, n_particles),
+            **self.dynamics.buffer_shapes(objective, n_particles),
+            _CURVATURE: (),
+        }
+        for name, shape in shapes.items():
             if name in state.buffers and state.buffers[name].shape != (1, *shape):
                 raise ValueError(
                     f"state.buffers[{name!r}] must have shape {(1, *shape)} to suit the objective, got "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
 from mfld import _core, noise, schedules, validation
 from mfld.algorithms.base import Algorithm
@@ -16,7 +16,7 @@ from mfld.gradients import FullBatch
 from mfld.noise import Place
 from mfld.objectives import EmpiricalRisk, Objective, Outcome, Plan, Potential, StreamRisk
 from mfld.schedules import Scheduled
-from mfld.state import Cloud, Info, State
+from mfld.state import Buffers, Cloud, Info, State
 from mfld.validation import FloatArray
 
 _OUTPUT_POPULATION = 1  # of the number that decides on the output: beside those of the particles
@@ -123,7 +123,6 @@ class PDA(Algorithm):
     ) -> State:
         """State before the first step; arguments as in `MFLD.init`."""
         self.check(objective)
-        assert isinstance(objective, EmpiricalRisk | StreamRisk)  # by check
         seed, replica = validation.seed(seed), validation.seed(replica, "replica")
         particles = start(
             lambda s: objective.initial_particles(self.n_particles, s, self.dtype),
@@ -134,7 +133,7 @@ class PDA(Algorithm):
             replica,
         )
         buffers = {
-            **self._nothing_seen(objective),
+            **self._seen(objective).nothing(),
             "inner_steps": np.zeros(self.n_replicates, np.int64),
             "output": particles,
         }
@@ -146,119 +145,51 @@ class PDA(Algorithm):
         An interrupt is answered between inner steps; the state that it carries is the one before the outer step.
         """
         self.check(objective, state)
-        assert isinstance(objective, EmpiricalRisk | StreamRisk)  # by check
         n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)
-        self.check_steps(objective, state, n_steps)
-        return advance_each(lambda single: self._step(objective, single), state, n_steps)
+        seen = self._seen(objective)
+        seen.check_steps(state, n_steps)
+        return advance_each(lambda single: self._step(seen, single), state, n_steps)
 
     def check(self, objective: Objective, state: State | None = None) -> None:
-        if not isinstance(objective, EmpiricalRisk | StreamRisk):
-            raise TypeError(f"objective must be an EmpiricalRisk or a StreamRisk, got {validation.show(objective)}")
+        seen = self._seen(objective)
         if objective.l2 == 0:
             raise ValueError("l2 of the objective must be positive: without a ridge the Gibbs measure does not exist")
-        if isinstance(objective, StreamRisk):
-            if self.batch_size is None:
-                raise ValueError("batch_size must be given for a StreamRisk, which never has all samples, got None")
-        elif self.batch_size is not None and self.batch_size > objective.n_samples:
-            n = objective.n_samples
-            raise ValueError(f"batch_size must be at most the number of samples, {n}, got {self.batch_size}")
-        outputs = objective.model.n_outputs
-        if isinstance(objective, StreamRisk):
-            example = objective.averaged(
-                np.zeros((1, objective.model.n_features)), np.zeros((1, outputs)), objective.l2
-            )
-        else:
-            example = objective.linearised(np.zeros((objective.n_samples, outputs)))
-        self.dynamics.check(example, FullBatch())
+        self.dynamics.check(seen.example(), FullBatch())
         if state is None:
             return
-        validation.instance("state", state, State, "a State")
-        state = state.replicate(0)  # all have the same shapes
-        particles = state.particles
-        validation.shape("state.particles", particles, ("N", objective.n_coordinates), "to suit the objective")
-        if particles.dtype != self.dtype:
-            raise ValueError(f"state.particles must be {self.dtype}, the dtype of this PDA, got {particles.dtype}")
-        for name, empty in self._nothing_seen(objective).items():
+        state = self._first_replicate(objective, state, self.dtype)
+        for name, nothing in seen.nothing().items():
             if name not in state.buffers:
                 raise ValueError(
                     f"state must come from a PDA on {type(objective).__name__} data: it has no buffer {name}"
                 )
-            rows = empty.shape[1] or state.buffers["kept_inputs"].shape[1]  # of a stream those kept, any number
-            expected = (1, rows, empty.shape[2])
+            expected = (1, seen.n_rows(state), nothing.shape[2])
             validation.shape(f"state.buffers[{name!r}]", state.buffers[name], expected, "to suit the objective")
 
     def check_steps(self, objective: Objective, state: State, n_steps: int) -> None:
         """Refuse a run for which a stream's capacity is too small."""
-        if not isinstance(objective, StreamRisk) or n_steps == 0:
-            return
-        assert self.batch_size is not None  # by check
-        kept, capacity = state.buffers["kept_inputs"].shape[1], objective.capacity
-        needed = kept + n_steps * self.batch_size
-        if needed > capacity:
-            fit = max(0, capacity - kept) // self.batch_size
-            raise ValueError(
-                f"n_steps must be at most {fit} here, got {n_steps}: the StreamRisk has capacity={capacity}, the "
-                f"state keeps {kept} samples, and each step adds batch_size={self.batch_size}: this run takes "
-                f"capacity={needed}"
-            )
+        self._seen(objective).check_steps(state, n_steps)
 
     def potential(self, objective: EmpiricalRisk | StreamRisk, state: State) -> Potential:
         """The averaged potential ``gbar_t`` of a state of one replicate after t >= 1 steps, its ridge included."""
         _ = state.only_cloud  # of one replicate
-        t = state.step
-        if t == 0:
+        if state.step == 0:
             raise ValueError("state must have made a step: before the first one nothing is averaged")
-        scale, l2 = 2 / ((t + 1) * (t + 2)), objective.l2 * t / (t + 2)
-        if isinstance(objective, StreamRisk):
-            coefficients = scale * state.buffers["kept_sum"][0]
-            return objective.averaged(state.buffers["kept_inputs"][0], coefficients, l2, self.num_threads)
-        return objective.linearised(scale * state.buffers["dual_sum"][0], l2, self.num_threads)
+        return _average(self._seen(objective), state.buffers, state.step)
 
-    def _nothing_seen(self, objective: EmpiricalRisk | StreamRisk) -> dict[str, NDArray[np.generic]]:
-        """Buffers of the average before the first step."""
-        replicates, outputs = self.n_replicates, objective.model.n_outputs
+    def _seen(self, objective: Objective) -> _SeenData | _SeenStream:
+        """What is kept of an objective's samples; refuses one whose samples this solver cannot draw."""
         if isinstance(objective, EmpiricalRisk):
-            return {
-                "dual_sum": np.zeros((replicates, objective.n_samples, outputs)),
-                "dual_weight": np.zeros((replicates, objective.n_samples, 1)),
-            }
-        return {
-            "kept_inputs": np.zeros((replicates, 0, objective.model.n_features), self.dtype),
-            "kept_sum": np.zeros((replicates, 0, outputs)),
-        }
-
-    def _see(self, objective: EmpiricalRisk | StreamRisk, state: State) -> tuple[dict[str, NDArray[np.generic]], float]:
-        """Buffers of the average with the samples of the next step, and their mean loss."""
-        t, buffers, particles = state.step + 1, state.buffers, state.particles
+            return _SeenData(objective, self)
         if isinstance(objective, StreamRisk):
-            assert self.batch_size is not None  # by check
-            batch = objective.batch(state.step, self.batch_size).on_threads(self.num_threads)
-            derivative, loss = batch.derivative(particles)
-            further = {"kept_inputs": batch.inputs, "kept_sum": t / self.batch_size * derivative.astype(np.float64)}
-            return {
-                name: np.concatenate([buffers[name], added[np.newaxis].astype(buffers[name].dtype)], axis=1)
-                for name, added in further.items()
-            }, loss
-        rows = None
-        if self.batch_size is not None:
-            rows = _core.backend.batch(state.key, state.step, objective.n_samples, self.batch_size)
-        # In float64: averages of derivatives rounded to float32 may lie outside of the conjugate's domain.
-        derivative, loss = objective.on_threads(self.num_threads).derivative(particles.astype(np.float64), rows)
-        dual_sum, dual_weight = (np.array(buffers[name][0]) for name in ("dual_sum", "dual_weight"))
-        if rows is None:
-            dual_sum += t * derivative
-            dual_weight += t
-        else:
-            dual_sum[rows] += t * objective.n_samples / len(rows) * derivative
-            dual_weight[rows] += t * objective.n_samples / len(rows)
-        return {"dual_sum": dual_sum[np.newaxis], "dual_weight": dual_weight[np.newaxis]}, loss
+            return _SeenStream(objective, self)
+        raise TypeError(f"objective must be an EmpiricalRisk or a StreamRisk, got {validation.show(objective)}")
 
-    def _step(self, risk: EmpiricalRisk | StreamRisk, state: State) -> tuple[State, Info]:
+    def _step(self, seen: _SeenData | _SeenStream, state: State) -> tuple[State, Info]:
         t = state.step + 1
-        key = state.key
-        seen, loss = self._see(risk, state)
-        buffers = {**state.buffers, **seen}
-        averaged = self.potential(risk, State(state.clouds, t, state.seed, buffers, state.replica))
+        added, loss = seen.add(state)
+        buffers = {**state.buffers, **added}
+        averaged = _average(seen, buffers, t)
 
         inner = max(1, round(float(schedules.values("inner_steps", self.inner_steps, state.step, 1)[0])))
         done = int(state.buffers["inner_steps"][0])
@@ -268,7 +199,7 @@ class PDA(Algorithm):
             l2=np.array([averaged.l2]),
             gradient=FullBatch(),
             dynamics=self.dynamics,
-            places=(Place(key, done),),
+            places=(Place(state.key, done),),
             num_threads=validation.num_threads(self.num_threads),
         )
         outcome = averaged.steps(state.only_cloud.particles, {}, inner, plan)
@@ -286,7 +217,7 @@ class PDA(Algorithm):
             acceptance=outcome.acceptance[0],
         )
 
-    def _reached(self, state: State, buffers: dict[str, NDArray[np.generic]], outcome: Outcome, inner: int) -> State:
+    def _reached(self, state: State, buffers: Buffers, outcome: Outcome, inner: int) -> State:
         t = state.step + 1
         particles: FloatArray = outcome.particles  # (1, N, p)
         particles.flags.writeable = False
@@ -302,3 +233,100 @@ class PDA(Algorithm):
             "output": particles if chosen else state.buffers["output"],
         }
         return State({"mu": Cloud(particles)}, t, state.seed, buffers, state.replica)
+
+
+def _average(seen: _SeenData | _SeenStream, buffers: Buffers, t: int) -> Potential:
+    """The averaged potential after step t, from the buffers of one replicate."""
+    return seen.potential(buffers, 2 / ((t + 1) * (t + 2)), seen.risk.l2 * t / (t + 2))
+
+
+class _SeenData:
+    """What is kept of an EmpiricalRisk: for each sample the sum of its derivatives and that of their factors."""
+
+    def __init__(self, risk: EmpiricalRisk, solver: PDA) -> None:
+        n, batch_size = risk.n_samples, solver.batch_size
+        if batch_size is not None and batch_size > n:
+            raise ValueError(f"batch_size must be at most the number of samples, {n}, got {batch_size}")
+        self.risk, self.solver = risk, solver
+
+    def nothing(self) -> Buffers:
+        """The buffers before the first step, shape (replicates, samples, ...)."""
+        shape = (self.solver.n_replicates, self.risk.n_samples)
+        return {"dual_sum": np.zeros((*shape, self.risk.model.n_outputs)), "dual_weight": np.zeros((*shape, 1))}
+
+    def n_rows(self, state: State) -> int:
+        """Number of samples for which the buffers of a state have a row, or should have."""
+        return self.risk.n_samples
+
+    def check_steps(self, state: State, n_steps: int) -> None:
+        """Refuse more steps than can be kept; here all can."""
+
+    def add(self, state: State) -> tuple[Buffers, float]:
+        """The buffers with the samples of the next step, and the mean loss of that batch."""
+        t, n, batch_size = state.step + 1, self.risk.n_samples, self.solver.batch_size
+        rows = None if batch_size is None else _core.backend.batch(state.key, state.step, n, batch_size)
+        # In float64: averages of derivatives rounded to float32 may lie outside of the conjugate's domain.
+        particles = state.particles.astype(np.float64)
+        derivative, loss = self.risk.on_threads(self.solver.num_threads).derivative(particles, rows)
+        sums, weights = (np.array(state.buffers[name]) for name in ("dual_sum", "dual_weight"))
+        drawn, factor = (slice(None), t) if rows is None else (rows, t * n / len(rows))
+        sums[:, drawn] += factor * derivative
+        weights[:, drawn] += factor
+        return {"dual_sum": sums, "dual_weight": weights}, loss
+
+    def potential(self, buffers: Buffers, scale: float, l2: float) -> Potential:
+        """The potential of what was seen, times the scale."""
+        return self.risk.linearised(scale * buffers["dual_sum"][0], l2, self.solver.num_threads)
+
+    def example(self) -> Potential:
+        """A potential of the kind that the dynamics meets."""
+        return self.risk.linearised(np.zeros((self.risk.n_samples, self.risk.model.n_outputs)))
+
+
+class _SeenStream:
+    """What is kept of a StreamRisk: the samples seen, each with its coefficient; methods as in `_SeenData`."""
+
+    def __init__(self, risk: StreamRisk, solver: PDA) -> None:
+        if solver.batch_size is None:
+            raise ValueError("batch_size must be given for a StreamRisk, which never has all samples, got None")
+        self.risk, self.solver, self.batch_size = risk, solver, solver.batch_size
+
+    def nothing(self) -> Buffers:
+        model, shape = self.risk.model, (self.solver.n_replicates, 0)
+        return {
+            "kept_inputs": np.zeros((*shape, model.n_features), self.solver.dtype),
+            "kept_sum": np.zeros((*shape, model.n_outputs)),
+        }
+
+    def n_rows(self, state: State) -> int:
+        return len(state.buffers["kept_inputs"][0])
+
+    def check_steps(self, state: State, n_steps: int) -> None:
+        kept, capacity = self.n_rows(state), self.risk.capacity
+        needed = kept + n_steps * self.batch_size
+        if n_steps > 0 and needed > capacity:
+            fit = max(0, capacity - kept) // self.batch_size
+            raise ValueError(
+                f"n_steps must be at most {fit} here, got {n_steps}: the StreamRisk has capacity={capacity}, the "
+                f"state keeps {kept} samples, and each step adds batch_size={self.batch_size}: this run takes "
+                f"capacity={needed}"
+            )
+
+    def add(self, state: State) -> tuple[Buffers, float]:
+        batch = self.risk.batch(state.step, self.batch_size).on_threads(self.solver.num_threads)
+        derivative, loss = batch.derivative(state.particles)
+        coefficients = (state.step + 1) / self.batch_size * derivative.astype(np.float64)
+        added = {"kept_inputs": batch.inputs, "kept_sum": coefficients}
+        return {
+            name: np.concatenate([kept, added[name][np.newaxis].astype(kept.dtype)], axis=1)
+            for name, kept in state.buffers.items()
+            if name in added
+        }, loss
+
+    def potential(self, buffers: Buffers, scale: float, l2: float) -> Potential:
+        inputs, coefficients = buffers["kept_inputs"][0], scale * buffers["kept_sum"][0]
+        return self.risk.averaged(inputs, coefficients, l2, self.solver.num_threads)
+
+    def example(self) -> Potential:
+        model = self.risk.model
+        return self.risk.averaged(np.zeros((1, model.n_features)), np.zeros((1, model.n_outputs)), self.risk.l2)

@@ -98,9 +98,7 @@ class PSDCA(Algorithm):
         Share of N, in (0, 1), below which there is an early refresh.
     dtype : {"float32", "float64"}
         Precision of the particles; dual variables and log-weights are float64.
-    num_threads : int, optional
-        Default: what OpenMP would take (OMP_NUM_THREADS). It never changes the result.
-    n_replicates : int
+    num_threads, n_replicates
         As in `MFLD`.
 
     Raises
@@ -157,13 +155,11 @@ class PSDCA(Algorithm):
         ----------
         objective : EmpiricalRisk
             With a bounded model and ``l2 > 0``.
-        seed : int
-            At least 0 and below 2**64: of all the noise of the run.
+        seed, replica
+            As in `MFLD.init`.
         particles : array_like, shape (n_particles, p) or (n_replicates, n_particles, p), optional
             A sample of the Gaussian N(0, temperature / (2 l2)) in the moving coordinates; by default it is drawn.
             Particles are sorted by their frozen coordinates.
-        replica : int
-            As in `MFLD.init`.
 
         Raises
         ------
@@ -258,19 +254,12 @@ class PSDCA(Algorithm):
         risk = self._risk(objective)
         if state is None:
             return
-        validation.instance("state", state, State, "a State")
-        state = state.replicate(0)  # all have the same shapes
-        particles = state.particles
-        validation.shape("state.particles", particles, ("N", risk.n_coordinates), "to suit the objective")
-        if particles.dtype != self.dtype:
-            raise ValueError(f"state.particles must be {self.dtype}, the dtype of this PSDCA, got {particles.dtype}")
+        state = self._first_replicate(risk, state, self.dtype)
         missing = [name for name in _BUFFERS if name not in state.buffers]
         if missing:
             raise ValueError(f"state must be one of PSDCA: it lacks the buffers {', '.join(missing)}")
         expected = (1, risk.n_samples, risk.model.n_outputs)
-        if state.buffers["dual"].shape != expected:
-            got = state.buffers["dual"].shape
-            raise ValueError(f"state.buffers['dual'] must have shape {expected} to suit the objective, got {got}")
+        validation.shape("state.buffers['dual']", state.buffers["dual"], expected, "to suit the objective")
 
     def _risk(self, objective: Objective) -> EmpiricalRisk:
         validation.instance("objective", objective, EmpiricalRisk, "an EmpiricalRisk, whose loss has a dual")
