@@ -57,7 +57,13 @@ void fill_panel(const NoisePlace& place, std::int64_t first_particle, std::int64
   const PanelNoise<T> panel(place, static_cast<std::uint32_t>(first_particle));
   const std::int64_t count = std::min<std::int64_t>(lanes, n_particles - first_particle);
   T* const rows = out + first_particle * n_coordinates;
+  // The processor does not foresee short stores to 32 rows in turn: what the next panel writes is fetched meanwhile.
+  const T* const next = rows + lanes * n_coordinates;
+  const bool fetch_next = first_particle + 2 * lanes <= n_particles;
   for (std::int64_t first = 0; first < n_coordinates; first += group_size) {
+    if (fetch_next)
+      for (std::int64_t at = 0; at < group_size * lanes; at += 64 / static_cast<std::int64_t>(sizeof(T)))
+        __builtin_prefetch(next + first * lanes + at, /*to write*/ 1);
     Vec<T> z[group_size][2];
     panel.normals(static_cast<std::uint32_t>(first / group_size), z);
     const std::int64_t width = std::min<std::int64_t>(group_size, n_coordinates - first);

@@ -99,7 +99,10 @@ constexpr auto feature_tiles(std::integer_sequence<int, width...>) {
 template <class Body>
 MFLD_INLINE void for_tiles(std::int64_t n, const Body& body) {
   const std::int64_t count = ceil_div(n, tile_width);
-  if (count == 0) return;
+  if (count <= 1) {
+    if (count == 1) body(0, n);
+    return;
+  }
   const std::int64_t width = n / count, wider = n % count;
   std::int64_t first = 0;
   for (std::int64_t t = 0; t < count; ++t) {

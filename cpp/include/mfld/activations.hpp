@@ -4,14 +4,14 @@
 // bindings and kernels find it there.
 //
 //   value(z)                      act(z)
-//   value_and_slope(z)            act(z) and act'(z) from one evaluation; the slope has a finite limit wherever act'
-//   has
-//                                 one
+//   value_and_slope(z)            act(z) and act'(z) from one evaluation; the slope has a finite limit wherever
+//                                 act' has one
 //   times_slope(g, value, g_value)  g act'(z) from g, act(z) and their product, which the callers need anyway; only
-//   when
-//                                 slope_from_value: then kernels keep values and no slopes
+//                                 when slope_from_value: then kernels keep values and no slopes
 //   lowest, highest               the range of act, and steepest = sup |act'|: what bounds on a neuron are made of
-//   in_registers                  whether value(z) is so cheap that the product w.z applies it before it stores
+//   in_registers                  whether the product w.z applies value(z) before it stores: where it needs few
+//                                 registers, or there are many (else it costs more in spills than it saves in stores:
+//                                 measured)
 //
 // Values and slopes have the accuracy of mfld/math.hpp. A slope rebuilt from the value of tanh or sigmoid has up to
 // twice the value's error, relative to 1 and not to itself: 1 - value loses digits as the value saturates.
@@ -68,6 +68,7 @@ MFLD_INLINE Vec<T> bounded_above(Vec<T> z) {
 
 struct Tanh : SlopeFromValue<Tanh> {
   static constexpr const char* name = "tanh";
+  static constexpr bool in_registers = vector_registers == 32;
   static constexpr double lowest = -1, highest = 1, steepest = 1;
   template <class T>
   static MFLD_INLINE Vec<T> value(Vec<T> z) {
@@ -112,6 +113,7 @@ struct LeakyRelu : SlopeFromValue<LeakyRelu> {
 
 struct Sigmoid : SlopeFromValue<Sigmoid> {
   static constexpr const char* name = "sigmoid";
+  static constexpr bool in_registers = vector_registers == 32;
   static constexpr double lowest = 0, highest = 1, steepest = 0.25;
   template <class T>
   static MFLD_INLINE Vec<T> value(Vec<T> z) {
