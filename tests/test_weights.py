@@ -111,17 +111,30 @@ def test_predictions_quantities_and_dual_variables(risk, rng):
     }
     for name, quantity in seen.items():
         assert_allclose(quantity(weighted), quantity(copied), rtol=1e-12, atol=1e-14, err_msg=name)
-    solver = mfld.MFLD(5, step_size=0.1, temperature=0.1)
     results = [mfld.Result(risk, state, {}) for state in (weighted, copied)]
     assert_allclose(results[0].predict(inputs), results[1].predict(inputs), rtol=1e-12)
     assert_allclose(results[0].weights, TIMES / TIMES.sum())
     average = mfld.AverageDual(risk)
     average(weighted, mfld.Info(1))
     assert_allclose(average.dual, mfld.certificates.dual_of(risk, copied), rtol=1e-12, atol=1e-14)
-    with pytest.raises(ValueError, match="equal weight"):
-        solver.run(
-            risk, 1, state=mfld.State({"mu": mfld.Cloud(particles[np.newaxis].astype("f4"), TIMES[np.newaxis])}, 0, 0)
-        )
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        mfld.MFLD(5, step_size=0.1, temperature=0.1),
+        mfld.PDA(5, step_size=0.1, temperature=0.1),
+    ],
+    ids=["MFLD", "PDA"],
+)
+def test_algorithms_without_weights_refuse_them(solver, rng):
+    risk = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(2), rng.normal(size=(7, 2)), np.ones(7), loss="half_squared", l2=0.1)
+    start = solver.init(risk)
+    solver.advance(risk, start)
+    (cloud,) = start.clouds.values()
+    weighted = dataclasses.replace(start, clouds={"mu": mfld.Cloud(cloud.particles, TIMES[np.newaxis])})
+    with pytest.raises(ValueError, match="state must have particles of equal weight"):
+        solver.advance(risk, weighted)
 
 
 def test_gap_of_weighted_particles(rng):

@@ -33,7 +33,8 @@ numbers of the streams belong to every published result: a change of them is ann
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import functools
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -65,7 +66,10 @@ class Place:
 
     def ahead(self, n_steps: int) -> Place:
         """The same place, so many steps later."""
-        return replace(self, step=self.step + n_steps)
+        return Place(self.key, self.step + n_steps, self.population)
+
+
+_key = functools.lru_cache(_core.backend.noise_key)  # every call of an algorithm asks for it
 
 
 def key(seed: int, replica: int = 0) -> int:
@@ -87,7 +91,7 @@ def key(seed: int, replica: int = 0) -> int:
     >>> noise.key(0) == noise.key(0, replica=1)
     False
     """
-    return _core.backend.noise_key(validation.seed(seed), validation.seed(replica, "replica"))
+    return _key(validation.seed(seed), validation.seed(replica, "replica"))
 
 
 def normals(

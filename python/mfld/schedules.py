@@ -230,11 +230,11 @@ def values(name: str, value: Scheduled, first: int, n_steps: int, *, positive: b
 
     Raises ValueError where one is out of range, with its step.
     """
-    if not isinstance(value, Schedule) and not callable(value):
+    if not callable(value):
         return np.array([value], np.float64)
     steps = np.arange(first, first + n_steps, dtype=np.int64)
     if isinstance(value, Schedule):
-        result = value(steps)
+        result = np.ascontiguousarray(value(steps), np.float64)
         validation.shape(f"{name}(steps)", result, (n_steps,), "to match steps")
     else:
         result = np.array([validation.real(f"{name}({k})", value(k)) for k in steps.tolist()], np.float64)

@@ -127,10 +127,25 @@ class State:
         # Read-only mappings cannot be pickled; the constructor makes them again.
         return State, (dict(self.clouds), self.step, self.seed, dict(self.buffers), self.replica)
 
+    def after(self, n_steps: int, cloud: Cloud, buffers: Buffers) -> State:
+        """The state of the same run so many steps later: how algorithms go on from a state with a single cloud.
+
+        Nothing is checked anew, and the arrays of buffers become read-only where they are: nobody else may hold them.
+        """
+        (name,) = self.clouds
+        for array in buffers.values():
+            array.flags.writeable = False
+        later = object.__new__(State)
+        changed = {"clouds": MappingProxyType({name: cloud}), "buffers": MappingProxyType(dict(buffers))}
+        vars(later).update(vars(self), step=self.step + n_steps, **changed)
+        return later
+
     @property
     def n_replicates(self) -> int:
         """How many repetitions of the run stand side by side."""
-        return max((len(cloud.particles) for cloud in self.clouds.values()), default=1)
+        for cloud in self.clouds.values():
+            return len(cloud.particles)  # they have the same number
+        return 1
 
     @property
     def key(self) -> int:

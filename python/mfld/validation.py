@@ -16,6 +16,9 @@ from mfld import _core
 FloatArray: TypeAlias = NDArray[np.floating[Any]]
 FloatDType: TypeAlias = np.dtype[np.floating[Any]]
 
+_DOUBLE = np.dtype(np.float64)
+_FLOATS = frozenset([np.dtype(np.float32), _DOUBLE])
+
 MAX_SEED = 2**64 - 1
 MAX_STEP = 2**48 - 1  # the noise counter has 48 bits for the step
 
@@ -99,14 +102,15 @@ def array(name: str, value: ArrayLike, dtype: DTypeLike | None = None) -> FloatA
     if given.dtype.kind not in "biuf":
         raise TypeError(f"{name} must be an array of real numbers, got dtype {given.dtype}")
     if dtype is None:
-        dtype = given.dtype if given.dtype in (np.float32, np.float64) else np.float64
+        dtype = given.dtype if given.dtype in _FLOATS else _DOUBLE
     result: FloatArray = given
     if given.dtype != dtype or not given.flags.c_contiguous:
         with np.errstate(over="ignore"):  # a value that float32 cannot hold is reported below, by name and place
             result = np.require(given, dtype, "C")
-    if not np.isfinite(result).all():
+    finite = np.isfinite(result)
+    if np.count_nonzero(finite) < finite.size:
         where = f" in {result.dtype}" if np.isfinite(given).all() else ""
-        raise ValueError(f"{name} must be finite{where}, got {_first(given, ~np.isfinite(result))}")
+        raise ValueError(f"{name} must be finite{where}, got {_first(given, ~finite)}")
     return result
 
 

@@ -39,16 +39,21 @@ class Algorithm(ABC):
     def check(self, objective: Objective, state: State | None = None) -> None:
         """Raise TypeError or ValueError if this algorithm cannot serve the objective, or go on from the state."""
 
-    def _first_replicate(self, objective: Objective, state: State, dtype: DTypeLike) -> State:
+    def _first_replicate(
+        self, objective: Objective, state: State, dtype: DTypeLike, *, may_be_weighted: bool = False
+    ) -> State:
         """For `check`: the first replicate, which has the shapes of all, of a state whose particles suit."""
         validation.instance("state", state, State, "a State")
         if state.n_replicates > 1:
             state = state.replicate(0)
-        particles = state.only_cloud.particles[0]
+        cloud = state.only_cloud
+        particles = cloud.particles[0]
         validation.shape("state.particles", particles, ("N", objective.n_coordinates), "to suit the objective")
         if particles.dtype != dtype:
             own = type(self).__name__
             raise ValueError(f"state.particles must be {dtype}, the dtype of this {own}, got {particles.dtype}")
+        if cloud.weights is not None and not may_be_weighted:
+            raise ValueError("state must have particles of equal weight (weights=None)")
         return state
 
     def check_steps(self, objective: Objective, state: State, n_steps: int) -> None:  # noqa: B027  most take any number

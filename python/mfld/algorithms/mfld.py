@@ -223,29 +223,23 @@ class MFLD(Algorithm):
             ]
             buffers.update({name: np.stack([one[name] for one in begun]) for name in begun[0]})
         outcome = objective.steps(cloud.particles, buffers, n_steps, plan)
-        for array in (outcome.particles, *outcome.buffers.values()):
-            array.flags.writeable = False  # so that the state takes them without a copy
-        kept = {} if self.step_size is not None else {_CURVATURE: state.buffers[_CURVATURE]}
-        reached = State(
-            {"mu": Cloud(outcome.particles)},
-            state.step + outcome.steps,
-            state.seed,
-            {name: value for name, value in outcome.buffers.items() if name in names} | kept,
-            state.replica,
-        )
+        outcome.particles.flags.writeable = False  # so that the cloud takes them without a copy
+        kept = {name: value for name, value in outcome.buffers.items() if name in names}
+        if self.step_size is None:
+            kept[_CURVATURE] = state.buffers[_CURVATURE]
+        reached = state.after(outcome.steps, Cloud(outcome.particles), kept)
         if outcome.interrupt is not None:
             outcome.interrupt.state = reached  # type: ignore[attr-defined]
             raise outcome.interrupt
         if outcome.bad is not None:
             replicate, particle = outcome.bad
-            step = plan.at(outcome.steps, objective.n_moving, replicate)
+            size, _, _ = plan.numbers(outcome.steps, replicate)
             several = replicate if state.n_replicates > 1 else None
-            raise DivergenceError(reached.step, particle, step.step_size, reached, several)
+            raise DivergenceError(reached.step, particle, size, reached, several)
         infos = []
         seen = zip(outcome.loss, outcome.gradient_norm, outcome.acceptance, strict=True)
         for r, (loss, gradient_norm, acceptance) in enumerate(seen):
-            step = plan.at(n_steps - 1, objective.n_moving, r)
-            infos.append(Info(n_steps, loss, gradient_norm, step.step_size, step.temperature, step.l2, acceptance))
+            infos.append(Info(n_steps, loss, gradient_norm, *plan.numbers(n_steps - 1, r), acceptance))
         return reached, together(infos)
 
     def gradient_variance(self, objective: Objective, state: State) -> float:
@@ -299,10 +293,7 @@ class MFLD(Algorithm):
         if state is None:
             return
         state = self._first_replicate(objective, state, self.dtype)
-        (cloud,) = state.clouds.values()
-        if cloud.weights is not None:
-            raise ValueError("state must have particles of equal weight (weights=None)")
-        n_particles = cloud.particles.shape[1]
+        n_particles = len(state.particles)
         shapes = {
             **self.gradient.buffer_shapes(objective, n_particles),
             **self.dynamics.buffer_shapes(objective, n_particles),
@@ -338,10 +329,9 @@ class MFLD(Algorithm):
 
     def _plan(self, objective: Objective, state: State, n_steps: int, known: NDArray[np.float64] | None = None) -> Plan:
         temperature = schedules.values("temperature", self.temperature, state.step, n_steps)
-        start = schedules.values("temperature", self.temperature, 0, 1)[0]
         if self.l2 is not None:
             l2 = schedules.values("l2", self.l2, state.step, n_steps)
-        elif start > 0:
+        elif callable(self.temperature) and (start := schedules.values("temperature", self.temperature, 0, 1)[0]) > 0:
             l2 = objective.l2 * (temperature / start)
         else:
             l2 = np.array([objective.l2])

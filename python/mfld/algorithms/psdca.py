@@ -254,7 +254,7 @@ class PSDCA(Algorithm):
         risk = self._risk(objective)
         if state is None:
             return
-        state = self._first_replicate(risk, state, self.dtype)
+        state = self._first_replicate(risk, state, self.dtype, may_be_weighted=True)
         missing = [name for name in _BUFFERS if name not in state.buffers]
         if missing:
             raise ValueError(f"state must be one of PSDCA: it lacks the buffers {', '.join(missing)}")

@@ -43,11 +43,15 @@ class Plan:
 
     def at(self, k: int, n_moving: int, replicate: int = 0) -> Step:
         """The call's step k of a replicate."""
+        return Step(*self.numbers(k, replicate), n_moving, self.places[replicate].ahead(k), self.num_threads)
+
+    def numbers(self, k: int, replicate: int = 0) -> tuple[float, float, float]:
+        """Step size, temperature and l2 of the call's step k of a replicate."""
         rows = self.step_size[replicate] if self.step_size.ndim == 2 else self.step_size
         step_size, temperature, l2 = (
-            float(values[k if len(values) > 1 else 0]) for values in (rows, self.temperature, self.l2)
+            values.item(k if values.size > 1 else 0) for values in (rows, self.temperature, self.l2)
         )
-        return Step(step_size, temperature, l2, n_moving, self.places[replicate].ahead(k), self.num_threads)
+        return step_size, temperature, l2
 
 
 @dataclass(frozen=True, eq=False)

@@ -229,12 +229,11 @@ class EmpiricalRisk(Objective):
         dynamics = _native_dynamics(plan.dynamics, particles, buffers, renewed)
         if estimator is None or dynamics is None:
             return super().steps(particles, buffers, n_steps, plan)
-        schedule = (np.atleast_2d(plan.step_size), plan.temperature, plan.l2)
-        length = max([values.shape[-1] for values in schedule])
-        step_size, temperature, l2 = [
-            np.ascontiguousarray(values) if values.shape[-1] == length else np.repeat(values, length, axis=-1)
-            for values in schedule
-        ]
+        length = max(plan.step_size.shape[-1], plan.temperature.size, plan.l2.size)
+        step_size, temperature, l2 = (
+            values if values.shape[-1] == length else np.repeat(values, length, axis=-1)
+            for values in (plan.step_size, plan.temperature, plan.l2)
+        )
         place = plan.places[0]
         moving = particles.copy()
         report = _core.backend.advance(
@@ -244,7 +243,7 @@ class EmpiricalRisk(Objective):
             *self._samples(particles.dtype),
             estimator,
             dynamics,
-            step_size,
+            np.ascontiguousarray(step_size).reshape(-1, length),
             temperature,
             l2,
             n_steps,
@@ -254,9 +253,10 @@ class EmpiricalRisk(Objective):
             plan.num_threads,
         )
         # A stop may leave an estimator in need of a refresh, or a dynamics without its first gradient.
-        invalid = set() if estimator.valid else set(plan.gradient.buffer_names)
-        invalid |= set() if dynamics.force_valid else {"force"}
-        reached = {name: value for name, value in {**buffers, **renewed}.items() if name not in invalid}
+        reached = {**buffers, **renewed}
+        for valid, names in ((estimator.valid, plan.gradient.buffer_names), (dynamics.force_valid, ("force",))):
+            for name in () if valid else names:
+                reached.pop(name, None)
         acceptance = [np.nan] * len(particles)
         return Outcome(
             moving, reached, report.steps, report.loss, report.gradient_norm, acceptance, report.bad, report.exception
