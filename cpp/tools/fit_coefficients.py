@@ -154,6 +154,7 @@ LOG = factor(mp.log1p, 2, -0.5, rest=lambda f: f)
 LOG1P = factor(mp.log1p, 1, 1)
 ATANH = in_square(factor(lambda s: 2 * mp.atanh(s), 3, mp.mpf(2) / 3, rest=lambda s: 2 * s))
 TANH = in_square(factor(mp.tanh, 1, 1))
+TANH_HALF = in_square(factor(lambda r: mp.tanh(r / 2), 1, 0.5))
 ERF = in_square(factor(mp.erf, 1, 2 / mp.sqrt(mp.pi)))
 NORMAL_TAIL = itself(lambda y: mp.exp(y * y / 2) * mp.erfc(y / ROOT_TWO) / 2)
 SINE = in_square((factor(mp.sin, 3, -mp.mpf(1) / 6, rest=lambda r: r)[0], lambda r: 1 / max(r, TINY) ** 2))
@@ -177,6 +178,9 @@ if __name__ == "__main__":
     block("sine", "(sin r - r) / r^3 in r^2, |r| <= 1.5775, relative to r", "float", SINE, quarter, 3)
     block("cosine", "(cos r - 1) / r^2 in r^2, |r| <= 1.5775, absolute", "float", COSINE, quarter, 3)
 
+    block(
+        "tanh_half", "tanh(r/2) / r in r^2, |r| <= ln2/2, relative", "double", TANH_HALF, (0, HALF_LN2**2), 2, 2, True
+    )
     atanh = "(2 atanh(s) - 2 s) / s^3 in s^2, relative to 2 atanh(s), s to"
     parts("ln2", mp.log(2), "double", (41, 53))
     parts("pi_fused", mp.pi, "double", (53, 53))
