@@ -9,6 +9,7 @@
 #include <string>
 
 #include "measure.hpp"
+#include "mfld/activations.hpp"
 #include "mfld/kernels.h"
 #include "move.hpp"
 #include "network.hpp"
@@ -102,7 +103,7 @@ mfld_network network_of(std::int64_t n_features, std::int32_t activation, std::i
 // Activation of one panel's block in place, as `predict` calls it.
 template <class T>
 void activation(State& state, std::int32_t id) {
-  const ActivationKernel<T>& kernel = activation_kernels<T>[id];
+  const ActivationKernel<T>& kernel = activation_kernel<T>(id);
   const std::int64_t count = block_rows * panel_lanes<T>;
   const Buffer<T> start = numbers<T>(count), z(count), slope(count);
   for (auto _ : state) {
@@ -118,7 +119,7 @@ void activation(State& state, std::int32_t id) {
 template <class T>
 void gains(State& state, std::int32_t id) {
   constexpr int lanes = panel_lanes<T>;
-  const ActivationKernel<T>& kernel = activation_kernels<T>[id];
+  const ActivationKernel<T>& kernel = activation_kernel<T>(id);
   const Buffer<T> values = numbers<T>(block_rows * lanes), slope = numbers<T>(block_rows * lanes),
                   gain(block_rows * lanes);
   const Buffer<T> cotangent = numbers<T>(block_rows), weighted = numbers<T>(lanes), total = numbers<T>(lanes);

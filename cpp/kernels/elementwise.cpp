@@ -15,7 +15,7 @@ int activation(std::int32_t id, const void* z, std::int64_t count, void* value, 
   // cotangent 1 turns the gain of a sweep into the slope.
   alignas(64) T v[lanes], s[lanes], gain[lanes], weighted[lanes] = {}, total[lanes] = {};
   const T one = 1;
-  const ActivationKernel<T>& kernel = activation_kernels<T>[id];
+  const ActivationKernel<T>& kernel = activation_kernel<T>(id);
   for (std::int64_t i = 0; i < count; i += lanes) {
     const std::int64_t part = std::min(lanes, count - i);
     std::fill_n(v, lanes, T(0));

@@ -5,14 +5,12 @@
 //              gain_i = (sum_k c_k g_ik) act'(a_i)            gradient in (w, b) = sum_i gain_i (z_i, 1)
 //              S_k    = sum_i g_ik act(a_i)                   gradient in rho_k  = c_k' S_k + e_k' sum_i g_ik
 //
-// What is per element (activation) is a template, inlined into a sweep over one block of one panel; the sweep is a
-// function pointer. So code grows with the sum of the alternatives and not with their product.
+// What is per element (activation) is a template, inlined into a sweep over one block of one panel (activations.cpp);
+// the sweep is a function pointer. So code grows with the sum of the alternatives and not with their product.
 #pragma once
 
-#include <array>
 #include <cstdint>
 
-#include "mfld/activations.hpp"
 #include "mfld/kernels.h"
 #include "mfld/panels.hpp"
 #include "mfld/readouts.hpp"
@@ -36,87 +34,11 @@ struct ActivationKernel {
   void (*lane_gains)(const T* value, const T* slope, std::int64_t n_rows, T* gain, T* total);
 };
 
+// Of the activation with this id.
+template <class T>
+const ActivationKernel<T>& activation_kernel(std::int32_t id);
+
 namespace detail {
-
-template <class A, class T>
-struct Sweep {
-  using V = Vec<T>;
-  static constexpr int lanes = panel_lanes<T>;
-
-  static void apply(T* z, T* slope, std::int64_t count) {
-    for (std::int64_t i = 0; i < count; i += V::size) {
-      if constexpr (A::slope_from_value) {
-        A::value(V::load(z + i)).store(z + i);
-      } else {
-        const ValueSlope<T> both = A::value_and_slope(V::load(z + i));
-        both.value.store(z + i);
-        both.slope.store(slope + i);
-      }
-    }
-  }
-
-  static void forward(const T* panel, std::int64_t n_features, const T* bias, const T* z, std::int64_t n_rows,
-                      T* values, T* slope) {
-    if constexpr (A::in_registers) {
-      affine<A>(panel, n_features, bias, z, n_rows, values);
-    } else {
-      affine(panel, n_features, bias, z, n_rows, values);
-      apply(values, slope, n_rows * lanes);
-    }
-  }
-
-  // g act', from the value, its product with g, and the slope where it is stored
-  static MFLD_INLINE V times_slope(V g, V value, V g_value, const T* slope, std::int64_t at) {
-    if constexpr (A::slope_from_value)
-      return A::times_slope(g, value, g_value);
-    else
-      return g * V::load(slope + at);
-  }
-
-  static void gains(const T* value, const T* slope, const T* cotangent, std::int64_t n_rows, T* gain, T* weighted,
-                    T* total) {
-    V w0 = V::load(weighted), w1 = V::load(weighted + V::size), t0 = V::load(total), t1 = V::load(total + V::size);
-    for (std::int64_t i = 0; i < n_rows; ++i) {
-      const std::int64_t at = i * lanes;
-      const V g = in_register(V(cotangent[i]));
-      const V v0 = in_register(V::load(value + at)), v1 = in_register(V::load(value + at + V::size));
-      const V p0 = g * v0, p1 = g * v1;
-      const V g0 = times_slope(g, v0, p0, slope, at), g1 = times_slope(g, v1, p1, slope, at + V::size);
-      g0.store(gain + at);
-      g1.store(gain + at + V::size);
-      w0 += p0;
-      w1 += p1;
-      t0 += g0;
-      t1 += g1;
-    }
-    w0.store(weighted);
-    w1.store(weighted + V::size);
-    t0.store(total);
-    t1.store(total + V::size);
-  }
-
-  static void lane_gains(const T* value, const T* slope, std::int64_t n_rows, T* gain, T* total) {
-    const auto at_lanes = [&](std::int64_t at) __attribute__((always_inline)) {
-      const V g = V::load(gain + at), v = V::load(value + at), pulled = times_slope(g, v, g * v, slope, at);
-      pulled.store(gain + at);
-      return pulled;
-    };
-    V t0 = V::load(total), t1 = V::load(total + V::size);
-    for (std::int64_t at = 0; at < n_rows * lanes; at += lanes) {
-      t0 += at_lanes(at);
-      t1 += at_lanes(at + V::size);
-    }
-    t0.store(total);
-    t1.store(total + V::size);
-  }
-};
-
-template <class T, class... A>
-constexpr auto activation_table(ActivationList<A...>*) {
-  return std::array<ActivationKernel<T>, sizeof...(A)>{ActivationKernel<T>{!A::slope_from_value, &Sweep<A, T>::apply,
-                                                                           &Sweep<A, T>::forward, &Sweep<A, T>::gains,
-                                                                           &Sweep<A, T>::lane_gains}...};
-}
 
 // gain[i][lane] = sum_k coefficient[k][lane] cotangent[k * stride + i]
 template <class T>
@@ -160,9 +82,6 @@ void weigh_values(const T* value, const T* cotangent, std::int64_t stride, std::
 
 }  // namespace detail
 
-template <class T>
-inline constexpr auto activation_kernels = detail::activation_table<T>(static_cast<Activations*>(nullptr));
-
 // A network whose alternatives are looked up, and the layout theta = (weights, bias, readout coordinates).
 template <class T>
 struct NetworkPanel {
@@ -184,7 +103,7 @@ struct NetworkPanel {
       : n_features(network.n_features),
         n_outputs(network.n_outputs),
         has_bias(network.has_bias != 0),
-        activation(activation_kernels<T>[network.activation]),
+        activation(activation_kernel<T>(network.activation)),
         readout(readout_kernels<T>[network.readout]),
         readout_info(readout_infos[network.readout]),
         scale(static_cast<T>(network.output_scale)),

@@ -2,9 +2,10 @@
 #include <array>
 
 #include "entries.hpp"
+#include "mfld/activations.hpp"
 #include "mfld/losses.hpp"
+#include "mfld/readouts.hpp"
 #include "mfld/team.hpp"
-#include "network.hpp"
 
 #if defined(__clang__)
 #define MFLD_COMPILER "Clang " __clang_version__

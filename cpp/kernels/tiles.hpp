@@ -17,19 +17,20 @@ namespace mfld {
 // 2 * width accumulators + 2 panel registers + 1 broadcast.
 inline constexpr int tile_width = vector_registers == 32 ? 12 : 6;
 
-// What a product does to its sums before it stores them: nothing, or anything else with a `value`.
+// How a product stores its sums: as they are, or anything else with a `store`.
 struct Unchanged {
   template <class T>
-  static MFLD_INLINE Vec<T> value(Vec<T> z) {
-    return z;
+  static MFLD_INLINE void store(Vec<T> z, T* out, T*) {
+    z.store(out);
   }
 };
 
 namespace detail {
 
-// out[s][lane] = A(bias[lane] + sum_j panel[j][lane] z[s][j]) for `width` samples; `bias` may be null.
-template <class A, class T, int width>
-void affine_tile(const T* panel, std::int64_t n_features, const T* bias, const T* z, std::int64_t z_stride, T* out) {
+// out[s][lane] = bias[lane] + sum_j panel[j][lane] z[s][j] for `width` samples, stored by S; `bias` may be null.
+template <class S, class T, int width>
+void affine_tile(const T* panel, std::int64_t n_features, const T* bias, const T* z, std::int64_t z_stride, T* out,
+                 T* second_out) {
   using V = Vec<T>;
   constexpr int lanes = panel_lanes<T>;
   V lo[width], hi[width];
@@ -47,8 +48,8 @@ void affine_tile(const T* panel, std::int64_t n_features, const T* bias, const T
   }
 #pragma GCC unroll 16
   for (int s = 0; s < width; ++s) {
-    A::value(lo[s]).store(out + s * lanes);
-    A::value(hi[s]).store(out + s * lanes + V::size);
+    S::store(lo[s], out + s * lanes, second_out + s * lanes);
+    S::store(hi[s], out + s * lanes + V::size, second_out + s * lanes + V::size);
   }
 }
 
@@ -82,13 +83,13 @@ void feature_tile(const T* gain, std::int64_t n_rows, const T* z, std::int64_t z
 }
 
 template <class T>
-using AffineTile = void (*)(const T*, std::int64_t, const T*, const T*, std::int64_t, T*);
+using AffineTile = void (*)(const T*, std::int64_t, const T*, const T*, std::int64_t, T*, T*);
 template <class T>
 using FeatureTile = void (*)(const T*, std::int64_t, const T*, std::int64_t, T*, bool);
 
-template <class A, class T, int... width>
+template <class S, class T, int... width>
 constexpr auto affine_tiles(std::integer_sequence<int, width...>) {
-  return std::array<AffineTile<T>, sizeof...(width)>{&affine_tile<A, T, width + 1>...};
+  return std::array<AffineTile<T>, sizeof...(width)>{&affine_tile<S, T, width + 1>...};
 }
 template <class T, int... width>
 constexpr auto feature_tiles(std::integer_sequence<int, width...>) {
@@ -136,12 +137,16 @@ MFLD_INLINE Vec<T> sums_over_lanes(const Source& vector, int first) {
 
 }  // namespace detail
 
-// values[i][lane] = A(pre-activation) of one panel for n_rows samples.
-template <class A = Unchanged, class T>
-void affine(const T* panel, std::int64_t n_features, const T* bias, const T* z, std::int64_t n_rows, T* values) {
-  static constexpr auto tiles = detail::affine_tiles<A, T>(std::make_integer_sequence<int, tile_width>());
+// out[i][lane], and a second output where S has one: what S stores of the pre-activations of one panel for n_rows
+// samples.
+template <class S = Unchanged, class T>
+void affine(const T* panel, std::int64_t n_features, const T* bias, const T* z, std::int64_t n_rows, T* out,
+            T* second_out = nullptr) {
+  static constexpr auto tiles = detail::affine_tiles<S, T>(std::make_integer_sequence<int, tile_width>());
   detail::for_tiles(n_rows, [&](std::int64_t first, std::int64_t width) {
-    tiles[width - 1](panel, n_features, bias, z + first * n_features, n_features, values + first * panel_lanes<T>);
+    const std::int64_t at = first * panel_lanes<T>;
+    tiles[width - 1](panel, n_features, bias, z + first * n_features, n_features, out + at,
+                     second_out ? second_out + at : nullptr);
   });
 }
 

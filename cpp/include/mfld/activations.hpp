@@ -9,9 +9,7 @@
 //   times_slope(g, value, g_value)  g act'(z) from g, act(z) and their product, which the callers need anyway; only
 //                                 when slope_from_value: then kernels keep values and no slopes
 //   lowest, highest               the range of act, and steepest = sup |act'|: what bounds on a neuron are made of
-//   in_registers                  whether the product w.z applies value(z) before it stores: where it needs few
-//                                 registers, or there are many (else it costs more in spills than it saves in stores:
-//                                 measured)
+//   few_registers                 whether value(z) needs no more than one or two of them
 //
 // Values and slopes have the accuracy of mfld/math.hpp. A slope rebuilt from the value of tanh or sigmoid has up to
 // twice the value's error, relative to 1 and not to itself: 1 - value loses digits as the value saturates.
@@ -34,7 +32,7 @@ struct ValueSlope {
 // For activations whose slope is a function of their value.
 template <class A>
 struct SlopeFromValue {
-  static constexpr bool slope_from_value = true, in_registers = false;
+  static constexpr bool slope_from_value = true, few_registers = false;
   template <class T>
   static MFLD_INLINE ValueSlope<T> value_and_slope(Vec<T> z) {
     const Vec<T> value = A::value(z);
@@ -45,7 +43,7 @@ struct SlopeFromValue {
 // For the others: a value alone is the value of both, the compiler drops the rest.
 template <class A>
 struct SlopeFromArgument {
-  static constexpr bool slope_from_value = false, in_registers = false;
+  static constexpr bool slope_from_value = false, few_registers = false;
   template <class T>
   static MFLD_INLINE Vec<T> value(Vec<T> z) {
     return A::value_and_slope(z).value;
@@ -68,7 +66,6 @@ MFLD_INLINE Vec<T> bounded_above(Vec<T> z) {
 
 struct Tanh : SlopeFromValue<Tanh> {
   static constexpr const char* name = "tanh";
-  static constexpr bool in_registers = vector_registers == 32;
   static constexpr double lowest = -1, highest = 1, steepest = 1;
   template <class T>
   static MFLD_INLINE Vec<T> value(Vec<T> z) {
@@ -83,7 +80,7 @@ struct Tanh : SlopeFromValue<Tanh> {
 // max(z, 0); the slope at 0 is 0.
 struct Relu : SlopeFromValue<Relu> {
   static constexpr const char* name = "relu";
-  static constexpr bool in_registers = true;
+  static constexpr bool few_registers = true;
   static constexpr double lowest = 0, highest = unbounded, steepest = 1;
   template <class T>
   static MFLD_INLINE Vec<T> value(Vec<T> z) {
@@ -98,7 +95,7 @@ struct Relu : SlopeFromValue<Relu> {
 // z for z > 0, else z / 100; the slope at 0 is 1 / 100.
 struct LeakyRelu : SlopeFromValue<LeakyRelu> {
   static constexpr const char* name = "leaky_relu";
-  static constexpr bool in_registers = true;
+  static constexpr bool few_registers = true;
   static constexpr double lowest = -unbounded, highest = unbounded, steepest = 1;
   static constexpr double leak = 0.01;
   template <class T>
@@ -113,7 +110,6 @@ struct LeakyRelu : SlopeFromValue<LeakyRelu> {
 
 struct Sigmoid : SlopeFromValue<Sigmoid> {
   static constexpr const char* name = "sigmoid";
-  static constexpr bool in_registers = vector_registers == 32;
   static constexpr double lowest = 0, highest = 1, steepest = 0.25;
   template <class T>
   static MFLD_INLINE Vec<T> value(Vec<T> z) {
@@ -196,7 +192,7 @@ struct Cos : SlopeFromArgument<Cos> {
 
 struct Identity : SlopeFromValue<Identity> {
   static constexpr const char* name = "identity";
-  static constexpr bool in_registers = true;
+  static constexpr bool few_registers = true;
   static constexpr double lowest = -unbounded, highest = unbounded, steepest = 1;
   template <class T>
   static MFLD_INLINE Vec<T> value(Vec<T> z) {
