@@ -16,18 +16,18 @@ struct Sweep {
   using V = Vec<T>;
   static constexpr int lanes = panel_lanes<T>;
 
-  static MFLD_INLINE void store(V z, T* value, T* slope) {
+  static MFLD_INLINE void store(V z, std::int64_t at, T* value, T* slope) {
     if constexpr (A::slope_from_value) {
-      A::value(z).store(value);
+      A::value(z).store(value + at);
     } else {
       const ValueSlope<T> both = A::value_and_slope(z);
-      both.value.store(value);
-      both.slope.store(slope);
+      both.value.store(value + at);
+      both.slope.store(slope + at);
     }
   }
 
   static void apply(T* z, T* slope, std::int64_t count) {
-    for (std::int64_t i = 0; i < count; i += V::size) store(V::load(z + i), z + i, slope + i);
+    for (std::int64_t i = 0; i < count; i += V::size) store(V::load(z + i), i, z, slope);
   }
 
   static void forward(const T* panel, std::int64_t n_features, const T* bias, const T* z, std::int64_t n_rows,

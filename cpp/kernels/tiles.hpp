@@ -17,20 +17,20 @@ namespace mfld {
 // 2 * width accumulators + 2 panel registers + 1 broadcast.
 inline constexpr int tile_width = vector_registers == 32 ? 12 : 6;
 
-// How a product stores its sums: as they are, or anything else with a `store`.
+// How a product stores its sums: as they are, or anything else with a `store`, which may have a second output.
 struct Unchanged {
   template <class T>
-  static MFLD_INLINE void store(Vec<T> z, T* out, T*) {
-    z.store(out);
+  static MFLD_INLINE void store(Vec<T> z, std::int64_t at, T* out, T*) {
+    z.store(out + at);
   }
 };
 
 namespace detail {
 
-// out[s][lane] = bias[lane] + sum_j panel[j][lane] z[s][j] for `width` samples, stored by S; `bias` may be null.
+// S stores bias[lane] + sum_j panel[j][lane] z[s][j] for `width` samples from place `at` on; `bias` may be null.
 template <class S, class T, int width>
-void affine_tile(const T* panel, std::int64_t n_features, const T* bias, const T* z, std::int64_t z_stride, T* out,
-                 T* second_out) {
+void affine_tile(const T* panel, std::int64_t n_features, const T* bias, const T* z, std::int64_t z_stride,
+                 std::int64_t at, T* out, T* second_out) {
   using V = Vec<T>;
   constexpr int lanes = panel_lanes<T>;
   V lo[width], hi[width];
@@ -48,8 +48,8 @@ void affine_tile(const T* panel, std::int64_t n_features, const T* bias, const T
   }
 #pragma GCC unroll 16
   for (int s = 0; s < width; ++s) {
-    S::store(lo[s], out + s * lanes, second_out + s * lanes);
-    S::store(hi[s], out + s * lanes + V::size, second_out + s * lanes + V::size);
+    S::store(lo[s], at + s * lanes, out, second_out);
+    S::store(hi[s], at + s * lanes + V::size, out, second_out);
   }
 }
 
@@ -83,7 +83,7 @@ void feature_tile(const T* gain, std::int64_t n_rows, const T* z, std::int64_t z
 }
 
 template <class T>
-using AffineTile = void (*)(const T*, std::int64_t, const T*, const T*, std::int64_t, T*, T*);
+using AffineTile = void (*)(const T*, std::int64_t, const T*, const T*, std::int64_t, std::int64_t, T*, T*);
 template <class T>
 using FeatureTile = void (*)(const T*, std::int64_t, const T*, std::int64_t, T*, bool);
 
@@ -137,16 +137,14 @@ MFLD_INLINE Vec<T> sums_over_lanes(const Source& vector, int first) {
 
 }  // namespace detail
 
-// out[i][lane], and a second output where S has one: what S stores of the pre-activations of one panel for n_rows
-// samples.
+// out[i][lane] and second_out[i][lane]: what S stores of the pre-activations of one panel for n_rows samples.
 template <class S = Unchanged, class T>
 void affine(const T* panel, std::int64_t n_features, const T* bias, const T* z, std::int64_t n_rows, T* out,
             T* second_out = nullptr) {
   static constexpr auto tiles = detail::affine_tiles<S, T>(std::make_integer_sequence<int, tile_width>());
   detail::for_tiles(n_rows, [&](std::int64_t first, std::int64_t width) {
-    const std::int64_t at = first * panel_lanes<T>;
-    tiles[width - 1](panel, n_features, bias, z + first * n_features, n_features, out + at,
-                     second_out ? second_out + at : nullptr);
+    tiles[width - 1](panel, n_features, bias, z + first * n_features, n_features, first * panel_lanes<T>, out,
+                     second_out);
   });
 }
 

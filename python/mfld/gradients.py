@@ -84,7 +84,20 @@ class FullBatch(GradientEstimator):
 
 
 @dataclass(frozen=True)
-class Minibatch(GradientEstimator):
+class _OfBatch(GradientEstimator):
+    """An estimator from a number of the samples."""
+
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "batch_size", validation.integer("batch_size", self.batch_size, 1))
+
+    def check(self, objective: Objective) -> None:
+        _check_batch(self, objective, self.batch_size)
+
+
+@dataclass(frozen=True)
+class Minibatch(_OfBatch):
     """The gradient from ``batch_size`` of the n samples, drawn afresh at every step without replacement.
 
     With sample weights s that sum to 1 and rows I shared by all particles::
@@ -112,14 +125,6 @@ class Minibatch(GradientEstimator):
     Minibatch(batch_size=64)
     """
 
-    batch_size: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "batch_size", validation.integer("batch_size", self.batch_size, 1))
-
-    def check(self, objective: Objective) -> None:
-        _check_batch(self, objective, self.batch_size)
-
     def estimate(
         self, objective: Objective, particles: FloatArray, buffers: Buffers, place: Place
     ) -> tuple[FloatArray, Buffers]:
@@ -127,7 +132,7 @@ class Minibatch(GradientEstimator):
 
 
 @dataclass(frozen=True)
-class PerParticleMinibatch(GradientEstimator):
+class PerParticleMinibatch(_OfBatch):
     """The gradient from rows that each particle draws for itself, ``batch_size`` of n without replacement.
 
     With rows I_m of particle m and sample weights s that sum to 1::
@@ -156,13 +161,8 @@ class PerParticleMinibatch(GradientEstimator):
     PerParticleMinibatch(batch_size=8)
     """
 
-    batch_size: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "batch_size", validation.integer("batch_size", self.batch_size, 1))
-
     def check(self, objective: Objective) -> None:
-        _check_batch(self, objective, self.batch_size)
+        super().check(objective)
         if not objective.has_particle_batches:
             raise ValueError(
                 "gradient must be one of FullBatch, Minibatch, SVRG, SARAH for this objective, since it defines no "
