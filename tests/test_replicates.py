@@ -145,6 +145,15 @@ def test_replicates_of_any_size_side_by_side_or_in_turn(n_particles, num_threads
 
 
 @every_algorithm
+def test_no_step_leads_nowhere(make):
+    risk, solver = bounded_risk(), make(2)
+    state, _ = solver.advance(risk, solver.init(risk), 2)
+    same, info = solver.advance(risk, state, 0)
+    assert contents(same) == contents(state)
+    assert (same.step, info.steps) == (state.step, 0)
+
+
+@every_algorithm
 def test_replicates_of_every_algorithm(make, tmp_path):
     risk = bounded_risk()
     record = {"mean": lambda state: state.measure.mean(state.particles[:, 0])}
