@@ -94,6 +94,18 @@ def test_of_few_rows_it_fears_the_largest_inputs():
         assert_allclose(found, 7 / 8 * rest + 10000 / 8, rtol=1e-3)
 
 
+def test_of_equal_rows_a_batch_is_as_curved_as_all_of_them():
+    inputs, targets = np.tile([[1.0, -2.0]], (400, 1)), np.ones(400)
+    risk = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(2), inputs, targets, loss="half_squared", l2=1e-3)
+
+    def size(gradient):
+        solver = mfld.MFLD(50, temperature=1e-3, gradient=gradient, dtype="float64")
+        return solver.advance(risk, solver.init(risk))[1].step_size
+
+    for batch_size in (3, 16, 300):
+        assert_allclose(size(mfld.Minibatch(batch_size)), size(mfld.FullBatch()), rtol=1e-6)
+
+
 def test_rows_that_weigh_more_count_for_more():
     rng = np.random.default_rng(2)
     inputs, weight = rng.normal(size=(3000, 2)), rng.uniform(0.5, 2, size=3000)
