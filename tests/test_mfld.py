@@ -591,3 +591,15 @@ def test_show_config_prints_what_it_returns(capsys):
     printed = capsys.readouterr().out
     assert all(f"{name}: " in printed for name in report)
     assert report["version"] == mfld.__version__
+
+
+def test_a_later_state_keeps_what_it_was_given():
+    solver = mfld.MFLD(3, step_size=0.1, temperature=0.0)
+    state = solver.init(WELL)
+    held = np.zeros((2, 4))
+    later = state.after(5, state.clouds["mu"], {"part": held[:1]})
+    held[0, 0] = 7.0
+    assert later.step == state.step + 5
+    assert (later.seed, later.replica, dict(state.buffers)) == (state.seed, state.replica, {})
+    np.testing.assert_array_equal(later.buffers["part"], np.zeros((1, 4)))
+    assert not later.buffers["part"].flags.writeable

@@ -100,7 +100,7 @@ mfld_network network_of(std::int64_t n_features, std::int32_t activation, std::i
   return {n_features, n_outputs, /*has_bias=*/1, activation, linear, /*output_scale=*/1, /*readout_bound=*/1};
 }
 
-// Activation of one panel's block in place, as `predict` calls it.
+// Activation of one panel's block in place: a sweep of its own, which products with 32 registers spare.
 template <class T>
 void activation(State& state, std::int32_t id) {
   const ActivationKernel<T>& kernel = activation_kernel<T>(id);

@@ -130,13 +130,15 @@ class State:
     def after(self, n_steps: int, cloud: Cloud, buffers: Buffers) -> State:
         """The state of the same run so many steps later: how algorithms go on from a state with a single cloud.
 
-        Nothing is checked anew, and the arrays of buffers become read-only where they are: nobody else may hold them.
+        What this state knows is not checked anew. The arrays of buffers become read-only, and are copied only where
+        they are parts of others that are not.
         """
         (name,) = self.clouds
         for array in buffers.values():
             array.flags.writeable = False
+        frozen = {entry: validation.frozen(array) for entry, array in buffers.items()}
         later = object.__new__(State)
-        changed = {"clouds": MappingProxyType({name: cloud}), "buffers": MappingProxyType(dict(buffers))}
+        changed = {"clouds": MappingProxyType({name: cloud}), "buffers": MappingProxyType(frozen)}
         vars(later).update(vars(self), step=self.step + n_steps, **changed)
         return later
 

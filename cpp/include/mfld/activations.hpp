@@ -9,7 +9,7 @@
 //   times_slope(g, value, g_value)  g act'(z) from g, act(z) and their product, which the callers need anyway; only
 //                                 when slope_from_value: then kernels keep values and no slopes
 //   lowest, highest               the range of act, and steepest = sup |act'|: what bounds on a neuron are made of
-//   few_registers                 whether value(z) needs no more than one or two of them
+//   few_registers                 whether value(z) needs at most two registers beside z
 //
 // Values and slopes have the accuracy of mfld/math.hpp. A slope rebuilt from the value of tanh or sigmoid has up to
 // twice the value's error, relative to 1 and not to itself: 1 - value loses digits as the value saturates.

@@ -174,7 +174,8 @@ class TrainedModel:
         except Exception as error:
             raise ValueError(f"{path} is not a model file of mfld") from error
         if found not in _READABLE:
-            raise ValueError(f"{path} has model format {found}; this mfld {_core.__version__} reads {_FORMAT}")
+            known = " and ".join(map(str, _READABLE))
+            raise ValueError(f"{path} has model format {found}; this mfld {_core.__version__} reads {known}")
         try:
             parameter = metadata["loss_parameter"]
             loss = Loss(metadata["loss"])
