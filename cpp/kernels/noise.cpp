@@ -61,12 +61,12 @@ void fill_panel(const NoisePlace& place, std::int64_t first_particle, std::int64
   const T* const next = rows + lanes * n_coordinates;
   const bool fetch_next = first_particle + 2 * lanes <= n_particles;
   for (std::int64_t first = 0; first < n_coordinates; first += group_size) {
+    const std::int64_t width = std::min<std::int64_t>(group_size, n_coordinates - first);
     if (fetch_next)
-      for (std::int64_t at = 0; at < group_size * lanes; at += 64 / static_cast<std::int64_t>(sizeof(T)))
+      for (std::int64_t at = 0; at < width * lanes; at += 64 / static_cast<std::int64_t>(sizeof(T)))
         __builtin_prefetch(next + first * lanes + at, /*to write*/ 1);
     Vec<T> z[group_size][2];
     panel.normals(static_cast<std::uint32_t>(first / group_size), z);
-    const std::int64_t width = std::min<std::int64_t>(group_size, n_coordinates - first);
     if constexpr (Vec<T>::size >= group_size) {
       if (count == lanes && width == group_size) {
         for (int i = 0; i < 2; ++i)
