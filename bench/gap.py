@@ -33,14 +33,14 @@ def problem() -> mfld.EmpiricalRisk:
 
 def histories(risk: mfld.EmpiricalRisk) -> dict[str, dict[str, np.ndarray]]:
     """Gaps of the three, with ``work``."""
-    record = {
-        "gap": quantities.gap(risk, TEMPERATURE, tolerance=3e-4),
-        "moves": lambda state: state.buffers.get("sampler_moves", np.zeros(1))[0],
-    }
     start = mfld.noise.normals(0, 0, N_PARTICLES, risk.n_coordinates, stream="init")  # a sample of the reference
     step_size = 1 / mfld.step_size.curvature(risk, start[:256])
 
     def run(solver: mfld.Algorithm, steps: Sequence[int], work: int) -> dict[str, np.ndarray]:
+        record = {
+            "gap": quantities.gap(solver, risk, TEMPERATURE, tolerance=3e-4),
+            "moves": lambda state: state.buffers.get("sampler_moves", np.zeros(1))[0],
+        }
         history = solver.run(risk, steps[-1], record_every=steps, record=record, particles=start).history
         return {**history, "work": work * history["step"] + history["moves"]}
 

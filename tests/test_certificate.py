@@ -164,18 +164,17 @@ def test_of_a_run_of_langevin_dynamics():
 
 def test_stop_when_the_gap_is_small():
     problem = OneDimension("logistic")
-    gap = mfld.certificates.gap_bound(problem.risk, problem.temperature, n_chains=64, num_threads=1)
+    solver = mfld.PSDCA(1000, temperature=problem.temperature, num_threads=1)
+    gap = mfld.quantities.gap_bound(solver, problem.risk, problem.temperature, n_chains=64, num_threads=1)
     stop = mfld.StopWhen(lambda state, info: gap(state) < 2e-3, every=2)
-    result = mfld.PSDCA(1000, temperature=problem.temperature, num_threads=1).run(
-        problem.risk, n_steps=50, callbacks=[stop]
-    )
+    result = solver.run(problem.risk, n_steps=50, callbacks=[stop])
     assert result.state.step < 20
     assert problem.primal(result.dual) - problem.dual(result.dual) < 2e-3
 
 
 def test_of_other_objectives_and_without_steps():
     well = mfld.Potential(lambda x: x, n_coordinates=1)
-    with pytest.raises(TypeError, match="certificate needs a run on an EmpiricalRisk; this one was on a Potential"):
+    with pytest.raises(TypeError, match=r"the objective of the run must be an EmpiricalRisk, got .*Potential"):
         mfld.MFLD(10, step_size=0.1, temperature=0.1).run(well, n_steps=1).certificate()
     risk = OneDimension("logistic").risk
     with pytest.raises(ValueError, match="temperature must be given where the run has made no step"):

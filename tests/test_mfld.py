@@ -192,7 +192,9 @@ def test_result():
     assert result.particles.shape == (20, 5)
     assert_allclose(result.weights, np.full(20, 1 / 20))
     assert_allclose(result.predict(risk.inputs), risk.model.predict(result.particles, risk.inputs))
-    with pytest.raises(TypeError, match=r"predict needs a run on an EmpiricalRisk.*; this one was on a Potential"):
+    with pytest.raises(
+        TypeError, match="predict needs an objective with a model, like an EmpiricalRisk; this is a Potential"
+    ):
         make_solver().run(WELL, 1).predict(risk.inputs)
 
 

@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import mfld
-from mfld.objectives import Outcome, Plan
+from mfld.stepping import Outcome, Plan, steps
 
 
 @pytest.fixture
@@ -422,10 +422,9 @@ def test_steps_in_python_are_the_native_steps(case, estimator, rng):
         assert_allclose(python.history["loss"], native.history["loss"], rtol=1e-9)
 
 
-class Clipped(mfld.FullBatch):
+class Clipped(mfld.GradientEstimator):
     def estimate(self, objective, particles, buffers, place):
-        estimate, buffers = super().estimate(objective, particles, buffers, place)
-        return np.clip(estimate, -0.1, 0.1), buffers
+        return np.clip(objective.loss_gradient(particles), -0.1, 0.1), {}
 
 
 def test_an_estimator_of_the_user_is_used_and_the_ridge_is_not_its_business(rng):
@@ -443,12 +442,12 @@ def test_plan_takes_a_schedule(wrap, rng):
     risk = make_risk("linear", rng)
     particles = make_particles(risk, rng)[np.newaxis]
     step_size, temperature, l2 = np.array([[0.1, 0.05, 0.2], [0.3, 0.0, 0.1], [0.3, 0.2, 0.1]])
-    how = {"gradient": mfld.FullBatch(), "dynamics": mfld.Overdamped(), "num_threads": 1}
-    place = mfld.noise.Place(mfld.noise.key(1), step=5)
-    whole = wrap(risk).steps(particles, {}, 3, Plan(step_size, temperature, l2, places=(place,), **how))
+    how = {"gradient": mfld.FullBatch(), "dynamics": mfld.Overdamped()}
+    place = mfld.noise.Place.of(1, step=5, num_threads=1)
+    whole = steps(wrap(risk), particles, {}, 3, Plan(step_size, temperature, l2, places=(place,), **how))
     assert isinstance(whole, Outcome)
     single = particles
     for k in range(3):
         plan = Plan(step_size[k : k + 1], temperature[k : k + 1], l2[k : k + 1], places=(place.ahead(k),), **how)
-        single = wrap(risk).steps(single, {}, 1, plan).particles
+        single = steps(wrap(risk), single, {}, 1, plan).particles
     assert single.tobytes() == whole.particles.tobytes()

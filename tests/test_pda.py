@@ -170,7 +170,7 @@ def test_dual_variables_are_the_weighted_averages_of_each_samples_derivatives(ba
     assert seen.any()
     assert seen.all() == (batch_size is None)
     expected = np.where(seen[:, np.newaxis], total / np.maximum(weight, 1)[:, np.newaxis], last)
-    assert_allclose(mfld.certificates.dual_of(risk, state), expected, rtol=1e-12)
+    assert_allclose(solver.dual(risk, state), expected, rtol=1e-12)
     assert_allclose(solver.run(risk, 0, state=state).dual, expected, rtol=1e-12)
 
 
@@ -298,3 +298,31 @@ def test_a_state_of_another_problem_is_refused():
         solver.advance(linear_risk(), plain)
     with pytest.raises(ValueError, match="state must have made a step"):
         solver.potential(linear_risk(), state)
+
+
+@pytest.mark.parametrize("kind", ["data", "stream"])
+def test_averages_without_a_gibbs_measure_are_refused(kind, rng):
+    """r * relu(w z + b) falls like -|theta|**2 |(z, 1)| / 2 along a ray, which a ridge has to outweigh."""
+    inputs = rng.normal(size=(20, 2))
+    model = mfld.TwoLayerNetwork(2, activation="relu", readout="linear")
+
+    def risk(l2):
+        if kind == "data":
+            return mfld.EmpiricalRisk(model, inputs, np.full(20, 5.0), loss="half_squared", l2=l2)
+        return mfld.StreamRisk(
+            model, lambda step, n: (inputs[:n], np.full(n, 5.0)), loss="half_squared", l2=l2, capacity=1000
+        )
+
+    solver = mfld.PDA(50, step_size=1e-4, temperature=0.1, inner_steps=1, batch_size=20)
+    with pytest.raises(
+        ValueError, match=r"l2 of the objective must be above .* at step 1 of PDA, got 0.0001"
+    ) as caught:
+        solver.run(risk(1e-4), n_steps=3)
+    assert caught.value.state.step == 0
+    # What the message asks for is enough, and a little less is not: the first derivatives are about -5.
+    needed = float(str(caught.value).split("above ")[1].split(" at")[0])
+    length = np.sqrt(np.sum(inputs**2, axis=1) + 1)
+    assert_allclose(needed, 3 * (1 / 3) * np.mean(5 * length) / 2, rtol=0.5)
+    assert solver.run(risk(1.1 * needed), n_steps=1).state.step == 1
+    with pytest.raises(ValueError, match="must be above"):
+        solver.run(risk(0.9 * needed), n_steps=1)

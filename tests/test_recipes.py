@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import mfld
-from mfld import checkpoint, experiments, potentials, schedules
+from mfld import checkpoint, experiments, potentials, schedules, stepping
 
 INPUTS = np.random.default_rng(1).normal(size=(30, 2))
 RISK = mfld.EmpiricalRisk(
@@ -161,7 +161,7 @@ def test_descent_alone_stays_where_it_is():
     assert np.mean(np.abs(plain - 4.0).max(axis=1) < 0.1) < 0.1
 
 
-def test_interrupts_and_divergence_carry_a_state_to_go_on_from():
+def test_interrupts_and_divergence_carry_a_state_to_go_on_from(monkeypatch):
     calls = []
 
     def gradient(x):
@@ -179,23 +179,18 @@ def test_interrupts_and_divergence_carry_a_state_to_go_on_from():
     again = solver.run(well, 30 - state.step, state=state).state
     same(again, solver.run(well, 30, seed=7).state)
 
-    class Late(mfld.Potential):
-        """Once a signal comes when all steps are made, as in native code: the look at the plateau is then missing."""
-
-        late = False
-
-        def steps(self, particles, buffers, n_steps, plan):
-            outcome = super().steps(particles, buffers, n_steps, plan)
-            if self.late and plan.places[0].step == 2:
-                self.late = False
-                return replace(outcome, interrupt=KeyboardInterrupt())
-            return outcome
-
-    late = Late(lambda x: x, n_coordinates=1)
+    # A signal that comes when all steps are made, as in native code: the look at the plateau is then missing.
+    late = mfld.Potential(lambda x: x, n_coordinates=1)
     whole = solver.run(late, 30, seed=7).state
-    late.late = True
-    with pytest.raises(KeyboardInterrupt) as caught:
-        solver.run(late, 30, seed=7, record_every=30)
+
+    def struck(objective, particles, buffers, n_steps, plan):
+        outcome = stepping.steps(objective, particles, buffers, n_steps, plan)
+        return replace(outcome, interrupt=KeyboardInterrupt()) if plan.places[0].step == 2 else outcome
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mfld.algorithms.mfld, "steps", struck)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            solver.run(late, 30, seed=7, record_every=30)
     state = caught.value.state
     same(solver.run(late, 30 - state.step, state=state).state, whole)
 

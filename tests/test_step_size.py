@@ -17,9 +17,8 @@ def make_solver(**arguments):
 
 
 def first_step(**arguments):
-    return Step(
-        **{"step_size": 0.0, "temperature": 0.0, "l2": 0.0, "n_moving": 0, "place": None, **arguments}, num_threads=1
-    )
+    place = mfld.noise.Place(key=0, step=0, num_threads=1)
+    return Step(**{"step_size": 0.0, "temperature": 0.0, "l2": 0.0, "n_moving": 0, "place": place, **arguments})
 
 
 # ---- where it is known -----------------------------------------------------------------------------------------------

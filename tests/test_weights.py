@@ -107,16 +107,17 @@ def test_predictions_quantities_and_dual_variables(risk, rng):
         "ridge": quantities.ridge(risk),
         "predictions": quantities.predictions(risk.model, inputs),
         "score": quantities.score(risk),
-        "dual variables": lambda state: mfld.certificates.dual_of(risk, state),
+        "dual variables": lambda state: mfld.certificates.dual_at(risk, state.measure),
     }
     for name, quantity in seen.items():
         assert_allclose(quantity(weighted), quantity(copied), rtol=1e-12, atol=1e-14, err_msg=name)
-    results = [mfld.Result(risk, state, {}) for state in (weighted, copied)]
+    solver = mfld.MFLD(5, step_size=0.1, temperature=0.1)
+    results = [mfld.Result(solver, risk, state, {}) for state in (weighted, copied)]
     assert_allclose(results[0].predict(inputs), results[1].predict(inputs), rtol=1e-12)
     assert_allclose(results[0].weights, TIMES / TIMES.sum())
     average = mfld.AverageDual(risk)
     average(weighted, mfld.Info(1))
-    assert_allclose(average.dual, mfld.certificates.dual_of(risk, copied), rtol=1e-12, atol=1e-14)
+    assert_allclose(average.dual, mfld.certificates.dual_at(risk, copied.measure), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,8 @@ def test_algorithms_without_weights_refuse_them(solver, rng):
 
 def test_gap_of_weighted_particles(rng):
     risk = RISKS["logistic"](rng)
-    gap = quantities.gap(risk, 0.5, n_chains=64, num_threads=1)
+    solver = mfld.MFLD(5, step_size=0.1, temperature=0.5)
+    gap = quantities.gap(solver, risk, 0.5, n_chains=64, num_threads=1)
     weighted, copied = (gap(state) for state in states(rng.normal(size=(5, risk.n_coordinates))))
     assert_allclose(weighted, copied, rtol=1e-6)
     assert weighted[0] <= weighted[1]

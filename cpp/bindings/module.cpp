@@ -589,7 +589,7 @@ PYBIND11_MODULE(_binding, m, py::mod_gil_not_used()) {
       .def(py::init(&Dynamics::make), py::arg("kind"), py::arg("friction") = 0.0,
            py::arg("velocities").none(true) = py::none(), py::arg("force").none(true) = py::none(),
            py::arg("force_valid") = false)
-      .def_readonly("force_valid", &Dynamics::force_valid, "whether force is the gradient at the particles");
+      .def_readonly("valid", &Dynamics::force_valid, "whether force is the gradient at the particles");
 
   py::class_<Report>(m, "Report", "How a native run of steps ended.")
       .def_readonly("status", &Report::status, "'done', 'stopped' or 'diverged'")

@@ -12,9 +12,9 @@ from mfld import (
     step_size,
 )
 from mfld._core import __version__
-from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Result, TopParticles, TwoPhase
-from mfld.callbacks import Callback, Progress, StopOnPlateau, StopWhen
-from mfld.certificates import AverageDual, Certificate, certificate
+from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Callback, Result, StopOnPlateau, TopParticles, TwoPhase
+from mfld.callbacks import AverageDual, Progress, StopWhen
+from mfld.certificates import Certificate, certificate
 from mfld.checkpoint import Checkpoint
 from mfld.config import show_config
 from mfld.dynamics import (

@@ -1,65 +1,21 @@
-"""Callbacks: what a run calls on its way."""
+"""Callbacks: to show a run, to stop it early, to average over it. `StopOnPlateau` is among the algorithms."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mfld import validation
+from mfld.algorithms.base import Algorithm, Callback
+from mfld.certificates import dual_at
+from mfld.objectives import EmpiricalRisk, Objective
 from mfld.state import Info, State
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
-    from mfld.algorithms.base import Algorithm
-    from mfld.objectives import Objective
-
-_OUTSIDE = ("steps", "gradient_variance", "replicates")
-SEEN = tuple(field.name for field in dataclasses.fields(Info) if field.name not in _OUTSIDE)
-"""Entries of `Info` that a history has."""
-
-
-@runtime_checkable
-class Callback(Protocol):
-    """What a run calls on its way: to show, to save, to stop early. Subclass it and define ``__call__``.
-
-    Attributes
-    ----------
-    every : int or None
-        Call at each multiple of so many steps and at the end. None: about ten times a second and at the end, for
-        display only, since the steps at which this falls depend on the machine. Neither changes the result of the run.
-
-    Examples
-    --------
-    >>> import mfld
-    >>> class StopWhenFlat(mfld.Callback):
-    ...     every = 10
-    ...     def __call__(self, state, info):
-    ...         return info.gradient_norm < 0.5
-    >>> well = mfld.Potential(lambda x: x, n_coordinates=1)
-    >>> descent = mfld.MFLD(n_particles=100, step_size=0.1, temperature=0.0)
-    >>> descent.run(well, n_steps=1000, callbacks=[StopWhenFlat()]).state.step
-    10
-    """
-
-    every: int | None = 1
-
-    def on_problem(self, algorithm: Algorithm, objective: Objective) -> None:
-        """Called first, with what runs on what."""
-        return
-
-    def on_start(self, state: State, n_steps: int) -> None:
-        """Called once before ``n_steps`` steps."""
-
-    def __call__(self, state: State, info: Info) -> bool | None:
-        """Called on the way with the state and what the last step saw; True stops the run here."""
-
-    def on_end(self, state: State) -> None:
-        """Called once at the end, also when an error ends the run."""
 
 
 class StopWhen(Callback):
@@ -96,75 +52,60 @@ class StopWhen(Callback):
         return bool(self._condition(state, info))
 
 
-class StopOnPlateau(Callback):
-    """Stop a run when a quantity that should fall has not fallen for some time.
+class AverageDual(Callback):
+    """Average of the dual variables ``l'(f_mu(z_i), y_i)`` over the steps of a run.
 
-    A value is progress if it is below the lowest one since the start of the run by more than ``tolerance``. After
-    ``patience`` values in a row without progress the run stops; NaN is no progress. A run that goes on from a state
-    starts to count anew.
+    The predictions of one cloud fluctuate, and the gap of their dual variables has a floor of order 1/N. The average is
+    as good a point of the dual problem, without most of that floor.
 
     Parameters
     ----------
-    quantity : callable or str
-        A function of the state, like ``mfld.quantities.loss(validation_risk)``, or the name of an entry of `Info`.
-    patience : int
-    tolerance : float
-        At least 0, in the units of the quantity.
+    risk : EmpiricalRisk
+    start : int
+        Count of steps from which on to average.
     every : int
-        Look at each multiple of so many steps.
+        At each multiple of so many steps.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is of the wrong kind or out of range.
+    Attributes
+    ----------
+    dual : ndarray, shape (n, n_outputs), float64
 
     Examples
     --------
+    >>> import numpy as np
     >>> import mfld
-    >>> well = mfld.Potential(lambda x: x, lambda x: (x**2).sum(axis=1) / 2, n_coordinates=1)
-    >>> descent = mfld.MFLD(n_particles=1, step_size=0.5, temperature=0.0)
-    >>> plateau = mfld.StopOnPlateau("loss", patience=3, tolerance=0.01)
-    >>> descent.run(well, n_steps=1000, particles=[[1.0]], callbacks=[plateau]).state.step
-    7
+    >>> inputs = np.linspace(-2, 2, 20)[:, np.newaxis]
+    >>> model = mfld.TwoLayerNetwork(n_features=1, readout="fixed", bias=False)
+    >>> risk = mfld.EmpiricalRisk(model, inputs, np.sign(inputs[:, 0]), loss="logistic", l2=0.1)
+    >>> average = mfld.AverageDual(risk, start=100)
+    >>> result = mfld.MFLD(100, step_size=0.2, temperature=0.1).run(risk, n_steps=300, callbacks=[average])
+    >>> result.certificate(dual=average.dual).reason is None
+    True
     """
 
-    def __init__(
-        self,
-        quantity: Callable[[State], ArrayLike] | str,
-        patience: int = 10,
-        tolerance: float = 0.0,
-        every: int = 1,
-    ) -> None:
-        if isinstance(quantity, str):
-            validation.choice("quantity", quantity, SEEN)
-        else:
-            validation.function("quantity", quantity)
-        self._quantity = quantity
-        self._patience = validation.integer("patience", patience, 1)
-        self._tolerance = validation.real("tolerance", tolerance, non_negative=True)
+    def __init__(self, risk: EmpiricalRisk, start: int = 0, every: int = 1) -> None:
+        validation.instance("risk", risk, EmpiricalRisk, "an EmpiricalRisk")
+        self._risk = risk
+        self._start = validation.integer("start", start, 0)
         self.every = validation.integer("every", every, 1)
+        self._algorithm: Algorithm | None = None
+        self._sum = np.zeros((risk.n_samples, risk.model.n_outputs))
+        self._count = 0
+
+    def on_problem(self, algorithm: Algorithm, objective: Objective) -> None:
+        self._algorithm = algorithm
+
+    def __call__(self, state: State, info: Info) -> None:
+        if state.step >= self._start:
+            own = self._algorithm
+            self._sum += dual_at(self._risk, state.measure) if own is None else own.dual(self._risk, state)
+            self._count += 1
 
     @property
-    def patience(self) -> int:
-        """Values in a row without progress after which it is time to stop."""
-        return self._patience
-
-    def on_start(self, state: State, n_steps: int) -> None:
-        self._followed = (math.inf, 0)
-
-    def __call__(self, state: State, info: Info) -> bool:
-        self._followed = self.follow(self._followed, state, info)
-        return self._followed[1] >= self._patience
-
-    def follow(self, followed: tuple[float, int], state: State, info: Info) -> tuple[float, int]:
-        """The lowest value and how many came since, one value later; before the first one they are (inf, 0)."""
-        lowest, waited = followed
-        name = self._quantity
-        given = getattr(info, name) if isinstance(name, str) else name(state)
-        value = float(validation.returned("the result of quantity", given, (), "float64", ""))
-        if value < lowest - self._tolerance or (lowest == math.inf and not math.isnan(value)):
-            return value, 0
-        return lowest, waited + 1
+    def dual(self) -> NDArray[np.float64]:
+        if self._count == 0:
+            raise ValueError(f"no step from {self._start} on has been seen: run with this callback first")
+        return self._sum / self._count
 
 
 class Progress(Callback):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -12,13 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from mfld import _core, noise, validation
-from mfld.callbacks import Callback
-from mfld.losses import Loss
-from mfld.models import TwoLayerNetwork
+from mfld import noise, validation
 from mfld.objectives import EmpiricalRisk
 from mfld.sampling import Chains, GibbsSampler
-from mfld.state import Cloud, Info, State
+from mfld.state import Cloud
 from mfld.validation import FloatArray
 
 _GROUPS = 32  # of chains: independent estimates of the predictions
@@ -246,113 +242,12 @@ def certificate(
     )
 
 
-def gap_bound(risk: EmpiricalRisk, temperature: float, **options: Any) -> Callable[[State], float]:
-    """Quantity of a state: the upper bound of its certificate, ``inf`` where there is none.
+def dual_at(risk: EmpiricalRisk, measure: Cloud) -> FloatArray:
+    """Dual variables ``l'(f_mu(z_i), y_i)`` at a measure, shape (n, n_outputs), in float64.
 
-    For ``run(record=...)`` and `mfld.StopWhen`. The dual variables are those of the state, or else the derivatives at
-    its cloud.
-
-    Parameters
-    ----------
-    risk, temperature
-        As in `certificate`.
-    **options
-        Further arguments of `certificate`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import mfld
-    >>> inputs = np.linspace(-2, 2, 20)[:, np.newaxis]
-    >>> model = mfld.TwoLayerNetwork(n_features=1, readout="fixed", bias=False)
-    >>> risk = mfld.EmpiricalRisk(model, inputs, np.sign(inputs[:, 0]), loss="logistic", l2=0.1)
-    >>> gap = mfld.certificates.gap_bound(risk, temperature=0.1, n_chains=64)
-    >>> enough = mfld.StopWhen(lambda state, info: gap(state) < 0.01)
-    >>> mfld.PSDCA(500, temperature=0.1).run(risk, n_steps=100, callbacks=[enough]).state.step < 10
-    True
+    A derivative rounded to float32 may lie outside of the conjugate's domain.
     """
-
-    def bound(state: State) -> float:
-        found = certificate(risk, dual_of(risk, state), temperature, **options)
-        return math.inf if found.reason is not None else found.upper
-
-    return bound
-
-
-def dual_of(risk: EmpiricalRisk, state: State) -> FloatArray:
-    """Dual variables (n, n_outputs) of a state: the algorithm's, or else ``l'(f_mu(z_i), y_i)`` at its cloud.
-
-    Those of PDA are the averages over its steps, weighted like in its potential, of each sample's derivatives: the
-    measure that its theory speaks of belongs to them, and they do not fluctuate like those of one cloud. Samples that
-    were not drawn yet have the derivatives at the cloud. Of several replicates those at their mixture; or the mean of
-    theirs, which is no worse than they are on average.
-    """
-    if "dual" in state.buffers:
-        dual: FloatArray = state.buffers["dual"].mean(axis=0)
-        return dual
-    seen = np.zeros(risk.n_samples, bool)
-    if "dual_weight" in state.buffers:
-        total, weight = (state.buffers[name].sum(axis=0) for name in ("dual_sum", "dual_weight"))
-        seen = weight[:, 0] > 0
-        if seen.all():
-            return np.asarray(total / weight)
-    cloud = state.measure
-    # In float64: a derivative rounded to float32 may lie outside of the conjugate's domain.
-    derivative = risk.derivative(Cloud(cloud.particles.astype(np.float64), cloud.weights))[0]
-    if seen.any():
-        derivative[seen] = total[seen] / weight[seen]
-    return derivative
-
-
-class AverageDual(Callback):
-    """Average of the dual variables ``l'(f_mu(z_i), y_i)`` over the steps of a run.
-
-    The predictions of one cloud fluctuate, and the gap of their dual variables has a floor of order 1/N. The average is
-    as good a point of the dual problem, without most of that floor.
-
-    Parameters
-    ----------
-    risk : EmpiricalRisk
-    start : int
-        Count of steps from which on to average.
-    every : int
-        At each multiple of so many steps.
-
-    Attributes
-    ----------
-    dual : ndarray, shape (n, n_outputs), float64
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import mfld
-    >>> inputs = np.linspace(-2, 2, 20)[:, np.newaxis]
-    >>> model = mfld.TwoLayerNetwork(n_features=1, readout="fixed", bias=False)
-    >>> risk = mfld.EmpiricalRisk(model, inputs, np.sign(inputs[:, 0]), loss="logistic", l2=0.1)
-    >>> average = mfld.AverageDual(risk, start=100)
-    >>> result = mfld.MFLD(100, step_size=0.2, temperature=0.1).run(risk, n_steps=300, callbacks=[average])
-    >>> result.certificate(dual=average.dual).reason is None
-    True
-    """
-
-    def __init__(self, risk: EmpiricalRisk, start: int = 0, every: int = 1) -> None:
-        validation.instance("risk", risk, EmpiricalRisk, "an EmpiricalRisk")
-        self._risk = risk
-        self._start = validation.integer("start", start, 0)
-        self.every = validation.integer("every", every, 1)
-        self._sum = np.zeros((risk.n_samples, risk.model.n_outputs))
-        self._count = 0
-
-    def __call__(self, state: State, info: Info) -> None:
-        if state.step >= self._start:
-            self._sum += dual_of(self._risk, state)
-            self._count += 1
-
-    @property
-    def dual(self) -> NDArray[np.float64]:
-        if self._count == 0:
-            raise ValueError(f"no step from {self._start} on has been seen: run with this callback first")
-        return self._sum / self._count
+    return risk.derivative(Cloud(measure.particles.astype(np.float64), measure.weights))[0]
 
 
 def fenchel_young_gap(risk: EmpiricalRisk, predictions: ArrayLike, dual: ArrayLike) -> float:
@@ -382,8 +277,7 @@ def fenchel_young_gap(risk: EmpiricalRisk, predictions: ArrayLike, dual: ArrayLi
     g = np.ascontiguousarray(dual, np.float64).reshape(shape)
     targets = risk.targets.astype(np.float64)
     values, _ = risk.loss_function.evaluate(u, targets)
-    assert isinstance(risk.loss_function, Loss)
-    conjugate = _core.backend.conjugate(risk.loss_function.native, g, targets)
+    conjugate = risk.loss_function.conjugate(g, targets)
     return float(np.average(values + conjugate - np.sum(u * g, axis=1), weights=risk.sample_weight))
 
 
@@ -463,11 +357,10 @@ def log_partition(
 
 
 def _quadrature(risk: EmpiricalRisk, g: NDArray[np.float64], temperature: float) -> float:
-    p, model = risk.n_coordinates, risk.model
-    assert isinstance(model, TwoLayerNetwork)
-    if p > 2 or not math.isfinite(model.bound):
+    p, bound = risk.n_coordinates, max(map(abs, risk.model.output_range))
+    if p > 2 or not math.isfinite(bound):
         raise ValueError(f"method='quadrature' needs a bounded neuron and at most 2 coordinates, got {p} coordinates")
-    largest = model.bound * float(np.average(np.sum(np.abs(g), axis=1), weights=risk.sample_weight))
+    largest = bound * float(np.average(np.sum(np.abs(g), axis=1), weights=risk.sample_weight))
     # Beyond it the density is below exp(-40) of its largest value.
     radius = math.sqrt((40 * temperature + 2 * largest) / risk.l2)
     axis = np.linspace(-radius, radius, 20_001 if p == 1 else 801)
@@ -496,43 +389,38 @@ def student_quantile(confidence: float, degrees: int) -> float:
 
 
 def _why_not(risk: EmpiricalRisk, g: NDArray[np.float64], temperature: float, l2: float) -> str | None:
-    loss, model = risk.loss_function, risk.model
+    loss = risk.loss_function
     reasons = {
         "the temperature is 0: there is no Gibbs measure": temperature == 0,
         "l2 is 0: the Gibbs measure is not normalisable": l2 == 0,
         "the loss is not convex: there is no duality gap": not loss.convex,
-        "the conjugate of a loss of your own is not known": not isinstance(loss, Loss),
-        "the growth of a model of your own is not known": not isinstance(model, TwoLayerNetwork),
+        "the conjugate of a loss of your own is not known": not loss.has_conjugate,
+        "the growth of a model of your own is not known": risk.model.growth(risk.inputs) is None,
     }
     for reason, holds in reasons.items():
         if holds:
             return reason
-    assert isinstance(model, TwoLayerNetwork)
     if not math.isfinite(fenchel_young_gap(risk, np.zeros_like(g), g)):
         return "a dual variable is outside of the domain of the loss's conjugate"
     needed = smallest_ridge(risk, g)
     if l2 <= needed:
         return (
-            f"the Gibbs measure may not be normalisable: readout='linear' with activation={model.activation!r} grows "
-            f"like |theta|**2 and needs l2 > {needed:.3g}, got {l2:g}; a bounded activation or readout always is"
+            f"the Gibbs measure may not be normalisable: a neuron of {risk.model} grows like |theta|**2 and needs "
+            f"l2 > {needed:.3g}, got {l2:g}; a bounded activation or readout always is"
         )
     return None
 
 
-def smallest_ridge(risk: EmpiricalRisk, dual: NDArray[np.float64]) -> float:
+def smallest_ridge(risk: EmpiricalRisk, dual: FloatArray) -> float:
     """The l2 above which the Gibbs measure of dual variables (n, n_outputs) surely exists, at any temperature.
 
-    A neuron ``r * act(w.z + b)`` with an unbounded activation grows like ``|theta|**2 / 2`` times its largest slope and
-    ``|(z, 1)|``; all others grow linearly at most, and any positive l2 does.
+    Neurons that grow like ``a_i |theta|**2`` take away ``sum_i s_i a_i |g_i|`` of it at most, and those that grow
+    linearly nothing (`Model.growth`). NaN where the growth is not known.
     """
-    model = risk.model
-    assert isinstance(model, TwoLayerNetwork)
-    lowest, highest, steepest = model.activation_bounds
-    if model.readout != "linear" or (math.isfinite(lowest) and math.isfinite(highest)):
-        return 0.0
-    length = np.sqrt(np.sum(risk.inputs.astype(np.float64) ** 2, axis=1) + model.bias)
-    slope = steepest * abs(model.output_scale)
-    return float(slope / 2 * np.average(np.linalg.norm(dual, axis=1) * length, weights=risk.sample_weight))
+    growth = risk.model.growth(risk.inputs)
+    if growth is None:
+        return math.nan
+    return float(np.average(np.linalg.norm(dual, axis=1) * growth, weights=risk.sample_weight))
 
 
 def _reference_sample(

@@ -27,8 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfld import _core, files, validation
-from mfld.algorithms import Algorithm, Result
-from mfld.callbacks import Callback
+from mfld.algorithms import Algorithm, Callback, Result
 from mfld.objectives import Objective
 from mfld.state import Cloud, Info, State
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from mfld.algorithms.result import Result
-    from mfld.state import State
+from mfld.state import State
 
 
 class DivergenceError(RuntimeError):
@@ -47,7 +45,7 @@ class DivergenceError(RuntimeError):
         self.step_size = step_size
         self.state = state
         self.replicate = replicate
-        self.result: Result | None = None
+        self.result: Any = None  # a Result: algorithms stand above errors
 
     def __str__(self) -> str:
         where = "" if self.replicate is None else f" of replicate {self.replicate}"

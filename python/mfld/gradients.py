@@ -5,20 +5,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mfld import _core, schedules, validation
-from mfld.noise import STREAMS, Place
+from mfld.native import Native, final
+from mfld.noise import Place
+from mfld.objectives.base import Objective
 from mfld.schedules import Scheduled
 from mfld.state import Buffers
 from mfld.validation import FloatArray
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from mfld.objectives.base import Objective
 
 _SMALLEST_BATCH = 8  # below this a step costs its overheads and not its rows
 
@@ -32,7 +30,9 @@ class GradientEstimator(ABC):
     Attributes
     ----------
     buffer_names : tuple of str
-        What it carries from step to step: names within `State.buffers`.
+        Names within `State.buffers` of what it carries from step to step.
+    exact : bool
+        True where the estimate is the gradient itself.
 
     Examples
     --------
@@ -48,6 +48,15 @@ class GradientEstimator(ABC):
     """
 
     buffer_names: ClassVar[tuple[str, ...]] = ()
+    exact: ClassVar[bool] = False
+
+    def rows_of_a_step(self, objective: Objective) -> int | None:
+        """Number of rows that the estimate of a step sees; None where the objective has no samples."""
+        return objective.n_samples
+
+    def native(self, objective: Objective, particles: FloatArray, buffers: Buffers) -> Native[_core.Estimator] | None:
+        """This estimator as the compiled core takes it, for all replicates; None where the core does not know it."""
+        return None
 
     def check(self, objective: Objective) -> None:  # noqa: B027  most estimators suit any objective
         """Raise ValueError if this estimator cannot serve the objective; called before a run."""
@@ -66,6 +75,7 @@ class GradientEstimator(ABC):
         """
 
 
+@final
 @dataclass(frozen=True)
 class FullBatch(GradientEstimator):
     """The gradient itself, from all samples at every step.
@@ -76,6 +86,11 @@ class FullBatch(GradientEstimator):
     >>> mfld.MFLD(step_size=0.1, temperature=0.01, gradient=mfld.FullBatch()).gradient
     FullBatch()
     """
+
+    exact: ClassVar[bool] = True
+
+    def native(self, objective: Objective, particles: FloatArray, buffers: Buffers) -> Native[_core.Estimator] | None:
+        return Native(_core.Estimator("full_batch"), {})
 
     def estimate(
         self, objective: Objective, particles: FloatArray, buffers: Buffers, place: Place
@@ -95,7 +110,11 @@ class _OfBatch(GradientEstimator):
     def check(self, objective: Objective) -> None:
         _check_batch(self, objective, self.batch_size)
 
+    def rows_of_a_step(self, objective: Objective) -> int | None:
+        return self.batch_size
 
+
+@final
 @dataclass(frozen=True)
 class Minibatch(_OfBatch):
     """The gradient from ``batch_size`` of the n samples, drawn afresh at every step without replacement.
@@ -124,6 +143,9 @@ class Minibatch(_OfBatch):
     >>> mfld.MFLD(step_size=0.1, temperature=0.01, gradient=mfld.Minibatch(batch_size=64)).gradient
     Minibatch(batch_size=64)
     """
+
+    def native(self, objective: Objective, particles: FloatArray, buffers: Buffers) -> Native[_core.Estimator] | None:
+        return Native(_core.Estimator("minibatch", self.batch_size), {})
 
     def estimate(
         self, objective: Objective, particles: FloatArray, buffers: Buffers, place: Place
@@ -173,9 +195,7 @@ class PerParticleMinibatch(_OfBatch):
         self, objective: Objective, particles: FloatArray, buffers: Buffers, place: Place
     ) -> tuple[FloatArray, Buffers]:
         assert objective.n_samples is not None  # by check
-        rows = _core.backend.particle_batches(
-            place.key, place.step, objective.n_samples, self.batch_size, len(particles), place.population
-        )
+        rows = place.particle_batches(objective.n_samples, self.batch_size, len(particles))
         return objective.loss_gradient_by_particle(particles, rows), {}
 
 
@@ -185,6 +205,9 @@ class _VarianceReduced(GradientEstimator):
 
     batch_size: int | None = None
     refresh_every: int | None = None
+
+    kind: ClassVar[str]
+    """Name under which the compiled core knows it."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "refresh_every"):
@@ -206,6 +229,28 @@ class _VarianceReduced(GradientEstimator):
     def check(self, objective: Objective) -> None:
         _check_batch(self, objective, self.batch_size or 1)
 
+    def rows_of_a_step(self, objective: Objective) -> int | None:
+        return None if objective.n_samples is None else self.sizes(objective.n_samples)[0]
+
+    def native(self, objective: Objective, particles: FloatArray, buffers: Buffers) -> Native[_core.Estimator] | None:
+        assert objective.n_samples is not None  # by check
+        valid = all(name in buffers for name in self.buffer_names)
+        shapes = self.buffer_shapes(objective, particles.shape[1])
+        own = {
+            name: buffers[name].copy() if valid else np.empty((len(particles), *shapes[name]), particles.dtype)
+            for name in self.buffer_names
+        }
+        anchor, gradient, *predictions = own.values()
+        form = _core.Estimator(
+            self.kind,
+            *self.sizes(objective.n_samples),
+            anchor,
+            gradient,
+            predictions[0] if predictions else None,
+            valid,
+        )
+        return Native(form, own, fragile=self.buffer_names)
+
     def buffer_shapes(self, objective: Objective, n_particles: int) -> dict[str, tuple[int, ...]]:
         return dict.fromkeys(self.required_buffers, (n_particles, objective.n_coordinates))
 
@@ -223,6 +268,7 @@ class _VarianceReduced(GradientEstimator):
         return self.buffer_names[:2]
 
 
+@final
 @dataclass(frozen=True)
 class SVRG(_VarianceReduced):
     """Stochastic variance-reduced gradient: a mini-batch corrects the full gradient of an anchor.
@@ -257,6 +303,7 @@ class SVRG(_VarianceReduced):
     """
 
     buffer_names: ClassVar[tuple[str, ...]] = ("anchor", "anchor_gradient", "anchor_predictions")
+    kind: ClassVar[str] = "svrg"
 
     def _defaults(self, n_samples: int) -> tuple[float, float]:
         return n_samples ** (1 / 3), n_samples ** (2 / 3)
@@ -279,6 +326,7 @@ class SVRG(_VarianceReduced):
         return change + buffers["anchor_gradient"], {}
 
 
+@final
 @dataclass(frozen=True)
 class SARAH(_VarianceReduced):
     """Stochastic recursive gradient: a mini-batch follows the gradient from step to step.
@@ -312,6 +360,7 @@ class SARAH(_VarianceReduced):
     """
 
     buffer_names: ClassVar[tuple[str, ...]] = ("previous", "previous_estimate")
+    kind: ClassVar[str] = "sarah"
 
     def _defaults(self, n_samples: int) -> tuple[float, float]:
         return math.sqrt(n_samples), math.sqrt(n_samples)
@@ -339,7 +388,7 @@ def _check_batch(estimator: GradientEstimator, objective: Objective, batch_size:
 
 def _batch(objective: Objective, batch_size: int, place: Place) -> NDArray[np.int64]:
     assert objective.n_samples is not None  # by check
-    return _core.backend.batch(place.key, place.step, objective.n_samples, batch_size, place.population)
+    return place.batch(objective.n_samples, batch_size)
 
 
 _LAWS = ("normal", "ball")
@@ -404,6 +453,9 @@ class Smoothed(GradientEstimator):
     def check(self, objective: Objective) -> None:
         self.gradient.check(objective)
 
+    def rows_of_a_step(self, objective: Objective) -> int | None:
+        return self.gradient.rows_of_a_step(objective)
+
     def buffer_shapes(self, objective: Objective, n_particles: int) -> dict[str, tuple[int, ...]]:
         return self.gradient.buffer_shapes(objective, n_particles)
 
@@ -418,17 +470,29 @@ class Smoothed(GradientEstimator):
         return self.gradient.estimate(objective, particles, buffers, place)
 
     def _shifts(self, particles: FloatArray, m: int, place: Place) -> FloatArray:
-        normals = _core.backend.normals(
-            place.key,
-            place.step,
-            len(particles),
-            m if self.law == "normal" else m + 2,
-            particles.dtype,
-            STREAMS["smoothing"],
-            place.population,
-            _core.backend.max_threads(),
-        )
+        normals = place.normals(len(particles), m if self.law == "normal" else m + 2, particles.dtype, "smoothing")
         if self.law == "normal":
             return normals
         direction: FloatArray = normals[:, :m] / np.sqrt(np.sum(normals**2, axis=1, keepdims=True))
         return direction
+
+
+@dataclass(frozen=True, eq=False)
+class Drift:
+    """Gradient of an objective as an estimator gives it, ridge excluded: what dynamics integrate."""
+
+    objective: Objective
+    gradient: GradientEstimator
+
+    def __call__(self, particles: FloatArray, buffers: Buffers, place: Place) -> tuple[FloatArray, Buffers]:
+        """Estimated gradient at particles, in their precision, and all buffers with the estimator's own renewed."""
+        estimate, renewed = self.gradient.estimate(self.objective, particles, buffers, place)
+        with np.errstate(over="ignore"):  # what overflows is found by the move
+            estimate = np.ascontiguousarray(estimate, particles.dtype)
+        validation.shape("loss_gradient(particles)", estimate, particles.shape, "to match particles")
+        return estimate, {**buffers, **renewed}
+
+    def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """First variation and its gradient at points, ridge excluded, for dynamics on linear objectives."""
+        values, gradient = self.objective.first_variation(points).value_and_gradient(points)
+        return np.array(values, points.dtype, order="C"), np.array(gradient, points.dtype, order="C")

@@ -6,12 +6,13 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfld import _core, validation
+from mfld.native import final
 from mfld.validation import FloatArray
 
 
@@ -51,10 +52,26 @@ class LossFunction(ABC):
     0.693147
     """
 
+    has_conjugate: ClassVar[bool] = False
+
+    @property
+    def native(self) -> _core.Loss | None:
+        """This loss as the compiled core takes it; None where the core does not know it."""
+        return None
+
+    @property
+    def targets(self) -> str | None:
+        """Kind of the targets: ``"real"``, ``"sign"`` (-1 or +1) or ``"class"`` (0..K-1); None where unknown."""
+        return None
+
     @property
     def convex(self) -> bool:
         """Whether the loss is convex in the prediction."""
         return False
+
+    def conjugate(self, dual: ArrayLike, targets: ArrayLike) -> FloatArray:
+        """Convex conjugate of each sample, where `has_conjugate` is: see `Loss.conjugate`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define its conjugate")
 
     @property
     def smoothness(self) -> float:
@@ -164,6 +181,7 @@ class LossFunction(ABC):
         return points, validation.array("targets", targets, points.dtype)
 
 
+@final
 @dataclass(frozen=True, init=False, repr=False)
 class Loss(LossFunction):
     """A convex loss ``l(u, y)``, summed over the outputs of a prediction.
@@ -215,6 +233,8 @@ class Loss(LossFunction):
     name: str
     parameter: float | None
 
+    has_conjugate: ClassVar[bool] = True
+
     def __init__(self, name: str, **parameter: float) -> None:
         validation.choice("loss", name, losses())
         _, expected, default, _, _ = _core.backend.losses[losses().index(name)]
@@ -236,7 +256,6 @@ class Loss(LossFunction):
 
     @property
     def targets(self) -> str:
-        """What targets are: ``"real"``, ``"sign"`` (-1 or +1) or ``"class"`` (0..K-1)."""
         return self._info[3]
 
     @property
@@ -368,7 +387,6 @@ class Loss(LossFunction):
 
     @property
     def native(self) -> _core.Loss:
-        """This loss as the compiled core takes it."""
         return _native(self)
 
     @property

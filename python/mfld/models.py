@@ -7,11 +7,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import _core, noise, validation
+from mfld.native import final
 from mfld.validation import FloatArray
 
 
@@ -66,6 +68,21 @@ class Model(ABC):
 
     n_features: int
     n_outputs: int
+    has_particle_batches: ClassVar[bool] = False
+
+    @property
+    def output_range(self) -> tuple[float, float]:
+        """Bounds on one output of a neuron, whatever theta and z; infinite where there are none or none is known."""
+        return -math.inf, math.inf
+
+    def growth(self, inputs: FloatArray) -> NDArray[np.float64] | None:
+        """Factors a_i of ``|h(theta, z_i)| <= a_i |theta|**2 + linear terms``, shape (n,); None where unknown."""
+        return None
+
+    @property
+    def native(self) -> _core.Network | None:
+        """This model as the compiled core takes it; None where the core does not know it."""
+        return None
 
     @property
     @abstractmethod
@@ -154,6 +171,17 @@ class Model(ABC):
         is 0 in frozen coordinates.
         """
 
+    def pull_back_rows(
+        self,
+        particles: FloatArray,
+        inputs: FloatArray,
+        cotangent: FloatArray,
+        rows: NDArray[np.int64],
+        num_threads: int,
+    ) -> FloatArray:
+        """Gradient as in `pull_back`, that of particle m over ``rows[m]`` only; where `has_particle_batches` is."""
+        raise NotImplementedError(f"{type(self).__name__} does not define pull_back_rows")
+
     @abstractmethod
     def _neurons(self, particles: FloatArray, inputs: FloatArray, num_threads: int) -> FloatArray:
         """Outputs of single neurons, shape (n, N, n_outputs)."""
@@ -169,6 +197,7 @@ class Model(ABC):
         return outputs[..., 0] if self.n_outputs == 1 else outputs
 
 
+@final
 @dataclass(frozen=True)
 class TwoLayerNetwork(Model):
     """Two-layer network in the mean-field scaling: the average of a neuron over the measure of its parameters.
@@ -232,6 +261,8 @@ class TwoLayerNetwork(Model):
     bias: bool = True
     output_scale: float = 1.0
     readout_bound: float = 1.0
+
+    has_particle_batches: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checked = {
@@ -305,6 +336,15 @@ class TwoLayerNetwork(Model):
         low, high = sorted(self.output_scale * end for end in ends)
         return low, high
 
+    def growth(self, inputs: FloatArray) -> NDArray[np.float64]:
+        # r * act(w.z + b) with an unbounded activation grows like |theta|^2 / 2 times its largest slope and |(z, 1)|.
+        lowest, highest, steepest = self.activation_bounds
+        if self.readout != "linear" or (math.isfinite(lowest) and math.isfinite(highest)):
+            return np.zeros(len(inputs))
+        length = np.sqrt(np.sum(inputs.astype(np.float64) ** 2, axis=1) + self.bias)
+        factors: NDArray[np.float64] = steepest * abs(self.output_scale) / 2 * length
+        return factors
+
     @property
     def bound(self) -> float:
         """Bound on ``abs(h_k)``, one output of a neuron: the H of the dual algorithms; infinite where there is none.
@@ -328,6 +368,16 @@ class TwoLayerNetwork(Model):
         self, particles: FloatArray, inputs: FloatArray, cotangent: FloatArray, num_threads: int
     ) -> tuple[FloatArray, FloatArray]:
         return _core.backend.pull_back(self.native, particles, inputs, cotangent, num_threads)
+
+    def pull_back_rows(
+        self,
+        particles: FloatArray,
+        inputs: FloatArray,
+        cotangent: FloatArray,
+        rows: NDArray[np.int64],
+        num_threads: int,
+    ) -> FloatArray:
+        return _core.backend.pull_back_rows(self.native, particles, inputs, cotangent, rows, num_threads)
 
     def _neurons(self, particles: FloatArray, inputs: FloatArray, num_threads: int) -> FloatArray:
         return _core.backend.neurons(self.native, particles, inputs, num_threads)
@@ -360,7 +410,6 @@ class TwoLayerNetwork(Model):
 
     @property
     def native(self) -> _core.Network:
-        """This model as the compiled core takes it."""
         return _native(self)
 
     @property

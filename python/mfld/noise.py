@@ -12,8 +12,9 @@ word 2    step, low 32 bits
 word 3    step, high 16 bits; population (16 bits)
 ========  ======================================================
 
-*Streams* say what a number is for; *populations* number clouds of particles that move side by side; *replicas* number
-independent repetitions of a run. Initial particles of replica r > 0 are those of the seed ``key(seed, r)``.
+*Streams* say what a number is for; *populations* number clouds of particles that move side by side, and their members
+where they have several; *replicas* number independent repetitions of a run. Initial particles of replica r > 0 are
+those of the seed ``key(seed, r)``. A `Place` holds key, step and population, and draws.
 
 ====================  ==================================================
 ``init``              initial particles
@@ -34,7 +35,7 @@ numbers of the streams belong to every published result: a change of them is ann
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -56,17 +57,69 @@ STREAMS: Final[dict[str, int]] = {
 _MAX_POPULATION = 2**16 - 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
-    """A place in the noise: the key, the step and the population of the numbers that are meant."""
+    """Place in the noise: the key, the step and the population of the numbers that are meant.
+
+    It is what objectives, estimators and dynamics draw from. ``num_threads`` says on how many threads (None: as many as
+    OpenMP would take), which changes no number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mfld import noise
+    >>> place = noise.Place.of(seed=3, step=10)
+    >>> np.array_equal(place.normals(5, 4), noise.normals(seed=3, step=10, n_particles=5, n_coordinates=4))
+    True
+    """
 
     key: int
     step: int
     population: int = 0
+    num_threads: int | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, seed: int, replica: int = 0, *, step: int = 0, num_threads: int | None = None) -> Place:
+        """Place of a run with this seed, at one of its steps."""
+        return cls(key(seed, replica), step, 0, num_threads)
 
     def ahead(self, n_steps: int) -> Place:
         """The same place, so many steps later."""
-        return Place(self.key, self.step + n_steps, self.population)
+        return Place(self.key, self.step + n_steps, self.population, self.num_threads)
+
+    def member(self, number: int) -> Place:
+        """Place of another population: of a member of a cloud that has several, by its number."""
+        return Place(self.key, self.step, self.population + number, self.num_threads)
+
+    def normals(
+        self, n_particles: int, n_coordinates: int, dtype: DTypeLike = "float32", stream: str = "move"
+    ) -> FloatArray:
+        """Standard normals, shape (n_particles, n_coordinates)."""
+        return _core.backend.normals(
+            self.key,
+            self.step,
+            n_particles,
+            n_coordinates,
+            np.dtype(dtype),
+            STREAMS[stream],
+            self.population,
+            self.threads,
+        )
+
+    def batch(self, n: int, batch_size: int) -> NDArray[np.int64]:
+        """Rows of a mini-batch: ``batch_size`` of n without replacement."""
+        return _core.backend.batch(self.key, self.step, n, batch_size, self.population)
+
+    def particle_batches(self, n: int, batch_size: int, n_particles: int) -> NDArray[np.int64]:
+        """Rows of a mini-batch for each particle, shape (n_particles, batch_size)."""
+        return _core.backend.particle_batches(
+            self.key, self.step, n, batch_size, n_particles, self.population, self.threads
+        )
+
+    @property
+    def threads(self) -> int:
+        """Number of threads for what is drawn, and for what is computed beside."""
+        return _core.backend.max_threads() if self.num_threads is None else self.num_threads
 
 
 _key = functools.lru_cache(_core.backend.noise_key)  # every call of an algorithm asks for it

@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfld import validation
-from mfld.objectives.base import Measure
-from mfld.objectives.potential import Potential
+from mfld.objectives.base import Measure, Potential
 from mfld.validation import FloatArray
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -10,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mfld import validation
-from mfld.certificates import certificate, dual_of
-from mfld.losses import Loss
+from mfld.algorithms import Algorithm
+from mfld.certificates import certificate
 from mfld.models import Model
 from mfld.objectives import EmpiricalRisk, Objective
 from mfld.state import State
@@ -105,9 +106,9 @@ def score(risk: EmpiricalRisk) -> Quantity:
     0.75
     """
     validation.instance("risk", risk, EmpiricalRisk, "an EmpiricalRisk")
-    if not isinstance(risk.loss_function, Loss):
-        raise TypeError(f"risk must have a loss of the library to be scored, got {validation.show(risk.loss_function)}")
     kind = risk.loss_function.targets
+    if kind is None:
+        raise TypeError(f"risk must have a loss of the library to be scored, got {validation.show(risk.loss_function)}")
 
     def measure_score(state: State) -> float:
         u = risk.model.predict(state.measure.particles, risk.inputs, state.measure.weights).astype(np.float64)
@@ -125,14 +126,15 @@ def score(risk: EmpiricalRisk) -> Quantity:
     return measure_score
 
 
-def gap(risk: EmpiricalRisk, temperature: float, **options: Any) -> Quantity:
+def gap(algorithm: Algorithm, risk: EmpiricalRisk, temperature: float, **options: Any) -> Quantity:
     """Duality gap of the dual variables of a state, and its upper bound: shape (2,) for each record.
 
     Both are NaN where there is no certificate; `mfld.certificate` says what it certifies, and `mfld.plots.gap` draws
-    it. The dual variables are those of the algorithm, or else the derivatives at the cloud.
+    it. The dual variables are those of the algorithm, or else the derivatives at the cloud: see `Algorithm.dual`.
 
     Parameters
     ----------
+    algorithm : Algorithm
     risk, temperature, **options
         As in `mfld.certificate`: confidence, tolerance, number of chains.
 
@@ -144,18 +146,56 @@ def gap(risk: EmpiricalRisk, temperature: float, **options: Any) -> Quantity:
     >>> inputs = np.linspace(-2, 2, 20)[:, np.newaxis]
     >>> model = mfld.TwoLayerNetwork(n_features=1, readout="fixed", bias=False)
     >>> risk = mfld.EmpiricalRisk(model, inputs, np.sign(inputs[:, 0]), loss="logistic", l2=0.1)
-    >>> record = {"gap": quantities.gap(risk, temperature=0.1, n_chains=64)}
-    >>> history = mfld.PSDCA(2000, temperature=0.1).run(risk, 8, record_every=range(9), record=record).history
+    >>> solver = mfld.PSDCA(2000, temperature=0.1)
+    >>> record = {"gap": quantities.gap(solver, risk, temperature=0.1, n_chains=64)}
+    >>> history = solver.run(risk, 8, record_every=range(9), record=record).history
     >>> history["gap"].shape, bool(history["gap"][-1, 1] < history["gap"][0, 0] / 10)
     ((9, 2), True)
     """
+    validation.instance("algorithm", algorithm, Algorithm, "an Algorithm")
     validation.instance("risk", risk, EmpiricalRisk, "an EmpiricalRisk")
 
     def measured(state: State) -> ArrayLike:
-        found = certificate(risk, dual_of(risk, state), temperature, **options)
+        found = certificate(risk, algorithm.dual(risk, state), temperature, **options)
         return [found.gap, found.upper]
 
     return measured
+
+
+def gap_bound(
+    algorithm: Algorithm, risk: EmpiricalRisk, temperature: float, **options: Any
+) -> Callable[[State], float]:
+    """Upper bound of the certificate of a state, ``inf`` where there is none: for `mfld.StopWhen`.
+
+    Each look has the stated confidence by itself: whoever stops at the first bound that is low enough among k looks
+    should ask for ``1 - (1 - confidence) / k``.
+
+    Parameters
+    ----------
+    algorithm, risk, temperature, **options
+        As in `gap`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mfld
+    >>> from mfld import quantities
+    >>> inputs = np.linspace(-2, 2, 20)[:, np.newaxis]
+    >>> model = mfld.TwoLayerNetwork(n_features=1, readout="fixed", bias=False)
+    >>> risk = mfld.EmpiricalRisk(model, inputs, np.sign(inputs[:, 0]), loss="logistic", l2=0.1)
+    >>> solver = mfld.PSDCA(500, temperature=0.1)
+    >>> bound = quantities.gap_bound(solver, risk, temperature=0.1, n_chains=64)
+    >>> enough = mfld.StopWhen(lambda state, info: bound(state) < 0.01, every=1)
+    >>> solver.run(risk, n_steps=100, callbacks=[enough]).state.step < 10
+    True
+    """
+    measured = gap(algorithm, risk, temperature, **options)
+
+    def bound(state: State) -> float:
+        _, upper = np.asarray(measured(state))
+        return math.inf if math.isnan(upper) else float(upper)
+
+    return bound
 
 
 def seconds() -> Quantity:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mfld import _core, noise, validation
+from mfld import noise, validation
 from mfld.objectives import Potential
 from mfld.state import Cloud
 from mfld.validation import FloatArray
@@ -150,16 +150,8 @@ class GibbsSampler:
         return chains
 
     def _normals(self, chains: Chains, stream: str, n_coordinates: int) -> FloatArray:
-        return _core.backend.normals(
-            self.key,
-            chains.moves,
-            len(chains.points),
-            n_coordinates,
-            chains.points.dtype,
-            noise.STREAMS[stream],
-            self.population,
-            validation.num_threads(self.num_threads),
-        )
+        place = noise.Place(self.key, chains.moves, self.population, self.num_threads)
+        return place.normals(len(chains.points), n_coordinates, chains.points.dtype, stream)
 
 
 def systematic(weights: NDArray[np.float64], size: int, offset: float) -> NDArray[np.int64]:

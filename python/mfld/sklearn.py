@@ -30,8 +30,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from mfld import dynamics as dynamics_module
 from mfld import validation
-from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Result
-from mfld.callbacks import Callback, Progress
+from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Callback, Result
+from mfld.callbacks import Progress
 from mfld.dynamics import Dynamics
 from mfld.experiments.recipe import GRADIENTS
 from mfld.gradients import FullBatch, GradientEstimator, Minibatch
@@ -282,7 +282,8 @@ class _MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta
             raise ValueError(f"certify must be False with a {own} of your own: what a certificate needs is not known")
         self._run(risk, n_steps, held_out, hooks, go_on=go_on)
         if self.certify:
-            ended = Result(risk, self.state_, {}, Info(0, temperature=self.temperature_))
+            solver = self._solver(risk, self.state_.clouds["mu"].particles)
+            ended = Result(solver, risk, self.state_, {}, Info(0, temperature=self.temperature_))
             self.certificate_ = ended.certificate(num_threads=self._num_threads())
         if hooks is not None:
             hooks.end()

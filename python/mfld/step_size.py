@@ -18,13 +18,15 @@ With mini-batches it is the curvature of a bad batch: an eighth of its rows have
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from mfld import noise
+from mfld import noise, validation
 from mfld.dynamics import Step
-from mfld.gradients import SARAH, SVRG, GradientEstimator, Minibatch
-from mfld.objectives import EmpiricalRisk, Objective
+from mfld.gradients import GradientEstimator
+from mfld.objectives import Objective
 from mfld.validation import FloatArray
 
 _PARTICLES = 256  # of a risk, whose curvature does not need more of them
@@ -32,8 +34,6 @@ _ROWS = 1024  # of a risk: as many spread evenly, or all of a few more
 _LARGEST_ROWS = 256
 _ITERATIONS = 10
 _LOOKS_AHEAD = 8
-# A step past the noise of any run: what is drawn there is independent of the particles.
-_PLACE = noise.Place(key=0, step=2**48 - 1)
 
 
 def curvature(objective: Objective, particles: FloatArray, n_iterations: int = _ITERATIONS) -> float:
@@ -59,7 +59,8 @@ def curvature(objective: Objective, particles: FloatArray, n_iterations: int = _
     4.0
     """
     particles = _working_precision(objective, particles)
-    of_loss, _ = _power_iteration(objective, particles, _direction(objective, particles), n_iterations)
+    direction = _direction(objective, particles, _far(objective.num_threads))
+    of_loss, _ = _power_iteration(objective, particles, direction, n_iterations)
     return of_loss + 2 * objective.l2
 
 
@@ -88,26 +89,26 @@ def estimate(objective: Objective, gradient: GradientEstimator, particles: Float
     step : Step
         Its temperature and l2.
     """
-    if isinstance(objective, EmpiricalRisk):
-        particles = particles[_evenly(len(particles), _PARTICLES)]
-        return _of_risk(objective, _rows_of_a_step(gradient, objective.n_samples), particles, step)
-    return _ahead(objective, particles, step)
+    objective = objective.on_threads(step.num_threads)
+    row_sizes, batch_size = objective.row_sizes(), gradient.rows_of_a_step(objective)
+    if row_sizes is None or batch_size is None:
+        return _ahead(objective, particles, step)
+    return _of_rows(objective, row_sizes, batch_size, particles[_evenly(len(particles), _PARTICLES)], step)
 
 
-def _of_risk(risk: EmpiricalRisk, batch_size: int, particles: FloatArray, step: Step) -> float:
-    n = risk.n_samples
+def _of_rows(
+    risk: Objective, row_sizes: NDArray[np.float64], batch_size: int, particles: FloatArray, step: Step
+) -> float:
+    n = len(row_sizes)
     if batch_size == n <= 2 * _ROWS:
-        return _ahead(risk.of_rows(np.arange(n), step.num_threads)[0], particles, step)
-    size = np.sum(risk.inputs.astype(np.float64) ** 2, axis=1)
-    if risk.sample_weight is not None:
-        size = size * risk.sample_weight
+        return _ahead(risk.of_rows(np.arange(n))[0], particles, step)
     # Descent on batches of B rows is stable in the mean square if it is for curvature + (largest of a row) / B; and a
     # sum of losses is at most as curved as its parts together.
     n_largest = min(max(1, batch_size // 8), _LARGEST_ROWS)
-    order = np.argsort(-size, kind="stable")
+    order = np.argsort(-row_sizes, kind="stable")
     others = np.sort(order[n_largest:])
-    large, share = risk.of_rows(order[:n_largest], step.num_threads)
-    typical, _ = risk.of_rows(others[_evenly(len(others), _ROWS)], step.num_threads)
+    large, share = risk.of_rows(order[:n_largest])
+    typical, _ = risk.of_rows(others[_evenly(len(others), _ROWS)])
     of_large, of_others = (_ahead(part, particles, step) for part in (large, typical))
     expected = n_largest / batch_size
     return (1 - expected) * of_others + max(n / batch_size * share * of_large, expected * of_others)
@@ -120,9 +121,10 @@ def _ahead(objective: Objective, particles: FloatArray, step: Step) -> float:
     slope = objective.loss_gradient(particles)
     drift = slope[moving] + 2 * step.l2 * particles[moving]
     value = _value(objective, particles, step.l2)
-    found, direction = _power_iteration(objective, particles, _direction(objective, particles), _ITERATIONS)
+    far = _far(step.num_threads)
+    found, direction = _power_iteration(objective, particles, _direction(objective, particles, far), _ITERATIONS)
     found = max(found, _rms(slope[moving]) / max(1.0, _rms(particles[moving])))
-    xi = noise.normals(0, _PLACE.step, *particles[moving].shape, dtype=particles.dtype, population=1)
+    xi = far.member(1).normals(len(particles), objective.n_moving, particles.dtype)
     for _ in range(_LOOKS_AHEAD):
         step_size = float(size(found, np.array([step.l2]))[0])
         trial = particles.copy()
@@ -134,8 +136,8 @@ def _ahead(objective: Objective, particles: FloatArray, step: Step) -> float:
             continue
         trial[moving] += np.sqrt(2 * step.temperature * step_size) * xi
         there, direction = _power_iteration(objective, trial, direction, 3)
-        apart = _norm(trial - particles)
-        along = _norm(objective.loss_gradient(trial) - slope) / apart if apart else 0.0
+        apart = float(_norm(trial - particles))
+        along = float(_norm(objective.loss_gradient(trial) - slope) / apart) if apart else 0.0
         seen = max(there, along)
         if not seen > 1.25 * found:  # NaN included
             break
@@ -170,8 +172,8 @@ def _power_iteration(
         norm = np.sqrt(np.mean(direction**2, axis=axis, keepdims=True))
         direction = direction * np.where(norm > 0, length / np.where(norm > 0, norm, 1), 0).astype(direction.dtype)
         change = objective.loss_gradient(particles + direction) - start
-        moved = np.linalg.norm(direction, axis=axis)
-        ratio = np.linalg.norm(change, axis=axis) / np.where(moved > 0, moved, 1)
+        moved = _norm(direction, axis)
+        ratio = _norm(change, axis) / np.where(moved > 0, moved, 1)
         found = float(np.max(ratio))
         if not np.isfinite(found) or found == 0:
             break
@@ -179,24 +181,20 @@ def _power_iteration(
     return found, direction
 
 
-def _direction(objective: Objective, particles: FloatArray) -> FloatArray:
+def _direction(objective: Objective, particles: FloatArray, place: noise.Place) -> FloatArray:
     direction = np.zeros_like(particles)
-    shape = (len(particles), objective.n_moving)
-    direction[:, : objective.n_moving] = noise.normals(0, _PLACE.step, *shape, dtype=particles.dtype)
+    direction[:, : objective.n_moving] = place.normals(len(particles), objective.n_moving, particles.dtype)
     return direction
 
 
 def _working_precision(objective: Objective, particles: FloatArray) -> FloatArray:
     # The functions of a user may know one precision only.
-    return particles.astype(np.float64) if isinstance(objective, EmpiricalRisk) else particles
+    return particles.astype(np.float64) if objective.any_precision else particles
 
 
-def _rows_of_a_step(gradient: GradientEstimator, n_samples: int) -> int:
-    if isinstance(gradient, Minibatch):
-        return gradient.batch_size
-    if isinstance(gradient, (SVRG, SARAH)):
-        return gradient.sizes(n_samples)[0]
-    return n_samples
+def _far(num_threads: int | None) -> noise.Place:
+    """A place past the noise of any run: what is drawn there is independent of the particles."""
+    return noise.Place.of(0, step=validation.MAX_STEP, num_threads=num_threads)
 
 
 def _evenly(n: int, at_most: int) -> NDArray[np.int64]:
@@ -207,5 +205,6 @@ def _rms(values: FloatArray) -> float:
     return float(np.sqrt(np.mean(values.astype(np.float64) ** 2)))
 
 
-def _norm(values: FloatArray) -> float:
-    return float(np.linalg.norm(values.astype(np.float64)))
+def _norm(values: FloatArray, axis: int | None = None) -> NDArray[np.floating[Any]]:
+    # Not np.linalg.norm, which without an axis is a product of BLAS, whose bits may depend on threads.
+    return np.asarray(np.sqrt(np.sum(values.astype(np.float64) ** 2, axis=axis)))

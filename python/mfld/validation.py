@@ -63,7 +63,7 @@ def choice(name: str, value: object, names: Collection[str]) -> str:
     return value
 
 
-def instance(name: str, value: object, kind: type, expected: str) -> None:
+def instance(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {expected}, got {show(value)}")
 

@@ -37,7 +37,7 @@ class Dynamics:
     def __init__(self, kind: str, friction: typing.SupportsFloat | typing.SupportsIndex = 0.0, velocities: numpy.ndarray | None = None, force: numpy.ndarray | None = None, force_valid: bool = False) -> None:
         ...
     @property
-    def force_valid(self) -> bool:
+    def valid(self) -> bool:
         """
         whether force is the gradient at the particles
         """

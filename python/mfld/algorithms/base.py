@@ -1,29 +1,214 @@
-"""What algorithms share: a run, as a sequence of advances with a history and callbacks."""
+"""Algorithms in general: a run, as a sequence of advances with a history and callbacks."""
 
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import validation
-from mfld.algorithms.result import Result
-from mfld.callbacks import SEEN, Callback
-from mfld.objectives import Objective
-from mfld.state import Info, State
+from mfld.certificates import Certificate, certificate, dual_at
+from mfld.objectives import EmpiricalRisk, Objective
+from mfld.state import Cloud, Info, State
+from mfld.validation import FloatArray
 
 _RECORDS = 100  # of a run, about, unless told otherwise
 _DISPLAY_SECONDS = 0.1  # between two calls of a callback with every=None
 
 
+_OUTSIDE = ("steps", "gradient_variance", "replicates")
+SEEN = tuple(field.name for field in dataclasses.fields(Info) if field.name not in _OUTSIDE)
+"""Entries of `Info` that a history has."""
+
+
+@runtime_checkable
+class Callback(Protocol):
+    """What a run calls on its way: to show, to save, to stop early. Subclass it and define ``__call__``.
+
+    Attributes
+    ----------
+    every : int or None
+        Call at each multiple of so many steps and at the end. None: about ten times a second and at the end, for
+        display only, since the steps at which this falls depend on the machine. Neither changes the result of the run.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> class StopWhenFlat(mfld.Callback):
+    ...     every = 10
+    ...     def __call__(self, state, info):
+    ...         return info.gradient_norm < 0.5
+    >>> well = mfld.Potential(lambda x: x, n_coordinates=1)
+    >>> descent = mfld.MFLD(n_particles=100, step_size=0.1, temperature=0.0)
+    >>> descent.run(well, n_steps=1000, callbacks=[StopWhenFlat()]).state.step
+    10
+    """
+
+    every: int | None = 1
+
+    def on_problem(self, algorithm: Algorithm, objective: Objective) -> None:
+        """Called first, with what runs on what."""
+        return
+
+    def on_start(self, state: State, n_steps: int) -> None:
+        """Called once before ``n_steps`` steps."""
+
+    def __call__(self, state: State, info: Info) -> bool | None:
+        """Called on the way with the state and what the last step saw; True stops the run here."""
+
+    def on_end(self, state: State) -> None:
+        """Called once at the end, also when an error ends the run."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """End of a run, and what was seen on the way.
+
+    Attributes
+    ----------
+    algorithm : Algorithm
+    objective : Objective
+    state : State
+        To go on from: ``solver.run(result.objective, n_steps, state=result.state)``.
+    history : dict of str to ndarray, shape (n_records,)
+        ``step``: how many steps had been done. ``loss``, ``gradient_norm`` and the other entries of `Info`: what the
+        last of them saw, before its move. Further entries: the values of the functions given as ``record``, at the
+        particles after it. With several replicates every entry but ``step`` has a second axis, one value for each.
+    info : Info
+        What the last step saw, with the step size, temperature and ridge that it used.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> model = mfld.TwoLayerNetwork(n_features=1)
+    >>> risk = mfld.EmpiricalRisk(model, [[-1.0], [1.0]], [-1.0, 1.0], loss="squared")
+    >>> result = mfld.MFLD(n_particles=50, step_size=0.1, temperature=1e-4).run(risk, n_steps=100)
+    >>> result.particles.shape, result.predict([[0.5]]).shape, len(result.history["loss"])
+    ((50, 3), (1,), 100)
+    """
+
+    algorithm: Algorithm
+    objective: Objective
+    state: State
+    history: dict[str, NDArray[Any]]
+    info: Info = field(default_factory=lambda: Info(steps=0))
+
+    @property
+    def particles(self) -> FloatArray:
+        """Particles, shape (N, p), read-only; of several replicates see `State.replicate` and `State.measure`."""
+        return self.state.particles
+
+    @property
+    def measure(self) -> Cloud:
+        """Particles with their weights; the mixture of several replicates."""
+        return self.state.measure
+
+    @property
+    def weights(self) -> FloatArray:
+        """Weights of the particles of `measure`, shape (N,), of sum 1."""
+        cloud = self.state.measure
+        n = len(cloud.particles)
+        return np.full(n, 1 / n, cloud.particles.dtype) if cloud.weights is None else cloud.weights
+
+    @property
+    def dual(self) -> FloatArray | None:
+        """Dual variables g of the samples, where the algorithm has them: shape (n,), or (n, n_outputs); else None.
+
+        Those of `PSDCA`, and of `PDA` the averages over its steps; of several replicates the mean.
+        """
+        if not self.algorithm.has_dual:
+            return None
+        dual = self.algorithm.dual(self.objective, self.state)
+        return dual[:, 0] if dual.shape[1] == 1 else dual
+
+    def certificate(
+        self,
+        confidence: float = 0.999,
+        *,
+        dual: ArrayLike | None = None,
+        temperature: float | None = None,
+        **options: Any,
+    ) -> Certificate:
+        """How far from the optimum the answer is at most: the duality gap of the run's dual variables.
+
+        It certifies the Gibbs measure of the dual variables, and not the cloud: see `mfld.certificate`.
+
+        Parameters
+        ----------
+        confidence : float
+            Of the upper bound.
+        dual : array_like, shape (n,) or (n, n_outputs), optional
+            Dual variables; by default `dual`, or where there are none ``l'(f_mu(z_i), y_i)`` at the final cloud, whose
+            gap has a floor of order 1/N. `mfld.AverageDual` averages them over steps, which is better.
+        temperature : float, optional
+            By default that of the last step.
+        **options
+            Further arguments of `mfld.certificate`.
+
+        Returns
+        -------
+        Certificate
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the objective is no EmpiricalRisk, the run has no step to take the temperature from, or an argument does
+            not fit.
+        """
+        validation.instance("the objective of the run", self.objective, EmpiricalRisk, "an EmpiricalRisk")
+        assert isinstance(self.objective, EmpiricalRisk)
+        last_temperature, l2 = self.algorithm.certified(self.objective, self.info)
+        if temperature is None:
+            temperature = last_temperature
+            if math.isnan(temperature):
+                raise ValueError("temperature must be given where the run has made no step")
+        if not math.isnan(l2):
+            options.setdefault("l2", l2)
+        options.setdefault("num_threads", self.algorithm.num_threads)
+        if dual is None:
+            dual = self.algorithm.dual(self.objective, self.state)
+        return certificate(self.objective, dual, temperature, confidence=confidence, **options)
+
+    def predict(self, inputs: ArrayLike) -> FloatArray:
+        """Predictions of the model that was trained; with several replicates those of their mixture, the mean.
+
+        Parameters
+        ----------
+        inputs : array_like, shape (n, n_features)
+
+        Returns
+        -------
+        ndarray, shape (n,), or (n, n_outputs) with several outputs
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the objective has no model, or the inputs do not fit it.
+        """
+        return self.objective.on_threads(self.algorithm.num_threads).predict(self.state.measure, inputs)
+
+
 class Algorithm(ABC):
-    """An outer loop: `init` makes a state, `advance` leads from state to state, `run` does both and keeps a history."""
+    """An outer loop: `init` makes a state, `advance` leads from state to state, `run` does both and keeps a history.
+
+    Attributes
+    ----------
+    has_dual : bool
+        True where it carries dual variables of the samples.
+    num_threads : int or None
+        Number of threads; None stands for what OpenMP would take. It never changes a result.
+    """
+
+    has_dual: ClassVar[bool] = False
+    num_threads: int | None = None
 
     @abstractmethod
     def init(
@@ -55,6 +240,25 @@ class Algorithm(ABC):
         if cloud.weights is not None and not may_be_weighted:
             raise ValueError("state must have particles of equal weight (weights=None)")
         return state
+
+    def dual(self, objective: Objective, state: State) -> FloatArray:
+        """Dual variables of the samples that belong to a state, shape (n, n_outputs), float64.
+
+        Those that the algorithm carries, where `has_dual` is; else ``l'(f_mu(z_i), y_i)`` at the cloud. Of several
+        replicates those at their mixture, or the mean of theirs, which is no worse than they are on average.
+
+        Raises
+        ------
+        TypeError
+            If the objective is no EmpiricalRisk.
+        """
+        validation.instance("objective", objective, EmpiricalRisk, "an EmpiricalRisk, which has dual variables")
+        assert isinstance(objective, EmpiricalRisk)
+        return dual_at(objective, state.measure)
+
+    def certified(self, objective: Objective, info: Info) -> tuple[float, float]:
+        """Temperature and l2 of the problem that the last step belongs to; NaN where there was no step."""
+        return info.temperature, info.l2
 
     def check_steps(self, objective: Objective, state: State, n_steps: int) -> None:  # noqa: B027  most take any number
         """Raise ValueError if this algorithm cannot make so many steps from the state; called before a run."""
@@ -160,9 +364,9 @@ class Algorithm(ABC):
         failure = _end(started, state, failure)
         if failure is not None:
             failure.state = state  # type: ignore[attr-defined]
-            failure.result = Result(objective, state, history.arrays(), info)  # type: ignore[attr-defined]
+            failure.result = Result(self, objective, state, history.arrays(), info)  # type: ignore[attr-defined]
             raise failure
-        return Result(objective, state, history.arrays(), info)
+        return Result(self, objective, state, history.arrays(), info)
 
 
 def _end(callbacks: Sequence[Callback], state: State, failure: BaseException | None) -> BaseException | None:

@@ -16,9 +16,10 @@ from mfld.dynamics import Dynamics, Overdamped
 from mfld.errors import DivergenceError
 from mfld.gradients import FullBatch, GradientEstimator
 from mfld.noise import Place
-from mfld.objectives import Objective, Plan
+from mfld.objectives import Objective
 from mfld.schedules import Scheduled
 from mfld.state import Cloud, Info, State
+from mfld.stepping import Plan, steps
 
 _CURVATURE = "curvature"  # buffer, shape (1,): the largest of the loss so far, which the automatic step size goes by
 
@@ -116,7 +117,7 @@ class MFLD(Algorithm):
             object.__setattr__(self, name, value)
         validation.instance("gradient", self.gradient, GradientEstimator, "a GradientEstimator, like FullBatch()")
         validation.instance("dynamics", self.dynamics, Dynamics, "a Dynamics, like Overdamped()")
-        if self.step_size is None and not isinstance(self.dynamics, Overdamped):
+        if self.step_size is None and not self.dynamics.has_stable_step:
             raise ValueError(f"step_size must be given with {self.dynamics}: the automatic one is for Overdamped()")
         validation.num_threads(self.num_threads)
 
@@ -222,7 +223,7 @@ class MFLD(Algorithm):
                 self.dynamics.start(one, plan.at(0, objective.n_moving, r)) for r, one in enumerate(cloud.particles)
             ]
             buffers.update({name: np.stack([one[name] for one in begun]) for name in begun[0]})
-        outcome = objective.steps(cloud.particles, buffers, n_steps, plan)
+        outcome = steps(objective, cloud.particles, buffers, n_steps, plan)
         outcome.particles.flags.writeable = False  # so that the cloud takes them without a copy
         kept = {name: value for name, value in outcome.buffers.items() if name in names}
         if self.step_size is None:
@@ -279,7 +280,8 @@ class MFLD(Algorithm):
         self.check(objective, state)
         if state.n_replicates > 1:
             return float(np.mean([self.gradient_variance(objective, one) for one in state.each()]))
-        place = Place(state.key, state.step)
+        place = Place(state.key, state.step, 0, self.num_threads)
+        objective = objective.on_threads(self.num_threads)
         buffers = {name: value[0] for name, value in self._buffers(state)[1].items()}
         estimate, _ = self.gradient.estimate(objective, state.particles, buffers, place)
         full = objective.loss_gradient(state.particles)
@@ -337,15 +339,15 @@ class MFLD(Algorithm):
             l2 = np.array([objective.l2])
         if self.step_size is None:
             curvature = state.buffers[_CURVATURE] if known is None else known
-            steps = step_size.size(curvature[:, np.newaxis], l2)
+            sizes = step_size.size(curvature[:, np.newaxis], l2)
         else:
-            steps = schedules.values("step_size", self.step_size, state.step, n_steps, positive=True)
+            sizes = schedules.values("step_size", self.step_size, state.step, n_steps, positive=True)
+        threads = validation.num_threads(self.num_threads)
         return Plan(
-            step_size=steps,
+            step_size=sizes,
             temperature=temperature,
             l2=l2,
             gradient=self.gradient,
             dynamics=self.dynamics,
-            places=tuple(Place(key, state.step) for key in state.keys),
-            num_threads=validation.num_threads(self.num_threads),
+            places=tuple(Place(key, state.step, 0, threads) for key in state.keys),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
+from typing import ClassVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -10,13 +11,15 @@ from numpy.typing import ArrayLike, DTypeLike
 from mfld import _core, noise, schedules, validation
 from mfld.algorithms.base import Algorithm
 from mfld.algorithms.replicates import advance_each, start
+from mfld.certificates import smallest_ridge
 from mfld.dynamics import Dynamics, Overdamped
 from mfld.errors import DivergenceError
 from mfld.gradients import FullBatch
 from mfld.noise import Place
-from mfld.objectives import EmpiricalRisk, Objective, Outcome, Plan, Potential, StreamRisk
+from mfld.objectives import EmpiricalRisk, Objective, Potential, StreamRisk
 from mfld.schedules import Scheduled
 from mfld.state import Buffers, Cloud, Info, State
+from mfld.stepping import Outcome, Plan, steps
 from mfld.validation import FloatArray
 
 _OUTPUT_POPULATION = 1  # of the number that decides on the output: beside those of the particles
@@ -62,7 +65,8 @@ class PDA(Algorithm):
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind or out of range.
+        If an argument is of the wrong kind or out of range; during a run, if an averaged potential has no Gibbs
+        measure, which neurons that are not bounded may lead to where l2 is small.
 
     Notes
     -----
@@ -96,6 +100,8 @@ class PDA(Algorithm):
     dtype: DTypeLike = "float32"
     num_threads: int | None = None
     n_replicates: int = 1
+
+    has_dual: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         inner_steps = self.inner_steps
@@ -166,6 +172,25 @@ class PDA(Algorithm):
             expected = (1, seen.n_rows(state), nothing.shape[2])
             validation.shape(f"state.buffers[{name!r}]", state.buffers[name], expected, "to suit the objective")
 
+    def dual(self, objective: Objective, state: State) -> FloatArray:
+        """Averages over the steps, weighted like in the potential, of each sample's derivatives.
+
+        The measure that the theory speaks of belongs to them, and they do not fluctuate like those of one cloud.
+        Samples that were not drawn yet have the derivatives at the cloud.
+        """
+        if "dual_weight" not in state.buffers:
+            return super().dual(objective, state)
+        total, weight = (state.buffers[name].sum(axis=0) for name in ("dual_sum", "dual_weight"))
+        seen = weight[:, 0] > 0
+        if seen.all():
+            return np.asarray(total / weight)
+        derivative = super().dual(objective, state)
+        derivative[seen] = total[seen] / weight[seen]
+        return derivative
+
+    def certified(self, objective: Objective, info: Info) -> tuple[float, float]:
+        return self.temperature, objective.l2  # the ridge of the last step is that of the average, on its way
+
     def check_steps(self, objective: Objective, state: State, n_steps: int) -> None:
         """Refuse a run for which a stream's capacity is too small."""
         self._seen(objective).check_steps(state, n_steps)
@@ -179,11 +204,11 @@ class PDA(Algorithm):
 
     def _seen(self, objective: Objective) -> _SeenData | _SeenStream:
         """What is kept of an objective's samples; refuses one whose samples this solver cannot draw."""
-        if isinstance(objective, EmpiricalRisk):
-            return _SeenData(objective, self)
-        if isinstance(objective, StreamRisk):
-            return _SeenStream(objective, self)
-        raise TypeError(f"objective must be an EmpiricalRisk or a StreamRisk, got {validation.show(objective)}")
+        kinds = EmpiricalRisk, StreamRisk
+        validation.instance("objective", objective, kinds, "an EmpiricalRisk or a StreamRisk")
+        if objective.n_samples is None:
+            return _SeenStream(cast(StreamRisk, objective), self)
+        return _SeenData(cast(EmpiricalRisk, objective), self)
 
     def _step(self, seen: _SeenData | _SeenStream, state: State) -> tuple[State, Info]:
         t = state.step + 1
@@ -199,10 +224,9 @@ class PDA(Algorithm):
             l2=np.array([averaged.l2]),
             gradient=FullBatch(),
             dynamics=self.dynamics,
-            places=(Place(state.key, done),),
-            num_threads=validation.num_threads(self.num_threads),
+            places=(Place(state.key, done, 0, validation.num_threads(self.num_threads)),),
         )
-        outcome = averaged.steps(state.only_cloud.particles, {}, inner, plan)
+        outcome = steps(averaged, state.only_cloud.particles, {}, inner, plan)
         if outcome.interrupt is not None:
             raise outcome.interrupt
         if outcome.bad is not None:
@@ -236,8 +260,17 @@ class PDA(Algorithm):
 
 
 def _average(seen: _SeenData | _SeenStream, buffers: Buffers, t: int) -> Potential:
-    """The averaged potential after step t, from the buffers of one replicate."""
-    return seen.potential(buffers, 2 / ((t + 1) * (t + 2)), seen.risk.l2 * t / (t + 2))
+    """The averaged potential after step t, from the buffers of one replicate; refuses one without a Gibbs measure."""
+    risk, dual = seen.frozen(buffers, 2 / ((t + 1) * (t + 2)))
+    l2 = seen.risk.l2 * t / (t + 2)
+    needed = smallest_ridge(risk, dual)
+    if l2 <= needed:
+        raise ValueError(
+            f"l2 of the objective must be above {needed * (t + 2) / t:.3g} at step {t} of PDA, got {seen.risk.l2:g}: "
+            f"the neurons of {risk.model} grow like |theta|**2, and below it the average has no Gibbs measure; "
+            "with a bounded activation or readout it always has one"
+        )
+    return risk.linearised(dual, l2, seen.solver.num_threads)
 
 
 class _SeenData:
@@ -274,9 +307,9 @@ class _SeenData:
         weights[:, drawn] += factor
         return {"dual_sum": sums, "dual_weight": weights}, loss
 
-    def potential(self, buffers: Buffers, scale: float, l2: float) -> Potential:
-        """The potential of what was seen, times the scale."""
-        return self.risk.linearised(scale * buffers["dual_sum"][0], l2, self.solver.num_threads)
+    def frozen(self, buffers: Buffers, scale: float) -> tuple[EmpiricalRisk, FloatArray]:
+        """A risk and dual variables whose potential is the one of what was seen, times the scale."""
+        return self.risk, scale * buffers["dual_sum"][0]
 
     def example(self) -> Potential:
         """A potential of the kind that the dynamics meets."""
@@ -323,10 +356,10 @@ class _SeenStream:
             if name in added
         }, loss
 
-    def potential(self, buffers: Buffers, scale: float, l2: float) -> Potential:
-        inputs, coefficients = buffers["kept_inputs"][0], scale * buffers["kept_sum"][0]
-        return self.risk.averaged(inputs, coefficients, l2, self.solver.num_threads)
+    def frozen(self, buffers: Buffers, scale: float) -> tuple[EmpiricalRisk, FloatArray]:
+        return self.risk.frozen(buffers["kept_inputs"][0], scale * buffers["kept_sum"][0])
 
     def example(self) -> Potential:
         model = self.risk.model
-        return self.risk.averaged(np.zeros((1, model.n_features)), np.zeros((1, model.n_outputs)), self.risk.l2)
+        risk, dual = self.risk.frozen(np.zeros((1, model.n_features)), np.zeros((1, model.n_outputs)))
+        return risk.linearised(dual, self.risk.l2)

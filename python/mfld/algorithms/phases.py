@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from mfld import validation
 from mfld.algorithms.base import Algorithm
 from mfld.algorithms.mfld import MFLD
-from mfld.callbacks import StopOnPlateau
+from mfld.algorithms.plateau import StopOnPlateau
 from mfld.objectives import Objective
 from mfld.state import Cloud, Info, State
 from mfld.validation import FloatArray
@@ -44,10 +44,52 @@ class _Progress(NamedTuple):
         return replace(state, buffers={n: v for n, v in state.buffers.items() if n not in cls._fields})
 
 
+class _AtStep(NamedTuple):
+    """Switch at a count of steps."""
+
+    step: int
+
+    def is_due(self, progress: _Progress, step: int) -> bool:
+        return step >= self.step
+
+    def next_look(self, step: int) -> int:
+        return self.step
+
+    def looked(self, progress: _Progress, state: State, seen: Info) -> _Progress:
+        return progress
+
+
+class _AtPlateau(NamedTuple):
+    """Switch at a plateau; methods as in `_AtStep`."""
+
+    plateau: StopOnPlateau
+
+    def is_due(self, progress: _Progress, step: int) -> bool:
+        return progress.waited >= self.plateau.patience
+
+    def next_look(self, step: int) -> int:
+        return step + self._every - step % self._every
+
+    def looked(self, progress: _Progress, state: State, seen: Info) -> _Progress:
+        if state.step % self._every:
+            return progress
+        lowest, waited = self.plateau.follow((progress.lowest, progress.waited), state, seen)
+        return progress._replace(lowest=lowest, waited=waited)
+
+    @property
+    def _every(self) -> int:
+        assert self.plateau.every is not None
+        return self.plateau.every
+
+
 class _Phases(Algorithm):
     """One solver up to the switch and another one from there on, with the steps of the run counted through."""
 
     switch: int | StopOnPlateau
+
+    @property
+    def num_threads(self) -> int | None:  # type: ignore[override]
+        return self._solvers[0].num_threads
 
     @property
     @abstractmethod
@@ -63,13 +105,14 @@ class _Phases(Algorithm):
         validation.instance(names[1], second, MFLD, "an MFLD")
         if first.dtype != second.dtype:
             raise ValueError(f"{names[1]} must have the dtype of {names[0]}, {first.dtype}, got {second.dtype}")
-        if isinstance(self.switch, StopOnPlateau):
+        if callable(self.switch):
+            validation.instance("switch", self.switch, StopOnPlateau, "a count of steps or a StopOnPlateau")
             self._check_plateau(first.n_replicates)
         else:
             object.__setattr__(self, "switch", validation.integer("switch", self.switch, 0))
 
     def _check_plateau(self, n_replicates: int) -> None:
-        if isinstance(self.switch, StopOnPlateau) and n_replicates > 1:
+        if callable(self.switch) and n_replicates > 1:
             raise ValueError(
                 "switch must be a count of steps for several replicates, which have their plateaus at different steps; "
                 f"got a StopOnPlateau for {n_replicates}"
@@ -99,13 +142,14 @@ class _Phases(Algorithm):
         n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)
         end = state.step + n_steps
         info = Info(steps=0)
+        rule = _AtPlateau(self.switch) if callable(self.switch) else _AtStep(self.switch)
         while state.step < end:
             progress = _Progress.of(state)
             inner = _Progress.taken_from(state)
-            if progress.phase == 0 and self._is_due(progress, state.step):
+            if progress.phase == 0 and rule.is_due(progress, state.step):
                 progress = progress._replace(phase=1)
                 inner = self._handed_over(objective, inner)
-            until = end if progress.phase == 1 else min(end, self._next_look(state.step))
+            until = end if progress.phase == 1 else min(end, rule.next_look(state.step))
             try:
                 inner, seen = self._solvers[progress.phase].advance(objective, inner, until - state.step)
             except BaseException as error:
@@ -115,9 +159,8 @@ class _Phases(Algorithm):
                     usable = reached.step < until
                     error.state = progress.added_to(reached) if usable else state  # type: ignore[attr-defined]
                 raise
-            if progress.phase == 0 and isinstance(self.switch, StopOnPlateau) and until % self._every == 0:
-                lowest, waited = self.switch.follow((progress.lowest, progress.waited), inner, seen)
-                progress = progress._replace(lowest=lowest, waited=waited)
+            if progress.phase == 0:
+                progress = rule.looked(progress, inner, seen)
             state = progress.added_to(inner)
             info = _together(info, seen)
         return state, info
@@ -125,20 +168,6 @@ class _Phases(Algorithm):
     def switched(self, state: State) -> bool:
         """Whether the last step of a state was one of the second phase."""
         return _Progress.of(state).phase == 1
-
-    def _is_due(self, progress: _Progress, step: int) -> bool:
-        if isinstance(self.switch, StopOnPlateau):
-            return progress.waited >= self.switch.patience
-        return step >= self.switch
-
-    def _next_look(self, step: int) -> int:
-        return step + self._every - step % self._every if isinstance(self.switch, StopOnPlateau) else self.switch
-
-    @property
-    def _every(self) -> int:
-        assert isinstance(self.switch, StopOnPlateau)
-        assert self.switch.every is not None
-        return self.switch.every
 
 
 @dataclass(frozen=True)

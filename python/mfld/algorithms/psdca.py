@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -127,6 +127,8 @@ class PSDCA(Algorithm):
     dtype: DTypeLike = "float32"
     num_threads: int | None = None
     n_replicates: int = 1
+
+    has_dual: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checked = {
@@ -250,6 +252,10 @@ class PSDCA(Algorithm):
         ]
         return end, together(infos)
 
+    def dual(self, objective: Objective, state: State) -> FloatArray:
+        dual: FloatArray = state.buffers["dual"].mean(axis=0)
+        return dual
+
     def check(self, objective: Objective, state: State | None = None) -> None:
         risk = self._risk(objective)
         if state is None:
@@ -272,7 +278,7 @@ class PSDCA(Algorithm):
             raise ValueError(
                 "l2 must be positive for PSDCA: without a ridge the dual's Gibbs law does not exist; got 0"
             )
-        if not math.isfinite(model.bound):
+        if not math.isfinite(max(map(abs, model.output_range))):
             raise ValueError(
                 f"PSDCA needs a bounded neuron, got readout={model.readout!r} with activation={model.activation!r}: "
                 "take readout='bounded', 'parity', 'signs' or 'fixed' with a bounded activation, like 'tanh'"
@@ -324,11 +330,8 @@ class _Work:
                 f"n_particles must give at least {_SMALLEST_GROUP} particles to each combination of frozen signs, "
                 f"got {self.groups.min()} for one of {len(self.groups)} combinations"
             )
-        assert isinstance(risk.model, TwoLayerNetwork)  # by check
-        assert isinstance(risk.loss_function, Loss)
-        self.network, self.loss = risk.model, risk.loss_function
-        low, high = self.network.output_range
-        coupled = self.network.n_outputs if self.loss.targets == "class" else 1
+        low, high = risk.model.output_range
+        coupled = risk.model.n_outputs if risk.loss_function.targets == "class" else 1
         self.neuron_bound = max(abs(low), abs(high))
         self.variance_bound = coupled * ((high - low) / 2) ** 2
 
@@ -369,11 +372,15 @@ class _Work:
             if self.visits >= every:
                 self.refresh(self.dual)
             part = rows[: every - self.visits]
+            problem = risk.native(self.particles.dtype)
+            assert problem is not None  # by check
             done = _core.backend.dual_sweep(
-                self.network.native,
-                self.loss.native,
+                problem.network,
+                problem.loss,
                 self.particles,
-                *risk._samples(self.particles.dtype),
+                problem.inputs,
+                problem.targets,
+                problem.weights,
                 part,
                 self.groups,
                 self.solver.temperature,
@@ -412,7 +419,8 @@ class _Work:
         solver, risk = self.solver, self.risk
         largest = self._by_group(np.maximum.reduceat, self.log_weights)
         total = self._by_group(np.add.reduceat, np.exp(self.log_weights - np.repeat(largest, self.groups)))
-        self.log_partition += float((largest + np.log(total / self.groups)) @ self.groups) / len(self.particles)
+        # A sum and not a product of BLAS, whose bits may depend on threads.
+        self.log_partition += float(np.sum((largest + np.log(total / self.groups)) * self.groups)) / len(self.particles)
         particles = self.particles[self._resampled()]
         potential = risk.linearised(dual, num_threads=solver.num_threads)
         sampler = GibbsSampler(potential, solver.temperature, self.key, num_threads=solver.num_threads)
@@ -447,12 +455,12 @@ class _Work:
         return np.concatenate(picked)
 
     def _watched(self) -> Callable[[Chains], NDArray[np.float64]]:
-        inputs, _, _ = self.risk._samples(self.particles.dtype)
+        inputs = self.risk.inputs
         rows = np.linspace(0, len(inputs) - 1, min(_WATCHED_ROWS, len(inputs))).astype(int)
-        some, threads = inputs[rows], validation.num_threads(self.solver.num_threads)
+        some, threads = inputs[rows].astype(self.particles.dtype), self.solver.num_threads
 
         def watched(chains: Chains) -> NDArray[np.float64]:
-            neurons = _core.backend.neurons(self.network.native, chains.points, some, threads)
+            neurons = self.risk.model.neurons(chains.points, some, threads)
             columns = np.moveaxis(neurons, 1, 0).reshape(len(chains.points), -1)
             return np.column_stack([chains.values, columns]).astype(np.float64)
 

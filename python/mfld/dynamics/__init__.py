@@ -1,6 +1,6 @@
 """Dynamics: how one step moves the particles."""
 
-from mfld.dynamics.base import Drift, Dynamics, Move, Step
+from mfld.dynamics.base import Dynamics, Move, Step
 from mfld.dynamics.general import General
 from mfld.dynamics.irreversible import Irreversible
 from mfld.dynamics.mala import MALA
@@ -12,7 +12,6 @@ from mfld.dynamics.underdamped import Underdamped
 __all__ = [
     "MALA",
     "ContinuousTempering",
-    "Drift",
     "Dynamics",
     "General",
     "Irreversible",

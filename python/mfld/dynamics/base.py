@@ -1,21 +1,20 @@
-"""What a dynamics is, and what it is given."""
+"""Dynamics in general, the numbers of a step, and the move that it comes to."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from mfld import _core, validation
-from mfld.noise import STREAMS, Place
+from mfld import _core
+from mfld.gradients import Drift, GradientEstimator
+from mfld.native import Native
+from mfld.noise import Place
+from mfld.objectives.base import Objective
 from mfld.state import Buffers
 from mfld.validation import FloatArray
-
-if TYPE_CHECKING:
-    from mfld.gradients import GradientEstimator
-    from mfld.objectives.base import Objective
 
 
 @dataclass(frozen=True)
@@ -27,23 +26,18 @@ class Step:
     l2: float
     n_moving: int
     place: Place
-    num_threads: int
+
+    @property
+    def num_threads(self) -> int:
+        """Number of threads for the kernels of the step."""
+        return self.place.threads
 
     def normals(self, like: FloatArray, n_columns: int | None = None, stream: str = "move") -> FloatArray:
         """Standard normals of the step in the precision of ``like`` and a row for each of its rows.
 
         Shape (N, n_columns), by default a column for each moving coordinate.
         """
-        return _core.backend.normals(
-            self.place.key,
-            self.place.step,
-            len(like),
-            self.n_moving if n_columns is None else n_columns,
-            like.dtype,
-            STREAMS[stream],
-            self.place.population,
-            self.num_threads,
-        )
+        return self.place.normals(len(like), self.n_moving if n_columns is None else n_columns, like.dtype, stream)
 
     def moving(self, particles: FloatArray, gradient: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The moving coordinates of the particles, and of the gradient with the ridge: shapes (N, n_moving)."""
@@ -60,7 +54,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Move:
-    """What one step came to.
+    """Where one step leads.
 
     ``gradient`` is an estimate that the step made or used, ridge excluded, and ``gradient_at`` where it was taken; None
     stands for the particles before the step. ``bad_particle`` is the first one that is not finite after the step, or
@@ -75,22 +69,6 @@ class Move:
     gradient_at: FloatArray | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Drift:
-    """The gradient of an objective as an estimator gives it, ridge excluded."""
-
-    objective: Objective
-    gradient: GradientEstimator
-
-    def __call__(self, particles: FloatArray, buffers: Buffers, place: Place) -> tuple[FloatArray, Buffers]:
-        """Estimated gradient at particles, in their precision, and all buffers with the estimator's own renewed."""
-        estimate, renewed = self.gradient.estimate(self.objective, particles, buffers, place)
-        with np.errstate(over="ignore"):  # what overflows is found by the move
-            estimate = np.ascontiguousarray(estimate, particles.dtype)
-        validation.shape("loss_gradient(particles)", estimate, particles.shape, "to match particles")
-        return estimate, {**buffers, **renewed}
-
-
 class Dynamics(ABC):
     """How one step moves particles along the gradient and with the noise.
 
@@ -101,7 +79,9 @@ class Dynamics(ABC):
     Attributes
     ----------
     buffer_names : tuple of str
-        What it carries from step to step: names within `State.buffers`.
+        Names within `State.buffers` of what it carries from step to step.
+    has_stable_step : bool
+        True where steps are stable up to a share of 1 / curvature, so that the step size may be left out.
 
     Examples
     --------
@@ -118,6 +98,11 @@ class Dynamics(ABC):
     """
 
     buffer_names: ClassVar[tuple[str, ...]] = ()
+    has_stable_step: ClassVar[bool] = False
+
+    def native(self, particles: FloatArray, buffers: Buffers) -> Native[_core.Dynamics] | None:
+        """This dynamics as the compiled core takes it, for all replicates; None where the core does not know it."""
+        return None
 
     def check(self, objective: Objective, gradient: GradientEstimator) -> None:  # noqa: B027  most suit all
         """Raise ValueError or TypeError if this dynamics cannot serve the objective with this estimator."""

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mfld import validation
-from mfld.dynamics.base import Drift, Dynamics, Move, Step
+from mfld.dynamics.base import Dynamics, Move, Step
+from mfld.gradients import Drift, GradientEstimator
+from mfld.objectives.base import Objective
 from mfld.state import Buffers
 from mfld.validation import FloatArray
-
-if TYPE_CHECKING:
-    from mfld.gradients import GradientEstimator
-    from mfld.objectives.base import Objective
 
 MatrixField: TypeAlias = ArrayLike | Callable[[FloatArray], ArrayLike]
 """A constant matrix, shape (m, m), or a function of points, shape (N, p), with values of shape (N, m, m)."""

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfld import validation
-from mfld.dynamics.base import Drift, Dynamics, Move, Step
+from mfld.dynamics.base import Dynamics, Move, Step
+from mfld.gradients import Drift, GradientEstimator
+from mfld.objectives.base import Objective
 from mfld.state import Buffers
 from mfld.validation import FloatArray
-
-if TYPE_CHECKING:
-    from mfld.gradients import GradientEstimator
-    from mfld.objectives.base import Objective
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from mfld import _core
-from mfld.dynamics.base import Drift, Dynamics, Move, Step
+from mfld.dynamics.base import Dynamics, Move, Step
+from mfld.gradients import Drift, GradientEstimator
+from mfld.objectives.base import Objective
 from mfld.state import Buffers
 from mfld.validation import FloatArray
-
-if TYPE_CHECKING:
-    from mfld.gradients import GradientEstimator
-    from mfld.objectives.base import Objective
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,6 @@ class MALA(Dynamics):
     buffer_names: ClassVar[tuple[str, ...]] = ("potential", "force")
 
     def check(self, objective: Objective, gradient: GradientEstimator) -> None:
-        from mfld.gradients import FullBatch  # noqa: PLC0415  which imports this package
-
         kind = type(objective).__name__
         if not objective.linear:
             raise ValueError(
@@ -68,7 +64,7 @@ class MALA(Dynamics):
             )
         if not objective.has_value:
             raise TypeError(f"dynamics=MALA() needs the value of the objective: give the {kind} value=")
-        if not isinstance(gradient, FullBatch):
+        if not gradient.exact:
             raise ValueError(f"gradient must be FullBatch() with dynamics=MALA(), got {gradient}")
 
     def buffer_shapes(self, objective: Objective, n_particles: int) -> dict[str, tuple[int, ...]]:
@@ -83,23 +79,17 @@ class MALA(Dynamics):
         place = step.place
         noise = (place.key, place.step, place.population, step.num_threads)
         numbers = (step.n_moving, step.step_size, step.temperature, step.l2)
-        potential = drift.objective.first_variation(particles)
-
-        def evaluate(points: FloatArray) -> tuple[FloatArray, FloatArray]:
-            values, gradient = potential.value_and_gradient(points)
-            return np.array(values, points.dtype, order="C"), np.array(gradient, points.dtype, order="C")
-
         if "potential" in buffers and "force" in buffers:
             values, force = buffers["potential"].copy(), buffers["force"].copy()
         else:
-            values, force = evaluate(particles)
+            values, force = drift.value_and_gradient(particles)
         seen = force.copy()
         proposals = particles.copy()
         _core.backend.move(proposals, force, *numbers, *noise)
         finite = np.asarray(np.isfinite(proposals).all(axis=1))
         # A potential takes finite points only: a proposal that is not has the value inf, which is never accepted.
         points = proposals if finite.all() else np.where(finite[:, np.newaxis], proposals, particles)
-        proposal_values, proposal_force = evaluate(points)
+        proposal_values, proposal_force = drift.value_and_gradient(points)
         proposal_values[~finite] = np.inf
         moved = particles.copy()
         accepted = _core.backend.mala_accept(

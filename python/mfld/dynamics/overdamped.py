@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mfld import _core
-from mfld.dynamics.base import Drift, Dynamics, Move, Step
+from mfld.dynamics.base import Dynamics, Move, Step
+from mfld.gradients import Drift
+from mfld.native import Native, final
 from mfld.state import Buffers
 from mfld.validation import FloatArray
 
 
+@final
 @dataclass(frozen=True)
 class Overdamped(Dynamics):
     """Overdamped Langevin dynamics by the Euler-Maruyama scheme (the unadjusted Langevin algorithm).
@@ -28,6 +32,11 @@ class Overdamped(Dynamics):
     >>> mfld.MFLD(step_size=0.1, temperature=0.01).dynamics
     Overdamped()
     """
+
+    has_stable_step: ClassVar[bool] = True
+
+    def native(self, particles: FloatArray, buffers: Buffers) -> Native[_core.Dynamics] | None:
+        return Native(_core.Dynamics("overdamped"), {})
 
     def move(self, particles: FloatArray, buffers: Buffers, drift: Drift, step: Step) -> Move:
         gradient, buffers = drift(particles, buffers, step.place)

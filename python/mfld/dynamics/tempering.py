@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mfld import validation
-from mfld.dynamics.base import Drift, Dynamics, Move, Step
-from mfld.state import Buffers
+from mfld.dynamics.base import Dynamics, Move, Step
+from mfld.gradients import Drift, GradientEstimator
+from mfld.objectives.base import Objective
+from mfld.state import Buffers, State
 from mfld.validation import FloatArray
-
-if TYPE_CHECKING:
-    from mfld.gradients import GradientEstimator
-    from mfld.objectives.base import Objective
-    from mfld.state import State
 
 
 @dataclass(frozen=True)
@@ -107,14 +104,12 @@ class ContinuousTempering(Dynamics):
             object.__setattr__(self, name, value)
 
     def check(self, objective: Objective, gradient: GradientEstimator) -> None:
-        from mfld.gradients import FullBatch  # noqa: PLC0415  dynamics come before estimators and objectives
-
         kind = type(objective).__name__
         if not objective.linear:
             raise ValueError(f"objective must be linear for ContinuousTempering, like a Potential; got a {kind}")
         if not objective.has_value:
             raise TypeError(f"ContinuousTempering needs the value of its objective; this {kind} has a gradient only")
-        if type(gradient) is not FullBatch:
+        if not gradient.exact:
             raise ValueError(f"gradient must be FullBatch() for ContinuousTempering, got {gradient}")
 
     def buffer_shapes(self, objective: Objective, n_particles: int) -> dict[str, tuple[int, ...]]:
@@ -134,12 +129,11 @@ class ContinuousTempering(Dynamics):
         }
 
     def move(self, particles: FloatArray, buffers: Buffers, drift: Drift, step: Step) -> Move:
-        potential = drift.objective.first_variation(particles)  # the same everywhere: it is linear
         m, half = step.n_moving, step.step_size / 2
         if "force" in buffers:
             energy, gradient = buffers["energy"], buffers["force"]
         else:
-            energy, gradient = potential.value_and_gradient(particles)
+            energy, gradient = drift.value_and_gradient(particles)
         seen = gradient
         damping = math.exp(-self.friction * step.step_size)
         kick = math.sqrt(step.temperature * -math.expm1(-2 * self.friction * step.step_size))
@@ -161,7 +155,7 @@ class ContinuousTempering(Dynamics):
             a = a + half * w
             moved, bad_particle = step.moved(moved, theta)
             if bad_particle < 0:
-                energy, gradient = potential.value_and_gradient(moved)
+                energy, gradient = drift.value_and_gradient(moved)
                 force, tempering_force = self._forces(moved, a, energy, gradient, step)
                 v += half * force
                 w = w + half * tempering_force

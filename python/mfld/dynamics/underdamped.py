@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from dataclasses import dataclass, replace
+from typing import ClassVar, Final
 
 import numpy as np
 
 from mfld import _core, validation
-from mfld._core import _binding
-from mfld.dynamics.base import Drift, Dynamics, Move, Step
+from mfld.dynamics.base import Dynamics, Move, Step
+from mfld.gradients import Drift
+from mfld.native import Native, final
+from mfld.objectives.base import Objective
 from mfld.state import Buffers
 from mfld.validation import FloatArray
 
-if TYPE_CHECKING:
-    from mfld.objectives.base import Objective
 
-
+@final
 @dataclass(frozen=True)
 class Underdamped(Dynamics):
     """Underdamped (kinetic) Langevin dynamics, of particles with velocities v.
@@ -90,17 +90,19 @@ class Underdamped(Dynamics):
 
     def start(self, particles: FloatArray, step: Step) -> Buffers:
         velocities = np.zeros_like(particles)
-        velocities[:, : step.n_moving] = math.sqrt(step.temperature) * _core.backend.normals(
-            step.place.key,
-            1,
-            len(particles),
-            step.n_moving,
-            particles.dtype,
-            _binding.STREAM_INIT,
-            step.place.population,
-            step.num_threads,
-        )
+        place = replace(step.place, step=1)  # step 0 of the stream has the initial particles
+        normals = place.normals(len(particles), step.n_moving, particles.dtype, "init")
+        velocities[:, : step.n_moving] = math.sqrt(step.temperature) * normals
         return {"velocities": velocities}
+
+    def native(self, particles: FloatArray, buffers: Buffers) -> Native[_core.Dynamics] | None:
+        if self.scheme != "baoab":
+            return None
+        known = "force" in buffers
+        velocities = buffers["velocities"].copy()
+        force = buffers["force"].copy() if known else np.empty_like(particles)
+        form = _core.Dynamics("baoab", self.friction, velocities, force, known)
+        return Native(form, {"velocities": velocities, "force": force}, fragile=("force",))
 
     def move(self, particles: FloatArray, buffers: Buffers, drift: Drift, step: Step) -> Move:
         if "velocities" not in buffers:
@@ -231,17 +233,8 @@ def _force(particles: FloatArray, buffers: Buffers, drift: Drift, step: Step) ->
 
 def _two_normals(particles: FloatArray, step: Step) -> tuple[FloatArray, FloatArray]:
     """Two independent normals for each moving coordinate."""
-    place, p = step.place, step.n_moving
-    normals = _core.backend.normals(
-        place.key,
-        place.step,
-        len(particles),
-        2 * p,
-        particles.dtype,
-        _binding.STREAM_MOVE,
-        place.population,
-        step.num_threads,
-    )
+    p = step.n_moving
+    normals = step.normals(particles, 2 * p)
     return normals[:, :p], normals[:, p:]
 
 

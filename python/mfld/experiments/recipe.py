@@ -33,8 +33,7 @@ from numpy.typing import NDArray
 
 from mfld import _core, schedules, validation
 from mfld import checkpoint as checkpoints
-from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Result
-from mfld.callbacks import Callback
+from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Callback, Result
 from mfld.certificates import Certificate
 from mfld.experiments.datasets import Dataset
 from mfld.experiments.trained import TrainedModel

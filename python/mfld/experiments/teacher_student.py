@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 
 from mfld import noise, validation
 from mfld.algorithms import MFLD, TwoPhase
-from mfld.callbacks import StopOnPlateau
+from mfld.algorithms.plateau import StopOnPlateau
 from mfld.models import TwoLayerNetwork
 from mfld.objectives import EmpiricalRisk
 from mfld.validation import FloatArray

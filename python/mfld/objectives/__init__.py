@@ -1,9 +1,8 @@
-"""Objectives: what is minimised."""
+"""Objectives: the functionals of a measure that are minimised."""
 
-from mfld.objectives.base import Objective, Outcome, Plan
+from mfld.objectives.base import Measure, Objective, Potential
 from mfld.objectives.functional import Functional
-from mfld.objectives.potential import Potential
 from mfld.objectives.risk import EmpiricalRisk
 from mfld.objectives.stream import StreamRisk
 
-__all__ = ["EmpiricalRisk", "Functional", "Objective", "Outcome", "Plan", "Potential", "StreamRisk"]
+__all__ = ["EmpiricalRisk", "Functional", "Measure", "Objective", "Potential", "StreamRisk"]

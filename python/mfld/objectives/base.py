@@ -1,90 +1,21 @@
-"""What an objective is, and how steps are made on one that is written in Python."""
+"""Objectives in general, and potentials: those that are linear, which every first variation is."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable
+from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from mfld import noise
-from mfld.dynamics.base import Drift, Dynamics, Step
-from mfld.gradients import GradientEstimator
-from mfld.noise import Place
-from mfld.state import Buffers, Cloud
-from mfld.validation import FloatArray
-
-if TYPE_CHECKING:
-    from mfld.objectives.potential import Potential
+from mfld import noise, validation
+from mfld.native import Problem
+from mfld.state import Cloud
+from mfld.validation import FloatArray, FloatDType
 
 Measure: TypeAlias = Cloud | ArrayLike
 """A cloud, or its particles, shape (N, p), where they weigh the same."""
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What a call of `Objective.steps` needs beside the particles, the buffers and the number of steps.
-
-    ``step_size``, ``temperature`` and ``l2`` are float64 arrays: each of length 1, a constant, or with an entry per
-    step. ``step_size`` may have a row for each replicate. ``l2`` replaces that of the objective. ``places`` are those
-    of the first step, one for each replicate.
-    """
-
-    step_size: NDArray[np.float64]
-    temperature: NDArray[np.float64]
-    l2: NDArray[np.float64]
-    gradient: GradientEstimator
-    dynamics: Dynamics
-    places: tuple[Place, ...]
-    num_threads: int
-
-    def at(self, k: int, n_moving: int, replicate: int = 0) -> Step:
-        """The call's step k of a replicate."""
-        return Step(*self.numbers(k, replicate), n_moving, self.places[replicate].ahead(k), self.num_threads)
-
-    def numbers(self, k: int, replicate: int = 0) -> tuple[float, float, float]:
-        """Step size, temperature and l2 of the call's step k of a replicate."""
-        rows = self.step_size[replicate] if self.step_size.ndim == 2 else self.step_size
-        step_size, temperature, l2 = (
-            values.item(k if values.size > 1 else 0) for values in (rows, self.temperature, self.l2)
-        )
-        return step_size, temperature, l2
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """Where a call of `Objective.steps` came to.
-
-    ``particles`` and ``buffers`` are those after ``steps`` whole steps of all replicates, and the particles are always
-    finite. Where all steps were made, ``loss`` and ``gradient_norm``, of each replicate, are what the last one saw,
-    before its move. Otherwise either the next step would make ``bad``, a replicate and its particle, the first that is
-    not finite, or the exception ``interrupt``, of a signal or out of a function of the user, ended the call.
-    ``acceptance``, of each replicate, is the mean over the steps.
-    """
-
-    particles: FloatArray
-    buffers: Buffers
-    steps: int
-    loss: Sequence[float]
-    gradient_norm: Sequence[float]
-    acceptance: Sequence[float]
-    bad: tuple[int, int] | None = None
-    interrupt: BaseException | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class _Reached:
-    """Where the steps of one replicate came to."""
-
-    particles: FloatArray
-    buffers: Buffers
-    loss: float = np.nan
-    gradient_norm: float = np.nan
-    acceptance: float = np.nan
-    bad_particle: int = -1
 
 
 class Objective(ABC):
@@ -143,6 +74,44 @@ class Objective(ABC):
     linear: bool = False
     has_particle_batches: bool = False
     has_value: bool = True
+    any_precision: bool = False
+    num_threads: int | None = None
+
+    def native(self, dtype: FloatDType) -> Problem | None:
+        """This objective as the compiled core takes it; None where the core does not know it."""
+        return None
+
+    def on_threads(self, num_threads: int | None) -> Self:
+        """The same objective, evaluated on so many threads; None: what OpenMP would take. It never changes a value."""
+        return self
+
+    def row_sizes(self) -> NDArray[np.float64] | None:
+        """Size of each sample, by which the curvature of its loss grows; None where it is not known."""
+        return None
+
+    def of_rows(self, rows: NDArray[np.int64]) -> tuple[Objective, float]:
+        """The objective of some samples only, and their share of the weight; defined where `row_sizes` is."""
+        raise NotImplementedError(f"{type(self).__name__} does not define of_rows")
+
+    def predict(self, measure: Measure, inputs: ArrayLike) -> FloatArray:
+        """Predictions at inputs, of objectives that are about predictions.
+
+        Parameters
+        ----------
+        measure : Cloud or array_like, shape (N, n_coordinates)
+        inputs : array_like, shape (n, n_features)
+
+        Returns
+        -------
+        ndarray, shape (n,), or (n, n_outputs) with several outputs
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there are no predictions, or the arrays do not fit.
+        """
+        kind = type(self).__name__
+        raise TypeError(f"predict needs an objective with a model, like an EmpiricalRisk; this is a {kind}")
 
     @abstractmethod
     def loss(self, measure: Measure) -> float:
@@ -234,7 +203,9 @@ class Objective(ABC):
             If the particles have the wrong shape, are no array of reals, or are not finite; if a row does not exist.
         """
         cloud = self.cloud(measure)
-        return _add_ridge(self.loss_gradient(cloud, batch), cloud.particles, self.l2, self.n_moving)
+        gradient = np.array(self.loss_gradient(cloud, batch))
+        gradient[:, : self.n_moving] += 2 * self.l2 * cloud.particles[:, : self.n_moving]
+        return gradient
 
     def cloud(self, measure: Measure) -> Cloud:
         """A measure as a `Cloud`, once its particles are known to suit this objective."""
@@ -248,57 +219,148 @@ class Objective(ABC):
         """Particles for a run to start from: independent draws from N(0, I), unless the objective knows better."""
         return noise.normals(seed, 0, n_particles, self.n_coordinates, dtype=dtype, stream="init")
 
-    def steps(self, particles: FloatArray, buffers: Buffers, n_steps: int, plan: Plan) -> Outcome:
-        """Make up to ``n_steps`` (at least 1) steps from particles and buffers, which stay as they are.
 
-        Particles have shape (R, N, n_coordinates) for R replicates, and buffers that leading axis too. This is what
-        algorithms call. Here a step costs one call of the dynamics and of the gradient for each replicate; objectives
-        that the core knows do all their steps inside it.
+class Potential(Objective):
+    """Linear objective ``F(mu) = E_mu V + l2 E_mu |theta|**2``; its dynamics are plain Langevin, without interaction.
+
+    The minimiser of ``F(mu) + temperature * Ent(mu)`` is the Gibbs law ``exp(-(V + l2 |theta|**2) / temperature)``.
+    A potential is also what `Objective.first_variation` returns: a function of theta, which may be called.
+
+    Parameters
+    ----------
+    gradient : callable
+        Gradient of V: takes points, an array of shape (M, n_coordinates), and returns an array of that shape. It is
+        called once a step with all particles, in the precision of the run.
+    value : callable, optional
+        V itself: takes points and returns shape (M,). Without it whatever needs a value raises TypeError, and the loss
+        in a history is NaN.
+    value_and_gradient : callable, optional
+        Both at once, where that is cheaper than one after the other: takes points, returns shapes (M,) and
+        (M, n_coordinates).
+    n_coordinates : int
+        Length of a point.
+    n_moving : int, optional
+        Leading coordinates that move; by default all.
+    l2 : float
+        Coefficient of ``|theta|**2`` (no factor 1/2), on moving coordinates.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range; later, if a function returns another shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mfld
+    >>> well = mfld.Potential(lambda x: x, lambda x: np.sum(x**2, axis=1) / 2, n_coordinates=2, l2=0.5)
+    >>> points = np.array([[1.0, 0.0], [1.0, 1.0]])
+    >>> well(points)                                 # V + l2 |theta|^2
+    array([1., 2.])
+    >>> well.gradient(points)
+    array([[2., 0.],
+           [2., 2.]])
+    >>> well.value(points)                           # E_mu of it: the two points weigh the same
+    1.5
+    """
+
+    linear = True
+
+    def __init__(
+        self,
+        gradient: Callable[[FloatArray], ArrayLike],
+        value: Callable[[FloatArray], ArrayLike] | None = None,
+        *,
+        value_and_gradient: Callable[[FloatArray], tuple[ArrayLike, ArrayLike]] | None = None,
+        n_coordinates: int,
+        n_moving: int | None = None,
+        l2: float = 0.0,
+    ) -> None:
+        validation.function("gradient", gradient)
+        if value is not None:
+            validation.function("value", value)
+        if value_and_gradient is not None:
+            validation.function("value_and_gradient", value_and_gradient)
+        self.n_coordinates = validation.integer("n_coordinates", n_coordinates, 1)
+        moving = self.n_coordinates if n_moving is None else n_moving
+        self.n_moving = validation.integer("n_moving", moving, 1, self.n_coordinates)
+        self.l2 = validation.real("l2", l2, non_negative=True)
+        self.has_value = value is not None
+        self._gradient = gradient
+        self._value = value
+        self._value_and_gradient = value_and_gradient
+
+    def __call__(self, points: ArrayLike) -> FloatArray:
+        """Value of the potential, ``V(theta) + l2 |theta|**2``, at each point.
+
+        Parameters
+        ----------
+        points : array_like, shape (M, n_coordinates)
+
+        Returns
+        -------
+        ndarray, shape (M,)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the potential has no value, or the points do not fit.
         """
-        each = [_Reached(one, {name: array[r] for name, array in buffers.items()}) for r, one in enumerate(particles)]
-        reached, bad, interrupt = (0, each), None, None
-        try:
-            for k in range(n_steps):
-                each = [self._step(one, plan, k, r, k == n_steps - 1) for r, one in enumerate(each)]
-                diverged = [(r, one.bad_particle) for r, one in enumerate(each) if one.bad_particle >= 0]
-                if diverged:
-                    bad = diverged[0]
-                    break
-                # One assignment of one object: wherever a signal strikes, replicates and count belong together.
-                reached = (k + 1, each)
-        except (KeyboardInterrupt, Exception) as error:
-            interrupt = error
-        steps, each = reached
-        return Outcome(
-            np.stack([one.particles for one in each]),
-            {name: np.stack([one.buffers[name] for one in each]) for name in each[0].buffers},
-            steps,
-            [one.loss for one in each],
-            [one.gradient_norm for one in each],
-            [one.acceptance for one in each],
-            bad,
-            interrupt,
-        )
+        points = self.cloud(points).particles
+        ridge: FloatArray = points.dtype.type(self.l2) * np.sum(points[:, : self.n_moving] ** 2, axis=1)
+        return self._values(points) + ridge
 
-    def _step(self, one: _Reached, plan: Plan, k: int, replicate: int, last: bool) -> _Reached:
-        particles = one.particles
-        step = plan.at(k, self.n_moving, replicate)
-        move = plan.dynamics.move(particles, one.buffers, Drift(self, plan.gradient), step)
-        if move.bad_particle >= 0:
-            return replace(one, bad_particle=move.bad_particle)
-        acceptance = move.acceptance if k == 0 else (k * one.acceptance + move.acceptance) / (k + 1)
-        reached = _Reached(move.particles, move.buffers, acceptance=acceptance)
-        if not last:
-            return reached
-        seen = particles if move.gradient_at is None else move.gradient_at
-        full = _add_ridge(move.gradient.astype(np.float64), seen, step.l2, self.n_moving)[:, : self.n_moving]
-        loss = self.loss(seen) if self.has_value else np.nan
-        with np.errstate(over="ignore"):  # near a divergence the square is infinite before the particles are
-            norm = float(np.sqrt(np.mean(np.sum(full**2, axis=1))))
-        return replace(reached, loss=loss, gradient_norm=norm)
+    def loss(self, measure: Measure) -> float:
+        cloud = self.cloud(measure)
+        return cloud.mean(self._values(cloud.particles))
 
+    def loss_gradient(self, measure: Measure, batch: ArrayLike | None = None) -> FloatArray:
+        if batch is not None:
+            raise ValueError("batch must be None for a Potential, which has no samples")
+        points = self.cloud(measure).particles
+        return self._as_gradient(self._gradient(points.copy()), points)
 
-def _add_ridge(loss_gradient: FloatArray, particles: FloatArray, l2: float, n_moving: int) -> FloatArray:
-    gradient = np.array(loss_gradient)
-    gradient[:, :n_moving] += 2 * l2 * particles[:, :n_moving]
-    return gradient
+    def value_and_gradient(self, points: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """V and its gradient at each point, without the ridge: what a sampler with acceptance needs.
+
+        Parameters
+        ----------
+        points : array_like, shape (M, n_coordinates)
+
+        Returns
+        -------
+        ndarray, shape (M,); ndarray, shape (M, n_coordinates)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the potential has no value, or the points do not fit.
+        """
+        points = self.cloud(points).particles
+        if self._value_and_gradient is None:
+            return self._values(points), self.loss_gradient(points)
+        value, gradient = self._value_and_gradient(points.copy())
+        return self._as_values(value, points), self._as_gradient(gradient, points)
+
+    def first_variation(self, measure: Measure) -> Potential:
+        """The potential itself, whatever the measure."""
+        return self
+
+    def _values(self, points: FloatArray) -> FloatArray:
+        if self._value is None:
+            raise TypeError("this Potential has a gradient only: give it value=, the function V itself")
+        # A copy, here and for the gradient: the function may keep it, change it or hand it to a library that wants to.
+        return self._as_values(self._value(points.copy()), points)
+
+    def _as_values(self, result: ArrayLike, points: FloatArray) -> FloatArray:
+        values = np.asarray(result, points.dtype)
+        validation.shape("the result of value", values, (len(points),), "to match the points")
+        return values
+
+    def _as_gradient(self, result: ArrayLike, points: FloatArray) -> FloatArray:
+        gradient = np.array(result)
+        validation.shape("the result of gradient", gradient, points.shape, "to match the points")
+        with np.errstate(over="ignore"):  # what overflows is found by the move
+            gradient = gradient.astype(points.dtype, copy=False)
+        gradient[:, self.n_moving :] = 0
+        return gradient

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from mfld import noise, validation
-from mfld.objectives.base import Measure, Objective
-from mfld.objectives.potential import Potential
+from mfld.objectives.base import Measure, Objective, Potential
 from mfld.validation import FloatArray
 
 

@@ -1,25 +1,24 @@
-"""Empirical risk of a model: of a two-layer network with a loss of the core, its steps run inside the core."""
+"""Empirical risk of a model."""
 
 from __future__ import annotations
 
 import copy
 import functools
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from mfld import _core, validation
-from mfld.dynamics import Dynamics, Overdamped, Underdamped
-from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
-from mfld.losses import AnyLoss, Loss, as_loss
-from mfld.models import Model, TwoLayerNetwork
-from mfld.objectives.base import Measure, Objective, Outcome, Plan
-from mfld.objectives.potential import Potential
-from mfld.state import Buffers, Cloud
-from mfld.validation import FloatArray
+from mfld import validation
+from mfld.losses import AnyLoss, as_loss
+from mfld.models import Model
+from mfld.native import Problem, final
+from mfld.objectives.base import Measure, Objective, Potential
+from mfld.state import Cloud
+from mfld.validation import FloatArray, FloatDType
 
 
+@final
 class EmpiricalRisk(Objective):
     """Regularised empirical risk ``F(mu) = sum_i s_i l(f_mu(z_i), y_i) + l2 E_mu |theta|**2``.
 
@@ -67,6 +66,7 @@ class EmpiricalRisk(Objective):
     """
 
     n_samples: int
+    any_precision = True
 
     def __init__(
         self,
@@ -99,7 +99,6 @@ class EmpiricalRisk(Objective):
             self.sample_weight = validation.weights("sample_weight", sample_weight, (n,), "to match inputs", np.float64)
             self.sample_weight.flags.writeable = False
         self._casts: dict[str, tuple[FloatArray, FloatArray, FloatArray | None]] = {}
-        self._num_threads: int | None = None
 
     def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "_casts": {}}  # what a copy can make again
@@ -119,7 +118,7 @@ class EmpiricalRisk(Objective):
 
     @property
     def has_particle_batches(self) -> bool:  # type: ignore[override]
-        return type(self.model) is TwoLayerNetwork
+        return self.model.has_particle_batches
 
     def loss_gradient_by_particle(self, measure: Measure, rows: ArrayLike) -> FloatArray:
         """Gradient as in `loss_gradient`, each particle's from a batch of its own.
@@ -136,7 +135,7 @@ class EmpiricalRisk(Objective):
         TypeError, ValueError
             If the model is no `TwoLayerNetwork`; if an array has the wrong shape, or a row does not exist.
         """
-        if not isinstance(self.model, TwoLayerNetwork):
+        if not self.model.has_particle_batches:
             raise TypeError(f"model must be a TwoLayerNetwork for gradients by particle, got {self.model!r}")
         cloud = self.cloud(measure)
         own = np.ascontiguousarray(rows)
@@ -145,14 +144,8 @@ class EmpiricalRisk(Objective):
         inputs, _, derivative, weights = self._evaluate(cloud, None)
         weights = weights * (self.n_samples / own.shape[1])
         cotangent = weights.astype(derivative.dtype)[:, np.newaxis] * derivative
-        return _core.backend.pull_back_rows(
-            self.model.native,
-            cloud.particles,
-            inputs,
-            cotangent,
-            own.astype(np.int64, copy=False),
-            validation.num_threads(None),
-        )
+        threads = validation.num_threads(self.num_threads)
+        return self.model.pull_back_rows(cloud.particles, inputs, cotangent, own.astype(np.int64, copy=False), threads)
 
     def first_variation(self, measure: Measure) -> Potential:
         return self.linearised(self.derivative(measure)[0])
@@ -199,15 +192,14 @@ class EmpiricalRisk(Objective):
         validation.shape("dual", dual, (self.n_samples, self.model.n_outputs), "(samples, outputs)")
         return _Linearised(self, dual, self.l2 if l2 is None else l2, num_threads)
 
-    def on_threads(self, num_threads: int | None) -> EmpiricalRisk:
-        """The same risk, evaluated on so many threads; None: what OpenMP would take. It never changes a value."""
+    def on_threads(self, num_threads: int | None) -> Self:
         same = copy.copy(self)
-        same._num_threads = num_threads
+        same.num_threads = num_threads
         return same
 
-    def of_rows(self, rows: NDArray[np.int64], num_threads: int | None = None) -> tuple[EmpiricalRisk, float]:
+    def of_rows(self, rows: NDArray[np.int64]) -> tuple[EmpiricalRisk, float]:
         """The risk of some samples only, and their share of the weight: sum_i s_i over the rows."""
-        part = self.on_threads(num_threads)
+        part = copy.copy(self)
         part.inputs, part.targets, part.n_samples = self.inputs[rows], self.targets[rows], len(rows)
         part._casts = {}
         if self.sample_weight is None:
@@ -220,71 +212,17 @@ class EmpiricalRisk(Objective):
         """The model's initial particles."""
         return self.model.initial_particles(n_particles, seed, dtype)
 
-    def steps(self, particles: FloatArray, buffers: Buffers, n_steps: int, plan: Plan) -> Outcome:
-        # A subclass of a part that the core knows is one that it does not know.
-        if not (type(self.model) is TwoLayerNetwork and type(self.loss_function) is Loss):
-            return super().steps(particles, buffers, n_steps, plan)
-        renewed: dict[str, FloatArray] = {}
-        estimator = self._native_estimator(plan.gradient, particles, buffers, renewed)
-        dynamics = _native_dynamics(plan.dynamics, particles, buffers, renewed)
-        if estimator is None or dynamics is None:
-            return super().steps(particles, buffers, n_steps, plan)
-        length = max(plan.step_size.shape[-1], plan.temperature.size, plan.l2.size)
-        step_size, temperature, l2 = (
-            values if values.shape[-1] == length else np.repeat(values, length, axis=-1)
-            for values in (plan.step_size, plan.temperature, plan.l2)
-        )
-        place = plan.places[0]
-        moving = particles.copy()
-        report = _core.backend.advance(
-            self.model.native,
-            self.loss_function.native,
-            moving,
-            *self._samples(particles.dtype),
-            estimator,
-            dynamics,
-            np.ascontiguousarray(step_size).reshape(-1, length),
-            temperature,
-            l2,
-            n_steps,
-            [own.key for own in plan.places],
-            place.step,
-            place.population,
-            plan.num_threads,
-        )
-        # A stop may leave an estimator in need of a refresh, or a dynamics without its first gradient.
-        reached = {**buffers, **renewed}
-        for valid, names in ((estimator.valid, plan.gradient.buffer_names), (dynamics.force_valid, ("force",))):
-            for name in () if valid else names:
-                reached.pop(name, None)
-        acceptance = [np.nan] * len(particles)
-        return Outcome(
-            moving, reached, report.steps, report.loss, report.gradient_norm, acceptance, report.bad, report.exception
-        )
+    def predict(self, measure: Measure, inputs: ArrayLike) -> FloatArray:
+        cloud = self.cloud(measure)
+        return self.model.predict(cloud.particles, inputs, cloud.weights, self.num_threads)
 
-    def _native_estimator(
-        self, gradient: GradientEstimator, particles: FloatArray, buffers: Buffers, renewed: dict[str, FloatArray]
-    ) -> _core.Estimator | None:
-        """The estimator as the core takes it, with buffers for it to change; None if it does not know it."""
-        if type(gradient) is FullBatch:
-            return _core.Estimator("full_batch")
-        if type(gradient) is Minibatch:
-            return _core.Estimator("minibatch", gradient.batch_size)
-        if type(gradient) is not SVRG and type(gradient) is not SARAH:
-            return None
-        valid = all(name in buffers for name in gradient.buffer_names)
-        shapes = particles.shape, particles.shape, (len(particles), self.n_samples, self.model.n_outputs)
-        for name, shape in zip(gradient.buffer_names, shapes, strict=False):
-            renewed[name] = buffers[name].copy() if valid else np.empty(shape, particles.dtype)
-        anchor, anchor_gradient, *predictions = (renewed[name] for name in gradient.buffer_names)
-        return _core.Estimator(
-            "svrg" if type(gradient) is SVRG else "sarah",
-            *gradient.sizes(self.n_samples),
-            anchor,
-            anchor_gradient,
-            predictions[0] if predictions else None,
-            valid,
-        )
+    def native(self, dtype: FloatDType) -> Problem | None:
+        network, loss = self.model.native, self.loss_function.native
+        return None if network is None or loss is None else Problem(network, loss, *self._samples(dtype))
+
+    def row_sizes(self) -> NDArray[np.float64]:
+        size: NDArray[np.float64] = np.sum(self.inputs.astype(np.float64) ** 2, axis=1)
+        return size if self.sample_weight is None else size * self.sample_weight
 
     def _samples(self, dtype: np.dtype[np.floating]) -> tuple[FloatArray, FloatArray, FloatArray | None]:
         """Inputs, targets and sample weights in one precision."""
@@ -297,7 +235,7 @@ class EmpiricalRisk(Objective):
         return self._casts[dtype.char]
 
     def _predict(self, cloud: Cloud, inputs: FloatArray) -> FloatArray:
-        threads = validation.num_threads(self._num_threads)
+        threads = validation.num_threads(self.num_threads)
         return self.model.predictions(cloud.particles, cloud.weights, inputs, threads)
 
     def _evaluate(self, cloud: Cloud, batch: ArrayLike | None) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
@@ -313,22 +251,8 @@ class EmpiricalRisk(Objective):
     def _pull_back(
         self, points: FloatArray, inputs: FloatArray, cotangent: FloatArray, num_threads: int | None = None
     ) -> tuple[FloatArray, FloatArray]:
-        threads = validation.num_threads(self._num_threads if num_threads is None else num_threads)
+        threads = validation.num_threads(self.num_threads if num_threads is None else num_threads)
         return self.model.pull_back(points, inputs, cotangent, threads)
-
-
-def _native_dynamics(
-    dynamics: Dynamics, particles: FloatArray, buffers: Buffers, renewed: dict[str, FloatArray]
-) -> _core.Dynamics | None:
-    """The dynamics as the core takes it, with buffers for it to change; None if it does not know it."""
-    if type(dynamics) is Overdamped:
-        return _core.Dynamics("overdamped")
-    if type(dynamics) is not Underdamped or dynamics.scheme != "baoab":
-        return None
-    valid = "force" in buffers
-    renewed["velocities"] = buffers["velocities"].copy()
-    renewed["force"] = buffers["force"].copy() if valid else np.empty_like(particles)
-    return _core.Dynamics("baoab", dynamics.friction, renewed["velocities"], renewed["force"], valid)
 
 
 class _Linearised(Potential):

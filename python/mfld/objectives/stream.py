@@ -10,8 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from mfld import validation
 from mfld.losses import AnyLoss, as_loss
 from mfld.models import Model
-from mfld.objectives.base import Measure, Objective
-from mfld.objectives.potential import Potential
+from mfld.objectives.base import Measure, Objective, Potential
 from mfld.objectives.risk import EmpiricalRisk
 from mfld.validation import FloatArray
 
@@ -112,18 +111,13 @@ class StreamRisk(Objective):
             raise ValueError(f"sample({step}, {n_rows}) must return {n_rows} samples, got {risk.n_samples}")
         return risk
 
-    def averaged(
-        self, inputs: ArrayLike, coefficients: ArrayLike, l2: float, num_threads: int | None = None
-    ) -> Potential:
-        """Potential ``sum_jk c_jk h_k(theta, z_j) + l2 |theta|**2``: native, at any points.
+    def frozen(self, inputs: ArrayLike, coefficients: ArrayLike) -> tuple[EmpiricalRisk, FloatArray]:
+        """A risk and dual variables with the potential ``sum_jk c_jk h_k(theta, z_j)``, see `EmpiricalRisk.linearised`.
 
         Parameters
         ----------
         inputs : array_like, shape (J, n_features)
         coefficients : array_like, shape (J, n_outputs)
-        l2 : float
-        num_threads : int, optional
-            As in `EmpiricalRisk.linearised`.
 
         Raises
         ------
@@ -134,7 +128,7 @@ class StreamRisk(Objective):
         validation.shape("coefficients", coefficients, ("J", self.model.n_outputs), "(samples, outputs)")
         # Dual variables stand for themselves: no loss and no target is in it.
         risk = EmpiricalRisk(self.model, inputs, np.zeros_like(coefficients), loss="half_squared")
-        return risk.linearised(len(coefficients) * coefficients, l2, num_threads)
+        return risk, len(coefficients) * coefficients
 
     def loss(self, measure: Measure) -> float:
         raise self._unknown("loss")
@@ -144,6 +138,10 @@ class StreamRisk(Objective):
 
     def first_variation(self, measure: Measure) -> Potential:
         raise self._unknown("first variation")
+
+    def predict(self, measure: Measure, inputs: ArrayLike) -> FloatArray:
+        cloud = self.cloud(measure)
+        return self.model.predict(cloud.particles, inputs, cloud.weights, self.num_threads)
 
     def initial_particles(self, n_particles: int, seed: int = 0, dtype: DTypeLike = "float32") -> FloatArray:
         """The model's initial particles."""

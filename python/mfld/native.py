@@ -1,0 +1,59 @@
+"""Parts that the compiled core knows: what they hand to it, and why they have no subclasses.
+
+Models, losses, objectives, gradient estimators and dynamics describe themselves to the core by ``native``, which is
+None where it does not know them. Where all parts of a step are known, any number of steps is one call of the core.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+from mfld import _core
+from mfld.state import Buffers
+from mfld.validation import FloatArray
+
+_Part = TypeVar("_Part", bound=type)
+_Form = TypeVar("_Form", bound=_core.Estimator | _core.Dynamics)
+
+
+@dataclass(frozen=True, eq=False)
+class Native(Generic[_Form]):
+    """Estimator or dynamics as the core takes it.
+
+    ``buffers`` are arrays that the core renews in place; those named by ``fragile`` hold nothing where the form is not
+    ``valid`` after a call, which a stop may have ended within a refresh.
+    """
+
+    form: _Form
+    buffers: dict[str, FloatArray]
+    fragile: tuple[str, ...] = ()
+
+    def renewed(self) -> Buffers:
+        """The buffers that hold what they should, after a call."""
+        if self.form.valid:
+            return self.buffers
+        return {name: array for name, array in self.buffers.items() if name not in self.fragile}
+
+
+class Problem(NamedTuple):
+    """Objective as the core takes it: a network, a loss, and the samples in the precision of the particles."""
+
+    network: _core.Network
+    loss: _core.Loss
+    inputs: FloatArray
+    targets: FloatArray
+    weights: FloatArray | None
+
+
+def final(part: _Part) -> _Part:
+    """Class decorator that refuses subclasses: the core would compute them as their parent."""
+
+    def refuse(cls: type, **_: object) -> None:
+        raise TypeError(
+            f"{cls.__name__} must not be a subclass of {part.__name__}, which the compiled core computes: what it "
+            f"overrides would be left out. Subclass {part.__mro__[1].__name__}, with a {part.__name__} inside"
+        )
+
+    part.__init_subclass__ = classmethod(refuse)  # type: ignore[assignment, arg-type]
+    return part

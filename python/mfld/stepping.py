@@ -1,0 +1,193 @@
+"""Steps: an objective, a gradient estimator and dynamics, put together.
+
+Where all three are known to the compiled core, any number of steps of all replicates is one call of it. Otherwise each
+step of each replicate is one call of the dynamics, in the same order and with the same noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfld import _core
+from mfld.dynamics.base import Dynamics, Move, Step
+from mfld.gradients import Drift, GradientEstimator
+from mfld.noise import Place
+from mfld.objectives.base import Objective
+from mfld.state import Buffers
+from mfld.validation import FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Numbers of the steps of a call, and the parts that make them.
+
+    ``step_size``, ``temperature`` and ``l2`` are float64 arrays: each of length 1, a constant, or with an entry per
+    step. ``step_size`` may have a row for each replicate. ``l2`` replaces that of the objective. ``places`` are those
+    of the first step, one for each replicate, with the number of threads.
+    """
+
+    step_size: NDArray[np.float64]
+    temperature: NDArray[np.float64]
+    l2: NDArray[np.float64]
+    gradient: GradientEstimator
+    dynamics: Dynamics
+    places: tuple[Place, ...]
+
+    def at(self, k: int, n_moving: int, replicate: int = 0) -> Step:
+        """The call's step k of a replicate."""
+        return Step(*self.numbers(k, replicate), n_moving, self.places[replicate].ahead(k))
+
+    def numbers(self, k: int, replicate: int = 0) -> tuple[float, float, float]:
+        """Step size, temperature and l2 of the call's step k of a replicate."""
+        rows = self.step_size[replicate] if self.step_size.ndim == 2 else self.step_size
+        step_size, temperature, l2 = (
+            values.item(k if values.size > 1 else 0) for values in (rows, self.temperature, self.l2)
+        )
+        return step_size, temperature, l2
+
+    @property
+    def num_threads(self) -> int:
+        """Number of threads, which changes no number."""
+        return self.places[0].threads
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Where a call of `steps` came to.
+
+    ``particles`` and ``buffers`` are those after ``steps`` whole steps of all replicates, and the particles are always
+    finite. Where all steps were made, ``loss`` and ``gradient_norm``, of each replicate, are what the last one saw,
+    before its move. Otherwise either the next step would make ``bad``, a replicate and its particle, the first that is
+    not finite, or the exception ``interrupt``, of a signal or out of a function of the user, ended the call.
+    ``acceptance``, of each replicate, is the mean over the steps.
+    """
+
+    particles: FloatArray
+    buffers: Buffers
+    steps: int
+    loss: Sequence[float]
+    gradient_norm: Sequence[float]
+    acceptance: Sequence[float]
+    bad: tuple[int, int] | None = None
+    interrupt: BaseException | None = None
+
+
+def steps(objective: Objective, particles: FloatArray, buffers: Buffers, n_steps: int, plan: Plan) -> Outcome:
+    """Make up to ``n_steps`` (at least 1) steps from particles and buffers, which stay as they are.
+
+    Particles have shape (R, N, n_coordinates) for R replicates, and buffers that leading axis too.
+    """
+    outcome = _in_core(objective, particles, buffers, n_steps, plan)
+    return outcome or _one_by_one(objective.on_threads(plan.num_threads), particles, buffers, n_steps, plan)
+
+
+def _in_core(objective: Objective, particles: FloatArray, buffers: Buffers, n_steps: int, plan: Plan) -> Outcome | None:
+    """All steps in one call of the core; None where it does not know a part."""
+    problem = objective.native(particles.dtype)
+    if problem is None:
+        return None
+    estimator = plan.gradient.native(objective, particles, buffers)
+    dynamics = plan.dynamics.native(particles, buffers)
+    if estimator is None or dynamics is None:
+        return None
+    length = max(plan.step_size.shape[-1], plan.temperature.size, plan.l2.size)
+    step_size, temperature, l2 = (
+        values if values.shape[-1] == length else np.repeat(values, length, axis=-1)
+        for values in (plan.step_size, plan.temperature, plan.l2)
+    )
+    place = plan.places[0]
+    moving = particles.copy()
+    report = _core.backend.advance(
+        problem.network,
+        problem.loss,
+        moving,
+        problem.inputs,
+        problem.targets,
+        problem.weights,
+        estimator.form,
+        dynamics.form,
+        np.ascontiguousarray(step_size).reshape(-1, length),
+        temperature,
+        l2,
+        n_steps,
+        [own.key for own in plan.places],
+        place.step,
+        place.population,
+        plan.num_threads,
+    )
+    own = estimator.buffers.keys() | dynamics.buffers.keys()
+    others = {name: value for name, value in buffers.items() if name not in own}
+    acceptance = [np.nan] * len(particles)
+    return Outcome(
+        moving,
+        {**others, **estimator.renewed(), **dynamics.renewed()},
+        report.steps,
+        report.loss,
+        report.gradient_norm,
+        acceptance,
+        report.bad,
+        report.exception,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Reached:
+    """Where one replicate stands, and what its last step saw."""
+
+    particles: FloatArray
+    buffers: Buffers
+    loss: float = np.nan
+    gradient_norm: float = np.nan
+    acceptance: float = np.nan
+
+
+def _one_by_one(objective: Objective, particles: FloatArray, buffers: Buffers, n_steps: int, plan: Plan) -> Outcome:
+    """Each step of each replicate by itself."""
+    drift = Drift(objective, plan.gradient)
+    each = [_Reached(one, {name: array[r] for name, array in buffers.items()}) for r, one in enumerate(particles)]
+    reached, bad, interrupt = (0, each), None, None
+    try:
+        for k in range(n_steps):
+            following = []
+            for r, one in enumerate(each):
+                step = plan.at(k, objective.n_moving, r)
+                move = plan.dynamics.move(one.particles, one.buffers, drift, step)
+                if move.bad_particle >= 0:
+                    bad = bad or (r, move.bad_particle)
+                    continue
+                acceptance = move.acceptance if k == 0 else (k * one.acceptance + move.acceptance) / (k + 1)
+                then = _Reached(move.particles, move.buffers, acceptance=acceptance)
+                following.append(_with_sight(then, objective, one, move, step) if k == n_steps - 1 else then)
+            if bad is not None:
+                break
+            each = following
+            # One assignment of one object: wherever a signal strikes, replicates and count belong together.
+            reached = (k + 1, each)
+    except (KeyboardInterrupt, Exception) as error:
+        interrupt = error
+    made, each = reached
+    return Outcome(
+        np.stack([one.particles for one in each]),
+        {name: np.stack([one.buffers[name] for one in each]) for name in each[0].buffers},
+        made,
+        [one.loss for one in each],
+        [one.gradient_norm for one in each],
+        [one.acceptance for one in each],
+        bad,
+        interrupt,
+    )
+
+
+def _with_sight(reached: _Reached, objective: Objective, before: _Reached, move: Move, step: Step) -> _Reached:
+    """With the loss and the gradient norm where the step took its gradient."""
+    seen = before.particles if move.gradient_at is None else move.gradient_at
+    moving = np.s_[:, : step.n_moving]
+    full = move.gradient[moving].astype(np.float64) + 2 * step.l2 * seen[moving]
+    loss = objective.loss(seen) if objective.has_value else np.nan
+    with np.errstate(over="ignore"):  # near a divergence the square is infinite before the particles are
+        norm = float(np.sqrt(np.mean(np.sum(full**2, axis=1))))
+    return replace(reached, loss=loss, gradient_norm=norm)

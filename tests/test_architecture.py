@@ -1,0 +1,140 @@
+"""The structure of the package: imports point one way, and no part asks for the class of another."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import mfld
+
+ROOT = Path(mfld.__file__).parent
+FILES = {
+    ".".join(("mfld", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+
+# Each layer may import from those above it in this list, and from its own package.
+LAYERS = [
+    ["_core"],
+    ["validation"],
+    ["noise"],
+    ["state", "files", "config"],
+    ["native", "errors", "schedules"],
+    ["models", "losses", "plain", "reference"],
+    ["objectives"],
+    ["potentials", "pruning", "gradients"],
+    ["dynamics"],
+    ["stepping"],
+    ["step_size", "sampling"],
+    ["certificates"],
+    ["algorithms"],
+    ["quantities", "callbacks", "statistics", "replicates"],
+    ["checkpoint"],
+    ["fitting"],
+    ["experiments"],
+    ["sklearn"],
+    ["plots"],
+    ["cli"],
+]
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+
+def imports_of(module: str) -> set[str]:
+    """Modules of the package that one imports, those for types and within functions included."""
+    found = set()
+    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            package = module if FILES[module].name == "__init__.py" else module.rpartition(".")[0]
+            base = node.module or ""
+            if node.level:
+                base = ".".join([*package.split(".")[: len(package.split(".")) - node.level + 1], *base.split(".")])
+                base = base.strip(".")
+            names = [f"{base}.{alias.name}" if f"{base}.{alias.name}" in FILES else base for alias in node.names]
+        else:
+            continue
+        found |= {name for name in names if name in FILES and name != module}
+    return found
+
+
+GRAPH = {module: imports_of(module) for module in FILES}
+
+
+def layer(module: str) -> str:
+    return module.split(".")[1]
+
+
+def test_the_walk_sees_imports():
+    assert "mfld.stepping" in GRAPH["mfld.algorithms.mfld"]
+    assert "mfld.validation" in GRAPH["mfld.noise"]
+    assert sum(map(len, GRAPH.values())) > 150
+
+
+@pytest.mark.parametrize("module", [module for module in GRAPH if module != "mfld"])
+def test_imports_point_one_way(module):
+    wrong = {
+        other
+        for other in GRAPH[module]
+        if other != "mfld" and layer(other) != layer(module) and RANK[layer(other)] >= RANK[layer(module)]
+    }
+    assert not wrong, f"{module} imports {sorted(wrong)}, which stand beside or above it"
+    assert "mfld" not in GRAPH[module] or module.startswith("mfld._core"), f"{module} imports the whole package"
+
+
+def test_no_circle_among_files():
+    state: dict[str, int] = {}
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        if state.get(module) == 1:
+            raise AssertionError(" -> ".join([*path[path.index(module) :], module]))
+        if module in state:
+            return
+        state[module] = 1
+        for other in sorted(GRAPH[module]):
+            visit(other, (*path, module))
+        state[module] = 2
+
+    for module in GRAPH:
+        visit(module, ())
+
+
+# Checks of arguments, and the tables by which a front turns names and values of users into parts.
+MAY_ASK = {"validation", "schedules", "losses", "fitting", "sklearn", "experiments", "cli"}
+OPEN = {"State", "Cloud", "Schedule"}  # kinds of values, not parts that behave differently
+
+
+def concrete_classes() -> set[str]:
+    """Names of the classes of the library that have a parent in it: the parts."""
+    parents: dict[str, set[str]] = {}
+    for path in FILES.values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+                parents[node.name] = parents.get(node.name, set()) | bases
+    return {name for name, above in parents.items() if above & parents.keys()} | {"State", "Cloud"}
+
+
+@pytest.mark.parametrize("module", [m for m in FILES if m != "mfld" and layer(m) not in MAY_ASK])
+def test_no_part_asks_for_the_class_of_another(module):
+    parts = concrete_classes() - OPEN
+    assert {"FullBatch", "TwoLayerNetwork", "EmpiricalRisk", "Overdamped", "PDA", "Loss"} <= parts
+    asked = []
+    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Assert):
+            for inner in ast.walk(node):  # told to the type checker, behind a check
+                inner.told = True
+        kinds: list[ast.expr] = []
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in ("isinstance", "issubclass")
+        ):
+            kinds = [node.args[1]]
+        elif isinstance(node, ast.Compare) and isinstance(node.left, ast.Call):
+            function = node.left.func
+            kinds = node.comparators if isinstance(function, ast.Name) and function.id == "type" else []
+        names = {inner.id for kind in kinds for inner in ast.walk(kind) if isinstance(inner, ast.Name)}
+        if names & parts and not hasattr(node, "told"):
+            asked.append((node.lineno, sorted(names & parts)))
+    assert not asked, f"{module} asks for concrete classes: {asked}"
