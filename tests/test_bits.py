@@ -305,7 +305,7 @@ def record_and_probe(dtype):
 def evaluated(dtype, **options):
     """All that an objective answers at weighted particles, each by itself."""
     objective = risk("cross_entropy", outputs=3, readout="bounded", **options)
-    particles = objective.initial_particles(33, seed=3, dtype=dtype)
+    particles = objective.initial_particles(33, 3, dtype=dtype)
     cloud = mfld.Cloud(particles, np.arange(1.0, 34.0))
     variation = objective.first_variation(cloud)
     return {

@@ -277,8 +277,7 @@ def test_a_file_beyond_the_run_or_of_another_seed_is_refused(tmp_path):
 class Spring(mfld.Objective):
     """A user's objective, with a cache that its copies leave out."""
 
-    n_coordinates = n_moving = 2
-    l2 = 0.0
+    space = mfld.Space(2)
 
     def __init__(self, stiffness):
         self.stiffness = stiffness
@@ -311,9 +310,9 @@ def other_problems():
     yield "algorithm.gradient was ", replace(solver, gradient=mfld.Minibatch(3)), risk
     yield "algorithm.step_size was 0.1, now it is Power", replace(solver, step_size=mfld.schedules.Power(0.1)), risk
     yield "algorithm.dtype was 'float32', now it is 'float64'", replace(solver, dtype="float64"), risk
-    yield "objective.l2 was 0.001, now it is 0.002", solver, make_risk(l2=2e-3)
-    yield "objective.inputs was <f8 array of shape ", solver, risk_of(inputs=inputs)
-    yield "objective.sample_weight was None, now it is ", solver, risk_of(sample_weight=np.arange(12))
+    yield "objective.reference was Gaussian", solver, make_risk(l2=2e-3)
+    yield "objective.data was Rows", solver, risk_of(inputs=inputs)
+    yield "objective.data was Rows", solver, risk_of(sample_weight=np.arange(12))
     yield "objective.loss_function was ", solver, risk_of(loss="smoothed_hinge")
     yield "objective.model was ", solver, risk_of(model=mfld.TwoLayerNetwork(2, activation="relu"))
     yield "objective was EmpiricalRisk, now it is Spring", solver, Spring(1.0)

@@ -133,7 +133,7 @@ ROUNDING = 10
 @pytest.mark.parametrize("readout", ["linear", "signs", "bounded", "parity"])
 def test_duplicated_particles_move_as_their_originals(level, dtype, copies, readout):
     risk = make_risk(3, n=200, readout=readout)
-    start = risk.model.initial_particles(150, seed=5, dtype=dtype)
+    start = risk.model.initial_particles(150, 5, dtype=dtype)
     index = np.tile(np.arange(150), 2) if copies == "behind" else np.repeat(np.arange(150), 2)
     for gradient in (mfld.FullBatch(), mfld.Minibatch(20)):
         one, two = (
@@ -153,7 +153,7 @@ def test_duplicated_particles_move_as_their_originals(level, dtype, copies, read
 
 def test_permuted_particles_move_as_before(level, dtype, rng):
     risk = make_risk(3, n=200, readout="signs")
-    start = risk.model.initial_particles(333, seed=5, dtype=dtype)
+    start = risk.model.initial_particles(333, 5, dtype=dtype)
     order = rng.permutation(333)
     solver = make_solver(333, dtype=dtype, temperature=0.0)
     one, two = (
@@ -169,7 +169,7 @@ def test_permuted_particles_move_as_before(level, dtype, rng):
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 7])
 def test_the_mean_over_all_batches_is_the_gradient(level, dtype, batch_size, weights):
     risk = make_risk(3, n=7, weights=weights)
-    particles = risk.model.initial_particles(20, seed=7, dtype=dtype)
+    particles = risk.model.initial_particles(20, 7, dtype=dtype)
     batches = list(itertools.combinations(range(7), batch_size))
     estimates = np.array([risk.gradient(particles, batch=np.array(rows)) for rows in batches], np.float64)
     full = risk.gradient(particles).astype(np.float64)
@@ -183,7 +183,7 @@ def test_the_mean_over_all_batches_is_the_gradient(level, dtype, batch_size, wei
 def test_a_step_uses_the_rows_of_its_place_in_the_noise(level, dtype, weights):
     n, batch_size, seed, step = 50, 6, 2**40 + 1, 2**32 + 9
     risk = make_risk(n=n, weights=weights)
-    theta = risk.model.initial_particles(60, seed=8, dtype=dtype)
+    theta = risk.model.initial_particles(60, 8, dtype=dtype)
     solver = make_solver(60, dtype=dtype, temperature=0.0, gradient=mfld.Minibatch(batch_size))
     state = mfld.State({"mu": mfld.Cloud(theta[np.newaxis])}, step=step, seed=seed)
     for k in range(3):

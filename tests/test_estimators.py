@@ -375,8 +375,7 @@ def test_per_particle_batches_are_refused_where_nobody_knows_them():
         make_solver(mfld.PerParticleMinibatch(41), n_particles=5).init(risk)
 
     class Samples(mfld.Objective):
-        n_coordinates = n_moving = 1
-        l2, n_samples = 0.0, 10
+        space, n_samples = mfld.Space(1), 10
         loss = loss_gradient = first_variation = None
 
     with pytest.raises(ValueError, match="gradient must be one of FullBatch, Minibatch, SVRG, SARAH"):

@@ -113,8 +113,8 @@ def lq_network(n_replicas=1):
 class LinearQuadratic(mfld.Objective):
     """The same, written in Python."""
 
-    n_coordinates = n_moving = 1
-    l2 = RIDGE
+    space = mfld.Space(1)
+    reference = mfld.references.Gaussian(RIDGE)
 
     def loss(self, measure):
         return float((self.cloud(measure).particles.mean(dtype=np.float64) - TARGET) ** 2 / 2)

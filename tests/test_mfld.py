@@ -88,7 +88,7 @@ def test_init():
     state = solver.init(risk, seed=3)
     assert (state.step, state.seed, list(state.clouds)) == (0, 3, ["mu"])
     assert state.clouds["mu"].particles.shape == (1, 20, 5)
-    assert np.array_equal(state.particles, risk.model.initial_particles(20, seed=3))
+    assert np.array_equal(state.particles, risk.model.initial_particles(20, 3))
     given = np.arange(100.0).reshape(20, 5)
     state = solver.init(risk, particles=given)
     assert state.particles.dtype == np.float32
@@ -573,7 +573,7 @@ def test_refused_runs(arguments, error, message):
         (
             {"clouds": {"mu": mfld.Cloud(np.zeros((2, 3)))}},
             ValueError,
-            r"clouds\['mu'\] must have particles of shape \(replicates, N, p\), got \(2, 3\)",
+            r"clouds\['mu'\] must have particles of shape \(replicates, \.\.\., N, p\), got \(2, 3\)",
         ),
     ],
 )
@@ -599,7 +599,7 @@ def test_a_later_state_keeps_what_it_was_given():
     solver = mfld.MFLD(3, step_size=0.1, temperature=0.0)
     state = solver.init(WELL)
     held = np.zeros((2, 4))
-    later = state.after(5, state.clouds["mu"], {"part": held[:1]})
+    later = state.after(5, state.clouds, {"part": held[:1]})
     held[0, 0] = 7.0
     assert later.step == state.step + 5
     assert (later.seed, later.replica, dict(state.buffers)) == (state.seed, state.replica, {})

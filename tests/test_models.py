@@ -105,7 +105,7 @@ def within(values, expected, standard_error):
 def test_law_of_the_initial_particles(dtype):
     n = 4000
     model = mfld.TwoLayerNetwork(n_features=16, n_outputs=2)
-    particles = model.initial_particles(n, seed=5, dtype=dtype)
+    particles = model.initial_particles(n, 5, dtype=dtype)
     assert particles.shape == (n, 19)
     assert particles.dtype == dtype
     for part, variance in (("weights", 1 / 16), ("bias", 1.0), ("readout", 1.0)):
@@ -116,7 +116,7 @@ def test_law_of_the_initial_particles(dtype):
 
 def test_initial_signs_are_fair_and_signs():
     model = mfld.TwoLayerNetwork(n_features=2, n_outputs=2, readout="signs")
-    signs = model.initial_particles(4000, seed=1)[:, model.slices["readout"]]
+    signs = model.initial_particles(4000, 1)[:, model.slices["readout"]]
     assert set(np.unique(signs)) == {-1.0, 1.0}
     assert within(signs, 0, 1 / np.sqrt(signs.size))
     assert within(signs[:, 0] * signs[:, 1], 0, 1 / np.sqrt(len(signs)))
@@ -124,9 +124,9 @@ def test_initial_signs_are_fair_and_signs():
 
 def test_initial_particles_are_a_function_of_seed_and_particle():
     model = mfld.TwoLayerNetwork(n_features=3)
-    many = model.initial_particles(100, seed=4)
-    assert np.array_equal(model.initial_particles(30, seed=4), many[:30])
-    assert not np.array_equal(model.initial_particles(100, seed=5), many)
+    many = model.initial_particles(100, 4)
+    assert np.array_equal(model.initial_particles(30, 4), many[:30])
+    assert not np.array_equal(model.initial_particles(100, 5), many)
 
 
 @pytest.mark.parametrize(
@@ -201,9 +201,9 @@ def test_values_that_float32_cannot_hold_are_named():
     ("arguments", "error", "message"),
     [
         ({"n_particles": 0}, ValueError, "n_particles must be at least 1, got 0"),
-        ({"seed": -1}, ValueError, "seed must be between 0 and 18446744073709551615, got -1"),
-        ({"seed": 2**64}, ValueError, "seed must be between 0 and 18446744073709551615, got 18446744073709551616"),
-        ({"seed": None}, TypeError, "seed must be an integer, got None"),
+        ({"place": -1}, ValueError, "seed must be between 0 and 18446744073709551615, got -1"),
+        ({"place": 2**64}, ValueError, "seed must be between 0 and 18446744073709551615, got 18446744073709551616"),
+        ({"place": None}, TypeError, "seed must be an integer, got None"),
         ({"dtype": "float16"}, ValueError, "dtype must be float32 or float64, got float16"),
         ({"dtype": "real"}, TypeError, "dtype must be float32 or float64, got 'real'"),
     ],

@@ -393,7 +393,7 @@ class InPython(mfld.Objective):
 
     def __init__(self, risk):
         self.risk = risk
-        for name in ("n_coordinates", "n_moving", "l2", "n_samples"):
+        for name in ("space", "reference", "n_samples"):
             setattr(self, name, getattr(risk, name))
 
     def loss(self, measure):

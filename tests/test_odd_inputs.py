@@ -187,11 +187,11 @@ CONSTRUCTORS = {
     | {"output_scale": 1.0, "readout_bound": 1.0},
     mfld.NeuronModel: LINEAR
     | {"n_features": 3, "n_coordinates": 3, "n_outputs": 1, "n_moving": None}
-    | {"initial_particles": None},
+    | {"initial_particles": None, "space": None},
     mfld.EmpiricalRisk: {"model": MODEL, "inputs": INPUTS, "targets": TARGETS, "loss": "squared", "l2": 0.0}
     | {"sample_weight": None},
     mfld.Potential: {"gradient": abs, "value": None, "value_and_gradient": None, "n_coordinates": 3, "n_moving": None}
-    | {"l2": 0.0},
+    | {"l2": 0.0, "space": None, "reference": None},
     mfld.Functional: {
         "gradient": abs,
         "value": None,
@@ -199,8 +199,15 @@ CONSTRUCTORS = {
         "n_moving": None,
         "l2": 0.0,
         "n_samples": None,
+        "space": None,
+        "reference": None,
     }
     | {"initial_particles": None},
+    mfld.Space: {"n_coordinates": 3, "n_moving": None, "domain": ()},
+    mfld.Sphere: {"n_coordinates": 3},
+    mfld.Torus: {"n_coordinates": 3, "period": 1.0},
+    mfld.Box: {"lower": [0.0, 1.0, 2.0], "upper": [3.0, 4.0, 5.0]},
+    mfld.references.Gaussian: {"l2": 0.1},
     mfld.MFLD: {"n_particles": 8, "step_size": 0.1, "temperature": 0.1, "l2": None, "gradient": mfld.FullBatch()}
     | {"dynamics": mfld.Overdamped(), "dtype": "float32", "num_threads": None, "n_replicates": 1},
     mfld.Minibatch: {"batch_size": 4},

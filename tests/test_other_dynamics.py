@@ -528,7 +528,7 @@ def test_forces_of_tempering_are_derivatives(rng):
     """Minus the derivatives of the Hamiltonian, by finite differences of its formula."""
     tempering = mfld.ContinuousTempering(**TEMPERED)
     well = frozen_last()
-    step = Step(0.1, 0.5, 0.1, 3, noise.Place(0, 0))
+    step = Step(0.1, 0.5, 0.1, mfld.Space(4, 3), noise.Place(0, 0))
     particles, a = rng.normal(size=(40, 4)), rng.uniform(-2, 2, size=40)
 
     def energy(x, a):
@@ -769,8 +769,7 @@ def test_refused_dynamics(make, error, message):
 
 
 class TwoParticles(mfld.Objective):
-    n_coordinates = n_moving = 2
-    l2 = 0.0
+    space = mfld.Space(2)
 
     def loss(self, measure):
         return 0.0

@@ -13,6 +13,7 @@ import pytest
 
 import mfld
 from mfld import checkpoint, noise, replicates
+from mfld.data import Rows
 
 ESTIMATORS = [
     mfld.FullBatch(),
@@ -65,10 +66,10 @@ def contents(state):
 class TargetMean(mfld.Objective):
     """U(mu) = |E_mu theta - target|**2 / 2: the mean of N particles is an autoregression, whatever N."""
 
-    l2 = 0.1
+    reference = mfld.references.Gaussian(0.1)
 
     def __init__(self, n_coordinates):
-        self.n_coordinates = self.n_moving = n_coordinates
+        self.space = mfld.Space(n_coordinates)
         self.target = np.linspace(-1, 1, n_coordinates)
 
     def residual(self, measure):
@@ -443,14 +444,14 @@ def test_an_interrupt_leaves_replicates_at_one_step(make, monkeypatch):
     risk = bounded_risk()
     state = make(3).init(risk)
     calls = itertools.count()
-    evaluate = risk._samples
+    evaluate = Rows.cast
 
-    def interrupted(dtype):
+    def interrupted(self, dtype):
         if next(calls) == 40:
             raise KeyboardInterrupt
-        return evaluate(dtype)
+        return evaluate(self, dtype)
 
-    monkeypatch.setattr(risk, "_samples", interrupted)
+    monkeypatch.setattr(Rows, "cast", interrupted)
     with pytest.raises(KeyboardInterrupt) as caught:
         make(3).advance(risk, state, 1000)
     monkeypatch.undo()

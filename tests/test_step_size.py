@@ -16,9 +16,12 @@ def make_solver(**arguments):
     return mfld.MFLD(**{"n_particles": 30, "temperature": 1e-4, "num_threads": 1, **arguments})
 
 
+SPACE = mfld.Space(1)
+
+
 def first_step(**arguments):
     place = mfld.noise.Place(key=0, step=0, num_threads=1)
-    return Step(**{"step_size": 0.0, "temperature": 0.0, "l2": 0.0, "n_moving": 0, "place": place, **arguments})
+    return Step(**{"step_size": 0.0, "temperature": 0.0, "l2": 0.0, "space": SPACE, "place": place, **arguments})
 
 
 # ---- where it is known -----------------------------------------------------------------------------------------------
@@ -84,12 +87,14 @@ def test_of_few_rows_it_fears_the_largest_inputs():
     risk = mfld.EmpiricalRisk(model, inputs, np.zeros(100), loss="half_squared")
     particles = np.zeros((5, 2))
     full = np.linalg.eigvalsh(inputs.T @ inputs / 100).max()
-    assert_allclose(step_size.estimate(risk, mfld.FullBatch(), particles, first_step(n_moving=2)), full, rtol=1e-6)
+    assert_allclose(
+        step_size.estimate(risk, mfld.FullBatch(), particles, first_step(space=mfld.Space(2))), full, rtol=1e-6
+    )
     # A batch of 8 with this row: 10000 / 8, and 7/8 of the curvature of the others
     others = np.delete(inputs, 37, axis=0)
     rest = np.linalg.eigvalsh(others.T @ others / 99).max()
     for gradient in (mfld.Minibatch(8), mfld.SVRG(8), mfld.SARAH(8)):
-        found = step_size.estimate(risk, gradient, particles, first_step(n_moving=2))
+        found = step_size.estimate(risk, gradient, particles, first_step(space=mfld.Space(2)))
         assert_allclose(found, 7 / 8 * rest + 10000 / 8, rtol=1e-3)
 
 
@@ -113,7 +118,7 @@ def test_rows_that_weigh_more_count_for_more():
     model = mfld.TwoLayerNetwork(2, activation="identity", readout="fixed", bias=False)
     risk = mfld.EmpiricalRisk(model, inputs, np.zeros(3000), loss="half_squared", sample_weight=weight)
     full = np.linalg.eigvalsh((inputs.T * weight) @ inputs / weight.sum()).max()
-    found = step_size.estimate(risk, mfld.FullBatch(), np.zeros((5, 2)), first_step(n_moving=2))
+    found = step_size.estimate(risk, mfld.FullBatch(), np.zeros((5, 2)), first_step(space=mfld.Space(2)))
     assert full < found < full + 10  # of the other rows, which have a curvature of about 1
 
 
@@ -220,7 +225,7 @@ def make_risk():
 def test_restart_equals_continue(gradient):
     # From where all is flat into the noise.
     risk, solver = make_risk(), make_solver(gradient=gradient, temperature=1.0)
-    particles = 0.01 * risk.initial_particles(30, seed=1)
+    particles = 0.01 * risk.initial_particles(30, 1)
     start = {"seed": 1, "particles": particles}
     whole = solver.run(risk, 40, record_every=40, **start)
     state = solver.init(risk, **start)

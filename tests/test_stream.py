@@ -174,9 +174,9 @@ def test_learns_what_the_stream_shows():
 def test_what_a_stream_does_not_know_is_refused():
     risk = stream()
     for method in (risk.loss, risk.value, risk.gradient, risk.first_variation):
-        with pytest.raises(TypeError, match="of a StreamRisk is an expectation, which nobody knows: use PDA"):
+        with pytest.raises(TypeError, match="of a StreamRisk is an expectation, which is not known: use Minibatch"):
             method(np.zeros((3, 4)))
-    with pytest.raises(TypeError, match="of a StreamRisk is an expectation"):
+    with pytest.raises(ValueError, match=r"gradient must be Minibatch\(batch_size\) for a StreamRisk"):
         mfld.MFLD(5, step_size=0.1, temperature=0.1).run(risk, 2)
     with pytest.raises(TypeError, match="objective must be an EmpiricalRisk"):
         mfld.PSDCA(5, temperature=0.1).run(risk, 2)
@@ -229,3 +229,67 @@ def test_a_state_of_other_data_is_refused():
 def test_refused(make, kind, message):
     with pytest.raises(kind, match=message):
         make()
+
+
+# ---- mean-field Langevin dynamics on a stream ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dynamics", [mfld.Overdamped(), mfld.Underdamped(2.0)], ids=["overdamped", "underdamped"])
+def test_langevin_on_a_stream_that_replays_mini_batches_is_langevin_on_mini_batches(dynamics, rng):
+    inputs, targets = rng.normal(size=(12, 2)), rng.normal(size=12)
+    risk = mfld.EmpiricalRisk(network(), inputs, targets, loss="half_squared", l2=0.05)
+
+    def replay(step, n_rows):
+        rows = mfld.noise.minibatch(3, step, 12, n_rows)
+        return inputs[rows], targets[rows]
+
+    langevin = mfld.MFLD(
+        7, step_size=0.1, temperature=0.01, gradient=mfld.Minibatch(4), dynamics=dynamics, dtype="float64"
+    )
+    finite = langevin.run(risk, 20, seed=3, record_every=5)
+    replayed = langevin.run(stream(replay), 20, seed=3, record_every=5)
+    assert_allclose(replayed.particles, finite.particles, rtol=1e-9, atol=1e-11)
+    if dynamics == mfld.Overdamped():  # the loss of the rows of the step, as in the core
+        assert_allclose(replayed.history["loss"], finite.history["loss"], rtol=1e-9)
+    assert_allclose(replayed.history["gradient_norm"], finite.history["gradient_norm"], rtol=1e-9)
+
+
+def test_langevin_on_a_stream_end_to_end(tmp_path):
+    data = stream(capacity=None)
+    langevin = mfld.MFLD(100, step_size=0.5, temperature=1e-4, gradient=mfld.Minibatch(20))
+    whole = langevin.run(data, 300, seed=1)
+    fresh = data.batch(10**6, 1000)
+    assert fresh.loss(whole.measure) < 0.3 * fresh.loss(langevin.init(data, seed=1).measure)
+    path = tmp_path / "run.npz"
+    mfld.checkpoint.run(langevin, data, 100, seed=1, path=path)
+    resumed = mfld.checkpoint.run(langevin, stream(capacity=None), 300, seed=1, path=path)
+    assert_array_equal(resumed.particles, whole.particles)
+    several = mfld.MFLD(100, step_size=0.5, temperature=1e-4, gradient=mfld.Minibatch(20), n_replicates=2)
+    together = several.run(data, 50, seed=1).state
+    alone = langevin.run(data, 50, state=langevin.init(data, seed=1, replica=1)).state
+    assert_array_equal(together.replicate(1).particles, alone.particles)
+    automatic = mfld.MFLD(100, temperature=1e-4, gradient=mfld.Minibatch(20)).run(data, 50, seed=1)
+    assert automatic.info.step_size > 0
+
+
+@pytest.mark.parametrize("gradient", [mfld.FullBatch(), mfld.SVRG(4), mfld.SARAH(4), mfld.PerParticleMinibatch(4)])
+def test_estimators_that_need_all_samples_are_refused(gradient):
+    langevin = mfld.MFLD(5, step_size=0.1, temperature=0.1, gradient=gradient)
+    with pytest.raises(ValueError, match=r"gradient must be Minibatch\(batch_size\) for a StreamRisk"):
+        langevin.init(stream())
+
+
+def test_dual_averaging_needs_a_capacity():
+    with pytest.raises(ValueError, match="capacity of the StreamRisk must be given for PDA"):
+        solver().init(stream(capacity=None))
+
+
+def test_data_of_a_risk_are_read_only(rng):
+    weights = [1, 2, 3, 4]
+    risk = mfld.EmpiricalRisk(network(), rng.normal(size=(4, 2)), np.ones(4), loss="squared", sample_weight=weights)
+    for name in ("inputs", "targets", "sample_weight", "n_samples", "l2"):
+        with pytest.raises(AttributeError):
+            setattr(risk, name, getattr(risk, name))
+    for array in (risk.inputs, risk.targets, risk.sample_weight):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0

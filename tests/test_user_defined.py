@@ -128,7 +128,7 @@ def as_functional(risk, **arguments):
 def test_native_loss_in_python_neurons_in_python_and_objective_in_python_agree(problem, estimator):
     risks = make_risks(problem)
     solver = make_solver(gradient=estimator)
-    particles = risks[0].initial_particles(10, seed=2, dtype="float64")
+    particles = risks[0].initial_particles(10, 2, dtype="float64")
     expected = solver.run(risks[0], 30, seed=2, record_every=30, particles=particles)
     assert np.abs(expected.particles - particles).max() > 0.1
     for other in [*risks[1:], as_functional(risks[0])]:
@@ -143,7 +143,7 @@ def test_native_loss_in_python_neurons_in_python_and_objective_in_python_agree(p
 def test_agreement_in_single_precision(problem):
     risks = make_risks(problem)
     solver = make_solver(dtype="float32")
-    particles = risks[0].initial_particles(10, seed=2)
+    particles = risks[0].initial_particles(10, 2)
     expected = solver.run(risks[0], 10, seed=2, particles=particles).particles
     for other in risks[1:]:
         result = solver.run(other, 10, seed=2, particles=particles).particles
@@ -580,7 +580,7 @@ every_library = pytest.mark.parametrize("wrapped", [jax_risk, torch_risk], ids=[
 def test_wrapped_gradients_are_the_native_ones(wrapped, dtype):
     wrapped = wrapped(INPUTS, TARGETS)
     risk = mfld.EmpiricalRisk(NATIVE, INPUTS, TARGETS, loss="squared", l2=0.02)
-    particles = NATIVE.initial_particles(50, seed=1, dtype=dtype)
+    particles = NATIVE.initial_particles(50, 1, dtype=dtype)
     atol = {"float32": 3e-6, "float64": 1e-14}[dtype.name]  # some ten roundings of numbers about 1
     for batch in (None, np.array([3, 20, 4])):
         gradient = wrapped.loss_gradient(particles, batch)

@@ -7,6 +7,7 @@ from mfld import (
     noise,
     potentials,
     quantities,
+    references,
     replicates,
     schedules,
     step_size,
@@ -31,9 +32,10 @@ from mfld.errors import DivergenceError
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch, Smoothed
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
-from mfld.objectives import EmpiricalRisk, Functional, Objective, Potential, StreamRisk
+from mfld.objectives import EmpiricalRisk, Functional, Game, Objective, Potential, StreamRisk
 from mfld.pruning import prune
 from mfld.sampling import resample
+from mfld.space import Box, Euclidean, Space, Sphere, Torus
 from mfld.state import Cloud, Info, State
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "SVRG",
     "Algorithm",
     "AverageDual",
+    "Box",
     "Callback",
     "Certificate",
     "Checkpoint",
@@ -53,8 +56,10 @@ __all__ = [
     "DivergenceError",
     "Dynamics",
     "EmpiricalRisk",
+    "Euclidean",
     "FullBatch",
     "Functional",
+    "Game",
     "General",
     "GradientEstimator",
     "Info",
@@ -72,11 +77,14 @@ __all__ = [
     "Progress",
     "Result",
     "Smoothed",
+    "Space",
+    "Sphere",
     "State",
     "StopOnPlateau",
     "StopWhen",
     "StreamRisk",
     "TopParticles",
+    "Torus",
     "TwoLayerNetwork",
     "TwoPhase",
     "Underdamped",
@@ -92,6 +100,7 @@ __all__ = [
     "prune",
     "quantities",
     "readouts",
+    "references",
     "replicates",
     "resample",
     "schedules",

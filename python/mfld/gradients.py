@@ -65,6 +65,10 @@ class GradientEstimator(ABC):
         """Shapes that its buffers have, so that those of another objective are refused; those left out may be any."""
         return {}
 
+    def loss(self, objective: Objective, particles: FloatArray, place: Place) -> float:
+        """Loss at the particles of a step, as a history shows it; NaN where it is not known."""
+        return objective.loss(particles) if objective.has_value else math.nan
+
     @abstractmethod
     def estimate(
         self, objective: Objective, particles: FloatArray, buffers: Buffers, place: Place
@@ -89,6 +93,12 @@ class FullBatch(GradientEstimator):
 
     exact: ClassVar[bool] = True
 
+    def check(self, objective: Objective) -> None:
+        if not objective.has_gradient:
+            kind = type(objective).__name__
+            fits = "Minibatch(batch_size)"
+            raise ValueError(f"gradient must be {fits} for a {kind}, which has no end of samples; got {self}")
+
     def native(self, objective: Objective, particles: FloatArray, buffers: Buffers) -> Native[_core.Estimator] | None:
         return Native(_core.Estimator("full_batch"), {})
 
@@ -108,7 +118,8 @@ class _OfBatch(GradientEstimator):
         object.__setattr__(self, "batch_size", validation.integer("batch_size", self.batch_size, 1))
 
     def check(self, objective: Objective) -> None:
-        _check_batch(self, objective, self.batch_size)
+        if objective.n_samples is not None or not objective.has_batches:
+            _check_batch(self, objective, self.batch_size)
 
     def rows_of_a_step(self, objective: Objective) -> int | None:
         return self.batch_size
@@ -150,7 +161,12 @@ class Minibatch(_OfBatch):
     def estimate(
         self, objective: Objective, particles: FloatArray, buffers: Buffers, place: Place
     ) -> tuple[FloatArray, Buffers]:
-        return objective.loss_gradient(particles, _batch(objective, self.batch_size, place)), {}
+        return objective.loss_gradient(particles, objective.draw_batch(place, self.batch_size)), {}
+
+    def loss(self, objective: Objective, particles: FloatArray, place: Place) -> float:
+        if objective.has_value:
+            return objective.loss(particles)
+        return objective.loss_of_batch(particles, objective.draw_batch(place, self.batch_size))
 
 
 @dataclass(frozen=True)
@@ -184,7 +200,7 @@ class PerParticleMinibatch(_OfBatch):
     """
 
     def check(self, objective: Objective) -> None:
-        super().check(objective)
+        _check_batch(self, objective, self.batch_size)
         if not objective.has_particle_batches:
             raise ValueError(
                 "gradient must be one of FullBatch, Minibatch, SVRG, SARAH for this objective, since it defines no "
@@ -252,7 +268,7 @@ class _VarianceReduced(GradientEstimator):
         return Native(form, own, fragile=self.buffer_names)
 
     def buffer_shapes(self, objective: Objective, n_particles: int) -> dict[str, tuple[int, ...]]:
-        return dict.fromkeys(self.required_buffers, (n_particles, objective.n_coordinates))
+        return dict.fromkeys(self.required_buffers, (*objective.members, n_particles, objective.n_coordinates))
 
     def _rows(self, objective: Objective, place: Place, buffers: Buffers) -> NDArray[np.int64] | None:
         """Rows of the step; None where the full gradient is due."""
@@ -260,7 +276,7 @@ class _VarianceReduced(GradientEstimator):
         batch_size, refresh_every = self.sizes(objective.n_samples)
         if place.step % refresh_every == 0 or any(name not in buffers for name in self.required_buffers):
             return None
-        return _batch(objective, batch_size, place)
+        return place.batch(objective.n_samples, batch_size)
 
     @property
     def required_buffers(self) -> tuple[str, ...]:
@@ -381,14 +397,10 @@ def _check_batch(estimator: GradientEstimator, objective: Objective, batch_size:
     n = objective.n_samples
     if n is None:
         kind = type(objective).__name__
-        raise ValueError(f"gradient must be FullBatch() for a {kind}, which has no samples; got {estimator}")
+        fits, has = ("Minibatch(batch_size)", "no end of") if objective.has_batches else ("FullBatch()", "no")
+        raise ValueError(f"gradient must be {fits} for a {kind}, which has {has} samples; got {estimator}")
     if batch_size > n:
         raise ValueError(f"batch_size must be at most the number of samples, {n}, got {batch_size}")
-
-
-def _batch(objective: Objective, batch_size: int, place: Place) -> NDArray[np.int64]:
-    assert objective.n_samples is not None  # by check
-    return place.batch(objective.n_samples, batch_size)
 
 
 _LAWS = ("normal", "ball")
@@ -465,15 +477,15 @@ class Smoothed(GradientEstimator):
         radius = float(schedules.values("radius", self.radius, place.step, 1)[0])
         if radius > 0:
             shifted = particles.copy()
-            shifted[:, : objective.n_moving] += radius * self._shifts(particles, objective.n_moving, place)
+            shifted[..., : objective.n_moving] += radius * self._shifts(particles, objective.n_moving, place)
             particles = shifted
         return self.gradient.estimate(objective, particles, buffers, place)
 
     def _shifts(self, particles: FloatArray, m: int, place: Place) -> FloatArray:
-        normals = place.normals(len(particles), m if self.law == "normal" else m + 2, particles.dtype, "smoothing")
+        normals = place.normals_like(particles, m if self.law == "normal" else m + 2, "smoothing")
         if self.law == "normal":
             return normals
-        direction: FloatArray = normals[:, :m] / np.sqrt(np.sum(normals**2, axis=1, keepdims=True))
+        direction: FloatArray = normals[..., :m] / np.sqrt(np.sum(normals**2, axis=-1, keepdims=True))
         return direction
 
 

@@ -13,7 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import _core, noise, validation
+from mfld import space as spaces
 from mfld.native import final
+from mfld.noise import Place
+from mfld.space import Space
 from mfld.validation import FloatArray
 
 
@@ -54,10 +57,8 @@ class Model(ABC):
         Length of an input z.
     n_outputs : int
         Length of a prediction.
-    n_coordinates : int
-        Coordinates p of a particle.
-    n_moving : int
-        Leading coordinates of a particle that move; those behind them are frozen.
+    space : Space
+        Coordinates of a particle, those that move, and their domain.
 
     Examples
     --------
@@ -86,13 +87,18 @@ class Model(ABC):
 
     @property
     @abstractmethod
-    def n_coordinates(self) -> int:
-        """Coordinates p of a particle."""
+    def space(self) -> Space:
+        """Coordinates of a particle, those that move, and their domain."""
 
     @property
-    @abstractmethod
+    def n_coordinates(self) -> int:
+        """Coordinates p of a particle."""
+        return self.space.n_coordinates
+
+    @property
     def n_moving(self) -> int:
         """Leading coordinates of a particle that move; those behind them are frozen."""
+        return self.space.n_moving
 
     def neurons(self, particles: ArrayLike, inputs: ArrayLike, num_threads: int | None = None) -> FloatArray:
         """Outputs of single neurons, ``h_k(theta_m, z_i)``.
@@ -152,8 +158,11 @@ class Model(ABC):
         return self._drop_output_axis(predictions)
 
     @abstractmethod
-    def initial_particles(self, n_particles: int, seed: int = 0, dtype: DTypeLike = "float32") -> FloatArray:
-        """Independent draws for a run to start from, shape (n_particles, n_coordinates)."""
+    def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
+        """Independent draws for a run to start from, shape (n_particles, n_coordinates).
+
+        ``place`` is one in the noise, or a seed.
+        """
 
     @abstractmethod
     def predictions(
@@ -249,7 +258,7 @@ class TwoLayerNetwork(Model):
     >>> model = mfld.TwoLayerNetwork(n_features=3, activation="relu")
     >>> model.n_coordinates, model.slices
     (5, {'weights': slice(0, 3, None), 'bias': slice(3, 4, None), 'readout': slice(4, 5, None)})
-    >>> particles = model.initial_particles(n_particles=100, seed=0)
+    >>> particles = model.initial_particles(100, 0)
     >>> model.predict(particles, [[0.0, 1.0, 2.0], [1.0, 0.0, 0.0]]).shape
     (2,)
     """
@@ -280,14 +289,9 @@ class TwoLayerNetwork(Model):
             raise ValueError(f"n_outputs must be 1 with readout='fixed': all would be equal; got {self.n_outputs}")
 
     @property
-    def n_coordinates(self) -> int:
-        """Coordinates p of a particle."""
-        return int(self.slices["readout"].stop)
-
-    @property
-    def n_moving(self) -> int:
-        """Leading coordinates of a particle that move; those behind them are frozen."""
-        return int(self.slices["readout"].start) if self._readout_is_frozen else self.n_coordinates
+    def space(self) -> Space:
+        readout = self.slices["readout"]
+        return Space(int(readout.stop), int(readout.start if self._readout_is_frozen else readout.stop))
 
     @property
     def slices(self) -> dict[str, slice]:
@@ -382,14 +386,15 @@ class TwoLayerNetwork(Model):
     def _neurons(self, particles: FloatArray, inputs: FloatArray, num_threads: int) -> FloatArray:
         return _core.backend.neurons(self.native, particles, inputs, num_threads)
 
-    def initial_particles(self, n_particles: int, seed: int = 0, dtype: DTypeLike = "float32") -> FloatArray:
+    def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
         """Independent draws: weights from N(0, 1/n_features), bias and readout from N(0, 1), signs +1 or -1 evenly.
 
         Parameters
         ----------
         n_particles : int
-        seed : int
-            The first particles do not depend on how many are drawn (see `mfld.noise`, stream ``init``).
+        place : Place or int
+            Place in the noise, or a seed. The first particles do not depend on how many are drawn (see `mfld.noise`,
+            stream ``init``).
         dtype : {"float32", "float64"}
 
         Returns
@@ -401,7 +406,7 @@ class TwoLayerNetwork(Model):
         TypeError, ValueError
             If an argument is of the wrong kind or out of range.
         """
-        particles = noise.normals(seed, 0, n_particles, self.n_coordinates, dtype=dtype, stream="init")
+        particles = self.space.draw(noise.start(place), n_particles, dtype)
         particles[:, self.slices["weights"]] /= particles.dtype.type(np.sqrt(self.n_features))
         if self._readout_is_frozen:
             signs = particles[:, self.slices["readout"]]
@@ -462,6 +467,8 @@ class NeuronModel(Model):
         Length of a prediction.
     n_moving : int, optional
         Leading coordinates that move; by default all.
+    space : Space, optional
+        In place of the two numbers of coordinates, for a domain.
     initial_particles : callable, optional
         Makes particles to start from out of standard normals, shape (N, p), and returns that shape. Default: the
         normals themselves.
@@ -495,9 +502,10 @@ class NeuronModel(Model):
         gradient: Callable[[FloatArray, FloatArray], ArrayLike],
         *,
         n_features: int,
-        n_coordinates: int,
+        n_coordinates: int | None = None,
         n_outputs: int = 1,
         n_moving: int | None = None,
+        space: Space | None = None,
         initial_particles: Callable[[FloatArray], ArrayLike] | None = None,
     ) -> None:
         validation.function("value", value)
@@ -506,23 +514,17 @@ class NeuronModel(Model):
             validation.function("initial_particles", initial_particles)
         self.n_features = validation.integer("n_features", n_features, 1)
         self.n_outputs = validation.integer("n_outputs", n_outputs, 1)
-        self._n_coordinates = validation.integer("n_coordinates", n_coordinates, 1)
-        moving = self._n_coordinates if n_moving is None else n_moving
-        self._n_moving = validation.integer("n_moving", moving, 1, self._n_coordinates)
+        self._space = spaces.given(n_coordinates, n_moving, space)
         self._value = value
         self._gradient = gradient
         self._initial_particles = initial_particles
 
     @property
-    def n_coordinates(self) -> int:
-        return self._n_coordinates
+    def space(self) -> Space:
+        return self._space
 
-    @property
-    def n_moving(self) -> int:
-        return self._n_moving
-
-    def initial_particles(self, n_particles: int, seed: int = 0, dtype: DTypeLike = "float32") -> FloatArray:
-        normals = noise.normals(seed, 0, n_particles, self.n_coordinates, dtype=dtype, stream="init")
+    def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
+        normals = self.space.draw(noise.start(place), n_particles, dtype)
         if self._initial_particles is None:
             return normals
         result = self._initial_particles(normals.copy())

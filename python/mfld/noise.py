@@ -24,6 +24,7 @@ those of the seed ``key(seed, r)``. A `Place` holds key, step and population, an
 ``label_noise``       noise put on targets
 ``coordinate_order``  the order in which coordinates are visited
 ``smoothing``         where a smoothed gradient is taken (`mfld.Smoothed`)
+``data``              made data and streams of samples, which no run uses
 ====================  ==================================================
 
 A normal takes a fixed number of words, so that nothing depends on what was drawn before. Hence a run has the same bits
@@ -35,6 +36,7 @@ numbers of the streams belong to every published result: a change of them is ann
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -53,6 +55,7 @@ STREAMS: Final[dict[str, int]] = {
     "label_noise": _binding.STREAM_LABEL_NOISE,
     "coordinate_order": _binding.STREAM_COORDINATE_ORDER,
     "smoothing": _binding.STREAM_SMOOTHING,
+    "data": 7,
 }
 _MAX_POPULATION = 2**16 - 1
 
@@ -106,6 +109,29 @@ class Place:
             self.threads,
         )
 
+    def normals_like(self, particles: FloatArray, n_coordinates: int, stream: str = "move") -> FloatArray:
+        """Standard normals in the precision of particles, a row for each: shape (..., N, n_coordinates).
+
+        Leading axes of the particles number members, each with a population of its own.
+        """
+        *members, n, _ = particles.shape
+        if not members:
+            return self.normals(n, n_coordinates, particles.dtype, stream)
+        draws = [self.member(e).normals(n, n_coordinates, particles.dtype, stream) for e in range(math.prod(members))]
+        return np.stack(draws).reshape(*members, n, n_coordinates)
+
+    def uniforms(
+        self, n_particles: int, n_coordinates: int, dtype: DTypeLike = "float64", stream: str = "acceptance"
+    ) -> FloatArray:
+        """Uniform numbers in (0, 1], shape (n_particles, n_coordinates), from two normals each.
+
+        Half the squared length of two normals is exponential, and ``exp(-)`` of that uniform.
+        """
+        normals = self.normals(n_particles, 2 * n_coordinates, "float64", stream)
+        pairs = normals.reshape(n_particles, n_coordinates, 2)
+        uniforms: FloatArray = np.exp(-np.sum(pairs**2, axis=2) / 2)
+        return uniforms.astype(dtype)
+
     def batch(self, n: int, batch_size: int) -> NDArray[np.int64]:
         """Rows of a mini-batch: ``batch_size`` of n without replacement."""
         return _core.backend.batch(self.key, self.step, n, batch_size, self.population)
@@ -120,6 +146,16 @@ class Place:
     def threads(self) -> int:
         """Number of threads for what is drawn, and for what is computed beside."""
         return _core.backend.max_threads() if self.num_threads is None else self.num_threads
+
+
+def start(place: Place | int) -> Place:
+    """The place of initial particles: as it is, or of a seed."""
+    return place if isinstance(place, Place) else Place.of(place)
+
+
+def initial(seed: int, replica: int, num_threads: int | None = None) -> Place:
+    """The place of the initial particles of a replicate: those of replica r > 0 are of the seed ``key(seed, r)``."""
+    return Place.of(key(seed, replica) if replica else seed, num_threads=num_threads)
 
 
 _key = functools.lru_cache(_core.backend.noise_key)  # every call of an algorithm asks for it

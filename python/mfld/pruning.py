@@ -51,7 +51,7 @@ def prune(model: Model, cloud: Cloud, inputs: ArrayLike, n_particles: int) -> tu
     >>> import numpy as np
     >>> import mfld
     >>> model = mfld.TwoLayerNetwork(n_features=1)
-    >>> cloud = mfld.Cloud(model.initial_particles(1000, seed=0, dtype="float64"))
+    >>> cloud = mfld.Cloud(model.initial_particles(1000, 0, dtype="float64"))
     >>> inputs = np.linspace(-1, 1, 50)[:, np.newaxis]
     >>> pruned, error = mfld.prune(model, cloud, inputs, n_particles=20)
     >>> len(pruned.particles) <= 20, error < 1e-4

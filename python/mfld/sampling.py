@@ -204,9 +204,8 @@ def resample(cloud: Cloud, n_particles: int | None = None, seed: int = 0) -> Clo
     n = len(cloud.particles)
     size = n if n_particles is None else validation.integer("n_particles", n_particles, 1)
     weights = np.ones(n) if cloud.weights is None else cloud.weights.astype(np.float64)
-    normals = noise.normals(validation.seed(seed), 0, 1, 2, dtype="float64", stream="acceptance")
-    # Half the squared length of two normals is exponential, and exp(-) of that uniform.
-    return Cloud(cloud.particles[systematic(weights, size, float(np.exp(-np.sum(normals**2) / 2)))])
+    offset = noise.Place.of(validation.seed(seed)).uniforms(1, 1).item()
+    return Cloud(cloud.particles[systematic(weights, size, offset)])
 
 
 def _dot(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:

@@ -806,7 +806,7 @@ class MeanFieldRegressor(RegressorMixin, _MeanFieldEstimator):  # type: ignore[m
 
     def _loss(self) -> LossFunction:
         loss = as_loss("half_squared" if isinstance(self.loss, str) and self.loss == "auto" else self.loss)
-        if getattr(loss, "targets", "real") != "real":
+        if loss.targets not in (None, "real"):
             raise ValueError(f"loss must be one of real targets for a regression, got {self.loss!r}")
         return loss
 

@@ -75,7 +75,8 @@ class State:
     ----------
     clouds : mapping of str to Cloud
         Particles have shape (replicates, N, p): independent repetitions of a run, side by side. Weights of particles
-        and the arrays of buffers have that leading axis too.
+        and the arrays of buffers have that leading axis too. Axes between the two number members of a cloud, such as
+        nodes of time: (replicates, ..., N, p).
     step : int
         Steps done so far; below 2**48.
     seed : int
@@ -110,9 +111,9 @@ class State:
         validation.instance("buffers", self.buffers, Mapping, "a mapping of names to arrays")
         for name, cloud in self.clouds.items():
             validation.instance(f"clouds[{name!r}]", cloud, Cloud, "a Cloud")
-            if cloud.particles.ndim != 3:
+            if cloud.particles.ndim < 3:
                 got = cloud.particles.shape
-                raise ValueError(f"clouds[{name!r}] must have particles of shape (replicates, N, p), got {got}")
+                raise ValueError(f"clouds[{name!r}] must have particles of shape (replicates, ..., N, p), got {got}")
         numbers = {name: len(cloud.particles) for name, cloud in self.clouds.items()}
         if len(set(numbers.values())) > 1:
             raise ValueError(f"clouds must have the same number of replicates, got {numbers}")
@@ -127,18 +128,17 @@ class State:
         # Read-only mappings cannot be pickled; the constructor makes them again.
         return State, (dict(self.clouds), self.step, self.seed, dict(self.buffers), self.replica)
 
-    def after(self, n_steps: int, cloud: Cloud, buffers: Buffers) -> State:
-        """The state of the same run so many steps later: how algorithms go on from a state with a single cloud.
+    def after(self, n_steps: int, clouds: Mapping[str, Cloud], buffers: Buffers) -> State:
+        """The state of the same run so many steps later: how algorithms go on.
 
         What this state knows is not checked anew. The arrays of buffers become read-only, and are copied only where
         they are parts of others that are not.
         """
-        (name,) = self.clouds
         for array in buffers.values():
             array.flags.writeable = False
         frozen = {entry: validation.frozen(array) for entry, array in buffers.items()}
         later = object.__new__(State)
-        changed = {"clouds": MappingProxyType({name: cloud}), "buffers": MappingProxyType(frozen)}
+        changed = {"clouds": MappingProxyType(dict(clouds)), "buffers": MappingProxyType(frozen)}
         vars(later).update(vars(self), step=self.step + n_steps, **changed)
         return later
 
@@ -158,6 +158,25 @@ class State:
     def keys(self) -> list[int]:
         """Keys of the noise of all replicates."""
         return [noise.key(self.seed, self.replica + r) for r in range(self.n_replicates)]
+
+    def place(self, cloud: str = "mu", replicate: int = 0, num_threads: int | None = None) -> noise.Place:
+        """Place of a cloud's noise at the next step: its first member's population, and those of others follow it.
+
+        Populations count the members of all clouds through, in the order of the clouds.
+
+        Raises
+        ------
+        ValueError
+            If there is no such cloud.
+        """
+        validation.choice("cloud", cloud, self.clouds)
+        population = 0
+        for name, other in self.clouds.items():
+            if name == cloud:
+                break
+            population += math.prod(other.particles.shape[1:-2])
+        key = noise.key(self.seed, self.replica + replicate)
+        return noise.Place(key, self.step, population, num_threads)
 
     def replicate(self, r: int) -> State:
         """One of the replicates, as the state that a run of it alone would have.
@@ -191,12 +210,16 @@ class State:
         The predictions of the mixture are the mean of those of the replicates.
         """
         cloud = self._cloud
-        particles = cloud.particles.reshape(-1, cloud.particles.shape[-1])
-        return Cloud(particles, None if cloud.weights is None else cloud.weights.ravel())
+        particles, weights = cloud.particles, cloud.weights
+        members, p = particles.shape[1:-2], particles.shape[-1]
+        particles = np.moveaxis(particles, 0, -3).reshape(*members, -1, p)
+        if weights is not None:
+            weights = np.moveaxis(weights, 0, -2).reshape(*members, -1)
+        return Cloud(particles, weights)
 
     @property
     def particles(self) -> FloatArray:
-        """Particles of the only cloud, shape (N, p), read-only."""
+        """Particles of the only cloud, shape (..., N, p), read-only."""
         particles: FloatArray = self.only_cloud.particles[0]
         return particles
 

@@ -90,7 +90,9 @@ def estimate(objective: Objective, gradient: GradientEstimator, particles: Float
         Its temperature and l2.
     """
     objective = objective.on_threads(step.num_threads)
-    row_sizes, batch_size = objective.row_sizes(), gradient.rows_of_a_step(objective)
+    batch_size = gradient.rows_of_a_step(objective)
+    objective = objective.sampled(step.place.step, _ROWS)
+    row_sizes = objective.row_sizes()
     if row_sizes is None or batch_size is None:
         return _ahead(objective, particles, step)
     return _of_rows(objective, row_sizes, batch_size, particles[_evenly(len(particles), _PARTICLES)], step)
@@ -117,14 +119,14 @@ def _of_rows(
 def _ahead(objective: Objective, particles: FloatArray, step: Step) -> float:
     """The largest of the quantities of the module, on one objective with all its rows."""
     particles = _working_precision(objective, particles)
-    moving = np.s_[:, : objective.n_moving]
+    moving = np.s_[..., : objective.n_moving]
     slope = objective.loss_gradient(particles)
     drift = slope[moving] + 2 * step.l2 * particles[moving]
     value = _value(objective, particles, step.l2)
     far = _far(step.num_threads)
     found, direction = _power_iteration(objective, particles, _direction(objective, particles, far), _ITERATIONS)
     found = max(found, _rms(slope[moving]) / max(1.0, _rms(particles[moving])))
-    xi = far.member(1).normals(len(particles), objective.n_moving, particles.dtype)
+    xi = far.member(1).normals_like(particles, objective.n_moving)
     for _ in range(_LOOKS_AHEAD):
         step_size = float(size(found, np.array([step.l2]))[0])
         trial = particles.copy()
@@ -154,8 +156,8 @@ def size(curvature: float | NDArray[np.float64], l2: NDArray[np.float64]) -> NDA
 def _value(objective: Objective, particles: FloatArray, l2: float) -> float:
     if not objective.has_value:
         return 0.0
-    moving = particles[:, : objective.n_moving].astype(np.float64)
-    return objective.loss(particles) + l2 * float(np.mean(np.sum(moving**2, axis=1)))
+    moving = particles[..., : objective.n_moving].astype(np.float64)
+    return objective.loss(particles) + l2 * float(np.mean(np.sum(moving**2, axis=-1)))
 
 
 def _power_iteration(
@@ -183,7 +185,7 @@ def _power_iteration(
 
 def _direction(objective: Objective, particles: FloatArray, place: noise.Place) -> FloatArray:
     direction = np.zeros_like(particles)
-    direction[:, : objective.n_moving] = place.normals(len(particles), objective.n_moving, particles.dtype)
+    direction[..., : objective.n_moving] = place.normals_like(particles, objective.n_moving)
     return direction
 
 

@@ -17,6 +17,7 @@ from mfld.dynamics.base import Dynamics, Move, Step
 from mfld.gradients import Drift, GradientEstimator
 from mfld.noise import Place
 from mfld.objectives.base import Objective
+from mfld.space import Space
 from mfld.state import Buffers
 from mfld.validation import FloatArray
 
@@ -26,7 +27,7 @@ class Plan:
     """Numbers of the steps of a call, and the parts that make them.
 
     ``step_size``, ``temperature`` and ``l2`` are float64 arrays: each of length 1, a constant, or with an entry per
-    step. ``step_size`` may have a row for each replicate. ``l2`` replaces that of the objective. ``places`` are those
+    step. Each may have a row for each replicate. ``l2`` replaces that of the objective. ``places`` are those
     of the first step, one for each replicate, with the number of threads.
     """
 
@@ -37,15 +38,15 @@ class Plan:
     dynamics: Dynamics
     places: tuple[Place, ...]
 
-    def at(self, k: int, n_moving: int, replicate: int = 0) -> Step:
+    def at(self, k: int, space: Space, replicate: int = 0) -> Step:
         """The call's step k of a replicate."""
-        return Step(*self.numbers(k, replicate), n_moving, self.places[replicate].ahead(k))
+        return Step(*self.numbers(k, replicate), space, self.places[replicate].ahead(k))
 
     def numbers(self, k: int, replicate: int = 0) -> tuple[float, float, float]:
         """Step size, temperature and l2 of the call's step k of a replicate."""
-        rows = self.step_size[replicate] if self.step_size.ndim == 2 else self.step_size
         step_size, temperature, l2 = (
-            values.item(k if values.size > 1 else 0) for values in (rows, self.temperature, self.l2)
+            (values[replicate] if values.ndim == 2 else values).item(k if values.shape[-1] > 1 else 0)
+            for values in (self.step_size, self.temperature, self.l2)
         )
         return step_size, temperature, l2
 
@@ -79,7 +80,8 @@ class Outcome:
 def steps(objective: Objective, particles: FloatArray, buffers: Buffers, n_steps: int, plan: Plan) -> Outcome:
     """Make up to ``n_steps`` (at least 1) steps from particles and buffers, which stay as they are.
 
-    Particles have shape (R, N, n_coordinates) for R replicates, and buffers that leading axis too.
+    Particles have shape (R, N, n_coordinates) for R replicates, and buffers that leading axis too; where a measure has
+    several members, (R, ..., N, n_coordinates).
     """
     outcome = _in_core(objective, particles, buffers, n_steps, plan)
     return outcome or _one_by_one(objective.on_threads(plan.num_threads), particles, buffers, n_steps, plan)
@@ -88,7 +90,7 @@ def steps(objective: Objective, particles: FloatArray, buffers: Buffers, n_steps
 def _in_core(objective: Objective, particles: FloatArray, buffers: Buffers, n_steps: int, plan: Plan) -> Outcome | None:
     """All steps in one call of the core; None where it does not know a part."""
     problem = objective.native(particles.dtype)
-    if problem is None:
+    if problem is None or not objective.space.flat or plan.temperature.ndim > 1 or plan.l2.ndim > 1:
         return None
     estimator = plan.gradient.native(objective, particles, buffers)
     dynamics = plan.dynamics.native(particles, buffers)
@@ -154,14 +156,14 @@ def _one_by_one(objective: Objective, particles: FloatArray, buffers: Buffers, n
         for k in range(n_steps):
             following = []
             for r, one in enumerate(each):
-                step = plan.at(k, objective.n_moving, r)
+                step = plan.at(k, objective.space, r)
                 move = plan.dynamics.move(one.particles, one.buffers, drift, step)
                 if move.bad_particle >= 0:
                     bad = bad or (r, move.bad_particle)
                     continue
                 acceptance = move.acceptance if k == 0 else (k * one.acceptance + move.acceptance) / (k + 1)
                 then = _Reached(move.particles, move.buffers, acceptance=acceptance)
-                following.append(_with_sight(then, objective, one, move, step) if k == n_steps - 1 else then)
+                following.append(_with_sight(then, drift, one, move, step) if k == n_steps - 1 else then)
             if bad is not None:
                 break
             each = following
@@ -182,12 +184,12 @@ def _one_by_one(objective: Objective, particles: FloatArray, buffers: Buffers, n
     )
 
 
-def _with_sight(reached: _Reached, objective: Objective, before: _Reached, move: Move, step: Step) -> _Reached:
+def _with_sight(reached: _Reached, drift: Drift, before: _Reached, move: Move, step: Step) -> _Reached:
     """With the loss and the gradient norm where the step took its gradient."""
     seen = before.particles if move.gradient_at is None else move.gradient_at
-    moving = np.s_[:, : step.n_moving]
+    moving = np.s_[..., : step.n_moving]
     full = move.gradient[moving].astype(np.float64) + 2 * step.l2 * seen[moving]
-    loss = objective.loss(seen) if objective.has_value else np.nan
+    loss = drift.gradient.loss(drift.objective, seen, step.place)
     with np.errstate(over="ignore"):  # near a divergence the square is infinite before the particles are
-        norm = float(np.sqrt(np.mean(np.sum(full**2, axis=1))))
+        norm = float(np.sqrt(np.mean(np.sum(full**2, axis=-1))))
     return replace(reached, loss=loss, gradient_norm=norm)

@@ -233,7 +233,8 @@ class Algorithm(ABC):
             state = state.replicate(0)
         cloud = state.only_cloud
         particles = cloud.particles[0]
-        validation.shape("state.particles", particles, ("N", objective.n_coordinates), "to suit the objective")
+        expected: tuple[int | str, ...] = (*objective.members, "N", objective.n_coordinates)
+        validation.shape("state.particles", particles, expected, "to suit the objective")
         if particles.dtype != dtype:
             own = type(self).__name__
             raise ValueError(f"state.particles must be {dtype}, the dtype of this {own}, got {particles.dtype}")

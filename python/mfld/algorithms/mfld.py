@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from mfld import schedules, step_size, validation
+from mfld import noise, schedules, step_size, validation
 from mfld.algorithms.base import Algorithm
 from mfld.algorithms.replicates import start, together
 from mfld.dynamics import Dynamics, Overdamped
@@ -144,14 +144,8 @@ class MFLD(Algorithm):
         """
         self.check(objective)
         seed, replica = validation.seed(seed), validation.seed(replica, "replica")
-        particles = start(
-            lambda s: objective.initial_particles(self.n_particles, s, self.dtype),
-            particles,
-            (self.n_replicates, self.n_particles, objective.n_coordinates),
-            self.dtype,
-            seed,
-            replica,
-        )
+        places = [noise.initial(seed, replica + r, self.num_threads) for r in range(self.n_replicates)]
+        particles = start(objective, particles, self.n_replicates, self.n_particles, self.dtype, places)
         return State({"mu": Cloud(particles)}, step=0, seed=seed, replica=replica)
 
     def advance(
@@ -215,20 +209,18 @@ class MFLD(Algorithm):
 
     def _advance(self, objective: Objective, state: State, n_steps: int) -> tuple[State, Info]:
         plan = self._plan(objective, state, n_steps)
-        names, buffers = self._buffers(state)
-        (cloud,) = state.clouds.values()
+        carried, buffers = self._buffers(state)
+        ((name, cloud),) = state.clouds.items()
         own = self.dynamics.buffer_names
-        if own and not any(name in buffers for name in own):
-            begun = [
-                self.dynamics.start(one, plan.at(0, objective.n_moving, r)) for r, one in enumerate(cloud.particles)
-            ]
-            buffers.update({name: np.stack([one[name] for one in begun]) for name in begun[0]})
+        if own and not any(buffer in buffers for buffer in own):
+            begun = [self.dynamics.start(one, plan.at(0, objective.space, r)) for r, one in enumerate(cloud.particles)]
+            buffers.update({buffer: np.stack([one[buffer] for one in begun]) for buffer in begun[0]})
         outcome = steps(objective, cloud.particles, buffers, n_steps, plan)
         outcome.particles.flags.writeable = False  # so that the cloud takes them without a copy
-        kept = {name: value for name, value in outcome.buffers.items() if name in names}
+        kept = {buffer: value for buffer, value in outcome.buffers.items() if buffer in carried}
         if self.step_size is None:
             kept[_CURVATURE] = state.buffers[_CURVATURE]
-        reached = state.after(outcome.steps, Cloud(outcome.particles), kept)
+        reached = state.after(outcome.steps, {name: Cloud(outcome.particles)}, kept)
         if outcome.interrupt is not None:
             outcome.interrupt.state = reached  # type: ignore[attr-defined]
             raise outcome.interrupt
@@ -285,17 +277,20 @@ class MFLD(Algorithm):
         buffers = {name: value[0] for name, value in self._buffers(state)[1].items()}
         estimate, _ = self.gradient.estimate(objective, state.particles, buffers, place)
         full = objective.loss_gradient(state.particles)
-        error = (estimate.astype(np.float64) - full)[:, : objective.n_moving]
-        return float(np.mean(np.sum(error**2, axis=1)))
+        error = (estimate.astype(np.float64) - full)[..., : objective.n_moving]
+        return float(np.mean(np.sum(error**2, axis=-1)))
 
     def check(self, objective: Objective, state: State | None = None) -> None:
         validation.instance("objective", objective, Objective, "an Objective")
         self.gradient.check(objective)
         self.dynamics.check(objective, self.gradient)
+        self.dynamics.check_space(objective)
+        if self.l2 is not None and not objective.space.flat:
+            raise ValueError(f"l2 must be left out on the domain {objective.space.domain}, got {self.l2}")
         if state is None:
             return
         state = self._first_replicate(objective, state, self.dtype)
-        n_particles = len(state.particles)
+        n_particles = state.particles.shape[-2]
         shapes = {
             **self.gradient.buffer_shapes(objective, n_particles),
             **self.dynamics.buffer_shapes(objective, n_particles),
@@ -322,7 +317,7 @@ class MFLD(Algorithm):
         plan = self._plan(objective, state, 1, known=np.zeros(state.n_replicates))
         found = np.array(
             [
-                step_size.estimate(objective, self.gradient, one.particles, plan.at(0, objective.n_moving, r))
+                step_size.estimate(objective, self.gradient, one.particles, plan.at(0, objective.space, r))
                 for r, one in enumerate(state.each())
             ]
         )
@@ -334,7 +329,7 @@ class MFLD(Algorithm):
         if self.l2 is not None:
             l2 = schedules.values("l2", self.l2, state.step, n_steps)
         elif callable(self.temperature) and (start := schedules.values("temperature", self.temperature, 0, 1)[0]) > 0:
-            l2 = objective.l2 * (temperature / start)
+            l2 = objective.reference.follow(temperature, start)
         else:
             l2 = np.array([objective.l2])
         if self.step_size is None:

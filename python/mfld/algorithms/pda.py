@@ -130,14 +130,8 @@ class PDA(Algorithm):
         """State before the first step; arguments as in `MFLD.init`."""
         self.check(objective)
         seed, replica = validation.seed(seed), validation.seed(replica, "replica")
-        particles = start(
-            lambda s: objective.initial_particles(self.n_particles, s, self.dtype),
-            particles,
-            (self.n_replicates, self.n_particles, objective.n_coordinates),
-            self.dtype,
-            seed,
-            replica,
-        )
+        places = [noise.initial(seed, replica + r, self.num_threads) for r in range(self.n_replicates)]
+        particles = start(objective, particles, self.n_replicates, self.n_particles, self.dtype, places)
         buffers = {
             **self._seen(objective).nothing(),
             "inner_steps": np.zeros(self.n_replicates, np.int64),
@@ -161,6 +155,7 @@ class PDA(Algorithm):
         if objective.l2 == 0:
             raise ValueError("l2 of the objective must be positive: without a ridge the Gibbs measure does not exist")
         self.dynamics.check(seen.example(), FullBatch())
+        self.dynamics.check_space(objective)
         if state is None:
             return
         state = self._first_replicate(objective, state, self.dtype)
@@ -322,7 +317,9 @@ class _SeenStream:
     def __init__(self, risk: StreamRisk, solver: PDA) -> None:
         if solver.batch_size is None:
             raise ValueError("batch_size must be given for a StreamRisk, which never has all samples, got None")
-        self.risk, self.solver, self.batch_size = risk, solver, solver.batch_size
+        if risk.data.capacity is None:
+            raise ValueError("capacity of the StreamRisk must be given for PDA, which keeps the samples, got None")
+        self.risk, self.solver, self.batch_size, self.capacity = risk, solver, solver.batch_size, risk.data.capacity
 
     def nothing(self) -> Buffers:
         model, shape = self.risk.model, (self.solver.n_replicates, 0)
@@ -335,7 +332,7 @@ class _SeenStream:
         return len(state.buffers["kept_inputs"][0])
 
     def check_steps(self, state: State, n_steps: int) -> None:
-        kept, capacity = self.n_rows(state), self.risk.capacity
+        kept, capacity = self.n_rows(state), self.capacity
         needed = kept + n_steps * self.batch_size
         if n_steps > 0 and needed > capacity:
             fit = max(0, capacity - kept) // self.batch_size

@@ -31,19 +31,15 @@ def _cyclic(key: int, epoch: int, n: int) -> NDArray[np.int64]:
 
 
 def _permuted(key: int, epoch: int, n: int) -> NDArray[np.int64]:
-    order: NDArray[np.int64] = np.argsort(_order_normals(key, epoch, n, 1)[:, 0], kind="stable")
+    normals = noise.Place(key, epoch).normals(n, 1, "float64", "coordinate_order")
+    order: NDArray[np.int64] = np.argsort(normals[:, 0], kind="stable")
     return order
 
 
 def _random(key: int, epoch: int, n: int) -> NDArray[np.int64]:
-    uniform = np.exp(-np.sum(_order_normals(key, epoch, n, 2) ** 2, axis=1) / 2)
-    rows: NDArray[np.int64] = np.minimum((uniform * n).astype(np.int64), n - 1)
+    uniforms = noise.Place(key, epoch).uniforms(n, 1, "float64", "coordinate_order")[:, 0]
+    rows: NDArray[np.int64] = np.minimum((uniforms * n).astype(np.int64), n - 1)
     return rows
-
-
-def _order_normals(key: int, epoch: int, n: int, width: int) -> FloatArray:
-    stream = noise.STREAMS["coordinate_order"]
-    return _core.backend.normals(key, epoch, n, width, np.dtype(np.float64), stream)
 
 
 ORDERS: Final[dict[str, Callable[[int, int, int], NDArray[np.int64]]]] = {
@@ -172,15 +168,15 @@ class PSDCA(Algorithm):
         seed, replica = validation.seed(seed), validation.seed(replica, "replica")
         moving = risk.n_moving
 
-        def draw(seed: int) -> FloatArray:
-            drawn = risk.initial_particles(self.n_particles, seed, self.dtype)
-            normals = noise.normals(seed, 0, self.n_particles, moving, dtype=self.dtype, stream="init")
-            drawn[:, :moving] = drawn.dtype.type(math.sqrt(self.temperature / (2 * risk.l2))) * normals
+        def draw(n_particles: int, place: noise.Place, dtype: DTypeLike) -> FloatArray:
+            drawn = risk.initial_particles(n_particles, place, dtype)
+            drawn[:, :moving] = risk.reference.draw(place, n_particles, risk.space, self.temperature, dtype)
             return drawn
 
-        shape = (self.n_replicates, self.n_particles, risk.n_coordinates)
+        places = [noise.initial(seed, replica + r, self.num_threads) for r in range(self.n_replicates)]
+        begun = start(risk, particles, self.n_replicates, self.n_particles, self.dtype, places, draw)
         states = []
-        for r, given in enumerate(start(draw, particles, shape, self.dtype, seed, replica)):
+        for r, given in enumerate(begun):
             work = _Work(
                 self,
                 risk,
@@ -188,7 +184,7 @@ class PSDCA(Algorithm):
                 particles=given[np.lexsort(given[:, moving:].T)] if moving < risk.n_coordinates else given,
                 log_weights=np.zeros(self.n_particles),
                 dual=dual_of_zero(risk),
-                log_partition=moving / 2 * math.log(math.pi * self.temperature / risk.l2),
+                log_partition=risk.reference.log_normaliser(risk.space, self.temperature),
             )
             work.temper()
             states.append(work.state(work.values(), 0, seed, replica + r))
@@ -445,9 +441,8 @@ class _Work:
 
     def _resampled(self) -> NDArray[np.int64]:
         """Systematic resampling within each group: every particle about N times its weight times."""
-        dtype, stream = np.dtype(np.float64), noise.STREAMS["acceptance"]
-        normals = _core.backend.normals(self.key, self.moves, len(self.groups), 2, dtype, stream, _RESAMPLING)
-        uniform = np.exp(-np.sum(normals**2, axis=1) / 2)
+        place = noise.Place(self.key, self.moves, _RESAMPLING, self.solver.num_threads)
+        uniform = place.uniforms(len(self.groups), 1)[:, 0]
         expected = len(self.particles) * self.weights(self.log_weights)
         picked: list[NDArray[np.int64]] = []
         for size, first, offset in zip(self.groups, np.cumsum(self.groups) - self.groups, uniform, strict=True):

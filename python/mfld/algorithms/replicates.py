@@ -3,36 +3,56 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from mfld import noise, validation
+from mfld import validation
 from mfld.errors import DivergenceError
+from mfld.noise import Place
+from mfld.objectives import Objective
 from mfld.state import Cloud, Info, State
 from mfld.validation import FloatArray
 
+_OFF_DOMAIN = 1e-3  # by so much rounding may lead off a domain, in the units of its coordinates
+
 
 def start(
-    draw: Callable[[int], FloatArray],
+    objective: Objective,
     particles: ArrayLike | None,
-    shape: tuple[int, int, int],
+    n_replicates: int,
+    n_particles: int,
     dtype: DTypeLike,
-    seed: int,
-    replica: int,
+    places: Sequence[Place],
+    draw: Callable[[int, Place, DTypeLike], FloatArray] | None = None,
 ) -> FloatArray:
-    """Where replicates start, of this shape: from particles for each or for all, or else from draws with seeds."""
-    n_replicates, *one = shape
+    """Particles that replicates start from, shape (R, ..., N, p): those given for each or for all, or else draws.
+
+    The places are those of the initial particles of each replicate; members of an objective draw from the populations
+    behind it.
+    """
+    members, p = objective.members, objective.n_coordinates
+    one = (*members, n_particles, p)
     if particles is None:
-        seeds = (noise.key(seed, replica + r) if replica + r else seed for r in range(n_replicates))
-        particles = np.stack([draw(s) for s in seeds])
+        draw = draw or objective.initial_particles
+        draws = [draw(n_particles, place.member(e), dtype) for place in places for e in range(math.prod(members))]
+        return np.stack(draws).reshape(n_replicates, *one)
     given = validation.array("particles", particles, dtype)
-    if given.ndim == 3:
-        validation.shape("particles", given, shape, "(n_replicates, n_particles, coordinates)")
-        return given
-    validation.shape("particles", given, tuple(one), "(n_particles, coordinates)")
-    return np.repeat(given[np.newaxis], n_replicates, axis=0)
+    if given.ndim == 1 + len(one):
+        validation.shape("particles", given, (n_replicates, *one), "(n_replicates, n_particles, coordinates)")
+    else:
+        validation.shape("particles", given, one, "(n_particles, coordinates)")
+        given = np.repeat(given[np.newaxis], n_replicates, axis=0)
+    moving = np.s_[..., : objective.n_moving]
+    there = objective.space.retract(given[moving])
+    if np.abs(there - given[moving]).max() > _OFF_DOMAIN:
+        raise ValueError(f"particles must lie on the domain {objective.space.domain} of the objective")
+    if not objective.space.flat:
+        given = given.copy()
+        given[moving] = there
+    return given
 
 
 def advance_each(step: Callable[[State], tuple[State, Info]], state: State, n_steps: int) -> tuple[State, Info]:

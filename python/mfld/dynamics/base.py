@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,19 +14,28 @@ from mfld.gradients import Drift, GradientEstimator
 from mfld.native import Native
 from mfld.noise import Place
 from mfld.objectives.base import Objective
+from mfld.space import Space
 from mfld.state import Buffers
 from mfld.validation import FloatArray
 
 
 @dataclass(frozen=True)
 class Step:
-    """The numbers of one step: its step size, temperature and ridge, and its place in the noise."""
+    """Numbers of one step: its step size, temperature and ridge, the space, and its place in the noise.
+
+    Particles have shape (..., N, n_coordinates), with leading axes where a measure has several members.
+    """
 
     step_size: float
     temperature: float
     l2: float
-    n_moving: int
+    space: Space
     place: Place
+
+    @property
+    def n_moving(self) -> int:
+        """Leading coordinates that move."""
+        return self.space.n_moving
 
     @property
     def num_threads(self) -> int:
@@ -35,21 +45,32 @@ class Step:
     def normals(self, like: FloatArray, n_columns: int | None = None, stream: str = "move") -> FloatArray:
         """Standard normals of the step in the precision of ``like`` and a row for each of its rows.
 
-        Shape (N, n_columns), by default a column for each moving coordinate.
+        Shape (..., N, n_columns), by default a column for each moving coordinate.
         """
-        return self.place.normals(len(like), self.n_moving if n_columns is None else n_columns, like.dtype, stream)
+        return self.place.normals_like(like, self.n_moving if n_columns is None else n_columns, stream)
 
     def moving(self, particles: FloatArray, gradient: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The moving coordinates of the particles, and of the gradient with the ridge: shapes (N, n_moving)."""
-        theta = particles[:, : self.n_moving]
-        return theta, gradient[:, : self.n_moving] + 2 * self.l2 * theta
+        """The moving coordinates of the particles, and of the gradient with the ridge: shapes (..., N, n_moving)."""
+        theta = particles[..., : self.n_moving]
+        return theta, gradient[..., : self.n_moving] + 2 * self.l2 * theta
 
     def moved(self, particles: FloatArray, theta: FloatArray) -> tuple[FloatArray, int]:
-        """Particles with new moving coordinates, and the first one that is not finite, or -1."""
+        """Particles with new moving coordinates, on the domain, and the first one that is not finite, or -1."""
         result = particles.copy()
-        result[:, : self.n_moving] = theta
-        bad = ~np.isfinite(result).all(axis=1)
-        return result, int(np.argmax(bad)) if bad.any() else -1
+        result[..., : self.n_moving] = self.space.retract(theta)
+        return result, first_bad(result)
+
+    def members(self, *arrays: FloatArray) -> Iterator[tuple[Place, tuple[FloatArray, ...]]]:
+        """Each member's place and parts of the arrays, which are views: shape (N, n_coordinates)."""
+        flat = [array.reshape(-1, *array.shape[-2:]) for array in arrays]
+        for number in range(len(flat[0])):
+            yield self.place.member(number), tuple(array[number] for array in flat)
+
+
+def first_bad(*arrays: FloatArray) -> int:
+    """The first row that is not finite in all arrays, counted through all members, or -1."""
+    finite = np.logical_and.reduce([np.isfinite(array).all(axis=-1) for array in arrays]).ravel()
+    return -1 if finite.all() else int(np.argmin(finite))
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +103,10 @@ class Dynamics(ABC):
         Names within `State.buffers` of what it carries from step to step.
     has_stable_step : bool
         True where steps are stable up to a share of 1 / curvature, so that the step size may be left out.
+    on_domains : bool
+        True where moves end on the domain of the space, as `Step.moved` sees to.
+    on_members : bool
+        True where particles may have leading axes, of members.
 
     Examples
     --------
@@ -99,6 +124,15 @@ class Dynamics(ABC):
 
     buffer_names: ClassVar[tuple[str, ...]] = ()
     has_stable_step: ClassVar[bool] = False
+    on_domains: ClassVar[bool] = False
+    on_members: ClassVar[bool] = False
+
+    def check_space(self, objective: Objective) -> None:
+        """Raise ValueError if this dynamics cannot move on the domain of an objective, or its members."""
+        if not (objective.space.flat or self.on_domains):
+            raise ValueError(f"dynamics must be Overdamped() on the domain {objective.space.domain}, got {self}")
+        if objective.members and not self.on_members:
+            raise ValueError(f"dynamics must serve several members, like Overdamped() and Underdamped(), got {self}")
 
     def native(self, particles: FloatArray, buffers: Buffers) -> Native[_core.Dynamics] | None:
         """This dynamics as the compiled core takes it, for all replicates; None where the core does not know it."""
@@ -117,7 +151,7 @@ class Dynamics(ABC):
 
     @abstractmethod
     def move(self, particles: FloatArray, buffers: Buffers, drift: Drift, step: Step) -> Move:
-        """One step of all particles, which stay as they are: shape (N, n_coordinates).
+        """One step of all particles, which stay as they are: shape (N, n_coordinates), or (..., N, n_coordinates).
 
         Only the leading ``step.n_moving`` coordinates may move. The ridge is the dynamics' to add: its gradient is
         ``2 * step.l2 * theta``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,6 +58,8 @@ class Irreversible(Dynamics):
 
     skew: ArrayLike
 
+    on_members: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         skew = _square("skew", self.skew)
         if not np.array_equal(skew, -skew.T):
@@ -72,7 +75,7 @@ class Irreversible(Dynamics):
         with np.errstate(over="ignore", invalid="ignore"):
             theta, b = step.moving(particles, gradient)
             # Not a matrix product of BLAS, whose bits depend on threads and on the number of rows.
-            b = b + np.einsum("ij,nj->ni", self._skew.astype(b.dtype), b)
+            b = b + np.einsum("ij,...j->...i", self._skew.astype(b.dtype), b)
             theta = theta - step.step_size * b
             if step.temperature > 0:
                 theta += float(np.sqrt(2 * step.temperature * step.step_size)) * step.normals(particles)

@@ -24,7 +24,8 @@ class Overdamped(Dynamics):
 
     Weak order 1. On a quadratic potential of curvature a the stationary variance is
     ``temperature / (a * (1 - a * step_size / 2))`` rather than ``temperature / a``; steps from ``2 / a`` on are
-    unstable. Noise: stream ``move``, one normal for each moving coordinate.
+    unstable. On a domain the step is brought back to it, see `mfld.space`. Noise: stream ``move``, one normal for each
+    moving coordinate.
 
     Examples
     --------
@@ -34,23 +35,30 @@ class Overdamped(Dynamics):
     """
 
     has_stable_step: ClassVar[bool] = True
+    on_domains: ClassVar[bool] = True
+    on_members: ClassVar[bool] = True
 
     def native(self, particles: FloatArray, buffers: Buffers) -> Native[_core.Dynamics] | None:
         return Native(_core.Dynamics("overdamped"), {})
 
     def move(self, particles: FloatArray, buffers: Buffers, drift: Drift, step: Step) -> Move:
         gradient, buffers = drift(particles, buffers, step.place)
-        moved = particles.copy()
-        bad_particle = _core.backend.move(
-            moved,
-            gradient,
-            step.n_moving,
-            step.step_size,
-            step.temperature,
-            step.l2,
-            step.place.key,
-            step.place.step,
-            step.place.population,
-            step.num_threads,
-        )
+        moved, bad_particle = particles.copy(), -1
+        for number, (place, (theta, slope)) in enumerate(step.members(moved, gradient)):
+            bad = _core.backend.move(
+                theta,
+                slope,
+                step.n_moving,
+                step.step_size,
+                step.temperature,
+                step.l2,
+                place.key,
+                place.step,
+                place.population,
+                step.num_threads,
+            )
+            if bad >= 0 > bad_particle:
+                bad_particle = number * len(theta) + bad
+        if not step.space.flat:
+            moved, bad_particle = step.moved(moved, moved[..., : step.n_moving])
         return Move(moved, buffers, gradient, bad_particle)

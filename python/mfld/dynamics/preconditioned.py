@@ -70,6 +70,7 @@ class Preconditioned(Dynamics):
     second_moment: float = 0.0
 
     buffer_names: ClassVar[tuple[str, ...]] = ("second_moment",)
+    on_members: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         decay = validation.real("decay", self.decay, non_negative=True)
@@ -85,7 +86,7 @@ class Preconditioned(Dynamics):
             object.__setattr__(self, name, value)
 
     def buffer_shapes(self, objective: Objective, n_particles: int) -> dict[str, tuple[int, ...]]:
-        return {"second_moment": (n_particles, objective.n_coordinates)}
+        return {"second_moment": (*objective.members, n_particles, objective.n_coordinates)}
 
     def start(self, particles: FloatArray, step: Step) -> Buffers:
         return {"second_moment": np.full_like(particles, self.second_moment)}
@@ -97,10 +98,10 @@ class Preconditioned(Dynamics):
             theta, b = step.moving(particles, gradient)
             if self.freeze_at is None or step.place.step < self.freeze_at:
                 second_moment = second_moment.copy()
-                average = second_moment[:, : step.n_moving]
+                average = second_moment[..., : step.n_moving]
                 average *= self.decay
                 average += (1 - self.decay) * b**2
-            preconditioner = 1 / (self.epsilon + np.sqrt(second_moment[:, : step.n_moving]))
+            preconditioner = 1 / (self.epsilon + np.sqrt(second_moment[..., : step.n_moving]))
             theta = theta - step.step_size * preconditioner * b
             if step.temperature > 0:
                 variance = 2 * step.temperature * step.step_size * preconditioner

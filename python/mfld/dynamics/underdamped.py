@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 import numpy as np
 
 from mfld import _core, validation
-from mfld.dynamics.base import Dynamics, Move, Step
+from mfld.dynamics.base import Dynamics, Move, Step, first_bad
 from mfld.gradients import Drift
 from mfld.native import Native, final
 from mfld.objectives.base import Objective
@@ -80,19 +80,20 @@ class Underdamped(Dynamics):
     scheme: str = "baoab"
 
     buffer_names: ClassVar[tuple[str, ...]] = ("velocities", "force")
+    on_members: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "friction", validation.real("friction", self.friction, positive=True))
         validation.choice("scheme", self.scheme, _SCHEMES)
 
     def buffer_shapes(self, objective: Objective, n_particles: int) -> dict[str, tuple[int, ...]]:
-        return dict.fromkeys(self.buffer_names, (n_particles, objective.n_coordinates))
+        return dict.fromkeys(self.buffer_names, (*objective.members, n_particles, objective.n_coordinates))
 
     def start(self, particles: FloatArray, step: Step) -> Buffers:
         velocities = np.zeros_like(particles)
         place = replace(step.place, step=1)  # step 0 of the stream has the initial particles
-        normals = place.normals(len(particles), step.n_moving, particles.dtype, "init")
-        velocities[:, : step.n_moving] = math.sqrt(step.temperature) * normals
+        normals = place.normals_like(particles, step.n_moving, "init")
+        velocities[..., : step.n_moving] = math.sqrt(step.temperature) * normals
         return {"velocities": velocities}
 
     def native(self, particles: FloatArray, buffers: Buffers) -> Native[_core.Dynamics] | None:
@@ -115,21 +116,26 @@ def _baoab(particles: FloatArray, buffers: Buffers, drift: Drift, step: Step, fr
     moved, velocities = particles.copy(), buffers["velocities"].copy()
 
     def part(force: FloatArray, closing: bool) -> int:
-        return _core.backend.baoab(
-            moved,
-            velocities,
-            force,
-            closing,
-            step.n_moving,
-            step.step_size,
-            step.temperature,
-            step.l2,
-            friction,
-            step.place.key,
-            step.place.step,
-            step.place.population,
-            step.num_threads,
-        )
+        first = -1
+        for number, (place, (theta, velocity, slope)) in enumerate(step.members(moved, velocities, force)):
+            bad = _core.backend.baoab(
+                theta,
+                velocity,
+                slope,
+                closing,
+                step.n_moving,
+                step.step_size,
+                step.temperature,
+                step.l2,
+                friction,
+                place.key,
+                place.step,
+                place.population,
+                step.num_threads,
+            )
+            if bad >= 0 > first:
+                first = number * len(theta) + bad
+        return first
 
     bad_particle = part(force, closing=False)
     if bad_particle >= 0:
@@ -142,8 +148,8 @@ def _baoab(particles: FloatArray, buffers: Buffers, drift: Drift, step: Step, fr
 def _obabo(particles: FloatArray, buffers: Buffers, drift: Drift, step: Step, friction: float) -> Move:
     force, buffers = _force(particles, buffers, drift, step)
     moved, velocities = particles.copy(), buffers["velocities"].copy()
-    moving = slice(None, step.n_moving)
-    x, v = moved[:, moving], velocities[:, moving]
+    moving = np.s_[..., : step.n_moving]
+    x, v = moved[moving], velocities[moving]
     first, second = _two_normals(particles, step)
     h = step.step_size
     e = math.exp(-friction * h / 2)
@@ -151,29 +157,29 @@ def _obabo(particles: FloatArray, buffers: Buffers, drift: Drift, step: Step, fr
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found below
         v *= e
         v += scale * first
-        v -= h / 2 * (force[:, moving] + 2 * step.l2 * x)
+        v -= h / 2 * (force[moving] + 2 * step.l2 * x)
         x += h * v
-        bad_particle = _first_bad(x, v)
+        bad_particle = first_bad(x, v)
         if bad_particle >= 0:
             return Move(moved, buffers, force, bad_particle)
         force, buffers = drift(moved, buffers, step.place.ahead(1))
-        v -= h / 2 * (force[:, moving] + 2 * step.l2 * x)
+        v -= h / 2 * (force[moving] + 2 * step.l2 * x)
         v *= e
         v += scale * second
     buffers = {**buffers, "velocities": velocities, "force": force}
-    return Move(moved, buffers, force, _first_bad(x, v), gradient_at=moved)
+    return Move(moved, buffers, force, first_bad(x, v), gradient_at=moved)
 
 
 def _frozen_force(particles: FloatArray, buffers: Buffers, drift: Drift, step: Step, friction: float) -> Move:
     force, renewed = drift(particles, buffers, step.place)
     moved, velocities = particles.copy(), buffers["velocities"].copy()
-    moving = slice(None, step.n_moving)
-    x, v = moved[:, moving], velocities[:, moving]
+    moving = np.s_[..., : step.n_moving]
+    x, v = moved[moving], velocities[moving]
     first, second = _two_normals(particles, step)
     flow = _FrozenForce(friction, step.step_size)
     scale = math.sqrt(step.temperature)
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found below
-        b = force[:, moving] + 2 * step.l2 * x
+        b = force[moving] + 2 * step.l2 * x
         x += flow.velocity_to_position * v
         x -= flow.force_to_position * b
         x += scale * flow.shared * first
@@ -183,7 +189,7 @@ def _frozen_force(particles: FloatArray, buffers: Buffers, drift: Drift, step: S
         v += scale * flow.velocity_noise * first
     # No force: the gradient was that of the old positions.
     kept = {name: value for name, value in renewed.items() if name != "force"}
-    return Move(moved, {**kept, "velocities": velocities}, force, _first_bad(x, v))
+    return Move(moved, {**kept, "velocities": velocities}, force, first_bad(x, v))
 
 
 class _FrozenForce:
@@ -235,10 +241,4 @@ def _two_normals(particles: FloatArray, step: Step) -> tuple[FloatArray, FloatAr
     """Two independent normals for each moving coordinate."""
     p = step.n_moving
     normals = step.normals(particles, 2 * p)
-    return normals[:, :p], normals[:, p:]
-
-
-def _first_bad(*arrays: FloatArray) -> int:
-    """The first row that is not finite in all arrays, or -1."""
-    finite = np.logical_and.reduce([np.isfinite(array).all(axis=1) for array in arrays])
-    return -1 if finite.all() else int(np.argmin(finite))
+    return normals[..., :p], normals[..., p:]

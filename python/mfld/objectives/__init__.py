@@ -2,7 +2,8 @@
 
 from mfld.objectives.base import Measure, Objective, Potential
 from mfld.objectives.functional import Functional
+from mfld.objectives.game import Game
 from mfld.objectives.risk import EmpiricalRisk
 from mfld.objectives.stream import StreamRisk
 
-__all__ = ["EmpiricalRisk", "Functional", "Measure", "Objective", "Potential", "StreamRisk"]
+__all__ = ["EmpiricalRisk", "Functional", "Game", "Measure", "Objective", "Potential", "StreamRisk"]

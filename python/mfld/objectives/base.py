@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from mfld import noise, validation
+from mfld import noise, references, validation
+from mfld import space as spaces
 from mfld.native import Problem
+from mfld.noise import Place
+from mfld.references import Free, Reference
+from mfld.space import Space
 from mfld.state import Cloud
 from mfld.validation import FloatArray, FloatDType
 
@@ -28,14 +33,19 @@ class Objective(ABC):
 
     Attributes
     ----------
-    n_coordinates : int
-        Coordinates p of a particle.
-    n_moving : int
-        Leading coordinates that move; those behind them are frozen.
-    l2 : float
-        Coefficient of the ridge, without a factor 1/2.
+    space : Space
+        Coordinates of a particle, those that move, and their domain.
+    reference : Reference
+        What regularises beside the entropy: `references.Gaussian(l2)` is the ridge.
+    members : tuple of int
+        Leading axes of a measure with several members, such as nodes of time: its particles have the shape
+        (members, N, p). Each member is a measure of its own, and gradients are those of the first variation in it.
     n_samples : int or None
-        Number of samples that `loss_gradient` can take a batch of; None where there are none.
+        Number of samples that `loss_gradient` can take a batch of; None where there are none, or no end of them.
+    has_batches : bool
+        True where `loss_gradient` takes a batch; by default where there is a number of samples.
+    has_gradient : bool
+        False where the gradient over all samples is an expectation that is not known: of a stream.
     linear : bool
         True where the first variation does not depend on the measure: particles then do not interact.
     has_particle_batches : bool
@@ -49,8 +59,8 @@ class Objective(ABC):
     >>> import mfld
     >>> class TargetMean(mfld.Objective):
     ...     '''U(mu) = |E_mu theta - target|**2 / 2.'''
-    ...     n_coordinates = n_moving = 2
-    ...     l2 = 0.1
+    ...     space = mfld.Space(2)
+    ...     reference = mfld.references.Gaussian(0.1)
     ...     target = np.array([1.0, -1.0])
     ...     def residual(self, measure):
     ...         return np.average(self.cloud(measure).particles, axis=0) - self.target
@@ -67,15 +77,31 @@ class Objective(ABC):
     array([ 0.8, -0.8], dtype=float32)
     """
 
-    n_coordinates: int
-    n_moving: int
-    l2: float
+    space: Space
+    reference: Reference = Free()
+    members: tuple[int, ...] = ()
     n_samples: int | None = None
     linear: bool = False
     has_particle_batches: bool = False
     has_value: bool = True
+    has_gradient: bool = True
     any_precision: bool = False
     num_threads: int | None = None
+
+    @property
+    def n_coordinates(self) -> int:
+        """Coordinates p of a particle."""
+        return self.space.n_coordinates
+
+    @property
+    def n_moving(self) -> int:
+        """Leading coordinates that move; those behind them are frozen."""
+        return self.space.n_moving
+
+    @property
+    def l2(self) -> float:
+        """Coefficient of the ridge, without a factor 1/2."""
+        return self.reference.l2
 
     def native(self, dtype: FloatDType) -> Problem | None:
         """This objective as the compiled core takes it; None where the core does not know it."""
@@ -83,6 +109,24 @@ class Objective(ABC):
 
     def on_threads(self, num_threads: int | None) -> Self:
         """The same objective, evaluated on so many threads; None: what OpenMP would take. It never changes a value."""
+        return self
+
+    @property
+    def has_batches(self) -> bool:
+        """Whether `loss_gradient` takes a batch."""
+        return self.n_samples is not None
+
+    def draw_batch(self, place: Place, batch_size: int) -> Any:
+        """What `loss_gradient` takes as the batch of a step: rows of the samples, or samples of a stream."""
+        assert self.n_samples is not None  # by the check of the estimator
+        return place.batch(self.n_samples, batch_size)
+
+    def loss_of_batch(self, measure: Measure, batch: Any) -> float:
+        """Estimate of the loss from a batch, where there is no `loss`; NaN where there is no estimate either."""
+        return math.nan
+
+    def sampled(self, step: int, n_rows: int) -> Objective:
+        """The objective itself, or of a stream that of so many samples of a step."""
         return self
 
     def row_sizes(self) -> NDArray[np.float64] | None:
@@ -178,8 +222,7 @@ class Objective(ABC):
         measure : Cloud or array_like, shape (N, n_coordinates)
         """
         cloud = self.cloud(measure)
-        moving = cloud.particles[:, : self.n_moving].astype(np.float64)
-        return self.l2 * cloud.mean(np.sum(moving**2, axis=1))
+        return cloud.mean(self.reference.energy(cloud.particles[..., : self.n_moving].astype(np.float64)))
 
     def gradient(self, measure: Measure, batch: ArrayLike | None = None) -> FloatArray:
         """Gradient ``b(theta; mu)`` of the first variation of F at each particle of the measure, ridge included.
@@ -204,20 +247,31 @@ class Objective(ABC):
         """
         cloud = self.cloud(measure)
         gradient = np.array(self.loss_gradient(cloud, batch))
-        gradient[:, : self.n_moving] += 2 * self.l2 * cloud.particles[:, : self.n_moving]
+        gradient[..., : self.n_moving] += self.reference.gradient(cloud.particles[..., : self.n_moving])
         return gradient
 
     def cloud(self, measure: Measure) -> Cloud:
         """A measure as a `Cloud`, once its particles are known to suit this objective."""
         cloud = measure if isinstance(measure, Cloud) else Cloud(measure)
-        if cloud.particles.ndim != 2 or cloud.particles.shape[1] != self.n_coordinates:
-            expected = f"(N, {self.n_coordinates})"
+        *members, _, p = cloud.particles.shape
+        if tuple(members) != self.members or p != self.n_coordinates:
+            expected = f"({', '.join(map(str, (*self.members, 'N', self.n_coordinates)))})"
             raise ValueError(f"particles must have shape {expected} to suit the objective, got {cloud.particles.shape}")
         return cloud
 
-    def initial_particles(self, n_particles: int, seed: int = 0, dtype: DTypeLike = "float32") -> FloatArray:
-        """Particles for a run to start from: independent draws from N(0, I), unless the objective knows better."""
-        return noise.normals(seed, 0, n_particles, self.n_coordinates, dtype=dtype, stream="init")
+    def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
+        """Particles of one member for a run to start from, shape (n_particles, n_coordinates).
+
+        Independent draws, uniform on bounded domains and elsewhere from N(0, I), unless the objective knows better.
+
+        Parameters
+        ----------
+        n_particles : int
+        place : Place or int
+            Place in the noise, or a seed.
+        dtype : {"float32", "float64"}
+        """
+        return self.space.draw(noise.start(place), n_particles, dtype)
 
 
 class Potential(Objective):
@@ -237,12 +291,16 @@ class Potential(Objective):
     value_and_gradient : callable, optional
         Both at once, where that is cheaper than one after the other: takes points, returns shapes (M,) and
         (M, n_coordinates).
-    n_coordinates : int
+    n_coordinates : int, optional
         Length of a point.
     n_moving : int, optional
         Leading coordinates that move; by default all.
     l2 : float
         Coefficient of ``|theta|**2`` (no factor 1/2), on moving coordinates.
+    space : Space, optional
+        In place of the two numbers of coordinates, for a domain.
+    reference : Reference, optional
+        In place of l2.
 
     Raises
     ------
@@ -272,19 +330,19 @@ class Potential(Objective):
         value: Callable[[FloatArray], ArrayLike] | None = None,
         *,
         value_and_gradient: Callable[[FloatArray], tuple[ArrayLike, ArrayLike]] | None = None,
-        n_coordinates: int,
+        n_coordinates: int | None = None,
         n_moving: int | None = None,
         l2: float = 0.0,
+        space: Space | None = None,
+        reference: Reference | None = None,
     ) -> None:
         validation.function("gradient", gradient)
         if value is not None:
             validation.function("value", value)
         if value_and_gradient is not None:
             validation.function("value_and_gradient", value_and_gradient)
-        self.n_coordinates = validation.integer("n_coordinates", n_coordinates, 1)
-        moving = self.n_coordinates if n_moving is None else n_moving
-        self.n_moving = validation.integer("n_moving", moving, 1, self.n_coordinates)
-        self.l2 = validation.real("l2", l2, non_negative=True)
+        self.space = spaces.given(n_coordinates, n_moving, space)
+        self.reference = references.given(l2, reference, self.space)
         self.has_value = value is not None
         self._gradient = gradient
         self._value = value
@@ -307,8 +365,8 @@ class Potential(Objective):
             If the potential has no value, or the points do not fit.
         """
         points = self.cloud(points).particles
-        ridge: FloatArray = points.dtype.type(self.l2) * np.sum(points[:, : self.n_moving] ** 2, axis=1)
-        return self._values(points) + ridge
+        energy = self.reference.energy(points[:, : self.n_moving])
+        return self._values(points) + energy
 
     def loss(self, measure: Measure) -> float:
         cloud = self.cloud(measure)

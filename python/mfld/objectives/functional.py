@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from mfld import noise, validation
+from mfld import references, validation
+from mfld import space as spaces
+from mfld.noise import Place
 from mfld.objectives.base import Measure, Objective, Potential
+from mfld.references import Reference
+from mfld.space import Space
 from mfld.validation import FloatArray
 
 
@@ -35,12 +39,14 @@ class Functional(Objective):
     value : callable, optional
         ``value(X)``: the number ``U(mu_X)``. Without it whatever needs a value raises TypeError, and the loss in a
         history is NaN.
-    n_coordinates : int
+    n_coordinates : int, optional
         Length p of a particle.
     n_moving : int, optional
         Leading coordinates that move; by default all.
     l2 : float
         Coefficient of the ridge on moving coordinates (no factor 1/2), which the functions leave out.
+    space, reference
+        In place of the numbers of coordinates and of l2, as in `Potential`.
     n_samples : int, optional
         Number of rows, where U is a mean over samples: mini-batches and variance reduction need it.
     initial_particles : callable, optional
@@ -76,9 +82,11 @@ class Functional(Objective):
         gradient: Callable[..., ArrayLike],
         value: Callable[[FloatArray], Any] | None = None,
         *,
-        n_coordinates: int,
+        n_coordinates: int | None = None,
         n_moving: int | None = None,
         l2: float = 0.0,
+        space: Space | None = None,
+        reference: Reference | None = None,
         n_samples: int | None = None,
         initial_particles: Callable[[FloatArray], ArrayLike] | None = None,
     ) -> None:
@@ -86,10 +94,8 @@ class Functional(Objective):
         for name, function in (("value", value), ("initial_particles", initial_particles)):
             if function is not None:
                 validation.function(name, function)
-        self.n_coordinates = validation.integer("n_coordinates", n_coordinates, 1)
-        moving = self.n_coordinates if n_moving is None else n_moving
-        self.n_moving = validation.integer("n_moving", moving, 1, self.n_coordinates)
-        self.l2 = validation.real("l2", l2, non_negative=True)
+        self.space = spaces.given(n_coordinates, n_moving, space)
+        self.reference = references.given(l2, reference, self.space)
         self.n_samples = None if n_samples is None else validation.integer("n_samples", n_samples, 1)
         self.has_value = value is not None
         self._gradient = gradient
@@ -205,8 +211,8 @@ class Functional(Objective):
             "Potential, or a subclass of Objective that defines it"
         )
 
-    def initial_particles(self, n_particles: int, seed: int = 0, dtype: DTypeLike = "float32") -> FloatArray:
-        normals = noise.normals(seed, 0, n_particles, self.n_coordinates, dtype=dtype, stream="init")
+    def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
+        normals = super().initial_particles(n_particles, place, dtype)
         if self._initial_particles is None:
             return normals
         result = self._initial_particles(normals.copy())

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import functools
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from mfld import validation
+from mfld import references, validation
+from mfld.data import Rows
 from mfld.losses import AnyLoss, as_loss
 from mfld.models import Model
 from mfld.native import Problem, final
+from mfld.noise import Place
 from mfld.objectives.base import Measure, Objective, Potential
 from mfld.state import Cloud
 from mfld.validation import FloatArray, FloatDType
@@ -65,7 +67,7 @@ class EmpiricalRisk(Objective):
     (7,)
     """
 
-    n_samples: int
+    data: Rows
     any_precision = True
 
     def __init__(
@@ -81,27 +83,33 @@ class EmpiricalRisk(Objective):
         validation.instance("model", model, Model, "a Model, like a TwoLayerNetwork")
         self.model = model
         self.loss_function = as_loss(loss)
-        self.l2 = validation.real("l2", l2, non_negative=True)
-        self.n_coordinates = model.n_coordinates
-        self.n_moving = model.n_moving
+        self.space = model.space
+        self.reference = references.given(l2, None, self.space)
 
         checked = validation.array("inputs", inputs)
         validation.shape("inputs", checked, ("n", model.n_features), "(samples, n_features of the model)")
-        self.inputs = validation.frozen(checked)
-        self.n_samples = n = len(checked)
         matrix = validation.array("targets", self.loss_function.check_targets(targets, model.n_outputs))
         validation.shape("targets", matrix, ("n", "C"), "after check_targets of the loss")
-        if len(matrix) != n:
-            raise ValueError(f"targets must have {n} rows to match inputs, got {len(matrix)}")
-        self.targets = validation.frozen(matrix)
-        self.sample_weight: FloatArray | None = None
-        if sample_weight is not None:
-            self.sample_weight = validation.weights("sample_weight", sample_weight, (n,), "to match inputs", np.float64)
-            self.sample_weight.flags.writeable = False
-        self._casts: dict[str, tuple[FloatArray, FloatArray, FloatArray | None]] = {}
+        self.data = Rows(checked, matrix, sample_weight)
 
-    def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_casts": {}}  # what a copy can make again
+    @property
+    def n_samples(self) -> int:  # type: ignore[override]
+        return len(self.data)
+
+    @property
+    def inputs(self) -> FloatArray:
+        """Inputs, shape (n, n_features), read-only."""
+        return self.data.samples.inputs
+
+    @property
+    def targets(self) -> FloatArray:
+        """Targets, shape (n, n_columns), read-only."""
+        return self.data.samples.targets
+
+    @property
+    def sample_weight(self) -> FloatArray | None:
+        """Weights s of sum 1, shape (n,), read-only; None stands for 1/n each."""
+        return self.data.samples.weights
 
     def loss(self, measure: Measure) -> float:
         """The risk without its ridge, ``sum_i s_i l(f_mu(z_i), y_i)``."""
@@ -200,17 +208,12 @@ class EmpiricalRisk(Objective):
     def of_rows(self, rows: NDArray[np.int64]) -> tuple[EmpiricalRisk, float]:
         """The risk of some samples only, and their share of the weight: sum_i s_i over the rows."""
         part = copy.copy(self)
-        part.inputs, part.targets, part.n_samples = self.inputs[rows], self.targets[rows], len(rows)
-        part._casts = {}
-        if self.sample_weight is None:
-            return part, len(rows) / self.n_samples
-        share = float(self.sample_weight[rows].sum())
-        part.sample_weight = self.sample_weight[rows] / share if share else None
+        part.data, share = self.data.take(rows)
         return part, share
 
-    def initial_particles(self, n_particles: int, seed: int = 0, dtype: DTypeLike = "float32") -> FloatArray:
+    def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
         """The model's initial particles."""
-        return self.model.initial_particles(n_particles, seed, dtype)
+        return self.model.initial_particles(n_particles, place, dtype)
 
     def predict(self, measure: Measure, inputs: ArrayLike) -> FloatArray:
         cloud = self.cloud(measure)
@@ -218,21 +221,11 @@ class EmpiricalRisk(Objective):
 
     def native(self, dtype: FloatDType) -> Problem | None:
         network, loss = self.model.native, self.loss_function.native
-        return None if network is None or loss is None else Problem(network, loss, *self._samples(dtype))
+        return None if network is None or loss is None else Problem(network, loss, *self.data.cast(dtype))
 
     def row_sizes(self) -> NDArray[np.float64]:
         size: NDArray[np.float64] = np.sum(self.inputs.astype(np.float64) ** 2, axis=1)
         return size if self.sample_weight is None else size * self.sample_weight
-
-    def _samples(self, dtype: np.dtype[np.floating]) -> tuple[FloatArray, FloatArray, FloatArray | None]:
-        """Inputs, targets and sample weights in one precision."""
-        if dtype.char not in self._casts:
-            self._casts[dtype.char] = (
-                validation.array("inputs", self.inputs, dtype),
-                validation.array("targets", self.targets, dtype),
-                None if self.sample_weight is None else self.sample_weight.astype(dtype),
-            )
-        return self._casts[dtype.char]
 
     def _predict(self, cloud: Cloud, inputs: FloatArray) -> FloatArray:
         threads = validation.num_threads(self.num_threads)
@@ -240,7 +233,7 @@ class EmpiricalRisk(Objective):
 
     def _evaluate(self, cloud: Cloud, batch: ArrayLike | None) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """Inputs, loss, its derivative and its weight in the risk, ``s_i`` times n / B, for all rows or those given."""
-        inputs, targets, _ = self._samples(cloud.particles.dtype)
+        inputs, targets, _ = self.data.cast(cloud.particles.dtype)
         weights = np.full(self.n_samples, 1 / self.n_samples) if self.sample_weight is None else self.sample_weight
         if batch is not None:
             rows = validation.rows("batch", batch, self.n_samples)
@@ -265,10 +258,10 @@ class _Linearised(Potential):
         rows = slice(None) if active.all() else np.flatnonzero(active)
 
         @functools.cache
-        def samples(dtype: np.dtype[np.floating[Any]]) -> tuple[FloatArray, FloatArray]:
+        def samples(dtype: FloatDType) -> tuple[FloatArray, FloatArray]:
             # At least one row: the kernels take no empty data.
             chosen = rows if isinstance(rows, slice) or len(rows) else slice(1)
-            return risk._samples(dtype)[0][chosen], cotangent[chosen].astype(dtype)
+            return risk.data.cast(dtype).inputs[chosen], cotangent[chosen].astype(dtype)
 
         def pull_back(points: FloatArray) -> tuple[FloatArray, FloatArray]:
             return risk._pull_back(points, *samples(points.dtype), num_threads)
@@ -277,11 +270,10 @@ class _Linearised(Potential):
             gradient=lambda points: pull_back(points)[1],
             value=lambda points: pull_back(points)[0],
             value_and_gradient=pull_back,
-            n_coordinates=risk.n_coordinates,
-            n_moving=risk.n_moving,
+            space=risk.space,
             l2=l2,
         )
         self._model = risk.model
 
-    def initial_particles(self, n_particles: int, seed: int = 0, dtype: DTypeLike = "float32") -> FloatArray:
-        return self._model.initial_particles(n_particles, seed, dtype)
+    def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
+        return self._model.initial_particles(n_particles, place, dtype)

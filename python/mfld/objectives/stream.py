@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from mfld import validation
+from mfld import references, validation
+from mfld.data import Stream
 from mfld.losses import AnyLoss, as_loss
 from mfld.models import Model
+from mfld.noise import Place
 from mfld.objectives.base import Measure, Objective, Potential
 from mfld.objectives.risk import EmpiricalRisk
 from mfld.validation import FloatArray
@@ -18,13 +22,14 @@ from mfld.validation import FloatArray
 class StreamRisk(Objective):
     """Regularised expected risk ``F(mu) = E_(z, y) l(f_mu(z), y) + l2 E_mu |theta|**2`` of samples that arrive.
 
-    `PDA` minimises it. Its averaged potential ``sum_j c_j h(theta, z_j) + l2 t / (t + 2) |theta|**2`` runs over all
-    samples z_j that were seen, so they are kept, each with its coefficient c_j: the state grows by a batch a step, and
-    a step costs as much as one on so many samples of finite data. Nothing is ever forgotten: a run that would keep more
-    than ``capacity`` samples is refused before it starts. The risk itself, its gradient and its certificate are
-    unknown; for estimates of them make an `EmpiricalRisk` of other samples, like the one that `batch` gives of a step.
-    Source: Nitanda, Wu, Suzuki 2021, "Particle dual averaging: optimization of mean field neural networks with global
-    convergence rate analysis", where every step draws a new sample.
+    `MFLD` with a `Minibatch` sees new samples at every step, and the loss in its history is that of the step's samples.
+    `PDA` keeps them: its averaged potential ``sum_j c_j h(theta, z_j) + l2 t / (t + 2) |theta|**2`` runs over all
+    samples z_j that were seen, each with its coefficient c_j, so that the state grows by a batch a step, and a step
+    costs as much as one on so many samples of finite data. A run that would keep more than ``capacity`` samples is
+    refused before it starts. The risk itself, its full gradient and its certificate are unknown; for estimates of them
+    make an `EmpiricalRisk` of other samples, like the one that `batch` gives of a step. Source: Nitanda, Wu, Suzuki
+    2021, "Particle dual averaging: optimization of mean field neural networks with global convergence rate analysis",
+    where every step draws a new sample.
 
     Parameters
     ----------
@@ -32,12 +37,13 @@ class StreamRisk(Objective):
         As in `EmpiricalRisk`.
     sample : callable
         ``sample(step, n_rows) -> (inputs, targets)``, n_rows samples of a step, counted from 0: inputs of shape
-        (n_rows, n_features), and targets that the loss takes. It must be a pure function, so that a run that is
-        continued, or repeated, sees the same samples; all replicates see the same ones.
+        (n_rows, n_features), and targets that the loss takes. It must be a pure function, see `mfld.data.Stream`; all
+        replicates see the same samples.
     loss, l2
         As in `EmpiricalRisk`.
-    capacity : int
-        Most samples that a run may keep: each takes n_features numbers of the run's precision and n_outputs float64.
+    capacity : int, optional
+        Most samples that a run of `PDA` may keep, which needs it: each takes n_features numbers of the run's precision
+        and n_outputs float64.
 
     Raises
     ------
@@ -49,7 +55,7 @@ class StreamRisk(Objective):
     >>> import numpy as np
     >>> import mfld
     >>> def sample(step, n_rows):
-    ...     inputs = mfld.noise.normals(7, step, n_rows, 1, dtype="float64")
+    ...     inputs = mfld.noise.normals(7, step, n_rows, 1, dtype="float64", stream="data")
     ...     return inputs, np.sin(inputs[:, 0])
     >>> model = mfld.TwoLayerNetwork(n_features=1, readout="bounded", readout_bound=5.0)
     >>> stream = mfld.StreamRisk(model, sample, loss="half_squared", l2=1e-2, capacity=1000)
@@ -63,6 +69,9 @@ class StreamRisk(Objective):
     """
 
     has_value = False
+    has_gradient = False
+    has_batches = True
+    any_precision = True
 
     def __init__(
         self,
@@ -71,17 +80,14 @@ class StreamRisk(Objective):
         *,
         loss: AnyLoss,
         l2: float = 0.0,
-        capacity: int,
+        capacity: int | None = None,
     ) -> None:
         validation.instance("model", model, Model, "a Model, like a TwoLayerNetwork")
-        validation.function("sample", sample)
         self.model = model
-        self.sample = sample
+        self.data = Stream(sample, capacity)
         self.loss_function = as_loss(loss)
-        self.l2 = validation.real("l2", l2, non_negative=True)
-        self.capacity = validation.integer("capacity", capacity, 1)
-        self.n_coordinates = model.n_coordinates
-        self.n_moving = model.n_moving
+        self.space = model.space
+        self.reference = references.given(l2, None, self.space)
 
     def batch(self, step: int, n_rows: int) -> EmpiricalRisk:
         """Risk of the samples of a step.
@@ -98,10 +104,7 @@ class StreamRisk(Objective):
         TypeError, ValueError
             If an argument is out of range, or what ``sample`` returns is no pair, or does not fit the model and loss.
         """
-        step, n_rows = validation.integer("step", step, 0), validation.integer("n_rows", n_rows, 1)
-        returned = self.sample(step, n_rows)
-        if not isinstance(returned, tuple) or len(returned) != 2:
-            raise TypeError(f"sample must return a tuple (inputs, targets), got {validation.show(returned)}")
+        returned = self.data.batch(step, n_rows)
         try:
             risk = EmpiricalRisk(self.model, *returned, loss=self.loss_function, l2=self.l2)
         except (TypeError, ValueError) as error:
@@ -109,7 +112,18 @@ class StreamRisk(Objective):
             raise
         if risk.n_samples != n_rows:
             raise ValueError(f"sample({step}, {n_rows}) must return {n_rows} samples, got {risk.n_samples}")
-        return risk
+        return risk.on_threads(self.num_threads)
+
+    def draw_batch(self, place: Place, batch_size: int) -> EmpiricalRisk:
+        return self.batch(place.step, batch_size)
+
+    def sampled(self, step: int, n_rows: int) -> EmpiricalRisk:
+        return self.batch(step, n_rows)
+
+    def on_threads(self, num_threads: int | None) -> Self:
+        same = copy.copy(self)
+        same.num_threads = num_threads
+        return same
 
     def frozen(self, inputs: ArrayLike, coefficients: ArrayLike) -> tuple[EmpiricalRisk, FloatArray]:
         """A risk and dual variables with the potential ``sum_jk c_jk h_k(theta, z_j)``, see `EmpiricalRisk.linearised`.
@@ -133,8 +147,16 @@ class StreamRisk(Objective):
     def loss(self, measure: Measure) -> float:
         raise self._unknown("loss")
 
-    def loss_gradient(self, measure: Measure, batch: ArrayLike | None = None) -> FloatArray:
-        raise self._unknown("gradient")
+    def loss_of_batch(self, measure: Measure, batch: EmpiricalRisk) -> float:
+        return batch.loss(measure)
+
+    def loss_gradient(self, measure: Measure, batch: Any = None) -> FloatArray:
+        """Gradient over a batch, the `EmpiricalRisk` of some samples; over all samples it is unknown."""
+        if batch is None:
+            raise self._unknown("gradient")
+        validation.instance("batch", batch, EmpiricalRisk, "the EmpiricalRisk that StreamRisk.batch gives")
+        gradient: FloatArray = batch.loss_gradient(measure)
+        return gradient
 
     def first_variation(self, measure: Measure) -> Potential:
         raise self._unknown("first variation")
@@ -143,12 +165,12 @@ class StreamRisk(Objective):
         cloud = self.cloud(measure)
         return self.model.predict(cloud.particles, inputs, cloud.weights, self.num_threads)
 
-    def initial_particles(self, n_particles: int, seed: int = 0, dtype: DTypeLike = "float32") -> FloatArray:
+    def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
         """The model's initial particles."""
-        return self.model.initial_particles(n_particles, seed, dtype)
+        return self.model.initial_particles(n_particles, place, dtype)
 
     def _unknown(self, what: str) -> TypeError:
         return TypeError(
-            f"the {what} of a StreamRisk is an expectation, which nobody knows: use PDA, or the EmpiricalRisk that "
-            "batch(step, n_rows) gives"
+            f"the {what} of a StreamRisk is an expectation, which is not known: use Minibatch, PDA, or the "
+            "EmpiricalRisk that batch(step, n_rows) gives"
         )

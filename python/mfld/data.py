@@ -1,0 +1,134 @@
+"""Sources of samples: finite rows, or a stream that is a pure function of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mfld import validation
+from mfld.validation import FloatArray, FloatDType
+
+
+class Samples(NamedTuple):
+    """Inputs, targets and sample weights in one precision; weights None stand for 1/n each."""
+
+    inputs: FloatArray
+    targets: FloatArray
+    weights: FloatArray | None
+
+
+class Rows:
+    """Finitely many samples, read-only: the arrays of a risk.
+
+    Parameters
+    ----------
+    inputs : ndarray, shape (n, n_features)
+    targets : ndarray, shape (n, n_columns)
+    sample_weight : array_like, shape (n,), optional
+        At least 0; normalised to sum 1. Default: 1/n each.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array is of the wrong kind or shape, or not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mfld.data import Rows
+    >>> rows = Rows(np.zeros((4, 2)), np.zeros((4, 1)), sample_weight=[1, 1, 0, 2])
+    >>> part, share = rows.take(np.array([0, 3]))
+    >>> len(part), share
+    (2, 0.75)
+    """
+
+    def __init__(self, inputs: FloatArray, targets: FloatArray, sample_weight: ArrayLike | None = None) -> None:
+        validation.shape("inputs", inputs, ("n", "d"), "(samples, features)")
+        validation.shape("targets", targets, ("n", "C"), "(samples, columns)")
+        n = len(inputs)
+        if len(targets) != n:
+            raise ValueError(f"targets must have {n} rows to match inputs, got {len(targets)}")
+        weights = None
+        if sample_weight is not None:
+            weights = validation.weights("sample_weight", sample_weight, (n,), "to match inputs", np.float64)
+            weights.flags.writeable = False
+        self.samples = Samples(validation.frozen(inputs), validation.frozen(targets), weights)
+        self._casts: dict[str, Samples] = {}
+
+    def __len__(self) -> int:
+        return len(self.samples.inputs)
+
+    def __getstate__(self) -> dict[str, FloatArray | None]:
+        return self.samples._asdict()  # casts are made again, and are no part of what the rows are
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.samples, self._casts = Samples(**state), {}
+
+    def cast(self, dtype: FloatDType) -> Samples:
+        """The samples in a precision, kept for the next time."""
+        if dtype.char not in self._casts:
+            inputs, targets, weights = self.samples
+            self._casts[dtype.char] = Samples(
+                validation.array("inputs", inputs, dtype),
+                validation.array("targets", targets, dtype),
+                None if weights is None else weights.astype(dtype),
+            )
+        return self._casts[dtype.char]
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[Rows, float]:
+        """Some of the samples, and their share of the weight."""
+        inputs, targets, weights = self.samples
+        if weights is None:
+            return Rows(inputs[rows], targets[rows]), len(rows) / len(self)
+        share = float(weights[rows].sum())
+        return Rows(inputs[rows], targets[rows], weights[rows] if share else None), share
+
+
+class Stream:
+    """Samples without end, of which each step sees some.
+
+    Parameters
+    ----------
+    sample : callable
+        ``sample(step, n_rows) -> (inputs, targets)``: n_rows samples of a step, counted from 0. It must be a pure
+        function, so that a run that is continued, or repeated, sees the same samples. Random samples are best drawn
+        from `mfld.noise` with the stream ``data``, which no run uses.
+    capacity : int, optional
+        Most samples that an algorithm may keep, which `PDA` does.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mfld.data import Stream
+    >>> stream = Stream(lambda step, n_rows: (np.full((n_rows, 1), float(step)), np.zeros(n_rows)))
+    >>> inputs, targets = stream.batch(step=3, n_rows=2)
+    >>> inputs.tolist()
+    [[3.0], [3.0]]
+    """
+
+    def __init__(self, sample: Callable[[int, int], tuple[ArrayLike, ArrayLike]], capacity: int | None = None) -> None:
+        validation.function("sample", sample)
+        self.sample = sample
+        self.capacity = None if capacity is None else validation.integer("capacity", capacity, 1)
+
+    def batch(self, step: int, n_rows: int) -> tuple[ArrayLike, ArrayLike]:
+        """Inputs and targets of a step, as the function returns them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is out of range, or what ``sample`` returns is no pair.
+        """
+        step, n_rows = validation.integer("step", step, 0), validation.integer("n_rows", n_rows, 1)
+        returned = self.sample(step, n_rows)
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            raise TypeError(f"sample must return a tuple (inputs, targets), got {validation.show(returned)}")
+        return returned

@@ -1,0 +1,58 @@
+"""Games: several measures, each of which minimises an objective of its own while the others stand still."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from mfld.objectives.base import Objective
+from mfld.state import Cloud
+
+
+class Game(ABC):
+    """Several players, each a measure, with an objective that depends on the measures of the others.
+
+    A player who maximises a payoff minimises its negative: there are no signs. What one player faces is an ordinary
+    objective, so that every estimator and every dynamics serves games, and an algorithm for games is a rule of who
+    moves when.
+
+    Attributes
+    ----------
+    players : tuple of str
+        Names of the players, which are those of the clouds in a `State`, in their order.
+
+    Examples
+    --------
+    Matching pennies of two means, ``E x E y``, which x minimises and y maximises:
+
+    >>> import numpy as np
+    >>> import mfld
+    >>> class Bilinear(mfld.Game):
+    ...     players = ("x", "y")
+    ...     def facing(self, name, clouds):
+    ...         sign, other = (1, "y") if name == "x" else (-1, "x")
+    ...         slope = sign * clouds[other].particles.mean(axis=0)
+    ...         return mfld.Potential(lambda t: 0 * t + slope, lambda t: t @ slope, n_coordinates=1, l2=0.5)
+    >>> clouds = {"x": mfld.Cloud([[1.0], [3.0]]), "y": mfld.Cloud([[0.5]])}
+    >>> Bilinear().facing("y", clouds).loss(clouds["y"])     # - E x E y
+    -1.0
+    """
+
+    players: tuple[str, ...]
+
+    @abstractmethod
+    def facing(self, name: str, clouds: Mapping[str, Cloud]) -> Objective:
+        """The objective that one player minimises while the others stand still.
+
+        Parameters
+        ----------
+        name : str
+            Of the player.
+        clouds : mapping of str to Cloud
+            The measures of all players, each with the shape that its objective takes. The player's own does not matter,
+            but for payoffs that are not linear in it.
+
+        Returns
+        -------
+        Objective
+        """

@@ -1,0 +1,326 @@
+"""Domains, references, and objectives with members: by closed forms, and end to end."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import mfld
+from mfld import checkpoint, noise, references
+
+BLOCKS = {
+    "sphere": mfld.Sphere(3),
+    "torus": mfld.Torus(2, period=1.5),
+    "box": mfld.Box([-1.0, 0.0], [0.5, 2.0]),
+    "line": mfld.Euclidean(2),
+}
+
+
+# ---- blocks ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
+def test_retraction_leads_to_the_domain_and_leaves_it_alone(block, dtype, rng):
+    points = (3 * rng.normal(size=(500, block.n_coordinates))).astype(dtype)
+    there = block.retract(points)
+    assert there.dtype == dtype
+    if block.limits is not None:
+        lower, upper = (end.astype(dtype) for end in block.limits)
+        assert (there >= lower).all()
+        assert (there <= upper).all()
+        assert (there != points).any()
+    again = block.retract(there)
+    assert_allclose(again, there, atol=4 * np.finfo(dtype).eps)
+
+
+def test_retractions_by_hand():
+    assert_allclose(mfld.Sphere(2).retract(np.array([[3.0, 4.0]])), [[0.6, 0.8]])
+    assert_allclose(mfld.Torus(1).retract(np.array([[-0.25], [1.0], [2.75], [0.5]])), [[0.75], [0.0], [0.75], [0.5]])
+    box = mfld.Box([0.0], [1.0])
+    assert_allclose(
+        box.retract(np.array([[-0.25], [1.25], [2.25], [-1.25], [0.5]]))[:, 0], [0.25, 0.75, 0.25, 0.75, 0.5]
+    )
+    tiny = mfld.Torus(1).retract(np.array([[-1e-30]], np.float32))  # rounding leads to the period, which is 0
+    assert tiny.item() == 0
+
+
+def test_tangents_are_derivatives_of_the_retraction(rng):
+    sphere = mfld.Sphere(3)
+    points = sphere.retract(rng.normal(size=(50, 3)))
+    vectors = rng.normal(size=(50, 3))
+    h = 1e-6
+    slope = (sphere.retract(points + h * vectors) - sphere.retract(points - h * vectors)) / (2 * h)
+    assert_allclose(sphere.tangent(points, vectors), slope, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("block", "volume"),
+    [
+        (mfld.Sphere(2), 2 * math.pi),
+        (mfld.Sphere(3), 4 * math.pi),
+        (mfld.Sphere(4), 2 * math.pi**2),
+        (mfld.Torus(2, period=1.5), 2.25),
+        (mfld.Box([-1.0, 0.0], [0.5, 2.0]), 3.0),
+        (mfld.Euclidean(1), math.inf),
+    ],
+)
+def test_volumes(block, volume):
+    assert_allclose(block.volume, volume, rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["sphere", "torus", "box"])
+def test_draws_are_uniform(name):
+    block = BLOCKS[name]
+    space = mfld.Space(domain=[block])
+    n = 40_000
+    draws = space.draw(noise.Place.of(4), n, "float64")
+    assert_allclose(block.retract(draws), draws, atol=1e-12)
+    if name == "sphere":  # Archimedes: each coordinate is uniform on (-1, 1)
+        lower, upper = -np.ones(3), np.ones(3)
+    else:
+        lower, upper = block.limits
+    shares = (draws - lower) / (upper - lower)
+    assert_allclose(shares.mean(axis=0), 1 / 2, atol=5 / math.sqrt(12 * n))
+    assert_allclose((shares**2).mean(axis=0), 1 / 3, atol=5 * math.sqrt(4 / 45 / n))
+    correlation = np.corrcoef(draws.T)[np.triu_indices(block.n_coordinates, 1)]
+    assert (np.abs(correlation) < 5 / math.sqrt(n)).all()
+
+
+def test_spaces_say_what_does_not_fit():
+    for call, message in [
+        (mfld.Space, "n_coordinates must be given"),
+        (lambda: mfld.Space(2, domain=[mfld.Sphere(3)]), "n_coordinates must be at least 3, got 2"),
+        (lambda: mfld.Space(5, 4, domain=[mfld.Sphere(3)]), "n_moving must be 3"),
+        (lambda: mfld.Space(3, 4), "n_moving must be between 1 and 3, got 4"),
+        (lambda: mfld.Sphere(1), "n_coordinates must be at least 2"),
+        (lambda: mfld.Torus(1, period=0.0), "period must be finite and positive"),
+        (lambda: mfld.Box([0.0], [0.0]), "upper must be above lower"),
+        (lambda: mfld.Box([0.0, 1.0], [1.0]), "upper must have shape"),
+        (lambda: mfld.Potential(lambda x: x), "n_coordinates must be given, or space"),
+        (
+            lambda: mfld.Potential(lambda x: x, n_coordinates=1, space=mfld.Space(1)),
+            "n_coordinates and n_moving must be",
+        ),
+        (
+            lambda: mfld.Potential(lambda x: x, space=mfld.Space(domain=[mfld.Torus(1)]), l2=0.1),
+            "reference must not be Gaussian on a domain",
+        ),
+        (
+            lambda: mfld.Potential(lambda x: x, n_coordinates=1, reference=references.Uniform()),
+            "domain must be bounded",
+        ),
+        (
+            lambda: mfld.Potential(lambda x: x, n_coordinates=1, reference=references.Free(), l2=0.1),
+            "l2 must be left out where reference is given",
+        ),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()
+    with pytest.raises(TypeError, match=r"domain\[1\] must be a block, like Sphere\(3\), got 3"):
+        mfld.Space(domain=[mfld.Sphere(2), 3])
+
+
+# ---- references ------------------------------------------------------------------------------------------------------
+
+
+def test_references_against_quadrature():
+    temperature, line = 0.7, np.linspace(-15, 15, 200_001)
+    gaussian = references.Gaussian(0.3)
+    density = np.exp(-gaussian.energy(line[:, np.newaxis]) / temperature)
+    total = np.sum(density) * (line[1] - line[0])
+    assert_allclose(gaussian.log_normaliser(mfld.Space(1), temperature), math.log(total), rtol=1e-10)
+    assert_allclose(gaussian.log_normaliser(mfld.Space(4, 3), temperature), 3 * math.log(total), rtol=1e-10)
+    assert_allclose(
+        np.gradient(gaussian.energy(line[:, np.newaxis]), line)[5:-5], gaussian.gradient(line)[5:-5], rtol=1e-6
+    )
+    draws = gaussian.draw(noise.Place.of(2), 20_000, mfld.Space(3, 2), temperature, "float64")
+    variance = np.sum(line**2 * density) / np.sum(density)
+    assert draws.shape == (20_000, 2)
+    assert_allclose(draws.var(axis=0), variance, rtol=5 * math.sqrt(2 / 20_000))
+    box = mfld.Space(domain=[mfld.Box([0.0, 0.0], [2.0, 3.0])])
+    assert_allclose(references.Uniform().log_normaliser(box, temperature), math.log(6))
+    with pytest.raises(ValueError, match=r"reference must be Gaussian or Uniform to be drawn from, got Free\(\)"):
+        references.Free().draw(noise.Place.of(0), 1, box, 1.0, "float32")
+
+
+def test_annealing_keeps_the_reference():
+    temperatures = np.array([1.0, 0.5, 0.25])
+    assert_allclose(references.Gaussian(0.4).follow(temperatures, 1.0) / temperatures, 0.4)
+    assert_allclose(references.Gaussian(0.4).follow(np.zeros(1), 0.0), 0.4)
+    assert (references.Uniform().follow(temperatures, 1.0) == 0).all()
+
+
+# ---- laws on domains -------------------------------------------------------------------------------------------------
+
+
+def test_von_mises_fisher_law_on_the_sphere():
+    """V = -k x_1 on the sphere of three dimensions: the law of x_1 is exp(k x_1 / T), of mean coth(k/T) - T/k."""
+    strength, temperature = 2.0, 0.5
+    space = mfld.Space(domain=[mfld.Sphere(3)])
+    slope = np.array([-strength, 0.0, 0.0])
+    field = mfld.Potential(lambda x: np.tile(slope, (len(x), 1)), space=space, reference=references.Uniform())
+    expected = 1 / math.tanh(strength / temperature) - temperature / strength
+    means = []
+    for step_size in (0.04, 0.02):
+        solver = mfld.MFLD(20_000, step_size=step_size, temperature=temperature, dtype="float64")
+        particles = solver.run(field, n_steps=round(6 / step_size), seed=1).particles
+        assert_allclose(np.sum(particles**2, axis=1), 1, rtol=1e-12)
+        means.append(particles[:, 0].mean())
+    error = np.sqrt(5) * 0.25 / math.sqrt(20_000)  # of the extrapolated mean
+    assert abs(2 * means[1] - means[0] - expected) < 5 * error
+    assert abs(means[1] - expected) < 0.02
+
+
+def test_laws_on_torus_and_box():
+    """On the circle exp(cos(2 pi x) / T) against quadrature; in a box the reflected law exp(-x / T)."""
+    temperature, n = 0.5, 20_000
+    circle = mfld.Potential(lambda x: 2 * np.pi * np.sin(2 * np.pi * x), space=mfld.Space(domain=[mfld.Torus(1)]))
+    solver = mfld.MFLD(n, step_size=5e-4, temperature=temperature, dtype="float64")
+    x = solver.run(circle, n_steps=1000, seed=2).particles
+    line = np.linspace(0, 1, 10_000, endpoint=False)
+    density = np.exp(np.cos(2 * np.pi * line) / temperature)
+    expected = np.average(np.cos(2 * np.pi * line), weights=density)
+    assert ((x >= 0) & (x < 1)).all()
+    assert abs(np.cos(2 * np.pi * x).mean() - expected) < 5 * 0.5 / math.sqrt(n) + 0.01
+    box = mfld.Potential(np.ones_like, space=mfld.Space(domain=[mfld.Box([0.0], [1.0])]))
+    x = mfld.MFLD(n, step_size=1e-3, temperature=temperature, dtype="float64").run(box, n_steps=2000, seed=3).particles
+    rate = 1 / temperature
+    expected = 1 / rate - 1 / (math.exp(rate) - 1)
+    assert ((x >= 0) & (x <= 1)).all()
+    assert abs(x.mean() - expected) < 5 * 0.28 / math.sqrt(n) + 0.002
+
+
+# ---- end to end ------------------------------------------------------------------------------------------------------
+
+
+class Lifted(mfld.Objective):
+    """Particles (direction, mass) on sphere x line, whose mean product is to be a target: interacting, U convex."""
+
+    space = mfld.Space(domain=[mfld.Sphere(3), mfld.Euclidean(1)])
+    target = np.array([0.5, -0.25, 0.1])
+
+    def residual(self, measure):
+        x = self.cloud(measure).particles.astype(np.float64)
+        return np.mean(x[:, :3] * x[:, 3:], axis=0) - self.target
+
+    def loss(self, measure):
+        return float(np.sum(self.residual(measure) ** 2) / 2)
+
+    def loss_gradient(self, measure, batch=None):
+        return self.first_variation(measure).loss_gradient(self.cloud(measure).particles)
+
+    def first_variation(self, measure):
+        slope = self.residual(measure)
+
+        def gradient(x):
+            return np.column_stack([x[:, 3:] * slope, x[:, :3] @ slope])
+
+        return mfld.Potential(gradient, lambda x: x[:, 3] * (x[:, :3] @ slope), space=self.space)
+
+
+class Attracted(mfld.Objective):
+    """Members a = 0, 1, 2 whose means are drawn to a target each and to the mean of the next member."""
+
+    space = mfld.Space(2)
+    members = (3,)
+    reference = references.Gaussian(0.1)
+    targets = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
+
+    def residual(self, measure):
+        means = self.cloud(measure).particles.mean(axis=-2)
+        return 1.5 * means - self.targets - 0.25 * (np.roll(means, 1, axis=0) + np.roll(means, -1, axis=0))
+
+    def loss(self, measure):
+        means = self.cloud(measure).particles.mean(axis=-2)
+        return float(np.sum(means * self.residual(measure) - self.targets * means) / 2)
+
+    def loss_gradient(self, measure, batch=None):
+        particles = self.cloud(measure).particles
+        return np.broadcast_to(self.residual(measure)[:, np.newaxis], particles.shape)
+
+    def first_variation(self, measure):
+        raise TypeError("not needed here")
+
+
+def uniform_well():
+    return mfld.Potential(
+        np.cos,
+        lambda x: np.sin(x).sum(axis=1),
+        space=mfld.Space(domain=[mfld.Torus(2, period=2 * np.pi)]),
+        reference=references.Uniform(),
+    )
+
+
+OBJECTIVES = {"sphere x line": Lifted, "members": Attracted, "uniform reference": uniform_well}
+
+
+def contents(state):
+    return {
+        **{name: cloud.particles.tobytes() for name, cloud in state.clouds.items()},
+        **{name: value.tobytes() for name, value in state.buffers.items()},
+    }
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("dynamics", [mfld.Overdamped(), mfld.Underdamped(1.0)], ids=["overdamped", "underdamped"])
+def test_end_to_end(name, dynamics, tmp_path):
+    """Run, checkpoint, resume, replicates: all to the bit."""
+    objective = OBJECTIVES[name]()
+    solver = mfld.MFLD(50, step_size=0.05, temperature=0.02, dynamics=dynamics)
+    if not objective.space.flat and dynamics != mfld.Overdamped():
+        with pytest.raises(ValueError, match=r"dynamics must be Overdamped\(\) on the domain"):
+            solver.init(objective)
+        return
+    whole = solver.run(objective, 40, seed=7)
+    assert whole.particles.shape == (*objective.members, 50, objective.n_coordinates)
+    assert whole.history["loss"][-1] < whole.history["loss"][0]
+    path = tmp_path / "run.npz"
+    checkpoint.run(solver, objective, 15, seed=7, path=path)
+    resumed = checkpoint.run(solver, OBJECTIVES[name](), 40, seed=7, path=path)
+    assert contents(resumed.state) == contents(whole.state)
+    several = mfld.MFLD(50, step_size=0.05, temperature=0.02, dynamics=dynamics, n_replicates=3)
+    together = several.run(objective, 40, seed=7)
+    for r in range(3):
+        alone = solver.run(objective, 40, state=solver.init(objective, seed=7, replica=r))
+        assert contents(together.state.replicate(r)) == contents(alone.state)
+    assert contents(together.state.replicate(0)) == contents(whole.state)
+    assert together.measure.particles.shape == (*objective.members, 150, objective.n_coordinates)
+
+
+def test_members_have_noise_of_their_own_and_their_own_minimisers():
+    objective = Attracted()
+    solver = mfld.MFLD(20_000, step_size=0.1, temperature=0.02, dtype="float64")
+    start = solver.init(objective, seed=3)
+    assert len(np.unique(start.particles.ravel())) == start.particles.size
+    xi = [noise.Place(start.key, 0, member).normals(5, 2, "float64") for member in range(3)]
+    moved, _ = solver.advance(objective, start)
+    full = objective.gradient(start.particles)
+    for member in range(3):
+        change = moved.particles[member, :5] - start.particles[member, :5] + 0.1 * full[member, :5]
+        assert_allclose(change, math.sqrt(2 * 0.02 * 0.1) * xi[member], atol=1e-12)
+    # The means solve a linear system: 1.5 m_a - (m_{a-1} + m_{a+1}) / 4 + 2 l2 m_a = target_a.
+    matrix = 1.7 * np.eye(3) - 0.25 * (np.roll(np.eye(3), 1, axis=0) + np.roll(np.eye(3), -1, axis=0))
+    means = solver.run(objective, 300, seed=3).particles.mean(axis=1)
+    assert_allclose(means, np.linalg.solve(matrix, objective.targets), atol=5 * math.sqrt(0.1 / 20_000))
+
+
+def test_particles_off_the_domain_are_refused():
+    solver = mfld.MFLD(2, step_size=0.1, temperature=0.1)
+    with pytest.raises(ValueError, match="particles must lie on the domain"):
+        solver.init(Lifted(), particles=np.ones((2, 4)))
+    with pytest.raises(ValueError, match="l2 must be left out on the domain"):
+        mfld.MFLD(2, step_size=0.1, temperature=0.1, l2=0.1).init(Lifted())
+    for dynamics in (mfld.Preconditioned(), mfld.MALA()):
+        with pytest.raises(ValueError, match=r"must be Overdamped\(\) on the domain"):
+            mfld.MFLD(2, step_size=0.1, temperature=0.1, dynamics=dynamics).init(uniform_well())
+
+
+def test_automatic_steps_on_domains_and_members():
+    for make in OBJECTIVES.values():
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            result = mfld.MFLD(50, temperature=0.01).run(make(), 30)
+        assert np.isfinite(result.particles).all()
+        assert result.info.step_size > 0
