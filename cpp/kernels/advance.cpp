@@ -1,199 +1,34 @@
-// Replicates side by side: independent runs of one problem.
-//
-// They make rounds of steps, and stand at one count of steps behind each. What ends a round early, a stop or a
-// divergence, leads back to its beginning, from where the steps before the bad one are made once more: steps are a pure
-// function. Where one replicate is too little work for all threads, each thread makes the rounds of some of them.
-#include <algorithm>
-#include <atomic>
-#include <cstdint>
-#include <vector>
-
-#include "advance.hpp"
+// The entry of the fused loop, and the one place that knows which anchor and which moves there are.
+#include "advance/anchor.hpp"
+#include "advance/moves.hpp"
+#include "advance/replicates.hpp"
+#include "advance/walk.hpp"
 #include "entries.hpp"
-#include "mfld/team.hpp"
 
 namespace mfld {
 namespace {
 
+template <class T, class Anchor, class Moves>
+Reached advance_with(const Problem<T>& problem, Workspace<T>& memory, const Stretch<T>& stretch,
+                     const mfld_execution& execution) {
+  return Advance<T, Anchor, Moves>(problem, memory, stretch, execution).run();
+}
+
+template <class T, class Anchor, class Moves>
+constexpr Method<T> method_of = {scheme_of<Anchor, Moves>, &advance_with<T, Anchor, Moves>};
+
+template <class T, class Anchor>
+constexpr Method<T> methods_with[] = {
+    /*MFLD_OVERDAMPED*/ method_of<T, Anchor, OverdampedMoves<T>>,
+    /*MFLD_BAOAB*/ method_of<T, Anchor, BaoabMoves<T>>,
+};
+
 template <class T>
-class Replicates {
- public:
-  Replicates(const mfld_network& network, const mfld_loss& loss, const mfld_samples& samples, void* particles,
-             std::int64_t n_replicates, std::int64_t n_particles, std::int64_t n_steps, mfld_estimator& estimator,
-             mfld_dynamics& dynamics, const mfld_schedule* schedules, const mfld_noise* noises,
-             const mfld_execution& execution)
-      : network_(network),
-        loss_(loss),
-        samples_(samples),
-        n_particles_(n_particles),
-        n_steps_(n_steps),
-        estimator_(estimator),
-        dynamics_(dynamics),
-        schedules_(schedules),
-        noises_(noises),
-        execution_(execution),
-        replicates_(static_cast<std::size_t>(n_replicates), {nullptr, estimator, dynamics, {}}),
-        threads_within_(execution.num_threads) {
-    const PanelLayout<T> layout(n_particles, NetworkPanel<T>(network).n_coordinates());
-    const std::int64_t cloud = n_particles * layout.n_coordinates;
-    split(particles, cloud, [](Replicate& r) -> void*& { return r.particles; });
-    split(dynamics.velocities, cloud, [](Replicate& r) -> void*& { return r.dynamics.velocities; });
-    split(dynamics.force, cloud, [](Replicate& r) -> void*& { return r.dynamics.force; });
-    split(estimator.anchor, cloud, [](Replicate& r) -> void*& { return r.estimator.anchor; });
-    split(estimator.anchor_gradient, cloud, [](Replicate& r) -> void*& { return r.estimator.anchor_gradient; });
-    split(estimator.anchor_predictions, samples.n_samples * network.n_outputs,
-          [](Replicate& r) -> void*& { return r.estimator.anchor_predictions; });
-
-    const double work = step_work();
-    const int most = useful_threads(execution, n_replicates,
-                                    work * static_cast<double>(n_replicates) * static_cast<double>(n_steps));
-    if (useful_threads(execution, layout.n_leaves, work) < most) {
-      threads_ = most;
-      threads_within_ = 1;
-    }
-    // A round is what a stop may lose: some tenths of a second, but enough to make little of its beginning, which moves
-    // all arrays. One replicate on its own loses nothing.
-    constexpr double round_work = 1e9, beginning = 2e3;
-    const double part =
-        std::max(round_work * threads_ / static_cast<double>(n_replicates), beginning * static_cast<double>(cloud));
-    round_ = n_replicates == 1 ? n_steps : std::max<std::int64_t>(1, static_cast<std::int64_t>(part / work));
-  }
-
-  int run(mfld_report& report) {
-    report.steps = 0;
-    report.bad_replicate = report.bad_particle = -1;
-    std::int64_t end = n_steps_;
-    while (report.steps < end) {
-      const std::int64_t count = std::min(round_, end - report.steps);
-      for (const Array& array : arrays_) std::copy_n(array.data, array.size, array.kept.get());
-      const int status = make(report.steps, count);
-      if (status == MFLD_OUT_OF_MEMORY) return status;
-      const auto first = std::min_element(replicates_.begin(), replicates_.end(), diverges_before);
-      const bool diverged = first->reached.bad_particle >= 0;
-      const bool whole = std::all_of(replicates_.begin(), replicates_.end(),
-                                     [count](const Replicate& r) { return r.reached.steps == count; });
-      if (!diverged && (whole || replicates_.size() == 1)) {
-        estimator_.valid = first->estimator.valid;
-        dynamics_.force_valid = first->dynamics.force_valid;
-        report.steps += first->reached.steps;
-      } else {
-        for (const Array& array : arrays_) std::copy_n(array.kept.get(), array.size, array.data);
-      }
-      // A stop that was asked for is answered even if the steps ended first, or badly: the caller holds its reason.
-      if (status == MFLD_STOPPED) return report.status = MFLD_STOPPED;
-      if (diverged) {
-        end = report.steps + first->reached.steps;
-        report.bad_replicate = first - replicates_.begin();
-        report.bad_particle = first->reached.bad_particle;
-      }
-    }
-    for (std::size_t r = 0; r < replicates_.size(); ++r) {
-      report.loss[r] = replicates_[r].reached.loss;
-      report.gradient_norm[r] = replicates_[r].reached.gradient_norm;
-    }
-    report.status = report.bad_particle < 0 ? MFLD_DONE : MFLD_DIVERGED;
-    return MFLD_DONE;
-  }
-
- private:
-  struct Replicate {
-    void* particles;
-    mfld_estimator estimator;
-    mfld_dynamics dynamics;
-    Reached reached;
-  };
-  // Of all replicates: as it is, and as it was at the beginning of the round where steps may have changed it by the
-  // time that the round leads back there.
-  struct Array {
-    T* data;
-    std::int64_t size;
-    Buffer<T> kept;
-  };
-
-  static bool diverges_before(const Replicate& a, const Replicate& b) {
-    const bool diverged = a.reached.bad_particle >= 0;
-    return diverged && (b.reached.bad_particle < 0 || a.reached.steps < b.reached.steps);
-  }
-
-  template <class Member>
-  void split(void* array, std::int64_t each, const Member& member) {
-    T* data = static_cast<T*>(array);
-    const auto size = each * static_cast<std::int64_t>(replicates_.size());
-    for (Replicate& replicate : replicates_) {
-      member(replicate) = data;
-      if (data) data += each;
-    }
-    // A divergence leaves the arrays of its replicate alone, but for the predictions: they are changed during the
-    // steps.
-    if (array && (replicates_.size() > 1 || array == estimator_.anchor_predictions))
-      arrays_.push_back({static_cast<T*>(array), size, Buffer<T>(size)});
-  }
-
-  // Multiply-adds of a step of one replicate, and what it costs beside them.
-  double step_work() const {
-    const bool anchored = estimator_.kind == MFLD_SVRG || estimator_.kind == MFLD_SARAH;
-    double rows = static_cast<double>(estimator_.batch_size ? estimator_.batch_size : samples_.n_samples);
-    if (anchored)
-      rows = 2 * rows + static_cast<double>(samples_.n_samples) / static_cast<double>(estimator_.refresh_every);
-    return 1e4 + 2 * static_cast<double>(n_particles_) * rows * static_cast<double>(network_.n_features + 8);
-  }
-
-  // One round of all replicates.
-  int make(std::int64_t done, std::int64_t count) {
-    std::atomic<int> status = MFLD_DONE;
-    run_team(threads_, [&](int member, int members, SpinBarrier&) {
-      Question question = {member == 0 ? &execution_ : nullptr, status};
-      const mfld_execution own = {threads_within_, &Question::ask, &question};
-      const Range mine = even_part(static_cast<std::int64_t>(replicates_.size()), member, members);
-      for (std::int64_t r = mine.begin; r < mine.end; ++r) {
-        replicates_[r].reached = {};
-        if (Question::ask(&question)) continue;
-        if (guarded([&] { return make_one(r, done, count, own); }) == MFLD_OUT_OF_MEMORY) status = MFLD_OUT_OF_MEMORY;
-      }
-    });
-    return status;
-  }
-
-  int make_one(std::int64_t r, std::int64_t done, std::int64_t count, const mfld_execution& execution) {
-    Replicate& own = replicates_[r];
-    own.estimator.valid = estimator_.valid;
-    own.dynamics.force_valid = dynamics_.force_valid;
-    const mfld_schedule& all = schedules_[r];
-    const std::int64_t skipped = done * all.stride;
-    const mfld_schedule schedule = {all.step_size + skipped, all.temperature + skipped, all.l2 + skipped, all.stride};
-    const mfld_noise noise = {noises_[r].key, noises_[r].step + static_cast<std::uint64_t>(done),
-                              noises_[r].population};
-    own.reached = Advance<T>(network_, loss_, samples_, static_cast<T*>(own.particles), n_particles_, count,
-                             own.estimator, own.dynamics, schedule, noise, execution)
-                      .run();
-    return MFLD_DONE;
-  }
-
-  // Whether to stop: the calling thread asks its caller, the others look at what came of it.
-  struct Question {
-    const mfld_execution* asked;
-    std::atomic<int>& status;
-    static int ask(void* context) {
-      auto& self = *static_cast<Question*>(context);
-      if (self.asked && self.asked->poll && self.status == MFLD_DONE && self.asked->poll(self.asked->poll_context))
-        self.status = MFLD_STOPPED;
-      return self.status != MFLD_DONE;
-    }
-  };
-
-  const mfld_network& network_;
-  const mfld_loss& loss_;
-  const mfld_samples& samples_;
-  const std::int64_t n_particles_, n_steps_;
-  mfld_estimator& estimator_;
-  mfld_dynamics& dynamics_;
-  const mfld_schedule* const schedules_;
-  const mfld_noise* const noises_;
-  const mfld_execution& execution_;
-  std::vector<Replicate> replicates_;
-  std::vector<Array> arrays_;
-  int threads_ = 1, threads_within_;
-  std::int64_t round_;
+constexpr const Method<T>* methods[] = {
+    /*MFLD_FULL_BATCH*/ methods_with<T, NoAnchor<T>>,
+    /*MFLD_MINIBATCH*/ methods_with<T, NoAnchor<T>>,
+    /*MFLD_SVRG*/ methods_with<T, Svrg<T>>,
+    /*MFLD_SARAH*/ methods_with<T, Sarah<T>>,
 };
 
 }  // namespace
@@ -204,8 +39,9 @@ int advance(const mfld_network* network, const mfld_loss* loss, const mfld_sampl
             mfld_dynamics* dynamics, const mfld_schedule* schedules, const mfld_noise* noises, mfld_report* report,
             const mfld_execution* execution) {
   return guarded([&] {
-    return Replicates<T>(*network, *loss, *samples, particles, n_replicates, n_particles, n_steps, *estimator,
-                         *dynamics, schedules, noises, *execution)
+    const Problem<T> problem(*network, *loss, *samples, n_particles, estimator->batch_size);
+    return Replicates<T>(problem, methods<T>[estimator->kind][dynamics->kind], particles, n_replicates, n_steps,
+                         *estimator, *dynamics, schedules, noises, *execution)
         .run(*report);
   });
 }

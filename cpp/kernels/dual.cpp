@@ -1,8 +1,10 @@
 // Dual coordinate ascent on a weighted cloud: one row of samples after the other.
 //
-//   u        = sum_m r_m h_i(theta_m) / sum_m r_m
-//   g_i'     = argmin_q conjugate_i(q) - u (q - g_i) + (q - g_i)^2 / (2 a_i),   a_i = temperature / (s_i
-//   variance_bound) log r_m -= s_i h_i(theta_m) (g_i' - g_i) / temperature
+//   u         = sum_m r_m h_i(theta_m) / sum_m r_m
+//   g_i'      = argmin_q conjugate_i(q) - u (q - g_i) + (q - g_i)^2 / (2 a_i),   a_i = temperature / (s_i var)
+//   log r_m  -= s_i h_i(theta_m) (g_i' - g_i) / temperature
+//
+// with var = variance_bound.
 //
 // The neurons of the next block of rows come from one product while the current block is swept. In a block the weights
 // are multiplied from visit to visit; from block to block they are made anew from the float64 log-weights, which see
@@ -241,7 +243,7 @@ class DualSweep {
     const double filling =
         slots *
         static_cast<double>(rows_per_block_ * (network_.n_features + work_of_activation + work_of_sweep * outputs_));
-    const int threads = useful_threads(execution, layout_.n_panels, filling);
+    const int threads = useful_threads(execution.num_threads, layout_.n_panels, filling);
     std::vector<double> dual(sweep_.dual, sweep_.dual + samples_.n_samples * outputs_);
 
     run_team(threads, [&](int member, int members, SpinBarrier& barrier) {
@@ -305,7 +307,7 @@ class DualSweep {
           means(sweep.outputs_),
           target(sweep.outputs_) {}
 
-    // Neurons of a block of rows: of the own slots, or panel by panel, whoever comes first.
+    // Neurons of a block of rows: of the own slots, or of the next panel that none has taken.
     void fill(std::int64_t block) {
       const Range visits = all.rows_of(block);
       const auto* z = static_cast<const T*>(all.samples_.inputs);

@@ -1,12 +1,11 @@
 // The Metropolis step of MALA for one particle: whether a proposal of the Euler-Maruyama step is accepted.
 //
-//   log ratio = -[U(theta') - U(theta)] / T - [|theta - theta' + h b(theta')|^2 - |theta' - theta + h b(theta)|^2] / (4
-//   T h)
-//             = -[U(theta') - U(theta) - (theta' - theta).(b' + b) / 2 + h (|b'|^2 - |b|^2) / 4] / T
+//   log ratio = -[U' - U] / T - [|theta - theta' + h b'|^2 - |theta' - theta + h b|^2] / (4 T h)
+//             = -[U' - U - (theta' - theta).(b' + b) / 2 + h (|b'|^2 - |b|^2) / 4] / T
 //
-// with U = V + l2 |theta|^2 and b its gradient, over the moving coordinates: the second form has no difference of large
-// squares. All in float64. Leaves exp(-U / T) invariant at every step size, where particles do not interact. Roberts
-// and Tweedie 1996. Noise: stream MFLD_STREAM_ACCEPTANCE, one uniform per particle.
+// with U = V + l2 |theta|^2 and b its gradient at theta, U' and b' at theta', over the moving coordinates: the second
+// form has no difference of large squares. All in float64. Leaves exp(-U / T) invariant at every step size, where
+// particles do not interact. Roberts and Tweedie 1996. Noise: stream MFLD_STREAM_ACCEPTANCE, one uniform per particle.
 #pragma once
 
 #include <cmath>

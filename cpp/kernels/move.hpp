@@ -65,6 +65,20 @@ MFLD_INLINE void with_normals(const NoisePlace& place, std::int64_t first_partic
   }
 }
 
+// Rows of a panel's gradient: `factor` (lanes) multiplies the first n_affine of them, and may be null.
+template <class T>
+struct PanelGradient {
+  T* affine;
+  std::int64_t n_affine;
+  const T* factor;
+  T* readout;
+
+  const T* row(std::int64_t j) const {
+    constexpr int lanes = panel_lanes<T>;
+    return j < n_affine ? affine + j * lanes : readout + (j - n_affine) * lanes;
+  }
+};
+
 template <class T>
 struct EulerMaruyama {
   using V = Vec<T>;
@@ -79,18 +93,9 @@ struct EulerMaruyama {
     noise_scale = static_cast<T>(std::sqrt(2 * eta * schedule.temperature[step * schedule.stride]));
   }
 
-  // Rows of a panel's gradient: `factor` (lanes) multiplies the first n_scaled of them, and may be null.
-  struct Gradient {
-    const T* affine;
-    std::int64_t n_affine;
-    const T* factor;
-    const T* readout;
-    const T* row(std::int64_t j) const { return j < n_affine ? affine + j * lanes : readout + (j - n_affine) * lanes; }
-  };
-
   // From one place to another, or in place; frozen rows are neither read nor written. Returns the first lane of a real
   // particle with a coordinate that is not finite afterwards, or -1.
-  std::int64_t operator()(const T* from, T* to, const Gradient& gradient, std::int64_t n_moving,
+  std::int64_t operator()(const T* from, T* to, const PanelGradient<T>& gradient, std::int64_t n_moving,
                           std::int64_t first_particle, std::int64_t n_particles, const NoisePlace& place) const {
     const V d(decay), h(step_size), s(noise_scale);
     V h0 = h, h1 = h;
@@ -114,22 +119,23 @@ struct EulerMaruyama {
     clear_empty_lanes(to, n_moving, count);
     return watch.first_bad_lane(count);
   }
-
-  // sum over real particles and moving coordinates of (gradient + 2 l2 theta)^2, before a move.
-  double squared_norm(const T* panel, const Gradient& gradient, std::int64_t n_moving, std::int64_t count,
-                      double l2) const {
-    double sum = 0;
-    for (std::int64_t j = 0; j < n_moving; ++j) {
-      const T* g = gradient.row(j);
-      for (std::int64_t l = 0; l < count; ++l) {
-        const double factor = gradient.factor && j < gradient.n_affine ? gradient.factor[l] : 1;
-        const double b = factor * g[l] + 2 * l2 * panel[j * lanes + l];
-        sum += b * b;
-      }
-    }
-    return sum;
-  }
 };
+
+// sum over real particles and moving coordinates of (gradient + 2 l2 theta)^2, before a move.
+template <class T>
+double squared_norm(const T* panel, const PanelGradient<T>& gradient, std::int64_t n_moving, std::int64_t count,
+                    double l2) {
+  double sum = 0;
+  for (std::int64_t j = 0; j < n_moving; ++j) {
+    const T* g = gradient.row(j);
+    for (std::int64_t l = 0; l < count; ++l) {
+      const double factor = gradient.factor && j < gradient.n_affine ? gradient.factor[l] : 1;
+      const double b = factor * g[l] + 2 * l2 * panel[j * panel_lanes<T> + l];
+      sum += b * b;
+    }
+  }
+  return sum;
+}
 
 // The first particle from `from` on with a coordinate that is not finite, or -1.
 template <class T>

@@ -1,4 +1,4 @@
-// The moves on their own, for gradients that come from elsewhere; advance.hpp composes the same schemes.
+// The moves on their own, for gradients that come from elsewhere; advance/moves.hpp composes the same schemes.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -45,7 +45,7 @@ std::int64_t over_panels(const PanelLayout<T>& layout, int threads, const Body& 
 
 template <class T>
 int threads_for(const PanelLayout<T>& layout, const mfld_execution& execution) {
-  return useful_threads(execution, layout.n_panels,
+  return useful_threads(execution.num_threads, layout.n_panels,
                         static_cast<double>(layout.n_particles * layout.n_coordinates) * 20);
 }
 
@@ -119,7 +119,8 @@ int mala_accept(void* particles, void* values, void* gradient, const void* propo
     const double step_size = schedule->step_size[0], temperature = schedule->temperature[0], l2 = schedule->l2[0];
     const auto finite = [](T z) { return std::isfinite(z); };
     std::atomic<std::int64_t> count{0};
-    const int threads = useful_threads(*execution, n_particles, static_cast<double>(n_particles * (n_moving + 20)));
+    const int threads =
+        useful_threads(execution->num_threads, n_particles, static_cast<double>(n_particles * (n_moving + 20)));
     run_team(threads, [&](int member, int members, SpinBarrier&) {
       const Range mine = even_part(n_particles, member, members);
       std::int64_t count_here = 0;

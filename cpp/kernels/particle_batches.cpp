@@ -21,7 +21,8 @@ int particle_batches(const mfld_noise* noise, std::int64_t n, std::int64_t batch
     constexpr std::int64_t lanes = 2 * HalfVec::size;
     const NoisePlace place(*noise, MFLD_STREAM_BATCH);
     const std::int64_t n_panels = ceil_div(n_particles, lanes);
-    const int threads = useful_threads(*execution, n_panels, static_cast<double>(n_particles * batch_size) * 20);
+    const int threads =
+        useful_threads(execution->num_threads, n_panels, static_cast<double>(n_particles * batch_size) * 20);
     const Buffer<std::uint64_t> scratch(threads * batch_size * lanes);
     std::vector<FloydSet> sets(threads);
     for (FloydSet& set : sets) set.reserve(batch_size);
@@ -64,7 +65,8 @@ int pull_back_rows(const mfld_network* description, const void* particles, std::
     const auto* z = static_cast<const T*>(inputs);
     const auto* g = static_cast<const T*>(cotangent);
     const double panel_work = static_cast<double>(lanes * batch_size * (4 * d + 16));
-    const int threads = useful_threads(*execution, layout.n_panels, panel_work * static_cast<double>(layout.n_panels));
+    const int threads =
+        useful_threads(execution->num_threads, layout.n_panels, panel_work * static_cast<double>(layout.n_panels));
     // per member: panel, gathered inputs, cotangents, their sums, coefficient, offset, derivatives of both, gradient
     // and weighted, value, slope, gain
     const std::int64_t scratch_size =

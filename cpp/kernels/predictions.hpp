@@ -24,8 +24,8 @@ struct SampleBlocks {
 // that one barrier a block is enough.
 //
 // The leaves are the ends of a binary tree whose nodes are aligned powers of two of them. Predictions are its root, so
-// they do not depend on who adds what: each member adds its own leaves as far up as they make whole nodes, in place
-// in a node's first leaf, and only these few nodes are fetched from another core's cache.
+// they do not depend on the number of members: each member adds its own leaves as far up as they make whole nodes, in
+// place in a node's first leaf, and only these few nodes are fetched from another core's cache.
 template <class T>
 class LeafSums {
  public:

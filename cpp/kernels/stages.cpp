@@ -1,5 +1,5 @@
-// Two stages on their own: predict and pull back. advance.hpp composes the same parts without leaving the core; these
-// serve losses written in Python, frozen potentials and evaluation.
+// Two stages on their own: predict and pull back. advance/passes.hpp composes the same parts without leaving the core;
+// these serve losses written in Python, frozen potentials and evaluation.
 #include <algorithm>
 #include <cstdint>
 
@@ -28,7 +28,8 @@ int predict(const mfld_network* description, const void* particles, const void* 
 
     const double leaf_work = static_cast<double>(layout.panels_per_leaf * lanes) *
                              static_cast<double>(blocks.most_rows * (network.n_features + 16));
-    const int threads = useful_threads(*execution, layout.n_leaves, leaf_work * static_cast<double>(layout.n_leaves));
+    const int threads =
+        useful_threads(execution->num_threads, layout.n_leaves, leaf_work * static_cast<double>(layout.n_leaves));
     const std::int64_t terms_size = outputs * lanes;
     // per member: panel, coefficient, offset, share, values, slope, predictions
     const std::int64_t scratch_size =
@@ -110,7 +111,7 @@ int pull_back(const mfld_network* description, const void* particles, std::int64
     }
 
     const double block_work = static_cast<double>(lanes * blocks.most_rows * 2 * (network.n_features + 16));
-    const int threads = useful_threads(*execution, layout.n_panels,
+    const int threads = useful_threads(execution->num_threads, layout.n_panels,
                                        block_work * static_cast<double>(blocks.n_blocks * layout.n_panels));
     // per member: panel, gradient, coefficient, offset, weighted, readout scratch, values, slope, gain
     const std::int64_t scratch_size = 2 * layout.panel_size() + lanes + 5 * terms_size + 3 * stride * lanes;

@@ -68,7 +68,7 @@ typedef struct {
   uint32_t population;
 } mfld_noise;
 
-/* How the gradient of a step is estimated; formulas in advance.hpp. */
+/* How the gradient of a step is estimated; formulas in advance/anchor.hpp. */
 enum { MFLD_FULL_BATCH = 0, MFLD_MINIBATCH = 1, MFLD_SVRG = 2, MFLD_SARAH = 3 };
 
 typedef struct {

@@ -67,14 +67,14 @@ class StopSignal {
     if (execution_.poll && !aborting() && execution_.poll(execution_.poll_context))
       aborting_.store(true, std::memory_order_relaxed);
   }
-  // True as soon as somebody wants to stop: work before the next barrier is then wasted.
+  // True as soon as a stop is wanted: work before the next barrier is then wasted.
   bool aborting() const { return aborting_.load(std::memory_order_relaxed); }
   // Member 0, before barrier number `barrier`.
   void publish(std::int64_t barrier) {
-    // Written only to change it: a store at every barrier would take the cache line from everybody.
+    // Written only to change it: a store at every barrier would take the cache line from all other members.
     if (stopped(barrier) != aborting()) slots_[barrier & 1].store(aborting(), std::memory_order_relaxed);
   }
-  // Everybody, after it.
+  // All members, after it.
   bool stopped(std::int64_t barrier) const { return slots_[barrier & 1].load(std::memory_order_relaxed); }
 
  private:
@@ -87,11 +87,11 @@ class StopSignal {
 
 // How many threads `work` multiply-adds between two barriers deserve: below this share each, waking and waiting cost
 // more.
-inline int useful_threads(const mfld_execution& execution, std::int64_t parts, double work) {
+inline int useful_threads(int num_threads, std::int64_t parts, double work) {
   constexpr double worthwhile = 1e5;
   const auto limit = static_cast<std::int64_t>(std::min(work / worthwhile, 1e6));
-  return static_cast<int>(std::clamp<std::int64_t>(std::min<std::int64_t>(limit, execution.num_threads), 1,
-                                                   std::max<std::int64_t>(parts, 1)));
+  return static_cast<int>(
+      std::clamp<std::int64_t>(std::min<std::int64_t>(limit, num_threads), 1, std::max<std::int64_t>(parts, 1)));
 }
 
 // Runs body(member, members) on up to `threads` threads; the calling thread is member 0.

@@ -1,0 +1,115 @@
+// The problem whose gradients the steps take, and the rows of data that each sees.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "mfld/kernels.h"
+#include "mfld/losses.hpp"
+#include "mfld/panels.hpp"
+#include "network.hpp"
+
+namespace mfld {
+
+// A risk, and how many of its rows a gradient sees.
+template <class T>
+struct Problem {
+  NetworkPanel<T> network;
+  const LossKernel<T>& loss;
+  T loss_parameter;
+  std::int64_t target_width;
+  const mfld_samples& samples;
+  std::int64_t n_particles, batch_size;  // rows of a mini-batch, 0: there are none
+
+  Problem(const mfld_network& description, const mfld_loss& loss_, const mfld_samples& samples_,
+          std::int64_t n_particles_, std::int64_t batch_size_)
+      : network(description),
+        loss(loss_kernels<T>[loss_.id]),
+        loss_parameter(static_cast<T>(loss_.parameter)),
+        target_width(loss_infos[loss_.id].targets == MFLD_TARGETS_CLASS ? 1 : network.n_outputs),
+        samples(samples_),
+        n_particles(n_particles_),
+        batch_size(batch_size_) {}
+};
+
+// The steps of one call, or of one round of it, and what they change.
+template <class T>
+struct Stretch {
+  T* particles;
+  std::int64_t n_steps;
+  mfld_estimator& estimator;
+  mfld_dynamics& dynamics;
+  mfld_schedule schedule;
+  mfld_noise noise;
+
+  mfld_noise noise_at(std::int64_t q) const {
+    return {noise.key, noise.step + static_cast<std::uint64_t>(q), noise.population};
+  }
+};
+
+// Rows of data as one gradient sees them: all of them, or the gathered rows of a mini-batch.
+template <class T>
+struct Rows {
+  const T* inputs;
+  const T* targets;
+  const T* weights;  // may be null: all equal
+  std::int64_t count;
+};
+
+template <class T>
+Rows<T> all_rows(const mfld_samples& samples) {
+  return {static_cast<const T*>(samples.inputs), static_cast<const T*>(samples.targets),
+          static_cast<const T*>(samples.weights), samples.n_samples};
+}
+
+// A block of them, on its way through the passes of gradient q.
+template <class T>
+struct Block {
+  std::int64_t q, turn;  // turn: how many blocks came before it in the call
+  const Rows<T>& rows;
+  Range range;
+  std::int64_t stride;  // of the activations that a panel keeps
+  bool first;           // of the gradient, whose sums it starts
+
+  std::int64_t size() const { return range.size(); }
+};
+
+// Mini-batches, gathered a step ahead of their use. Three take turns: while one member still pulls back batch k,
+// another may gather batch k + 1, and the barrier of step k + 1 lies between that and batch k + 3.
+template <class T>
+class BatchQueue {
+ public:
+  explicit BatchQueue(const Problem<T>& problem)
+      : samples_(problem.samples),
+        n_features_(problem.network.n_features),
+        target_width_(problem.target_width),
+        batch_size_(problem.batch_size),
+        inputs_(3 * batch_size_ * n_features_),
+        targets_(3 * batch_size_ * target_width_),
+        weights_(samples_.weights ? 3 * batch_size_ : 0) {}
+
+  Rows<T> rows(std::int64_t step) const {
+    const std::int64_t turn = step % 3 * batch_size_;
+    return {&inputs_[turn * n_features_], &targets_[turn * target_width_], samples_.weights ? &weights_[turn] : nullptr,
+            batch_size_};
+  }
+
+  // One member's part of the gathering; `chosen` are the rows of that step.
+  void gather(std::int64_t step, const std::int64_t* chosen, Range mine) const {
+    const std::int64_t turn = step % 3 * batch_size_;
+    const Rows<T> all = all_rows<T>(samples_);
+    for (std::int64_t i = mine.begin; i < mine.end; ++i) {
+      const std::int64_t row = chosen[i];
+      std::copy_n(all.inputs + row * n_features_, n_features_, &inputs_[(turn + i) * n_features_]);
+      std::copy_n(all.targets + row * target_width_, target_width_, &targets_[(turn + i) * target_width_]);
+      if (all.weights) weights_[turn + i] = all.weights[row];
+    }
+  }
+
+ private:
+  const mfld_samples& samples_;
+  std::int64_t n_features_, target_width_, batch_size_;
+  Buffer<T> inputs_, targets_, weights_;
+};
+
+}  // namespace mfld

@@ -1,0 +1,202 @@
+// How large everything of a run is: a function of the problem and of the scheme alone, and the memory that it asks for.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "mfld/noise.hpp"
+#include "mfld/panels.hpp"
+#include "mfld/team.hpp"
+#include "network.hpp"
+#include "predictions.hpp"
+#include "problem.hpp"
+
+namespace mfld {
+
+// What sizes ask of an anchor (anchor.hpp) and of the moves (moves.hpp).
+struct Scheme {
+  bool corrects;       // mini-batch gradients, by a second one at an anchor
+  int n_summed;        // clouds whose predictions on a batch are sums to be made
+  bool sweeps_anchor;  // anew at each batch, panel by panel
+  bool looks_back;     // at the particles of the last gradient
+  bool splits_steps;   // a step begins before its gradient and ends behind it
+  bool has_velocities;
+};
+
+template <class Anchor, class Moves>
+inline constexpr Scheme scheme_of = {Anchor::corrects,   Anchor::n_summed,    Anchor::sweeps_anchor,
+                                     Anchor::looks_back, Moves::splits_steps, Moves::has_velocities};
+
+template <class T>
+struct Sizes {
+  PanelLayout<T> layout;
+  SampleBlocks full_blocks, batch_blocks;
+  std::int64_t stride = 0;                         // from one output to the next in predictions and cotangents
+  std::int64_t kept_rows = 0;                      // of activations that a panel keeps from forward to pull back
+  int clouds = 1;                                  // that have a gradient: the particles, and an anchor
+  std::int64_t terms = 0, gradient = 0;            // of a panel of one cloud
+  std::int64_t gradients = 0;                      // of all panels, or of one panel of each thread
+  std::int64_t scratch = 0;                        // of a thread
+  double full_leaf_work = 0, batch_leaf_work = 0;  // multiply-adds of a leaf in one pass over a block of rows
+  int threads = 1;
+  int generations = 1;      // of the panels
+  bool ends_steps = false;  // a stop waits for the end of the step
+
+  const SampleBlocks& blocks(bool full) const { return full ? full_blocks : batch_blocks; }
+  double leaf_work(bool full) const { return full ? full_leaf_work : batch_leaf_work; }
+};
+
+template <class T>
+std::int64_t values_stride(const SampleBlocks& blocks) {
+  return round_up(blocks.most_rows, Vec<T>::size);
+}
+
+// Activations of all particles for one block of rows stay in cache between the forward and the pull-back pass, so that
+// neither is computed twice. But each block walks through the cloud, and between blocks the gradients of all particles
+// are kept. So rows whose activations weigh no more than twice the cloud are one block, and two times `fewest` rows in
+// any case; and as many make a block where not even `fewest` fit the cache. But every panel reads the data of the block
+// anew, which have to come from a cache, too.
+template <class T>
+SampleBlocks blocks_of(const NetworkPanel<T>& network, const PanelLayout<T>& layout, std::int64_t n_rows,
+                       std::int64_t n_clouds) {
+  constexpr std::int64_t cache_bytes = 1 << 20, data_bytes = 4 << 20, fewest = 24, most = 1024;
+  constexpr auto number = static_cast<std::int64_t>(sizeof(T));
+  const std::int64_t kept = n_clouds * (network.activation.stores_slope ? 2 : 1);
+  const std::int64_t fit = cache_bytes / (layout.n_panels * panel_lanes<T> * kept * number);
+  const std::int64_t data_rows = data_bytes / (network.n_features * number);
+  const std::int64_t worth_a_walk = std::max(std::min(2 * network.n_coordinates() / kept, data_rows), 2 * fewest);
+  const bool walks_count = fit < fewest || n_rows <= worth_a_walk;
+  return {n_rows, std::min(walks_count ? std::max(fit, worth_a_walk) : fit, most)};
+}
+
+template <class T>
+Sizes<T> sizes_of(const Problem<T>& problem, const Scheme& scheme, int num_threads) {
+  constexpr std::int64_t lanes = panel_lanes<T>;
+  const NetworkPanel<T>& network = problem.network;
+  const PanelLayout<T> layout(problem.n_particles, network.n_coordinates());
+  const std::int64_t batch = problem.batch_size;
+  // A mini-batch that nothing corrects is never followed by all rows.
+  const bool all_rows = scheme.corrects || batch == 0;
+  const auto work = [&](std::int64_t n_clouds, const SampleBlocks& blocks) {
+    return static_cast<double>(n_clouds * layout.panels_per_leaf * lanes) *
+           static_cast<double>(blocks.most_rows * (network.n_features + 8));
+  };
+
+  Sizes<T> s = {layout, blocks_of(network, layout, all_rows ? problem.samples.n_samples : 0, 1),
+                blocks_of(network, layout, batch, scheme.n_summed)};
+  s.clouds = scheme.corrects ? 2 : 1;
+  const std::int64_t full_stride = values_stride<T>(s.full_blocks), batch_stride = values_stride<T>(s.batch_blocks);
+  s.stride = std::max(full_stride, batch_stride);
+  // A panel's rows lie where no other one's do in any pass, since members do not wait for each other between passes.
+  s.kept_rows = std::max(full_stride, scheme.n_summed * batch_stride);
+  s.terms = 2 * network.n_outputs * lanes;
+  s.gradient = (network.n_affine() + network.n_outputs) * lanes;
+  s.full_leaf_work = work(1, s.full_blocks);
+  s.batch_leaf_work = work(s.clouds, s.batch_blocks);
+
+  const auto leaves = static_cast<double>(layout.n_leaves);
+  s.threads = useful_threads(num_threads, layout.n_leaves, 2 * s.leaf_work(batch == 0) * leaves);
+  const bool one_block = s.full_blocks.n_blocks == 1 && s.batch_blocks.n_blocks == 1;
+  s.gradients = s.clouds * s.gradient * (one_block ? s.threads : layout.n_panels);
+
+  // A stop during the gradient of a step that has begun goes back to the particles before the step; or where the
+  // gradient takes no time, in mini-batches, it waits for the end of the step, and nothing need be kept.
+  constexpr double no_time = 2e8;  // multiply-adds, some milliseconds
+  s.ends_steps = scheme.splits_steps && !all_rows &&
+                 s.batch_leaf_work * 2 * leaves * static_cast<double>(s.batch_blocks.n_blocks) < no_time;
+  s.generations = scheme.looks_back || (scheme.splits_steps && !s.ends_steps) ? 2 : 1;
+
+  const std::int64_t matrix = network.n_outputs * s.stride;
+  s.scratch = round_up((1 + 2 * s.clouds) * matrix + s.clouds * network.n_outputs + 2 * s.terms +
+                           s.stride * (lanes + 1) + (scheme.sweeps_anchor ? 2 * s.stride * lanes : 0),
+                       64);
+  return s;
+}
+
+// Slopes of the loss at the predictions of one cloud, for a block of rows: (n_outputs, stride) each, and the sums of
+// the cotangents over the rows of the gradient.
+template <class T>
+struct Slopes {
+  T *predictions, *cotangents, *totals;
+};
+
+// What a member works in. The anchor's activations are those of one panel, where it is swept anew.
+template <class T>
+struct Scratch {
+  T *targets, *gain, *readout, *losses;
+  Slopes<T> own, anchor;
+  T *anchor_terms, *anchor_values, *anchor_slopes;
+};
+
+// The memory of a run, made before its threads are.
+template <class T>
+struct Workspace {
+  const Sizes<T>& sizes;
+  const std::int64_t n_outputs, batch_size;
+  const Scheme scheme;
+  const Buffer<T> panels, velocities, force, anchor, anchor_gradient;  // clouds of panels
+  const Buffer<T> terms, values, slopes, gradients, scratch;
+  const Buffer<double> squared_norms;  // of leaves
+  const LeafSums<T> sums;
+  const BatchQueue<T> batches;
+  const Buffer<std::int64_t> row_lists;
+  std::vector<FloydSet> row_sets;
+
+  Workspace(const Problem<T>& problem, const Scheme& scheme_, const Sizes<T>& s)
+      : sizes(s),
+        n_outputs(problem.network.n_outputs),
+        batch_size(problem.batch_size),
+        scheme(scheme_),
+        panels(s.generations * cloud()),
+        velocities(scheme.has_velocities ? s.generations * cloud() : 0),
+        force(scheme.has_velocities ? cloud() : 0),
+        anchor(scheme.sweeps_anchor ? cloud() : 0),
+        anchor_gradient(scheme.corrects ? cloud() : 0),
+        terms(s.generations * s.layout.n_panels * s.terms),
+        values(s.layout.n_panels * s.kept_rows * panel_lanes<T>),
+        slopes(problem.network.activation.stores_slope ? s.layout.n_panels * s.kept_rows * panel_lanes<T> : 0),
+        gradients(s.gradients),
+        scratch(s.threads * s.scratch),
+        squared_norms(s.layout.n_leaves),
+        sums(s.layout, n_outputs * scheme.n_summed, s.stride),
+        batches(problem),
+        row_lists(s.threads * 2 * batch_size),
+        row_sets(s.threads) {
+    for (FloydSet& set : row_sets) set.reserve(batch_size);
+  }
+
+  // Rows that a member draws for gradient q.
+  std::int64_t* row_list(int member, std::int64_t q) const { return &row_lists[(2 * member + (q & 1)) * batch_size]; }
+
+  Scratch<T> of_member(int member) const {
+    constexpr std::int64_t lanes = panel_lanes<T>;
+    T* next = &scratch[member * sizes.scratch];
+    const auto take = [&next](std::int64_t count) { return std::exchange(next, next + count); };
+    const std::int64_t matrix = n_outputs * sizes.stride;
+    Scratch<T> s = {};
+    s.targets = take(matrix);
+    s.own = {take(matrix), take(matrix), nullptr};
+    if (scheme.corrects) s.anchor = {take(matrix), take(matrix), nullptr};
+    s.gain = take(sizes.stride * lanes);
+    s.readout = take(sizes.terms);
+    s.anchor_terms = take(sizes.terms);
+    if (scheme.sweeps_anchor) {
+      s.anchor_values = take(sizes.stride * lanes);
+      s.anchor_slopes = take(sizes.stride * lanes);
+    }
+    s.losses = take(sizes.stride);
+    s.own.totals = take(n_outputs);
+    if (scheme.corrects) s.anchor.totals = take(n_outputs);
+    // What pads rows to whole registers goes through the loss with them: it must hold numbers.
+    std::fill_n(s.targets, matrix, T(0));
+    if (scheme.corrects) std::fill_n(s.anchor.predictions, matrix, T(0));
+    return s;
+  }
+
+ private:
+  std::int64_t cloud() const { return sizes.layout.n_panels * sizes.layout.panel_size(); }
+};
+
+}  // namespace mfld

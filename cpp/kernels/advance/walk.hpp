@@ -1,0 +1,215 @@
+// Mean-field Langevin dynamics on a two-layer risk, all steps of a stretch inside: the walk of a team of threads.
+//
+// A stretch is a sequence of gradients, one for each place q in its steps, and of the moves that they lead to. With
+// rows I_q, shared by all particles, the estimate of gradient q is the full one over all rows, or that of a mini-batch,
+//
+//   g_I(X_q) = (n / B) sum_{i in I} s_i grad l_i(X_q),
+//
+// which an anchor may correct (anchor.hpp). The ridge is never estimated: moves add it (moves.hpp).
+//
+// A gradient walks over its rows in blocks (passes.hpp). Per block: every member sums its leaves' predictions
+// (forward), one barrier, every member totals these sums and takes the loss derivative (the same numbers, so that no
+// second barrier is needed), and pulls back to its own panels. After the last block it moves its own panels, noise
+// included. A member never writes what another one reads except for leaf sums, gathered rows and the anchor's
+// predictions, which take turns.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <mutex>
+
+#include "anchor.hpp"
+#include "mfld/team.hpp"
+#include "moves.hpp"
+#include "passes.hpp"
+#include "problem.hpp"
+#include "sizes.hpp"
+
+namespace mfld {
+
+// What the steps of one replicate came to.
+struct Reached {
+  std::int64_t steps = 0;          // whole ones; of a divergence those before it, none of which is in the arrays
+  std::int64_t bad_particle = -1;  // the first one that is not finite
+  double loss = 0, gradient_norm = 0;
+};
+
+template <class T, class Anchor, class Moves>
+class Advance {
+ public:
+  Advance(const Problem<T>& problem, Workspace<T>& memory, const Stretch<T>& stretch, const mfld_execution& execution)
+      : problem_(problem),
+        memory_(memory),
+        sizes_(memory.sizes),
+        stretch_(stretch),
+        passes_(problem, memory),
+        moves_(passes_, stretch),
+        anchor_(passes_, stretch, moves_.first()),
+        first_(moves_.first()),
+        end_(moves_.end()),
+        last_whole_(first_ - 1),
+        stop_(execution) {}
+
+  Reached run() {
+    run_team(sizes_.threads, [this](int member, int members, SpinBarrier& barrier) { work(member, members, barrier); });
+    const bool any = last_whole_ >= first_, ended = last_whole_ + 1 == end_;
+    // What the last gradient left behind: asked before `leave`, which says what is valid now.
+    const bool kept = keeps(last_whole_);
+    anchor_.leave(any, last_whole_, ended);
+    moves_.leave(any, kept);
+
+    double squares = 0;
+    for (std::int64_t l = 0; l < sizes_.layout.n_leaves; ++l) squares += memory_.squared_norms[l];
+    return {bad_ == nowhere ? moves_.steps_behind(last_whole_) : bad_.first, bad_.second, loss_value_,
+            ended ? std::sqrt(squares / static_cast<double>(sizes_.layout.n_particles))
+                  : std::numeric_limits<double>::quiet_NaN()};
+  }
+
+ private:
+  void work(int member, int members, SpinBarrier& barrier) {
+    const PanelLayout<T>& layout = sizes_.layout;
+    const Scratch<T> s = memory_.of_member(member);
+    const Range leaves = even_part(layout.n_leaves, member, members);
+    const Range mine = {leaves.size() ? layout.panels_of(leaves.begin).begin : 0,
+                        leaves.size() ? layout.panels_of(leaves.end - 1).end : 0};
+    const auto order = memory_.sums.order(members);
+    begin(mine);
+
+    const auto gather = [&](std::int64_t q) {
+      std::int64_t* rows = memory_.row_list(member, q);
+      floyd_batch(stretch_.noise_at(q), problem_.samples.n_samples, problem_.batch_size, rows,
+                  memory_.row_sets[member]);
+      memory_.batches.gather(q, rows, even_part(problem_.batch_size, member, members));
+    };
+    if (!anchor_.is_full(first_)) {
+      gather(first_);
+      barrier.wait();
+    }
+
+    std::int64_t turn = 0;
+    for (std::int64_t q = first_; q < end_; ++q) {
+      const bool last = q + 1 == end_, full = anchor_.is_full(q), corrected = Anchor::corrects && !full;
+      const SampleBlocks& blocks = sizes_.blocks(full);
+      const Rows<T> rows = full ? all_rows<T>(problem_.samples) : memory_.batches.rows(q);
+      if (!last && !anchor_.is_full(q + 1)) gather(q + 1);
+      const double work = sizes_.leaf_work(full);
+      bool end = last;
+      for (std::int64_t p = mine.begin; p < mine.end; ++p) passes_.make_terms(q, p);
+      const typename Moves::Step step = moves_.step(q);
+
+      for (std::int64_t b = 0; b < blocks.n_blocks; ++b, ++turn) {
+        const Block<T> block = {q, turn, rows, blocks.rows(b), values_stride<T>(blocks), b == 0};
+        for (std::int64_t l = leaves.begin; l < leaves.end && !gives_up(); ++l) {
+          if (member == 0) stop_.poll(work);
+          passes_.forward_leaf(0, q, l, block);
+          if (corrected) anchor_.forward_leaf(l, block);
+          memory_.sums.join(turn, l, leaves, (corrected ? Anchor::n_summed : 1) * problem_.network.n_outputs,
+                            block.size());
+        }
+        if (member == 0) stop_.publish(turn);
+        barrier.wait();
+        // All members see the same answers here, and leave with whole steps only.
+        const bool stopped = stop_.stopped(turn);
+        if ((stopped && !sizes_.ends_steps) || (q > 0 && diverged_[(q - 1) & 1].load(std::memory_order_relaxed))) {
+          finish(member, mine, q - 1);
+          return;
+        }
+        end = last || stopped;
+        passes_.turn_targets(block, s.targets);
+        passes_.total(0, order, block, s.own.predictions);
+        passes_.differentiate(block, s.targets, s.own);
+        if (last && member == 0) loss_value_ = passes_.add_losses(block, s, block.first ? 0 : loss_value_);
+        if (corrected)
+          anchor_.differentiate(block, memory_.row_list(member, q), order, s);
+        else
+          anchor_.remember(block, even_part(block.size(), member, members), s);
+
+        const bool last_block = b + 1 == blocks.n_blocks;
+        for (std::int64_t l = leaves.begin; l < leaves.end; ++l) {
+          if (member == 0) stop_.poll(work);
+          // Before the last block the step can still be given up; in it, it must be made whole.
+          if (!last_block && gives_up()) break;
+          if (last && last_block) memory_.squared_norms[l] = 0;
+          const Range panels = layout.panels_of(l);
+          for (std::int64_t p = panels.begin; p < panels.end; ++p) {
+            T* gradient = passes_.gradient(blocks.n_blocks > 1 ? p : member);
+            passes_.pull_back(0, q, p, s.own, block, s, gradient);
+            if (corrected) anchor_.pull_back(p, block, s, gradient + sizes_.gradient);
+            if (!last_block) continue;
+            const PanelGradient<T> estimate = moves_.settle(
+                anchor_.estimate(q, p, corrected,
+                                 passes_.finish(passes_.panel(q, p), passes_.terms(q, p), s.own, s, gradient), s),
+                p, end || anchor_.is_full(q + 1));
+            if (last)
+              memory_.squared_norms[l] += squared_norm(passes_.panel(q, p), estimate, problem_.network.n_moving(),
+                                                       layout.particles_in(p), last_l2());
+            note(q, moves_.move(step, p, estimate, end));
+          }
+        }
+      }
+      if (end) {
+        barrier.wait();  // so that every divergence is known
+        finish(member, mine, q);
+        return;
+      }
+    }
+  }
+
+  // From the caller's arrays to panels, and on to the place of the first gradient.
+  void begin(Range mine) {
+    for (std::int64_t p = mine.begin; p < mine.end; ++p) {
+      for (int g = 0; g < sizes_.generations; ++g) passes_.load(stretch_.particles, true, p, passes_.panel(g, p));
+      moves_.load(p);
+      anchor_.load(p);
+      passes_.pad_values(p);
+    }
+    const typename Moves::Step step = moves_.step(0);
+    for (std::int64_t p = mine.begin; p < mine.end; ++p) note(0, moves_.begin(step, p));
+  }
+
+  // Back to the caller's arrays, behind a barrier: the whole steps that gradients up to last_whole made. A divergence
+  // leaves them as they were, so that the steps before it can be made from there.
+  void finish(int member, Range mine, std::int64_t last_whole) {
+    if (member == 0) last_whole_ = last_whole;
+    if (bad_ != nowhere || last_whole < first_) return;
+    const std::int64_t steps = moves_.steps_behind(last_whole);
+    for (std::int64_t p = mine.begin; p < mine.end; ++p) {
+      passes_.store(passes_.panel(steps, p), p, stretch_.particles);
+      moves_.store(steps, p, keeps(last_whole));
+      anchor_.store(last_whole, p);
+    }
+  }
+
+  bool gives_up() const { return stop_.aborting() && !sizes_.ends_steps; }
+  // Whether gradient q is kept by the moves: where the stretch ends, or where the next gradient may lead back to it.
+  bool keeps(std::int64_t q) const { return q + 1 == end_ || sizes_.ends_steps || anchor_.is_full(q + 1); }
+
+  void note(std::int64_t q, Mark bad) {
+    if (bad == nowhere) return;
+    const std::lock_guard<std::mutex> lock(bad_mutex_);
+    bad_ = std::min(bad_, bad);
+    diverged_[q & 1].store(true, std::memory_order_relaxed);
+  }
+
+  double last_l2() const { return stretch_.schedule.l2[(stretch_.n_steps - 1) * stretch_.schedule.stride]; }
+
+  const Problem<T>& problem_;
+  Workspace<T>& memory_;
+  const Sizes<T>& sizes_;
+  const Stretch<T>& stretch_;
+  const Passes<T> passes_;
+  const Moves moves_;
+  const Anchor anchor_;
+  const std::int64_t first_, end_;  // of the gradients
+  std::int64_t last_whole_;
+  StopSignal stop_;
+  std::atomic<bool> diverged_[2] = {false, false};  // by the parity of the gradient: see StopSignal
+  std::mutex bad_mutex_;
+  Mark bad_ = nowhere;
+  double loss_value_ = std::numeric_limits<double>::quiet_NaN();
+};
+
+}  // namespace mfld
