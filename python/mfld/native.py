@@ -6,18 +6,15 @@ None where it does not know them. Where all parts of a step are known, any numbe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from mfld import _core
-from mfld.state import Buffers
 from mfld.validation import FloatArray
 
 _Part = TypeVar("_Part", bound=type)
 _Form = TypeVar("_Form", bound=_core.Estimator | _core.Dynamics)
 
 
-@dataclass(frozen=True, eq=False)
 class Native(Generic[_Form]):
     """Estimator or dynamics as the core takes it.
 
@@ -25,15 +22,17 @@ class Native(Generic[_Form]):
     ``valid`` after a call, which a stop may have ended within a refresh.
     """
 
-    form: _Form
-    buffers: dict[str, FloatArray]
-    fragile: tuple[str, ...] = ()
+    __slots__ = ("buffers", "form", "fragile")  # made at every call
 
-    def renewed(self) -> Buffers:
-        """The buffers that hold what they should, after a call."""
-        if self.form.valid:
-            return self.buffers
-        return {name: array for name, array in self.buffers.items() if name not in self.fragile}
+    def __init__(self, form: _Form, buffers: dict[str, FloatArray], fragile: tuple[str, ...] = ()) -> None:
+        self.form, self.buffers, self.fragile = form, buffers, fragile
+
+    def renew(self, buffers: dict[str, FloatArray]) -> None:
+        """Put the own buffers among all, after a call, and take those out that do not hold what they should."""
+        buffers.update(self.buffers)
+        if self.fragile and not self.form.valid:
+            for name in self.fragile:
+                buffers.pop(name, None)
 
 
 class Problem(NamedTuple):

@@ -37,8 +37,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -60,8 +59,7 @@ STREAMS: Final[dict[str, int]] = {
 _MAX_POPULATION = 2**16 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Place in the noise: the key, the step and the population of the numbers that are meant.
 
     It is what objectives, estimators and dynamics draw from. ``num_threads`` says on how many threads (None: as many as
@@ -79,7 +77,7 @@ class Place:
     key: int
     step: int
     population: int = 0
-    num_threads: int | None = field(default=None, compare=False)
+    num_threads: int | None = None
 
     @classmethod
     def of(cls, seed: int, replica: int = 0, *, step: int = 0, num_threads: int | None = None) -> Place:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -246,6 +246,11 @@ class Space:
     domain : sequence of blocks, optional
         Blocks of the moving coordinates, in their order: `Euclidean`, `Sphere`, `Torus`, `Box`. By default Euclidean.
 
+    Attributes
+    ----------
+    flat : bool
+        True where all of the domain is Euclidean, so that steps need not be brought back.
+
     Raises
     ------
     TypeError, ValueError
@@ -264,6 +269,7 @@ class Space:
     n_coordinates: int
     n_moving: int
     domain: tuple[Block, ...]
+    flat: bool = field(compare=False, repr=False)
 
     def __init__(
         self, n_coordinates: int | None = None, n_moving: int | None = None, *, domain: Sequence[Block] = ()
@@ -282,16 +288,12 @@ class Space:
         object.__setattr__(self, "n_coordinates", p)
         object.__setattr__(self, "n_moving", m)
         object.__setattr__(self, "domain", blocks or (Euclidean(m),))
+        object.__setattr__(self, "flat", all(block.flat for block in self.domain))
 
     @property
     def n_frozen(self) -> int:
         """Coordinates behind the moving ones, which never change."""
         return self.n_coordinates - self.n_moving
-
-    @property
-    def flat(self) -> bool:
-        """Whether all of the domain is Euclidean, so that steps need not be brought back."""
-        return all(block.flat for block in self.domain)
 
     @property
     def volume(self) -> float:

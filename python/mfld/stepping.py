@@ -121,12 +121,13 @@ def _in_core(objective: Objective, particles: FloatArray, buffers: Buffers, n_st
         place.population,
         plan.num_threads,
     )
-    own = estimator.buffers.keys() | dynamics.buffers.keys()
-    others = {name: value for name, value in buffers.items() if name not in own}
+    reached = dict(buffers)
+    for part in (estimator, dynamics):
+        part.renew(reached)
     acceptance = [np.nan] * len(particles)
     return Outcome(
         moving,
-        {**others, **estimator.renewed(), **dynamics.renewed()},
+        reached,
         report.steps,
         report.loss,
         report.gradient_norm,

@@ -118,7 +118,7 @@ class ContinuousTempering(Dynamics):
 
     def start(self, particles: FloatArray, step: Step) -> Buffers:
         n, m = len(particles), step.n_moving
-        early = replace(step, place=replace(step.place, step=1))
+        early = replace(step, place=step.place._replace(step=1))
         first = math.sqrt(step.temperature) * early.normals(particles, m + 1, "init")
         velocities = np.zeros_like(particles)
         velocities[:, :m] = first[:, :m]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import numpy as np
@@ -91,7 +91,7 @@ class Underdamped(Dynamics):
 
     def start(self, particles: FloatArray, step: Step) -> Buffers:
         velocities = np.zeros_like(particles)
-        place = replace(step.place, step=1)  # step 0 of the stream has the initial particles
+        place = step.place._replace(step=1)  # step 0 of the stream has the initial particles
         normals = place.normals_like(particles, step.n_moving, "init")
         velocities[..., : step.n_moving] = math.sqrt(step.temperature) * normals
         return {"velocities": velocities}
