@@ -467,7 +467,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(gradient, dynamics):
     risk = mfld.EmpiricalRisk(model, rng.normal(size=(10_000, 20)), rng.normal(size=10_000), loss="squared")
     solver = make_solver(gradient, dynamics, n_particles=500, num_threads=2)
     start = solver.init(risk, seed=4)
-    n_steps = {mfld.FullBatch: 24, mfld.Minibatch: 300}.get(type(gradient), 80)
+    n_steps = {mfld.FullBatch: 100, mfld.Minibatch: 300}.get(type(gradient), 80)
 
     def interrupt(*_):
         raise Interruption
