@@ -1,19 +1,4 @@
-"""Estimators for scikit-learn: two-layer networks trained by mean-field Langevin dynamics.
-
-They need scikit-learn 1.6 or newer: ``pip install 'mfld[sklearn]'``. What they choose by themselves:
-
-* Features, and the targets of a regression, are standardised by their weighted mean and standard deviation.
-* Two classes take the logistic loss, more the cross-entropy, numbers the half squared loss.
-* The temperature is ``2 * l2 * 0.1**2``: without data, each coordinate of a neuron would be N(0, 0.1**2).
-* The step size is half of the largest one that is stable at the start; fits that go on keep it.
-* Steps use all rows up to 128 of them, and mini-batches beyond: of 64 rows, or n / 40 where that is more, so that the
-  default number of steps sees each row about ten times at least.
-* The precision is that of X: float32, or else float64.
-
-From scikit-learn 1.9 on they take its callbacks, ``set_callbacks(ProgressBar())``: `fit` is a task with about a hundred
-subtasks, each of so many steps. A hook may have the rows, the ``sample_weight`` and the estimator as it is after the
-subtask, and may stop the fit; it does not change the steps. `partial_fit` calls none.
-"""
+"""Parameters, training and rows that the classifier and the regressor have in common."""
 
 from __future__ import annotations
 
@@ -21,12 +6,17 @@ import copy
 import inspect
 import math
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
+from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from mfld import dynamics as dynamics_module
 from mfld import validation
@@ -35,45 +25,18 @@ from mfld.callbacks import Callback, Progress
 from mfld.dynamics import Dynamics
 from mfld.experiments.recipe import GRADIENTS
 from mfld.gradients import FullBatch, GradientEstimator, Minibatch
-from mfld.losses import AnyLoss, Loss, LossFunction, as_loss
+from mfld.losses import AnyLoss, Loss, LossFunction
 from mfld.models import Model, TwoLayerNetwork
 from mfld.objectives import EmpiricalRisk
 from mfld.pruning import prune
 from mfld.schedules import Scheduled
+from mfld.sklearn.hooks import LOOKS, CallbackSupportMixin, Hooks
 from mfld.state import Cloud, Info, State
 from mfld.step_size import curvature
 from mfld.validation import FloatArray
 
-_Method = TypeVar("_Method", bound=Callable[..., object])
-
-try:
-    from joblib import effective_n_jobs
-    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-    from sklearn.model_selection import train_test_split
-    from sklearn.utils import check_random_state
-    from sklearn.utils.class_weight import compute_class_weight
-    from sklearn.utils.metaestimators import available_if
-    from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
-except ImportError as error:
-    raise ImportError("mfld.sklearn needs scikit-learn 1.6 or newer: pip install 'mfld[sklearn]'") from error
-
-try:
-    from sklearn.callback import CallbackSupportMixin, with_callbacks
-except ImportError:  # before scikit-learn 1.9
-
-    class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Adds nothing: there are no callbacks."""
-
-    def with_callbacks(method: _Method) -> _Method:
-        """The method as it is."""
-        return method
-
-
 if TYPE_CHECKING:
     from numpy.random import RandomState
-
-__all__ = ["MeanFieldClassifier", "MeanFieldRegressor"]
 
 _REFERENCE_SCALE = 0.1
 _STEP_SHARE = 0.5  # of the largest step size that is stable at the start
@@ -81,7 +44,6 @@ _LARGEST_FULL_BATCH = 128
 _BATCH_SIZE = 64
 _SMALLEST_SHARE_OF_ROWS = 40  # a mini-batch has a 40th of the rows at least
 _CURVATURE_ROWS, _CURVATURE_PARTICLES = 512, 128  # the curvature does not need more
-_LOOKS = 100  # in a fit: at the validation loss, and of callbacks
 
 Named: TypeAlias = str
 
@@ -146,7 +108,7 @@ _DYNAMICS: dict[str, type[Dynamics]] = {
 }
 
 
-class _MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # untyped
+class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # untyped
     """What the classifier and the regressor share: parameters, standardisation, training, pruning."""
 
     state_: State
@@ -275,7 +237,7 @@ class _MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta
         if getattr(self, "_skl_callbacks", None):
             metadata = None if sample_weight is None else {"sample_weight": sample_weight}
             given = y.reshape(len(y), *getattr(self, "_columns", ()))
-            hooks = _Hooks(self, n_steps, X=X, y=given, metadata=metadata)
+            hooks = Hooks(self, n_steps, X=X, y=given, metadata=metadata)
         risk = self._risk(X, y, weights)
         if self.certify and not (isinstance(risk.loss_function, Loss) and isinstance(risk.model, TwoLayerNetwork)):
             own = "loss" if isinstance(risk.model, TwoLayerNetwork) else "model"
@@ -305,7 +267,7 @@ class _MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta
             callbacks.append(hooks)
         stop = None
         if held_out is not None:
-            stop = _KeepBest(held_out, self.n_iter_no_change, self.tol, math.ceil(n_steps / _LOOKS))
+            stop = _KeepBest(held_out, self.n_iter_no_change, self.tol, math.ceil(n_steps / LOOKS))
             callbacks.append(stop)
         if not go_on:
             self._seed = _seed(self.random_state)
@@ -341,7 +303,7 @@ class _MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta
         """Model and standardisation of a new training."""
         self.input_mean_, self.input_scale_ = np.zeros(X.shape[1]), np.ones(X.shape[1])
         if self.standardise:
-            self.input_mean_, self.input_scale_ = _moments(X, weights)
+            self.input_mean_, self.input_scale_ = moments(X, weights)
         self._start_targets(y, weights)
         n_features, n_outputs = X.shape[1], self._n_outputs()
         if self.model is not None:
@@ -465,7 +427,7 @@ class _MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta
         return self.model_.predict(cloud.particles, inputs, cloud.weights, self._num_threads())
 
 
-_PARAMETERS = """
+PARAMETERS = """
     loss : str or mfld.Loss or mfld.LossFunction or callable
         {loss}
     activation, readout, readout_bound
@@ -514,7 +476,7 @@ _PARAMETERS = """
     verbose : bool
         Whether to show progress."""
 
-_ATTRIBUTES = """
+ATTRIBUTES = """
     cloud_ : mfld.Cloud
         The neurons: particles and weights, a measure.
     state_ : mfld.State
@@ -535,324 +497,6 @@ _ATTRIBUTES = """
     n_features_in_ : int
     feature_names_in_ : ndarray
         Where X has names."""
-
-
-class MeanFieldClassifier(ClassifierMixin, _MeanFieldEstimator):  # type: ignore[misc]
-    __doc__ = f"""Classifier: a two-layer network, trained by mean-field Langevin dynamics.
-
-    Two classes have one output, whose sign decides, unless the loss is the cross-entropy; more have one each. Losses
-    of signs, and of numbers, take -1 and +1: with several classes one against the rest. `predict_proba` exists for the
-    logistic loss and the cross-entropy.
-
-    Parameters
-    ----------{_PARAMETERS.format(loss='"auto" is logistic for two classes and cross_entropy for more.')}
-    class_weight : dict, "balanced" or None
-        Weights of classes, which multiply those of the samples. "balanced" makes all classes weigh the same.
-
-    Attributes
-    ----------{_ATTRIBUTES}
-    classes_ : ndarray
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_wine
-    >>> from sklearn.model_selection import cross_val_score
-    >>> from mfld.sklearn import MeanFieldClassifier
-    >>> X, y = load_wine(return_X_y=True)
-    >>> bool(cross_val_score(MeanFieldClassifier(random_state=0), X, y).mean() > 0.95)
-    True
-    """
-
-    classes_: NDArray[Any]
-
-    def __init__(
-        self,
-        *,
-        loss: AnyLoss = "auto",
-        activation: str = "silu",
-        readout: str = "bounded",
-        readout_bound: float = 5.0,
-        model: Callable[[int, int], Model] | None = None,
-        n_particles: int = 256,
-        n_steps: int = 500,
-        step_size: Scheduled | None = None,
-        l2: float = 5e-3,
-        temperature: Scheduled | None = None,
-        gradient: Named | GradientEstimator = "auto",
-        batch_size: int | None = None,
-        dynamics: Named | Dynamics = "overdamped",
-        algorithm: Named | Algorithm = "mfld",
-        standardise: bool = True,
-        class_weight: Mapping[Any, float] | str | None = None,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 10,
-        tol: float = 1e-4,
-        certify: bool = False,
-        warm_start: bool = False,
-        random_state: int | RandomState | None = None,
-        n_jobs: int | None = None,
-        verbose: bool | int = False,
-    ) -> None:
-        super().__init__(
-            loss=loss,
-            activation=activation,
-            readout=readout,
-            readout_bound=readout_bound,
-            model=model,
-            n_particles=n_particles,
-            n_steps=n_steps,
-            step_size=step_size,
-            l2=l2,
-            temperature=temperature,
-            gradient=gradient,
-            batch_size=batch_size,
-            dynamics=dynamics,
-            algorithm=algorithm,
-            standardise=standardise,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            tol=tol,
-            certify=certify,
-            warm_start=warm_start,
-            random_state=random_state,
-            n_jobs=n_jobs,
-            verbose=verbose,
-        )
-        self.class_weight = class_weight
-
-    @with_callbacks  # type: ignore[untyped-decorator]
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
-        """Train on rows X, shape (n, n_features), and labels y, shape (n,), with weights of rows, shape (n,)."""
-        go_on = self.warm_start and hasattr(self, "state_")
-        inputs, labels, weights = self._checked(X, y, sample_weight, reset=not go_on)
-        check_classification_targets(labels)
-        classes = np.unique(labels)
-        if go_on and not np.array_equal(classes, self.classes_):
-            raise ValueError(f"warm_start needs the classes of the last fit, {self.classes_}, got {classes}")
-        self.classes_ = classes
-        return self._train(inputs, labels, self._weighted(labels, weights), weights, go_on=go_on)
-
-    def partial_fit(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        classes: ArrayLike | None = None,
-        sample_weight: ArrayLike | None = None,
-    ) -> Self:
-        """Go on with some rows, as many steps as see each of them about once.
-
-        The standardisation is that of the first call. ``classes``, all labels that will ever come, is needed there.
-
-        Raises
-        ------
-        TypeError
-            If the algorithm is not mean-field Langevin dynamics: the others belong to their rows.
-        """
-        _check_goes_on(self.algorithm)
-        first = not hasattr(self, "state_")
-        inputs, labels, weights = self._checked(X, y, sample_weight, reset=first)
-        check_classification_targets(labels)
-        if first:
-            if classes is None:
-                raise ValueError("classes must be passed on the first call to partial_fit.")
-            self.classes_ = np.unique(classes)
-        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-            raise ValueError(f"classes must be those of the first call, {self.classes_}, got {classes}")
-        unknown = np.setdiff1d(labels, self.classes_)
-        if len(unknown):
-            raise ValueError(f"y must hold classes of the first call, {self.classes_}, got {unknown}")
-        return self._one_pass(inputs, labels, self._weighted(labels, weights), first=first)
-
-    def decision_function(self, X: ArrayLike) -> FloatArray:
-        """Scores: for two classes shape (n,), positive for the second; else (n, n_classes), the largest decides."""
-        outputs = self._outputs(X)
-        if len(self.classes_) == 2 and outputs.ndim == 2:
-            return outputs[:, 1] - outputs[:, 0]
-        return outputs
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Labels, shape (n,)."""
-        scores = self.decision_function(X)
-        chosen = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
-        labels: NDArray[Any] = self.classes_[chosen]
-        return labels
-
-    def _has_probabilities(self) -> bool:
-        name = self.loss.name if isinstance(self.loss, Loss) else self.loss
-        if name in ("auto", "logistic", "cross_entropy"):
-            return True
-        raise AttributeError(f"probabilities exist for the losses logistic and cross_entropy, not for {self.loss!r}")
-
-    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
-    def predict_proba(self, X: ArrayLike) -> FloatArray:
-        """Probabilities of the classes, shape (n, n_classes); one against the rest for several with logistic loss."""
-        scores = self.decision_function(X)
-        if scores.ndim == 1:
-            second = 0.5 * (1 + np.tanh(scores / 2))
-            return np.stack([1 - second, second], axis=1)
-        if getattr(self._loss(), "targets", None) == "class":
-            scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-        else:
-            scores = 0.5 * (1 + np.tanh(scores / 2))
-        probabilities: FloatArray = scores / scores.sum(axis=1, keepdims=True)
-        return probabilities
-
-    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
-    def predict_log_proba(self, X: ArrayLike) -> FloatArray:
-        """Logarithms of the probabilities."""
-        with np.errstate(divide="ignore"):
-            logarithms: FloatArray = np.log(self.predict_proba(X))
-        return logarithms
-
-    def _loss(self) -> LossFunction:
-        if isinstance(self.loss, str) and self.loss == "auto":
-            return Loss("logistic" if len(self.classes_) == 2 else "cross_entropy")
-        return as_loss(self.loss)
-
-    def _n_outputs(self) -> int:
-        n = len(self.classes_)
-        if n < 2:
-            raise ValueError(f"{type(self).__name__} needs at least 2 classes, got 1 class: {self.classes_[0]!r}")
-        return 1 if n == 2 and getattr(self._loss(), "targets", None) != "class" else n
-
-    def _encoded(self, y: NDArray[Any]) -> NDArray[np.float64]:
-        numbers = np.searchsorted(self.classes_, y)
-        if getattr(self._loss(), "targets", None) == "class":
-            return numbers.astype(np.float64)
-        right = numbers == 1 if len(self.classes_) == 2 else numbers[:, np.newaxis] == np.arange(len(self.classes_))
-        return np.where(right, np.float64(1), np.float64(-1))
-
-    def _weighted(self, y: NDArray[Any], weights: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
-        """Weights of samples times those of their classes."""
-        if self.class_weight is None:
-            return weights
-        numbers = np.searchsorted(self.classes_, y)
-        if self.class_weight == "balanced":
-            # By their weights: a weight of 2 is to be what two rows are.
-            total = np.bincount(numbers, weights, minlength=len(self.classes_))
-            of_class = np.divide(1.0, total, out=np.zeros_like(total, dtype=float), where=total > 0)
-        else:
-            of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
-        own: NDArray[np.float64] = of_class[numbers]
-        return own if weights is None else weights * own
-
-
-class MeanFieldRegressor(RegressorMixin, _MeanFieldEstimator):  # type: ignore[misc]
-    __doc__ = f"""Regressor, for one target or several: a two-layer network, trained by mean-field Langevin dynamics.
-
-    Parameters
-    ----------{_PARAMETERS.format(loss='One of real targets, of the standardised ones; "auto" is half_squared.')}
-
-    Attributes
-    ----------{_ATTRIBUTES}
-    target_mean_, target_scale_ : ndarray, shape (n_targets,)
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_diabetes
-    >>> from sklearn.model_selection import cross_val_score
-    >>> from mfld.sklearn import MeanFieldRegressor
-    >>> X, y = load_diabetes(return_X_y=True)
-    >>> bool(cross_val_score(MeanFieldRegressor(l2=0.03, random_state=0), X, y).mean() > 0.45)
-    True
-    """
-
-    @with_callbacks  # type: ignore[untyped-decorator]
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
-        """Train on rows X, shape (n, n_features), and numbers y, shape (n,) or (n, n_targets), with weights of rows."""
-        go_on = self.warm_start and hasattr(self, "state_")
-        inputs, targets, weights = self._rows(X, y, sample_weight, reset=not go_on)
-        return self._train(inputs, targets, weights, weights, go_on=go_on)
-
-    def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
-        """Go on with some rows, as many steps as see each of them about once.
-
-        The standardisation is that of the first call.
-
-        Raises
-        ------
-        TypeError
-            If the algorithm is not mean-field Langevin dynamics: the others belong to their rows.
-        """
-        _check_goes_on(self.algorithm)
-        first = not hasattr(self, "state_")
-        inputs, targets, weights = self._rows(X, y, sample_weight, reset=first)
-        return self._one_pass(inputs, targets, weights, first=first)
-
-    def predict(self, X: ArrayLike) -> FloatArray:
-        """Predicted numbers, shape (n,) or (n, n_targets)."""
-        outputs = self._outputs(X)
-        numbers: FloatArray = outputs.reshape(len(outputs), -1) * self.target_scale_ + self.target_mean_
-        return np.reshape(numbers, (len(outputs), *self._columns)).astype(outputs.dtype)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
-
-    def _rows(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, *, reset: bool
-    ) -> tuple[FloatArray, NDArray[Any], NDArray[np.float64] | None]:
-        inputs, targets, weights = self._checked(X, y, sample_weight, reset=reset, multi_output=True, y_numeric=True)
-        columns = targets.shape[1:]
-        if reset:
-            self._columns = columns
-        elif columns != self._columns:
-            raise ValueError(f"y must have rows of shape {self._columns} as before, got {columns}")
-        return inputs, targets.astype(np.float64).reshape(len(targets), -1), weights
-
-    def _loss(self) -> LossFunction:
-        loss = as_loss("half_squared" if isinstance(self.loss, str) and self.loss == "auto" else self.loss)
-        if getattr(loss, "targets", "real") != "real":
-            raise ValueError(f"loss must be one of real targets for a regression, got {self.loss!r}")
-        return loss
-
-    def _start_targets(self, y: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
-        self._loss()
-        self.target_mean_, self.target_scale_ = _moments(y, weights)
-
-    def _n_outputs(self) -> int:
-        return len(self.target_mean_)
-
-    def _encoded(self, y: NDArray[Any]) -> NDArray[np.float64]:
-        return (y - self.target_mean_) / self.target_scale_
-
-
-class _Hooks(Callback):
-    """Calls the callbacks of scikit-learn that an estimator has: the fit is a task, and so many steps are a subtask."""
-
-    def __init__(self, estimator: Any, n_steps: int, **rows: Any) -> None:
-        self.every = math.ceil(n_steps / _LOOKS)
-        self._estimator, self._rows = estimator, rows
-        # One more where a fit that goes on begins between two multiples of so many steps.
-        self._task = estimator._init_callback_context(max_subtasks=math.ceil(n_steps / self.every) + 1)
-        self._task.call_on_fit_task_begin(estimator=estimator, **rows)
-
-    def on_start(self, state: State, n_steps: int) -> None:
-        self._last = state.step + n_steps
-        self._begin()
-
-    def __call__(self, state: State, info: Info) -> bool:
-        reached = {"state_": state}
-        stop = self._subtask.call_on_fit_task_end(
-            estimator=self._estimator, **self._rows, reconstruction_attributes=reached
-        )
-        if not stop and state.step < self._last:
-            self._begin()
-        return bool(stop)
-
-    def on_end(self, state: State) -> None:
-        return
-
-    def end(self) -> None:
-        """Behind the last step, once the estimator is fitted."""
-        self._task.call_on_fit_task_end(estimator=self._estimator, **self._rows, reconstruction_attributes={})
-
-    def _begin(self) -> None:
-        self._subtask = self._task.subcontext(task_name="steps")
-        self._subtask.call_on_fit_task_begin(estimator=self._estimator, **self._rows)
 
 
 class _KeepBest(Callback):
@@ -884,7 +528,7 @@ class _KeepBest(Callback):
         return self._waited >= self._patience
 
 
-def _check_goes_on(algorithm: Named | Algorithm) -> None:
+def check_goes_on(algorithm: Named | Algorithm) -> None:
     if algorithm != "mfld" and not isinstance(algorithm, MFLD):
         raise TypeError(f"partial_fit needs algorithm='mfld': others belong to their rows; got {algorithm!r}")
 
@@ -894,9 +538,7 @@ def _seed(random_state: int | RandomState | None) -> int:
     return int(high) << 32 | int(low)
 
 
-def _moments(
-    values: FloatArray, weights: NDArray[np.float64] | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def moments(values: FloatArray, weights: NDArray[np.float64] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Weighted mean and standard deviation of columns; 1 where a column is constant."""
     values = values.astype(np.float64)
     mean: NDArray[np.float64] = np.average(values, axis=0, weights=weights)
