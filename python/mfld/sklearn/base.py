@@ -7,7 +7,7 @@ import inspect
 import math
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
@@ -19,79 +19,28 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from mfld import dynamics as dynamics_module
-from mfld import validation
-from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Result
+from mfld import fitting, validation
+from mfld.algorithms import MFLD, PSDCA, Algorithm, Result
 from mfld.callbacks import Callback, Progress
 from mfld.dynamics import Dynamics
-from mfld.experiments.recipe import GRADIENTS
-from mfld.gradients import FullBatch, GradientEstimator, Minibatch
+from mfld.fitting import ALGORITHMS, GRADIENTS, Choices, KeepBest
+from mfld.gradients import GradientEstimator, Minibatch
 from mfld.losses import AnyLoss, Loss, LossFunction
 from mfld.models import Model, TwoLayerNetwork
 from mfld.objectives import EmpiricalRisk
 from mfld.pruning import prune
 from mfld.schedules import Scheduled
-from mfld.sklearn.hooks import LOOKS, CallbackSupportMixin, Hooks
+from mfld.sklearn.hooks import CallbackSupportMixin, Hooks
 from mfld.state import Cloud, Info, State
-from mfld.step_size import curvature
 from mfld.validation import FloatArray
 
 if TYPE_CHECKING:
     from numpy.random import RandomState
 
-_REFERENCE_SCALE = 0.1
-_STEP_SHARE = 0.5  # of the largest step size that is stable at the start
-_LARGEST_FULL_BATCH = 128
-_BATCH_SIZE = 64
-_SMALLEST_SHARE_OF_ROWS = 40  # a mini-batch has a 40th of the rows at least
-_CURVATURE_ROWS, _CURVATURE_PARTICLES = 512, 128  # the curvature does not need more
+# The number of steps is a parameter, and not by the rows: the default one, 500, sees each row about ten times at least.
+_LEAST_SHARE = 1 / 40  # of the rows, in a mini-batch
 
 Named: TypeAlias = str
-
-
-@dataclass(frozen=True)
-class _Choices:
-    """What an algorithm is made with."""
-
-    n_particles: int
-    step_size: Scheduled
-    temperature: Any
-    gradient: GradientEstimator
-    dynamics: Dynamics
-    dtype: str
-    num_threads: int
-
-
-def _mfld(c: _Choices) -> Algorithm:
-    return MFLD(
-        c.n_particles,
-        step_size=c.step_size,
-        temperature=c.temperature,
-        gradient=c.gradient,
-        dynamics=c.dynamics,
-        dtype=c.dtype,
-        num_threads=c.num_threads,
-    )
-
-
-def _pda(c: _Choices) -> Algorithm:
-    if not isinstance(c.gradient, (FullBatch, Minibatch)):
-        raise ValueError(f"gradient must be 'full' or 'minibatch' for algorithm='pda', got {c.gradient}")
-    return PDA(
-        c.n_particles,
-        step_size=c.step_size,
-        temperature=c.temperature,
-        batch_size=c.gradient.batch_size if isinstance(c.gradient, Minibatch) else None,
-        dynamics=c.dynamics,
-        dtype=c.dtype,
-        num_threads=c.num_threads,
-    )
-
-
-def _psdca(c: _Choices) -> Algorithm:
-    return PSDCA(c.n_particles, temperature=c.temperature, dtype=c.dtype, num_threads=c.num_threads)
-
-
-_ALGORITHMS: dict[str, Callable[[_Choices], Algorithm]] = {"mfld": _mfld, "pda": _pda, "psdca": _psdca}
 
 
 def _has_defaults(kind: type) -> bool:
@@ -109,7 +58,7 @@ _DYNAMICS: dict[str, type[Dynamics]] = {
 
 
 class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # untyped
-    """What the classifier and the regressor share: parameters, standardisation, training, pruning."""
+    """An estimator of either kind: parameters, standardisation, training, pruning."""
 
     state_: State
     model_: Model
@@ -203,7 +152,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         """
         check_is_fitted(self)
         inputs = self._inputs(X)
-        cloud, change = prune(self.model_, self.cloud_, inputs, n_particles)
+        cloud, change = prune(self.model_, self.cloud_, inputs, n_particles, self._num_threads())
         pruned = copy.copy(self)
         weights = None if cloud.weights is None else cloud.weights[np.newaxis]
         state = self.state_
@@ -267,10 +216,8 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             callbacks.append(hooks)
         stop = None
         if held_out is not None:
-            stop = _KeepBest(held_out, self.n_iter_no_change, self.tol, math.ceil(n_steps / LOOKS))
+            stop = KeepBest(held_out, self.n_iter_no_change, self.tol, fitting.pace(n_steps))
             callbacks.append(stop)
-        if not go_on:
-            self._seed = _seed(self.random_state)
         start = self.state_.clouds["mu"].particles if go_on else None
         solver = self._solver(risk, start)
         result: Result
@@ -300,10 +247,14 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         validation.real("tol", self.tol, non_negative=True)
 
     def _start(self, X: FloatArray, y: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
-        """Model and standardisation of a new training."""
+        """Seed, model and standardisation of a new training."""
+        self._seed = _seed(self.random_state)
+        # Kept, so that fits that go on validate on the same rows, and not on some that were trained on.
+        state = self.random_state
+        self._split_seed = state if isinstance(state, Integral) else check_random_state(state).randint(2**31)
         self.input_mean_, self.input_scale_ = np.zeros(X.shape[1]), np.ones(X.shape[1])
         if self.standardise:
-            self.input_mean_, self.input_scale_ = moments(X, weights)
+            self.input_mean_, self.input_scale_ = fitting.moments(X, weights)
         self._start_targets(y, weights)
         n_features, n_outputs = X.shape[1], self._n_outputs()
         if self.model is not None:
@@ -332,11 +283,10 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
     def _loss(self) -> LossFunction: ...
 
     def _split(self, y: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows to train on and to validate on."""
+        """Rows to train on and to validate on: the same in all fits that go on from one another."""
         stratify = y if isinstance(self, ClassifierMixin) else None
-        state = check_random_state(self.random_state)
-        rows = np.arange(len(y))
-        split = train_test_split(rows, test_size=self.validation_fraction, random_state=state, stratify=stratify)
+        rows, seed = np.arange(len(y)), self._split_seed
+        split = train_test_split(rows, test_size=self.validation_fraction, random_state=seed, stratify=stratify)
         return np.sort(split[0]), np.sort(split[1])
 
     def _risk(self, X: FloatArray, y: NDArray[Any], weights: NDArray[np.float64] | None) -> EmpiricalRisk:
@@ -347,44 +297,39 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             loss=self._loss(),
             l2=self.l2,
             sample_weight=weights,
-        )
+        ).on_threads(self._num_threads())
 
     def _solver(self, risk: EmpiricalRisk, start: FloatArray | None) -> Algorithm:
         if isinstance(self.algorithm, Algorithm):
             return self.algorithm
-        name = validation.choice("algorithm", self.algorithm, _ALGORITHMS)
-        temperature = self.temperature
-        if temperature is None:
-            temperature = 2 * risk.l2 * _REFERENCE_SCALE**2
+        kind = ALGORITHMS[validation.choice("algorithm", self.algorithm, ALGORITHMS)]
         dtype = risk.inputs.dtype.name if start is None else start.dtype.name
+        n_particles = validation.integer("n_particles", self.n_particles, 1)
         step_size = self.step_size
         if step_size is None and start is not None:
             step_size = self.step_size_  # so that several fits that go on are one
-        elif step_size is None:
-            few = min(validation.integer("n_particles", self.n_particles, 1), _CURVATURE_PARTICLES)
-            step_size = _STEP_SHARE * 2 / _curvature(risk, risk.initial_particles(few, self._seed, dtype))
-        choices = _Choices(
-            self.n_particles,
-            step_size,
-            temperature,
-            self._gradient(risk.n_samples),
-            self._dynamics(),
-            dtype,
-            self._num_threads(),
+        elif step_size is None and kind.has_step_size:
+            largest = fitting.largest_curvature(risk, n_particles, self._seed, dtype, self._num_threads())
+            step_size = fitting.stable_step_size(largest)
+        choices = Choices(
+            n_particles,
+            temperature=kind.temperature(risk.l2) if self.temperature is None else self.temperature,
+            step_size=step_size,
+            gradient=self._gradient(risk.n_samples),
+            dynamics=self._dynamics(),
+            dtype=dtype,
+            num_threads=self._num_threads(),
         )
-        return _ALGORITHMS[name](choices)
+        return kind.make(choices)
 
     def _gradient(self, n: int) -> GradientEstimator:
         gradient = self.gradient
         if isinstance(gradient, GradientEstimator):
             return gradient
         name = validation.choice("gradient", gradient, ("auto", *GRADIENTS))
-        if name == "auto":
-            name = "full" if n <= _LARGEST_FULL_BATCH and self.batch_size is None else "minibatch"
-        batch_size = self.batch_size
-        if batch_size is None and name == "minibatch":
-            batch_size = max(_BATCH_SIZE, math.ceil(n / _SMALLEST_SHARE_OF_ROWS))
-        return GRADIENTS[name](None if batch_size is None else min(batch_size, n), None)
+        given = None if name == "auto" else name
+        algorithm = self.algorithm if isinstance(self.algorithm, str) else "mfld"
+        return fitting.estimator(algorithm, n, given, self.batch_size, least_share=_LEAST_SHARE)
 
     def _dynamics(self) -> Dynamics:
         if isinstance(self.dynamics, Dynamics):
@@ -417,7 +362,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         return self._standardised(validate_data(self, X, dtype=(np.float64, np.float32), order="C", reset=False))
 
     def _standardised(self, X: FloatArray) -> FloatArray:
-        return ((X - self.input_mean_) / self.input_scale_).astype(X.dtype)
+        return fitting.standardised(X, self.input_mean_, self.input_scale_, X.dtype)
 
     def _outputs(self, X: ArrayLike) -> FloatArray:
         """Outputs of the network, shape (n,) or (n, n_outputs)."""
@@ -439,15 +384,15 @@ PARAMETERS = """
     n_steps : int
         Steps of a fit.
     step_size : float or mfld.schedules.Schedule, optional
-        Default: half of the largest one that is stable at the start.
+        Default: half of the largest one that is stable at the start; see `mfld.fitting`.
     l2 : float
         Coefficient of the ridge on the parameters of the neurons: no factor 1/2. More means smoother.
     temperature : float or mfld.schedules.Schedule, optional
-        Of the noise. Default: ``2 * l2 * 0.1**2``.
+        Of the noise. Default: ``2 * l2 * 0.1**2``, of "psdca" ``2 * l2 * 0.5**2``.
     gradient : {{"auto", "full", "minibatch", "svrg", "sarah"}} or mfld.GradientEstimator
-        "auto" takes all rows up to 128 of them, and mini-batches beyond or where ``batch_size`` is given.
+        "auto" takes all rows up to 256 of them and for "pda", else or where ``batch_size`` is given mini-batches.
     batch_size : int, optional
-        Default: 64, or n / 40 where that is more.
+        Default: 128, or n / 40 where that is more.
     dynamics : str or mfld.Dynamics
         Name in lower case of one in `mfld.dynamics` that has defaults for all that it takes.
     algorithm : {{"mfld", "pda", "psdca"}} or mfld.Algorithm
@@ -499,35 +444,6 @@ ATTRIBUTES = """
         Where X has names."""
 
 
-class _KeepBest(Callback):
-    """Stop when the loss of held-out rows does not fall any more; keep the state where it was lowest."""
-
-    def __init__(self, risk: EmpiricalRisk, patience: int, tolerance: float, every: int) -> None:
-        self.every = every
-        self.best: State | None = None
-        self.losses: list[float] = []
-        self._risk = risk
-        self._patience = patience
-        self._tolerance = tolerance
-
-    def on_start(self, state: State, n_steps: int) -> None:
-        self._lowest = self._mark = math.inf
-        self._waited = 0
-
-    def on_end(self, state: State) -> None:
-        return
-
-    def __call__(self, state: State, info: Info) -> bool:
-        loss = self._risk.loss(state.measure)
-        self.losses.append(loss)
-        if loss < self._lowest:
-            self._lowest, self.best = loss, state
-        self._waited += 1
-        if loss < self._mark - self._tolerance:
-            self._mark, self._waited = loss, 0
-        return self._waited >= self._patience
-
-
 def check_goes_on(algorithm: Named | Algorithm) -> None:
     if algorithm != "mfld" and not isinstance(algorithm, MFLD):
         raise TypeError(f"partial_fit needs algorithm='mfld': others belong to their rows; got {algorithm!r}")
@@ -536,30 +452,3 @@ def check_goes_on(algorithm: Named | Algorithm) -> None:
 def _seed(random_state: int | RandomState | None) -> int:
     high, low = check_random_state(random_state).randint(0, 2**32, size=2, dtype=np.uint64)
     return int(high) << 32 | int(low)
-
-
-def moments(values: FloatArray, weights: NDArray[np.float64] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weighted mean and standard deviation of columns; 1 where a column is constant."""
-    values = values.astype(np.float64)
-    mean: NDArray[np.float64] = np.average(values, axis=0, weights=weights)
-    scale = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weights))
-    # By the extremes and not by the deviation, which rounding makes positive for constants too.
-    varies = (np.ptp(values, axis=0) > 0) & (scale > 0)
-    return mean, np.where(varies, scale, 1.0)
-
-
-def _curvature(risk: EmpiricalRisk, particles: FloatArray) -> float:
-    """Largest curvature at a cloud, from some of the rows where there are many."""
-    n = risk.n_samples
-    if n > _CURVATURE_ROWS:
-        rows = np.linspace(0, n - 1, _CURVATURE_ROWS).astype(int)
-        weights = None if risk.sample_weight is None else risk.sample_weight[rows]
-        risk = EmpiricalRisk(
-            risk.model,
-            risk.inputs[rows],
-            risk.targets[rows],
-            loss=risk.loss_function,
-            l2=risk.l2,
-            sample_weight=weights,
-        )
-    return max(curvature(risk, particles), np.finfo(float).eps)

@@ -12,6 +12,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 
+from mfld import fitting
 from mfld.algorithms import Algorithm
 from mfld.dynamics import Dynamics
 from mfld.gradients import GradientEstimator
@@ -163,10 +164,7 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Labels, shape (n,)."""
-        scores = self.decision_function(X)
-        chosen = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
-        labels: NDArray[Any] = self.classes_[chosen]
-        return labels
+        return fitting.decided(self.decision_function(X), self.classes_)
 
     def _has_probabilities(self) -> bool:
         name = self.loss.name if isinstance(self.loss, Loss) else self.loss
@@ -181,7 +179,7 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
         if scores.ndim == 1:
             second = 0.5 * (1 + np.tanh(scores / 2))
             return np.stack([1 - second, second], axis=1)
-        if getattr(self._loss(), "targets", None) == "class":
+        if fitting.kind_of_targets(self._loss()) == "class":
             scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         else:
             scores = 0.5 * (1 + np.tanh(scores / 2))
@@ -197,21 +195,17 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
 
     def _loss(self) -> LossFunction:
         if isinstance(self.loss, str) and self.loss == "auto":
-            return Loss("logistic" if len(self.classes_) == 2 else "cross_entropy")
+            return fitting.default_loss(len(self.classes_))
         return as_loss(self.loss)
 
     def _n_outputs(self) -> int:
         n = len(self.classes_)
         if n < 2:
             raise ValueError(f"{type(self).__name__} needs at least 2 classes, got 1 class: {self.classes_[0]!r}")
-        return 1 if n == 2 and getattr(self._loss(), "targets", None) != "class" else n
+        return fitting.n_outputs(n, self._loss())
 
     def _encoded(self, y: NDArray[Any]) -> NDArray[np.float64]:
-        numbers = np.searchsorted(self.classes_, y)
-        if getattr(self._loss(), "targets", None) == "class":
-            return numbers.astype(np.float64)
-        right = numbers == 1 if len(self.classes_) == 2 else numbers[:, np.newaxis] == np.arange(len(self.classes_))
-        return np.where(right, np.float64(1), np.float64(-1))
+        return fitting.encoded(y, self.classes_, self._loss())
 
     def _weighted(self, y: NDArray[Any], weights: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
         """Weights of samples times those of their classes."""

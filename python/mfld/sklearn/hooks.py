@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from mfld.callbacks import Callback
+from mfld.fitting import pace
 from mfld.state import Info, State
 
 _Method = TypeVar("_Method", bound=Callable[..., object])
@@ -23,16 +24,14 @@ except ImportError:  # before scikit-learn 1.9
         return method
 
 
-__all__ = ["LOOKS", "CallbackSupportMixin", "Hooks", "with_callbacks"]
-
-LOOKS = 100  # in a fit: at the validation loss, and of callbacks
+__all__ = ["CallbackSupportMixin", "Hooks", "with_callbacks"]
 
 
 class Hooks(Callback):
     """Calls the callbacks of scikit-learn that an estimator has: the fit is a task, and so many steps are a subtask."""
 
     def __init__(self, estimator: Any, n_steps: int, **rows: Any) -> None:
-        self.every = math.ceil(n_steps / LOOKS)
+        self.every = pace(n_steps)
         self._estimator, self._rows = estimator, rows
         # One more where a fit that goes on begins between two multiples of so many steps.
         self._task = estimator._init_callback_context(max_subtasks=math.ceil(n_steps / self.every) + 1)

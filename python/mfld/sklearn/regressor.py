@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
 
+from mfld import fitting
 from mfld.losses import LossFunction, as_loss
-from mfld.sklearn.base import ATTRIBUTES, PARAMETERS, MeanFieldEstimator, check_goes_on, moments
+from mfld.sklearn.base import ATTRIBUTES, PARAMETERS, MeanFieldEstimator, check_goes_on
 from mfld.sklearn.hooks import with_callbacks
 from mfld.validation import FloatArray
 
@@ -79,14 +80,14 @@ class MeanFieldRegressor(RegressorMixin, MeanFieldEstimator):  # type: ignore[mi
         return inputs, targets.astype(np.float64).reshape(len(targets), -1), weights
 
     def _loss(self) -> LossFunction:
-        loss = as_loss("half_squared" if isinstance(self.loss, str) and self.loss == "auto" else self.loss)
-        if getattr(loss, "targets", "real") != "real":
+        loss = fitting.default_loss(0) if isinstance(self.loss, str) and self.loss == "auto" else as_loss(self.loss)
+        if fitting.kind_of_targets(loss) not in (None, "real"):
             raise ValueError(f"loss must be one of real targets for a regression, got {self.loss!r}")
         return loss
 
     def _start_targets(self, y: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
         self._loss()
-        self.target_mean_, self.target_scale_ = moments(y, weights)
+        self.target_mean_, self.target_scale_ = fitting.moments(y, weights)
 
     def _n_outputs(self) -> int:
         return len(self.target_mean_)
