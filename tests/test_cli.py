@@ -134,6 +134,53 @@ def test_models_of_the_last_format_are_read(tmp_path):
     np.testing.assert_array_equal(TrainedModel.load(path).predict(data.inputs), trained.predict(data.inputs))
 
 
+DAMAGED = {  # other metadata, other arrays
+    "another loss": ({"loss": "zero_one"}, {}),
+    "another activation": ({"model": {"n_features": 4, "n_outputs": 3, "activation": "swish9"}}, {}),
+    "no model": ({"model": [1, 2]}, {}),
+    "no features": ({"encoding": {"features": 3, "target": "", "columns": [], "header": True}}, {}),
+    "fewer outputs": ({"loss": "logistic"}, {"classes": np.array([0, 1])}),
+    "a parameter that the loss has not": ({"loss_parameter": 2.0}, {}),
+    "narrow particles": ({}, {"particles": np.zeros((5, 3), np.float32)}),
+    "nan": ({}, {"particles": np.full((5, 8), np.nan, np.float32)}),
+    "short mean": ({}, {"input_mean": np.zeros(3)}),
+    "zero scale": ({}, {"input_scale": np.zeros(4)}),
+    "text for a number": ({}, {"target_mean": np.array("much")}),
+    "weights of others": ({}, {"weights": np.ones(4)}),
+    "rows that are none": ({}, {"test_rows": np.array([0.5])}),
+}
+
+
+@pytest.mark.parametrize(("metadata", "arrays"), DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_model_file_is_named(metadata, arrays, tmp_path, capsys):
+    path = tmp_path / "model.npz"
+    experiments.train(experiments.load("iris"), 0, Recipe(n_steps=2, n_particles=5, l2=1e-2)).trained.save(path)
+    with np.load(path) as stored:
+        kept = dict(stored)
+    kept["metadata"] = np.array(json.dumps({**json.loads(str(kept["metadata"])), **metadata}))
+    np.savez(path, **{**kept, **arrays})
+    with pytest.raises(ValueError, match=re.escape(f"{path} is a damaged model file: ")):
+        TrainedModel.load(path)
+    status, _, error = run(capsys, "info", path)
+    assert status == 2
+    assert error.startswith(f"mfld: {path} ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("where", [0.2, 0.5, 0.9, 0.97, 0.999])
+def test_a_model_file_with_wrong_bytes_is_named(where, tmp_path):
+    path = tmp_path / "model.npz"
+    experiments.train(experiments.load("iris"), 0, Recipe(n_steps=2, n_particles=5, l2=1e-2)).trained.save(path)
+    content = bytearray(path.read_bytes())
+    place = int(where * len(content))
+    content[place : place + 16] = b"\xff" * 16
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        TrainedModel.load(path)
+    with pytest.raises(FileNotFoundError):
+        TrainedModel.load(tmp_path / "none.npz")
+
+
 @pytest.mark.parametrize("damage", ["text", "truncated", "newer", "no metadata", "missing array"])
 def test_a_file_that_is_no_model_is_refused_in_one_line(damage, tmp_path, capsys):
     path = tmp_path / "model.npz"
@@ -512,7 +559,7 @@ def test_the_curvature_is_where_euler_becomes_unstable():
     scales = np.array([0.5, 3.0, 1.0])
     potential = mfld.Potential(lambda x: scales * x, n_coordinates=3)
     particles = potential.initial_particles(20, 0, "float64")
-    found = experiments.recipe.curvature(potential, particles, n_iterations=30)
+    found = mfld.step_size.curvature(potential, particles, n_iterations=30)
     assert 3.0 * (1 - 1e-6) <= found <= 3.0 * (1 + 1e-9)
 
 

@@ -22,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 
 import mfld
+from mfld import fitting
 from mfld.sklearn import MeanFieldClassifier, MeanFieldRegressor
 
 IRIS = load_iris(return_X_y=True)
@@ -238,13 +239,14 @@ def test_an_algorithm_as_an_object_is_used_as_it_is():
 @pytest.mark.parametrize(
     "algorithm",
     [
-        mfld.MFLD(20, step_size=0.1, temperature=1e-3, n_replicates=3),
-        mfld.PDA(20, step_size=0.1, temperature=1e-3, n_replicates=3),
+        mfld.MFLD(20, step_size=0.01, temperature=1e-3, n_replicates=3),
+        mfld.PDA(20, step_size=0.01, temperature=1e-3, n_replicates=3),
     ],
     ids=lambda algorithm: type(algorithm).__name__,
 )
 def test_replicates_predict_together_and_go_on(algorithm):
-    regressor = MeanFieldRegressor(algorithm=algorithm, n_steps=5, warm_start=True).fit(*DIABETES).fit(*DIABETES)
+    regressor = MeanFieldRegressor(algorithm=algorithm, n_steps=5, warm_start=True, random_state=0)
+    regressor.fit(*DIABETES).fit(*DIABETES)
     each = []
     for one in regressor.state_.each():
         single = copy.copy(regressor)
@@ -274,14 +276,17 @@ def test_arguments_are_refused_by_name(change, message):
 
 
 def test_what_is_chosen_by_default(rng):
-    few = MeanFieldRegressor()._gradient
-    assert few(128) == mfld.FullBatch()
-    assert few(129) == mfld.Minibatch(64)
-    assert few(100_000) == mfld.Minibatch(2500)
+    rule = MeanFieldRegressor()._gradient
+    assert rule(256) == mfld.FullBatch()
+    assert rule(257) == mfld.Minibatch(128)
+    assert rule(100_000) == mfld.Minibatch(2500)
+    assert MeanFieldRegressor(algorithm="pda")._gradient(100_000) == mfld.FullBatch()
     assert MeanFieldRegressor(batch_size=32)._gradient(100) == mfld.Minibatch(32)
     assert MeanFieldRegressor(batch_size=32)._gradient(20) == mfld.Minibatch(20)
     fitted = MeanFieldRegressor(l2=0.02, **QUICK).fit(*DIABETES)
     assert fitted.temperature_ == pytest.approx(2 * 0.02 * 0.01)
+    dual = MeanFieldRegressor(algorithm="psdca", activation="tanh", n_particles=20, n_steps=1, l2=0.02)
+    assert dual.fit(*DIABETES).temperature_ == pytest.approx(2 * 0.02 * 0.25)
     assert MeanFieldRegressor(temperature=0.5, **QUICK).fit(*DIABETES).temperature_ == 0.5
     assert MeanFieldRegressor(step_size=0.25, **QUICK).fit(*DIABETES).step_size_ == 0.25
 
@@ -366,7 +371,7 @@ def test_partial_fits(rng):
     regressor = MeanFieldRegressor(n_particles=50, random_state=0)
     for _ in range(10):
         regressor.partial_fit(*DIABETES)
-    assert regressor.n_iter_ == 10 * 7  # 442 rows, 64 at a time
+    assert regressor.n_iter_ == 10 * 4  # 442 rows, 128 at a time
     assert regressor.score(*DIABETES) > 0.2
 
 
@@ -389,6 +394,26 @@ def test_early_stopping_keeps_the_best():
     assert losses[:-5].min() <= losses[-5:].min() + 1e-4
     classifier = MeanFieldClassifier(early_stopping=True, **options).fit(*IRIS)
     assert classifier.score(*IRIS) > 0.9
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: None, lambda: np.random.RandomState(0), lambda: 0], ids=["None", "state", "0"]
+)
+def test_fits_that_go_on_validate_on_the_same_rows(make, monkeypatch):
+    seen = []
+
+    class Watched(fitting.KeepBest):
+        def __init__(self, held_out, *args):
+            seen.append(held_out.inputs.tobytes())
+            super().__init__(held_out, *args)
+
+    monkeypatch.setattr("mfld.sklearn.base.KeepBest", Watched)
+    regressor = MeanFieldRegressor(early_stopping=True, n_particles=20, n_steps=5, random_state=make())
+    regressor.set_params(warm_start=True).fit(*DIABETES).fit(*DIABETES).fit(*DIABETES)
+    assert len(seen) == 3
+    assert len(set(seen)) == 1
+    regressor.set_params(warm_start=False).fit(*DIABETES)
+    assert (seen[3] == seen[0]) == (regressor.random_state == 0)  # a cold one draws anew
 
 
 # ---- randomness, threads, copies -------------------------------------------------------------------------------------

@@ -23,8 +23,9 @@ from mfld.config import show_config
 from mfld.errors import DivergenceError
 from mfld.experiments import Dataset, Recipe, Scores, TrainedModel
 from mfld.experiments.encoding import TASKS
-from mfld.experiments.recipe import CHECKS, GRADIENTS, METHODS
+from mfld.experiments.recipe import CHECKS, METHODS
 from mfld.files import check_writable, replacing
+from mfld.fitting import GRADIENTS
 from mfld.losses import Loss, losses
 from mfld.models import activations, readouts
 from mfld.schedules import Schedule
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--output", type=Path, metavar="FILE.csv", help="write row, held out or not, target, prediction"
     )
+    _add_num_threads(predict)
     predict.add_argument("--json", action="store_true", help="print one JSON object")
     predict.set_defaults(command=_predict)
 
@@ -165,12 +167,7 @@ def _add_train(commands: Any) -> None:
         default=0,
         help="of split, start and noise (0)",
     )
-    run.add_argument(
-        "--num-threads",
-        type=_checked("num_threads", int, lambda name, value: validation.integer(name, value, 1)),
-        metavar="N",
-        help="threads; they never change the result",
-    )
+    _add_num_threads(run)
 
     search = train.add_argument_group("search for l2")
     _knob(search, "validation_particles", int, "N", "neurons of each run")
@@ -200,6 +197,15 @@ def _knob(group: Any, name: str, parse: Callable[[str], Any] | None, metavar: st
         return
     convert = _checked(name, parse, CHECKS[name])
     group.add_argument(option, *aliases, dest=name, type=convert, default=argparse.SUPPRESS, metavar=metavar, help=text)
+
+
+def _add_num_threads(group: Any) -> None:
+    group.add_argument(
+        "--num-threads",
+        type=_checked("num_threads", int, lambda name, value: validation.integer(name, value, 1)),
+        metavar="N",
+        help="threads; they never change the result",
+    )
 
 
 def _by_method(name: str) -> str:
@@ -319,7 +325,7 @@ def _train(options: argparse.Namespace) -> int:
         {"seconds": training.seconds},
         f"trained in {training.seconds:.1f} s on {n - len(trained.test_rows)} rows",
     )
-    report.add_scores(trained.split_scores(data))
+    report.add_scores(trained.split_scores(data, options.num_threads))
     if training.certificate is not None:
         report.add({"certificate": made["certificate"]}, _certified(made["certificate"]))
 
@@ -356,11 +362,11 @@ def _predict(options: argparse.Namespace) -> int:
     inputs, targets, data = _rows_to_predict(options, trained)
     report = _Report(options.json)
     report.add({"model": str(options.model), "data": options.data, "rows": len(inputs)})
-    predictions = trained.predict(inputs)
+    predictions = trained.predict(inputs, options.num_threads)
     if data is not None:
-        report.add_scores(trained.split_scores(data))
+        report.add_scores(trained.split_scores(data, options.num_threads))
     elif targets is not None:
-        report.add_scores({"all": trained.scores(inputs, targets)})
+        report.add_scores({"all": trained.scores(inputs, targets, num_threads=options.num_threads)})
 
     columns: dict[str, NDArray[Any]] = {"row": np.arange(len(inputs))}
     if data is not None:
@@ -469,7 +475,7 @@ def _config(options: argparse.Namespace) -> int:
 
 
 class _Report:
-    """What a command has to say: lines as they come, or one JSON object at the end."""
+    """Output of a command: lines as they come, or one JSON object at the end."""
 
     def __init__(self, as_json: bool) -> None:
         self._values: dict[str, Any] | None = {} if as_json else None

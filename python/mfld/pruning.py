@@ -12,7 +12,9 @@ from mfld.state import Cloud
 _NUMBERS_AT_A_TIME = 2**22
 
 
-def prune(model: Model, cloud: Cloud, inputs: ArrayLike, n_particles: int) -> tuple[Cloud, float]:
+def prune(
+    model: Model, cloud: Cloud, inputs: ArrayLike, n_particles: int, num_threads: int | None = None
+) -> tuple[Cloud, float]:
     """Choose a few particles of a cloud and weigh them, so that the predictions at some inputs change little.
 
     Greedily, the particle along which the squared error of the predictions falls fastest is added, and then all
@@ -33,6 +35,8 @@ def prune(model: Model, cloud: Cloud, inputs: ArrayLike, n_particles: int) -> tu
         Where the predictions are to stay: the training inputs, say.
     n_particles : int
         How many to keep at most.
+    num_threads : int, optional
+        As in `Model.predict`.
 
     Returns
     -------
@@ -71,16 +75,15 @@ def prune(model: Model, cloud: Cloud, inputs: ArrayLike, n_particles: int) -> tu
     gram = np.zeros((n, n))
     rows = max(1, _NUMBERS_AT_A_TIME // (n * model.n_outputs))
     for start in range(0, len(points), rows):
-        block = model.neurons(cloud.particles, points[start : start + rows]).astype(np.float64)
+        block = model.neurons(cloud.particles, points[start : start + rows], num_threads).astype(np.float64)
         columns = np.moveaxis(block, 1, -1).reshape(-1, n)
         gram += columns.T @ columns
     gram += np.trace(gram) / n  # the row of ones that keeps the sum
     fitted = _greedy(gram, weights, n_particles)
     kept = np.flatnonzero(fitted)
     pruned = Cloud(cloud.particles[kept], fitted[kept] / fitted.sum())
-    change = model.predict(pruned.particles, points, pruned.weights) - model.predict(
-        cloud.particles, points, cloud.weights
-    )
+    after, before = (model.predict(each.particles, points, each.weights, num_threads) for each in (pruned, cloud))
+    change = after - before
     return pruned, float(np.max(np.abs(change)))
 
 

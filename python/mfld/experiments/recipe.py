@@ -1,18 +1,16 @@
 """How `mfld train` trains: one rule for every data set.
 
-1. Hold out a share of the rows. Standardise features, and the targets of a regression, by the other rows.
-2. Two classes take the logistic loss, more the cross-entropy, numbers the half squared loss.
-3. The step size is a share of the largest stable one at the start, from the curvature of the risk.
-4. l2 is the one of a small grid with the lowest validation loss; the temperature follows from it, so that the reference
-   measure N(0, temperature / (2 l2)) is the same for all. Validation sees a sample of the rows where there are many.
-5. Train on all rows that are not held out: full batch, or with mini-batches where there are more than two of them. Many
-   rows take as many steps as there are mini-batches in a number of passes.
+1. Hold out a share of the rows.
+2. l2 is the one of a small grid with the lowest validation loss, on a sample of the other rows where there are many.
+3. Train on all rows that are not held out. Many of them take as many steps as there are mini-batches in a few passes.
+
+Each of these runs standardises, and takes loss, temperature, step size and rows of a step, by the rule of
+`mfld.fitting`.
 
 The method may be particle dual averaging or particle stochastic dual coordinate ascent in place of mean-field Langevin
 dynamics. `METHODS` has what each takes by default: the best of a few values tried on the data sets that come with
 scikit-learn, for dual ascent on digits, breast_cancer and diabetes, where its held-out scores were looked at too. The
-two Langevin methods share theirs: they stop long before the cloud has forgotten its start. The dual one samples Gibbs
-measures to the end. For that, neurons have to be bounded and the temperature high enough for chains to mix, so that a
+two Langevin methods share theirs. The dual one needs bounded neurons, and temperatures at which chains mix, so that a
 wide reference measure and a large bound take the place of a cold, narrow one; its duality gap is certified at the end.
 
 Whatever the recipe says itself is not searched or derived.
@@ -24,32 +22,29 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mfld import _core, schedules, validation
+from mfld import _core, fitting, schedules, validation
 from mfld import checkpoint as checkpoints
-from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Callback, Result
+from mfld.algorithms import Algorithm, Callback, Result
 from mfld.certificates import Certificate
 from mfld.experiments.datasets import Dataset
 from mfld.experiments.trained import TrainedModel
-from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
+from mfld.fitting import ALGORITHMS, GRADIENTS, STEP_SHARE, Choices
+from mfld.gradients import GradientEstimator, Minibatch
 from mfld.losses import Loss
 from mfld.models import TwoLayerNetwork, activations, readouts
 from mfld.objectives import EmpiricalRisk
 from mfld.schedules import Schedule
 from mfld.state import State
-from mfld.step_size import curvature
 from mfld.validation import FloatArray
 
-_BATCH_SIZE = 128
 _PASSES = 5
-_STEP_SHARE = 0.5
-_CURVATURE_ROWS = 1024  # more do not change the estimate
 _CHECKPOINT_SECONDS = 30.0
 _HISTORY_ROWS = 2000  # of each curve in the picture
 _TARGETS = {"real": "a regression", "sign": "two classes", "class": "classes"}  # of losses
@@ -95,29 +90,16 @@ _count = partial(validation.integer, minimum=1)
 _positive = partial(validation.real, positive=True)
 _non_negative = partial(validation.real, non_negative=True)
 
-GRADIENTS: dict[str, Callable[[int | None, int | None], GradientEstimator]] = {
-    "full": lambda batch_size, refresh_every: FullBatch(),
-    "minibatch": lambda batch_size, refresh_every: Minibatch(batch_size or _BATCH_SIZE),
-    "svrg": SVRG,
-    "sarah": SARAH,
-}
-"""Gradient estimators by the names that a recipe has for them."""
+_LANGEVIN = {"activation": "silu", "readout_bound": 5.0, "l2": (1e-3, 1e-2, 3e-2, 1e-1)}
 
-_LANGEVIN = {"activation": "silu", "readout_bound": 5.0, "l2": (1e-3, 1e-2, 3e-2, 1e-1), "reference_scale": 0.1}
-
-METHODS: dict[str, dict[str, Any]] = {
+_OWN: dict[str, dict[str, Any]] = {
     "mfld": {**_LANGEVIN, "n_steps": 2000},
     # A few more inner steps make the first outer ones overshoot, where neurons are not bounded.
     "pda": {**_LANGEVIN, "n_steps": 100, "inner_steps": 10},
-    "psdca": {
-        "activation": "tanh",
-        "readout_bound": 10.0,
-        "l2": (6e-2, 0.2),
-        "reference_scale": 0.5,
-        "n_steps": 10,
-    },
+    "psdca": {"activation": "tanh", "readout_bound": 10.0, "l2": (6e-2, 0.2), "n_steps": 10},
 }
-"""What each method takes where the recipe does not say; steps are outer steps of PDA and epochs of P-SDCA."""
+METHODS = {name: {**own, "reference_scale": ALGORITHMS[name].reference_scale} for name, own in _OWN.items()}
+"""Defaults of each method; steps are outer steps of PDA and epochs of P-SDCA."""
 
 _MEANINGLESS: dict[str, tuple[str, ...]] = {
     "mfld": ("inner_steps",),
@@ -127,7 +109,7 @@ _MEANINGLESS: dict[str, tuple[str, ...]] = {
         *("step_size_schedule", "temperature_schedule", "l2_schedule"),
     ),
 }
-"""What a method has no place for."""
+"""Fields that a method has no place for."""
 
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "method": lambda name, value: validation.choice(name, value, METHODS),
@@ -273,7 +255,7 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """What `train` returns: the model, the run that led to it, and what was chosen on the way.
+    """Outcome of `train`: the model, the run that led to it, and what was chosen on the way.
 
     Attributes
     ----------
@@ -337,19 +319,21 @@ def train(
     losses: dict[float, float] = {}
     l2 = recipe.candidates[0]
     if len(recipe.candidates) > 1:
-        seen = rows[: recipe.validation_rows]
-        smaller = replace(recipe, n_particles=min(recipe.n_particles, recipe.validation_particles))
-        for candidate in recipe.candidates:
-            scores = []
-            for held_out in _folds(seen, recipe):
-                fitted = _fit(data, np.setdiff1d(seen, held_out), held_out, candidate, seed, smaller, num_threads)[0]
-                scores.append(fitted.scores(data.inputs, data.targets, held_out).loss)
-            losses[candidate] = float(np.mean(scores))
+        losses = validation_losses(data, rows[: recipe.validation_rows], recipe, seed, num_threads)
         l2 = min(losses, key=losses.__getitem__)
     run = Algorithm.run
     if checkpoint is not None:
         run = partial(checkpoints.run, path=checkpoint, seconds=_CHECKPOINT_SECONDS, resume=resume)
-    trained, result = _fit(data, np.sort(rows), test_rows, l2, seed, recipe, num_threads, callbacks, run)
+    problem = _Problem(data, np.sort(rows), test_rows, recipe, seed, num_threads)
+    choices = problem.choices(l2)
+    result = run(
+        ALGORITHMS[recipe.method].make(choices),
+        problem.risk(l2),
+        problem.n_steps,
+        seed,
+        record={"train_loss": problem.mean_loss(problem.rows), "test_loss": problem.mean_loss(test_rows)},
+        callbacks=callbacks,
+    )
     provenance = {
         "data": data.name,
         "fingerprint": data.fingerprint,
@@ -358,9 +342,9 @@ def train(
         "version": _core.__version__,
         "kernels": f"{_core.backend.isa}, {_core.backend.compiler}",
     }
-    trained = replace(trained, provenance=provenance)
-    scores_by_part = {part: {"loss": s.loss, s.measure: s.score} for part, s in trained.split_scores(data).items()}
-    provenance["scores"] = scores_by_part
+    trained = replace(problem.trained(result), hyperparameters=problem.hyperparameters(l2), provenance=provenance)
+    scores = trained.split_scores(data, num_threads)
+    provenance["scores"] = {part: {"loss": s.loss, s.measure: s.score} for part, s in scores.items()}
     certified = None
     if recipe.method == "psdca":
         certified = result.certificate(num_threads=num_threads)
@@ -371,7 +355,35 @@ def train(
             "confidence": certified.confidence,
             "reason": certified.reason,
         }
-    return Training(replace(trained, provenance=provenance), result, time.perf_counter() - started, losses, certified)
+    return Training(trained, result, time.perf_counter() - started, losses, certified)
+
+
+def validation_losses(
+    data: Dataset, rows: NDArray[np.int64], recipe: Recipe, seed: int = 0, num_threads: int | None = None
+) -> dict[float, float]:
+    """Mean validation loss of each candidate for l2; those of a fold run side by side.
+
+    Parameters
+    ----------
+    data : Dataset
+    rows : ndarray of int
+        Those to train and to validate on.
+    recipe : Recipe
+        With loss and number of steps.
+    seed : int
+        Of the initial particles and the noise, the same for all.
+    num_threads : int, optional
+    """
+    smaller = replace(recipe, n_particles=min(recipe.n_particles, recipe.validation_particles))
+    scores = []
+    for held_out in _folds(rows, recipe):
+        fold = _Problem(data, np.setdiff1d(rows, held_out), held_out, smaller, seed, num_threads)
+        risks = [fold.risk(l2) for l2 in recipe.candidates]
+        choices = [fold.choices(l2) for l2 in recipe.candidates]
+        results = fitting.side_by_side(recipe.method, risks, choices, fold.n_steps, seed)
+        models = map(fold.trained, results)
+        scores.append([model.scores(data.inputs, data.targets, held_out, num_threads).loss for model in models])
+    return dict(zip(recipe.candidates, np.mean(scores, axis=0).tolist(), strict=True))
 
 
 def _completed(recipe: Recipe, data: Dataset, n_rows: int) -> Recipe:
@@ -379,7 +391,7 @@ def _completed(recipe: Recipe, data: Dataset, n_rows: int) -> Recipe:
     given = recipe.n_steps
     recipe = recipe.complete
     n_classes = 0 if data.classes is None else len(data.classes)
-    loss = Loss({0: "half_squared", 2: "logistic"}.get(n_classes, "cross_entropy"))
+    loss = fitting.default_loss(n_classes)
     if recipe.loss is not None:
         loss = _loss("loss", recipe.loss)
         suits = {"real": n_classes == 0, "sign": n_classes == 2, "class": n_classes >= 2}
@@ -403,10 +415,7 @@ def _completed(recipe: Recipe, data: Dataset, n_rows: int) -> Recipe:
 
 def _gradient(recipe: Recipe, n_rows: int) -> GradientEstimator:
     """The estimator for so many rows: those of a fold can be fewer than a mini-batch of the run that it stands for."""
-    many = recipe.batch_size is not None or (recipe.method == "mfld" and n_rows > 2 * _BATCH_SIZE)
-    name = recipe.gradient or ("minibatch" if many else "full")
-    batch_size = recipe.batch_size or (_BATCH_SIZE if name == "minibatch" else None)
-    return GRADIENTS[name](None if batch_size is None else min(batch_size, n_rows), recipe.refresh_every)
+    return fitting.estimator(recipe.method, n_rows, recipe.gradient, recipe.batch_size, recipe.refresh_every)
 
 
 def _folds(rows: NDArray[np.int64], recipe: Recipe) -> list[NDArray[np.int64]]:
@@ -416,143 +425,119 @@ def _folds(rows: NDArray[np.int64], recipe: Recipe) -> list[NDArray[np.int64]]:
     return [np.sort(fold) for fold in np.array_split(rows, n_parts)[:n_folds]]
 
 
-def _fit(
-    data: Dataset,
-    rows: NDArray[np.int64],
-    held_out: NDArray[np.int64],
-    l2: float,
-    seed: int,
-    recipe: Recipe,
-    num_threads: int | None,
-    callbacks: Sequence[Callback] | None = None,
-    run: Callable[..., Result] = Algorithm.run,
-) -> tuple[TrainedModel, Result]:
-    """Train on some rows; with callbacks (the final run) the history has the losses on both parts."""
-    targets = data.targets[rows]
-    loss = _loss("loss", recipe.loss)
-    n_classes = 0 if data.classes is None else len(data.classes)
-    assert recipe.activation is not None  # this and the next by _completed
-    assert recipe.readout_bound is not None
-    assert recipe.reference_scale is not None
-    assert recipe.n_steps is not None
-    model = TwoLayerNetwork(
-        data.inputs.shape[1],
-        n_classes if loss.targets == "class" else 1,
-        activation=recipe.activation,
-        readout=recipe.readout,
-        bias=recipe.bias,
-        output_scale=recipe.output_scale,
-        readout_bound=recipe.readout_bound,
-    )
-    # Column by column: a copy of all rows in double precision can be what memory lacks.
-    moments = np.array([_moments(column[rows]) for column in data.inputs.T])
-    target_mean, target_scale = (0.0, 1.0) if data.classes is not None else _moments(targets)
-    trained = TrainedModel(
-        model=model,
-        particles=model.initial_particles(recipe.n_particles, seed, recipe.dtype),
-        loss=loss,
-        encoding=data.encoding,
-        input_mean=moments[:, 0],
-        input_scale=moments[:, 1],
-        target_mean=target_mean,
-        target_scale=target_scale,
-        classes=data.classes,
-        test_rows=held_out,
-        hyperparameters={},
-        provenance={},
-    )
-    standardised, encoded = trained.standardised(data.inputs, rows), trained.encoded(targets)
-    risk = EmpiricalRisk(model, standardised, encoded, loss=loss, l2=l2)
-    temperature = 2 * l2 * recipe.reference_scale**2 if recipe.temperature is None else recipe.temperature
-    solver, chosen = _solver(recipe, risk, trained.particles, temperature, num_threads)
-    n_steps = recipe.n_steps
-    if callbacks is None:
-        result = solver.run(risk, n_steps, seed, record_every=n_steps)
-    else:
-        result = run(
-            solver,
-            risk,
-            n_steps,
-            seed,
-            record={"train_loss": _mean_loss(trained, data, rows), "test_loss": _mean_loss(trained, data, held_out)},
-            callbacks=callbacks,
+class _Problem:
+    """Some rows to train on, as the network takes them, by a completed recipe; l2 is open."""
+
+    def __init__(
+        self,
+        data: Dataset,
+        rows: NDArray[np.int64],
+        held_out: NDArray[np.int64],
+        recipe: Recipe,
+        seed: int,
+        num_threads: int | None,
+    ) -> None:
+        loss = _loss("loss", recipe.loss)
+        assert recipe.activation is not None  # this and the next by _completed
+        assert recipe.readout_bound is not None
+        assert recipe.n_steps is not None
+        model = TwoLayerNetwork(
+            data.inputs.shape[1],
+            1 if data.classes is None else fitting.n_outputs(len(data.classes), loss),
+            activation=recipe.activation,
+            readout=recipe.readout,
+            bias=recipe.bias,
+            output_scale=recipe.output_scale,
+            readout_bound=recipe.readout_bound,
         )
-    hyperparameters = {
-        **recipe.as_json(),
-        "seed": seed,
-        "l2": l2,
-        "temperature": temperature,
-        **chosen,
-    }
-    cloud = result.measure
-    trained = replace(trained, particles=cloud.particles, weights=cloud.weights, hyperparameters=hyperparameters)
-    return trained, result
+        mean, deviation = fitting.moments(data.inputs, rows=rows)
+        target_mean, target_scale = 0.0, 1.0
+        if data.classes is None:
+            (target_mean,), (target_scale,) = fitting.moments(data.targets[rows, np.newaxis])
+        self.rows, self.n_steps = rows, recipe.n_steps
+        self._data, self._recipe, self._seed, self._num_threads = data, recipe, seed, num_threads
+        self._untrained = TrainedModel(
+            model=model,
+            particles=model.initial_particles(recipe.n_particles, seed, recipe.dtype),
+            loss=loss,
+            encoding=data.encoding,
+            input_mean=mean,
+            input_scale=deviation,
+            target_mean=float(target_mean),
+            target_scale=float(target_scale),
+            classes=data.classes,
+            test_rows=held_out,
+            hyperparameters={},
+            provenance={},
+        )
+        self._inputs, self._targets = self._as_taken(rows)
 
+    def risk(self, l2: float) -> EmpiricalRisk:
+        return EmpiricalRisk(
+            self._untrained.model, self._inputs, self._targets, loss=self._untrained.loss, l2=l2
+        ).on_threads(self._num_threads)
 
-def _solver(
-    recipe: Recipe, risk: EmpiricalRisk, start: FloatArray, temperature: float, num_threads: int | None
-) -> tuple[Algorithm, dict[str, Any]]:
-    """The algorithm, and what was chosen for it on the way."""
-    if recipe.method == "psdca":
-        solver = PSDCA(recipe.n_particles, temperature=temperature, dtype=recipe.dtype, num_threads=num_threads)
-        return solver, {}
-    step_size = recipe.step_size
-    if step_size is None:
-        rows = np.arange(0, risk.n_samples, math.ceil(risk.n_samples / _CURVATURE_ROWS))
-        largest = curvature(_smooth(risk, rows), start[:256])
-        if largest == 0:
-            raise ValueError("step_size must be given where the risk has no curvature at the start, got None")
-        step_size = (recipe.step_share or _STEP_SHARE) * 2 / largest
-    gradient = _gradient(recipe, risk.n_samples)
-    chosen = {"step_size": step_size, "gradient": repr(gradient)}
-    steps = _times(step_size, recipe.step_size_schedule)
-    if recipe.method == "pda":
-        assert recipe.inner_steps is not None  # by complete
-        batch_size = gradient.batch_size if isinstance(gradient, Minibatch) else None
-        return PDA(
+    def choices(self, l2: float) -> Choices:
+        """The numbers of the recipe, and where it has none those of the rule, with this l2."""
+        recipe, step_size = self._recipe, None
+        if ALGORITHMS[recipe.method].has_step_size:
+            step_size = _times(self._step_size(l2), recipe.step_size_schedule)
+        return Choices(
             recipe.n_particles,
-            step_size=steps,
-            temperature=temperature,
-            inner_steps=recipe.inner_steps,
-            batch_size=batch_size,
+            temperature=_times(self._temperature(l2), recipe.temperature_schedule),
+            step_size=step_size,
+            l2=None if recipe.l2_schedule is None else _times(l2, recipe.l2_schedule),
+            gradient=_gradient(recipe, len(self.rows)),
+            inner_steps=recipe.inner_steps or Choices.inner_steps,
             dtype=recipe.dtype,
-            num_threads=num_threads,
-        ), chosen
-    return MFLD(
-        recipe.n_particles,
-        step_size=steps,
-        temperature=_times(temperature, recipe.temperature_schedule),
-        l2=None if recipe.l2_schedule is None else _times(risk.l2, recipe.l2_schedule),
-        gradient=gradient,
-        dtype=recipe.dtype,
-        num_threads=num_threads,
-    ), chosen
+            num_threads=self._num_threads,
+        )
 
+    def hyperparameters(self, l2: float) -> dict[str, Any]:
+        """Every choice of a run with this l2, as numbers and texts."""
+        recipe = self._recipe
+        chosen = {**recipe.as_json(), "seed": self._seed, "l2": l2, "temperature": self._temperature(l2)}
+        if ALGORITHMS[recipe.method].has_step_size:
+            chosen["step_size"] = self._step_size(l2)
+            chosen["gradient"] = repr(_gradient(recipe, len(self.rows)))
+        return chosen
 
-def _moments(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean and standard deviation, or 1 where all values are equal."""
-    # By the range: rounding gives the same number over and over a deviation that is not quite 0.
-    return float(values.mean()), float(values.std()) if np.ptp(values) > 0 else 1.0
+    def trained(self, result: Result) -> TrainedModel:
+        cloud = result.measure
+        return replace(self._untrained, particles=cloud.particles, weights=cloud.weights)
 
+    def mean_loss(self, rows: NDArray[np.int64]) -> Callable[[State], float]:
+        """The mean loss on a sample of rows that is spread evenly over them."""
+        inputs, targets = self._as_taken(rows[:: math.ceil(len(rows) / _HISTORY_ROWS)])
+        risk = EmpiricalRisk(self._untrained.model, inputs, targets, loss=self._untrained.loss)
+        risk = risk.on_threads(self._num_threads)
+        return lambda state: risk.loss(state.measure)
 
-def _smooth(risk: EmpiricalRisk, rows: NDArray[np.int64]) -> EmpiricalRisk:
-    """Of some rows the risk to take the curvature of: for a loss with kinks with the smooth one of the same targets."""
-    loss, targets = risk.loss_function, risk.targets[rows]
-    if not np.isfinite(loss.smoothness):
-        assert isinstance(loss, Loss)  # by _loss
-        loss = Loss({"real": "half_squared", "sign": "logistic"}[loss.targets])
-    if targets.shape[1] == 1:
-        targets = targets[:, 0]
-    return EmpiricalRisk(risk.model, risk.inputs[rows], targets, loss=loss, l2=risk.l2)
+    def _as_taken(self, rows: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+        """Inputs and targets of rows as the network and the loss take them."""
+        untrained, data = self._untrained, self._data
+        return untrained.standardised(data.inputs, rows), untrained.encoded(data.targets[rows])
+
+    def _temperature(self, l2: float) -> float:
+        given = self._recipe.temperature
+        if given is not None:
+            return given
+        return ALGORITHMS[self._recipe.method].temperature(l2, self._recipe.reference_scale)
+
+    def _step_size(self, l2: float) -> float:
+        given = self._recipe.step_size
+        if given is not None:
+            return given
+        return fitting.stable_step_size(self._curvature + 2 * l2, self._recipe.step_share or STEP_SHARE)
+
+    @cached_property
+    def _curvature(self) -> float:
+        """That of the loss, which does not depend on l2."""
+        recipe = self._recipe
+        return fitting.largest_curvature(
+            self.risk(0.0), recipe.n_particles, self._seed, recipe.dtype, self._num_threads
+        )
 
 
 def _times(value: float, schedule: Schedule | None) -> float | Schedule:
     return value if schedule is None else value * schedule
-
-
-def _mean_loss(trained: TrainedModel, data: Dataset, rows: NDArray[np.int64]) -> Callable[[State], float]:
-    """The mean loss on a sample of rows that is spread evenly over them."""
-    sample = rows[:: math.ceil(len(rows) / _HISTORY_ROWS)]
-    inputs, targets = trained.standardised(data.inputs, sample), trained.encoded(data.targets[sample])
-    risk = EmpiricalRisk(trained.model, inputs, targets, loss=trained.loss)
-    return lambda state: risk.loss(state.measure)

@@ -77,7 +77,7 @@ class Table:
         return [column.name for column in self.columns]
 
     def place(self, row: int, column: str) -> str:
-        """Where a value stands, for a message."""
+        """Place of a value, for a message."""
         return _place(self.source, self.unit, int(self.rows[row]), column)
 
 

@@ -22,12 +22,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mfld import noise, validation
+from mfld import _core, noise, validation
 from mfld.algorithms import MFLD, TwoPhase
 from mfld.algorithms.plateau import StopOnPlateau
 from mfld.models import TwoLayerNetwork
 from mfld.objectives import EmpiricalRisk
 from mfld.validation import FloatArray
+
+_DATA = 7  # number of the noise stream of data
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +70,7 @@ class TeacherStudent:
         inverse_temperature: float,
         switch: int | StopOnPlateau,
         dtype: str = "float64",
+        num_threads: int | None = None,
     ) -> TwoPhase:
         """Two-phase training as the source writes it: all arguments in the sum convention.
 
@@ -81,12 +84,14 @@ class TeacherStudent:
             beta of exploration.
         switch : int or StopOnPlateau
         dtype : {"float32", "float64"}
+        num_threads : int, optional
+            As in `MFLD`.
         """
         explore, descend = (validation.real("step_sizes", eta, positive=True) / width for eta in step_sizes)
         temperature = width / validation.real("inverse_temperature", inverse_temperature, positive=True)
         return TwoPhase(
-            MFLD(width, step_size=explore, temperature=temperature, dtype=dtype),
-            MFLD(width, step_size=descend, temperature=0.0, l2=0.0, dtype=dtype),
+            MFLD(width, step_size=explore, temperature=temperature, dtype=dtype, num_threads=num_threads),
+            MFLD(width, step_size=descend, temperature=0.0, l2=0.0, dtype=dtype, num_threads=num_threads),
             switch=switch,
         )
 
@@ -111,14 +116,14 @@ class TeacherStudent:
         validation.shape("particles", particles, ("width", d + 1), "(weights, readout)")
         vectors = np.concatenate([particles[:, :d], self.weights])
         signed = np.concatenate([particles[:, d], -self.readout])
-        norms = np.linalg.norm(vectors, axis=1)
+        norms = _norms(vectors)
         directions = vectors / np.where(norms > 0, norms, 1)[:, np.newaxis]
         # The angle from both chords: its cosine alone would lose half of the digits where neurons have converged.
-        apart = np.linalg.norm(directions[:, np.newaxis] - directions, axis=2)
-        together = np.linalg.norm(directions[:, np.newaxis] + directions, axis=2)
+        apart = _norms(directions[:, np.newaxis] - directions)
+        together = _norms(directions[:, np.newaxis] + directions)
         angle = 2 * np.arctan2(apart, together)
         kernel = np.outer(norms, norms) * (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / (2 * np.pi * d)
-        return max(0.0, float(signed @ kernel @ signed))
+        return max(0.0, float(np.sum(signed[:, np.newaxis] * kernel * signed)))
 
 
 def teacher_student(n_features: int = 5, n_teachers: int = 3, n_samples: int = 500, seed: int = 0) -> TeacherStudent:
@@ -155,9 +160,39 @@ def teacher_student(n_features: int = 5, n_teachers: int = 3, n_samples: int = 5
     n_features = validation.integer("n_features", n_features, 2)
     n_teachers = validation.integer("n_teachers", n_teachers, 1, n_features)
     n_samples = validation.integer("n_samples", n_samples, 1)
-    draws = noise.normals(seed, 0, n_features + n_samples, n_features, dtype="float64", stream="init")
-    weights = np.linalg.qr(draws[:n_features])[0].T[:n_teachers]
+    draws = _normals(seed, n_features + n_samples, n_features)
+    weights = _orthonormal(draws[:n_teachers])
     inputs = draws[n_features:]
-    inputs = inputs / np.linalg.norm(inputs, axis=1, keepdims=True)
+    inputs = inputs / _norms(inputs)[:, np.newaxis]
     readout = np.where(np.arange(n_teachers) % 2 == 0, 1.0, -1.0)
-    return TeacherStudent(weights, readout, inputs, np.maximum(inputs @ weights.T, 0) @ readout)
+    targets = np.zeros(n_samples)
+    for w, a in zip(weights, readout, strict=True):
+        targets += a * np.maximum(np.sum(inputs * w, axis=1), 0)
+    return TeacherStudent(weights, readout, inputs, targets)
+
+
+def _normals(seed: int, n_rows: int, n_columns: int) -> FloatArray:
+    """Standard normals for data: of a stream of their own, so that no run draws the same numbers."""
+    backend, dtype = _core.backend, np.dtype(np.float64)
+    return backend.normals(noise.key(seed), 0, n_rows, n_columns, dtype, _DATA, 0, backend.max_threads())
+
+
+# Sums in NumPy's own fixed order: those of BLAS and LAPACK depend on the number of threads.
+
+
+def _norms(vectors: FloatArray) -> FloatArray:
+    """Euclidean norms along the last axis."""
+    norms: FloatArray = np.sqrt(np.sum(vectors**2, axis=-1))
+    return norms
+
+
+def _orthonormal(vectors: FloatArray) -> FloatArray:
+    """Rows made orthonormal one after the other (Gram-Schmidt)."""
+    rows = np.empty_like(vectors)
+    for k in range(len(rows)):
+        vector = vectors[k]
+        for _ in range(2):  # what rounding leaves after once is gone after twice
+            for row in rows[:k]:
+                vector = vector - np.sum(row * vector) * row
+        rows[k] = vector / _norms(vector)
+    return rows

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mfld import _core
+from mfld import _core, fitting, validation
 from mfld.experiments.datasets import Dataset
 from mfld.experiments.encoding import Encoding
 from mfld.files import replacing
@@ -21,7 +23,6 @@ from mfld.validation import FloatArray
 
 _FORMAT = 3
 _READABLE = (2, 3)  # 2 had no weights
-_CHUNK = 4096  # rows
 _ARRAYS = ("particles", "input_mean", "input_scale", "target_mean", "target_scale", "classes", "test_rows", "weights")
 
 
@@ -78,34 +79,35 @@ class TrainedModel:
     def standardised(self, inputs: ArrayLike, rows: NDArray[np.int64] | None = None) -> FloatArray:
         """Inputs, or these rows of them, as the network takes them; read-only."""
         inputs = np.asarray(inputs, np.float64)
-        n = len(inputs) if rows is None else len(rows)
-        result = np.empty((n, inputs.shape[1]), self.particles.dtype)
-        for start in range(0, n, _CHUNK):  # a copy of all rows in double precision can be what memory lacks
-            piece = slice(start, start + _CHUNK)
-            result[piece] = (inputs[piece if rows is None else rows[piece]] - self.input_mean) / self.input_scale
-        result.flags.writeable = False
-        return result
+        return fitting.standardised(inputs, self.input_mean, self.input_scale, self.particles.dtype, rows)
 
     def encoded(self, targets: ArrayLike) -> NDArray[np.float64]:
         """Targets as the loss takes them: signs, class numbers, or standardised numbers."""
         targets = np.asarray(targets)
         if self.classes is None:
             return (targets.astype(np.float64) - self.target_mean) / self.target_scale
-        numbers = np.searchsorted(self.classes, targets).astype(np.float64)
-        return 2 * numbers - 1 if self.loss.targets == "sign" else numbers
+        return fitting.encoded(targets, self.classes, self.loss)
 
-    def outputs(self, inputs: ArrayLike, rows: NDArray[np.int64] | None = None) -> FloatArray:
+    def outputs(
+        self, inputs: ArrayLike, rows: NDArray[np.int64] | None = None, num_threads: int | None = None
+    ) -> FloatArray:
         """Raw outputs of the network, shape (n,) or (n, n_outputs)."""
-        return self.model.predict(self.particles, self.standardised(inputs, rows), self.weights)
+        return self.model.predict(self.particles, self.standardised(inputs, rows), self.weights, num_threads)
 
-    def predict(self, inputs: ArrayLike) -> NDArray[Any]:
+    def predict(self, inputs: ArrayLike, num_threads: int | None = None) -> NDArray[Any]:
         """Predicted labels or numbers, shape (n,)."""
-        return self._predicted(self.outputs(inputs))
+        return self._predicted(self.outputs(inputs, num_threads=num_threads))
 
-    def scores(self, inputs: ArrayLike, targets: ArrayLike, rows: NDArray[np.int64] | None = None) -> Scores:
+    def scores(
+        self,
+        inputs: ArrayLike,
+        targets: ArrayLike,
+        rows: NDArray[np.int64] | None = None,
+        num_threads: int | None = None,
+    ) -> Scores:
         """Mean loss, and accuracy or R2; of these rows where some are given."""
         targets = np.asarray(targets) if rows is None else np.asarray(targets)[rows]
-        outputs = self.outputs(inputs, rows)
+        outputs = self.outputs(inputs, rows, num_threads)
         loss = float(self.loss.value(outputs.astype(np.float64), self.encoded(targets)).mean())
         predicted = self._predicted(outputs)
         if self.classes is not None:
@@ -115,20 +117,18 @@ class TrainedModel:
         # Of a single row, or of equal targets, there is no variance to explain.
         return Scores(loss, float(1 - residual / total) if total > 0 else math.nan, "R2")
 
-    def split_scores(self, data: Dataset) -> dict[str, Scores]:
+    def split_scores(self, data: Dataset, num_threads: int | None = None) -> dict[str, Scores]:
         """Scores on the training and on the held-out rows of the data set that the model was trained on."""
         rows = np.setdiff1d(np.arange(len(data.inputs)), self.test_rows)
         return {
-            name: self.scores(data.inputs, data.targets, part)
+            name: self.scores(data.inputs, data.targets, part, num_threads)
             for name, part in (("train", rows), ("test", self.test_rows))
         }
 
     def _predicted(self, outputs: FloatArray) -> NDArray[Any]:
         if self.classes is None:
             return outputs.astype(np.float64) * self.target_scale + self.target_mean
-        numbers = (outputs > 0).astype(int) if outputs.ndim == 1 else outputs.argmax(axis=1)
-        labels: NDArray[Any] = self.classes[numbers]
-        return labels
+        return fitting.decided(outputs, self.classes)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a ``.npz`` file: arrays and one JSON text, nothing that could be executed. Replaced as a whole.
@@ -161,16 +161,14 @@ class TrainedModel:
         OSError
             If it cannot be read.
         ValueError
-            If it is no model file, or one of another format.
+            If it is no model file, one of another format, or damaged: the message has its name.
         """
+        content = Path(path).read_bytes()  # by itself: what cannot be read is an OSError, and all else the file's fault
         try:
-            # Opened here, so that a file that cannot be read is an OSError and no judgement on its format.
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
                 arrays = dict(stored)
             metadata = json.loads(str(arrays.pop("metadata")[()]))
             found = metadata["format"]
-        except OSError:
-            raise
         except Exception as error:
             raise ValueError(f"{path} is not a model file of mfld") from error
         if found not in _READABLE:
@@ -181,7 +179,7 @@ class TrainedModel:
             loss = Loss(metadata["loss"])
             if parameter is not None:
                 loss = Loss(metadata["loss"], **{str(loss.parameter_name): parameter})
-            return cls(
+            loaded = cls(
                 model=TwoLayerNetwork(**metadata["model"]),
                 loss=loss,
                 encoding=Encoding.from_json(metadata["encoding"]),
@@ -196,5 +194,26 @@ class TrainedModel:
                 test_rows=arrays["test_rows"],
                 weights=arrays.get("weights"),
             )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path} is a damaged model file: {error}") from error
+            loaded._check()
+        except Exception as error:
+            what = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise ValueError(f"{path} is a damaged model file: {what}") from error
+        return loaded
+
+    def _check(self) -> None:
+        """Raise TypeError or ValueError where the parts do not fit."""
+        model = self.model
+        validation.shape("particles", validation.array("particles", self.particles), ("N", model.n_coordinates))
+        if self.weights is not None:
+            validation.weights("weights", self.weights, (len(self.particles),), "to match particles", np.float64)
+        for name in ("input_mean", "input_scale"):
+            validation.shape(name, validation.array(name, getattr(self, name)), (model.n_features,))
+        if (self.input_scale <= 0).any():
+            raise ValueError(f"input_scale must be positive, got {self.input_scale.min()}")
+        if len(self.encoding.feature_names) != model.n_features:
+            raise ValueError(f"encoding must have {model.n_features} features, got {self.encoding.feature_names}")
+        if self.test_rows.dtype.kind not in "iu" or self.test_rows.ndim != 1:
+            raise TypeError(f"test_rows must be integers of shape (n,), got {self.test_rows.dtype}")
+        n_outputs = 1 if self.classes is None else fitting.n_outputs(len(self.classes), self.loss)
+        if n_outputs != model.n_outputs:
+            raise ValueError(f"model must have {n_outputs} outputs to suit the classes, got {model.n_outputs}")

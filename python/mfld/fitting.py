@@ -1,0 +1,333 @@
+"""From data to a run: the choices that `mfld train` and the estimators for scikit-learn make by one rule.
+
+* Features, and the targets of a regression, are standardised by their (weighted) mean and standard deviation.
+* Two classes take the logistic loss, more the cross-entropy, numbers the half squared loss.
+* The temperature follows from l2, so that the reference measure N(0, temperature / (2 l2)) is the same for all.
+* The step size is half of the largest one that is stable at the start, from the curvature of the risk.
+* Mean-field Langevin dynamics takes all rows up to 256 of them and mini-batches of 128 beyond, the others all rows.
+* A run that stops early does so by the loss of held-out rows, and keeps the neurons where it was lowest.
+
+Nothing here goes through BLAS or LAPACK, whose sums depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Result, StopOnPlateau
+from mfld.dynamics import Dynamics, Overdamped
+from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
+from mfld.losses import Loss, LossFunction
+from mfld.objectives import EmpiricalRisk
+from mfld.schedules import Scheduled
+from mfld.state import State
+from mfld.step_size import curvature
+from mfld.validation import FloatArray
+
+BATCH_SIZE = 128
+STEP_SHARE = 0.5  # of the largest step size that is stable at the start
+LOOKS = 100  # in a run, about: at the loss of held-out rows, and of callbacks
+
+# Of digits, 512 rows give step sizes that spread by a third, 1024 by a tenth.
+_CURVATURE_ROWS, _CURVATURE_PARTICLES = 1024, 256
+_CHUNK = 4096  # rows: a copy of all of them in double precision can be what memory lacks
+
+
+# ---- data
+
+
+def moments(
+    values: FloatArray, weights: NDArray[np.float64] | None = None, rows: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of columns, shape (n_columns,) each; a deviation of 1 where a column is constant.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n, n_columns)
+    weights : ndarray, shape (n,), optional
+        Of the rows; of any sum.
+    rows : ndarray of int, optional
+        Those that count; by default all.
+    """
+    mean, deviation = np.empty(values.shape[1]), np.ones(values.shape[1])
+    for k, all_rows in enumerate(values.T):
+        column = np.array(all_rows if rows is None else all_rows[rows], np.float64)
+        mean[k] = _average(column, weights)
+        spread = math.sqrt(_average((column - mean[k]) ** 2, weights))
+        # By the range too: rounding gives the same number over and over a deviation that is not quite 0.
+        if np.ptp(column) > 0 and spread > 0:
+            deviation[k] = spread
+    return mean, deviation
+
+
+def standardised(
+    values: FloatArray,
+    mean: NDArray[np.float64],
+    deviation: NDArray[np.float64],
+    dtype: DTypeLike,
+    rows: NDArray[np.int64] | None = None,
+) -> FloatArray:
+    """``(values - mean) / deviation`` of all rows or of these, computed in double precision; read-only."""
+    n = len(values) if rows is None else len(rows)
+    result = np.empty((n, values.shape[1]), dtype)
+    for start in range(0, n, _CHUNK):
+        piece = slice(start, start + _CHUNK)
+        result[piece] = (values[piece if rows is None else rows[piece]] - mean) / deviation
+    result.flags.writeable = False
+    return result
+
+
+def _average(values: NDArray[np.float64], weights: NDArray[np.float64] | None) -> float:
+    return float(np.mean(values) if weights is None else np.sum(weights * values) / np.sum(weights))
+
+
+# ---- targets
+
+
+def default_loss(n_classes: int) -> Loss:
+    """The loss for so many classes, 0 for a regression."""
+    return Loss({0: "half_squared", 2: "logistic"}.get(n_classes, "cross_entropy"))
+
+
+def n_outputs(n_classes: int, loss: LossFunction) -> int:
+    """Outputs of a network for classes: the sign of one decides between two, unless the loss is one of classes."""
+    return 1 if n_classes == 2 and loss.targets != "class" else n_classes
+
+
+def encoded(labels: NDArray[Any], classes: NDArray[Any], loss: LossFunction) -> NDArray[np.float64]:
+    """Labels as the loss takes them: numbers of classes, or -1 and +1, with several classes one against the rest.
+
+    Parameters
+    ----------
+    labels : ndarray, shape (n,)
+    classes : ndarray, shape (n_classes,)
+        Sorted.
+    loss : LossFunction
+
+    Returns
+    -------
+    ndarray, shape (n,) or (n, n_classes)
+    """
+    numbers = np.searchsorted(classes, labels)
+    if loss.targets == "class":
+        return numbers.astype(np.float64)
+    right = numbers == 1 if len(classes) == 2 else numbers[:, np.newaxis] == np.arange(len(classes))
+    return np.where(right, np.float64(1), np.float64(-1))
+
+
+def decided(outputs: FloatArray, classes: NDArray[Any]) -> NDArray[Any]:
+    """Labels by the outputs of a network: the second class where a single one is positive, else that of the largest."""
+    chosen = (outputs > 0).astype(int) if outputs.ndim == 1 else outputs.argmax(axis=1)
+    labels: NDArray[Any] = classes[chosen]
+    return labels
+
+
+# ---- step size and rows of a step
+
+
+def largest_curvature(
+    risk: EmpiricalRisk, n_particles: int, seed: int, dtype: DTypeLike, num_threads: int | None
+) -> float:
+    """Largest curvature of a risk, ridge included, at the start of a run: from some of its rows and particles.
+
+    For a loss with kinks it is that of the smooth one of the same targets.
+    """
+    n = risk.n_samples
+    rows = np.unique(np.linspace(0, n - 1, min(n, _CURVATURE_ROWS)).astype(np.int64))
+    part, _ = risk.on_threads(num_threads).of_rows(rows)
+    smooth = {"real": "half_squared", "sign": "logistic"}.get(risk.loss_function.targets or "")
+    if smooth is not None and not np.isfinite(risk.loss_function.smoothness):
+        part = EmpiricalRisk(
+            part.model, part.inputs, part.targets, loss=smooth, l2=part.l2, sample_weight=part.sample_weight
+        ).on_threads(num_threads)
+    return curvature(part, risk.initial_particles(min(n_particles, _CURVATURE_PARTICLES), seed, dtype))
+
+
+def stable_step_size(largest: float, share: float = STEP_SHARE) -> float:
+    """The share of ``2 / largest``, from which on a step is unstable where this is the largest curvature.
+
+    Raises
+    ------
+    ValueError
+        If there is no curvature.
+    """
+    if largest == 0:
+        raise ValueError("step_size must be given where the risk has no curvature at the start, got None")
+    return share * 2 / largest
+
+
+GRADIENTS: dict[str, Callable[[int | None, int | None], GradientEstimator]] = {
+    "full": lambda batch_size, refresh_every: FullBatch(),
+    "minibatch": lambda batch_size, refresh_every: Minibatch(batch_size or BATCH_SIZE),
+    "svrg": SVRG,
+    "sarah": SARAH,
+}
+"""Gradient estimators by their names in the fronts."""
+
+
+def estimator(
+    algorithm: str,
+    n_rows: int,
+    name: str | None = None,
+    batch_size: int | None = None,
+    refresh_every: int | None = None,
+    *,
+    least_share: float = 0.0,
+) -> GradientEstimator:
+    """The gradient estimator for so many rows.
+
+    Parameters
+    ----------
+    algorithm : str
+        Among `ALGORITHMS`.
+    n_rows : int
+    name : str, optional
+        Among `GRADIENTS`. Default: mini-batches where they have a size, or the algorithm takes them by default and
+        there are more than two of them; else all rows.
+    batch_size : int, optional
+        Default: 128, or for SVRG and SARAH what they take by themselves. Never more than there are rows.
+    refresh_every : int, optional
+        Of SVRG and SARAH.
+    least_share : float
+        Of the rows, in a mini-batch without a size.
+    """
+    if name is None:
+        many = batch_size is not None or (ALGORITHMS[algorithm].samples_rows and n_rows > 2 * BATCH_SIZE)
+        name = "minibatch" if many else "full"
+    if batch_size is None and name == "minibatch":
+        batch_size = max(BATCH_SIZE, math.ceil(least_share * n_rows))
+    return GRADIENTS[name](None if batch_size is None else min(batch_size, n_rows), refresh_every)
+
+
+# ---- algorithms
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Arguments of an algorithm; each takes those that it has a place for."""
+
+    n_particles: int
+    temperature: Any
+    step_size: Scheduled | None = None
+    l2: Scheduled | None = None
+    gradient: GradientEstimator = field(default_factory=FullBatch)
+    dynamics: Dynamics = field(default_factory=Overdamped)
+    inner_steps: int = 10
+    dtype: str = "float32"
+    num_threads: int | None = None
+
+
+def _mfld(c: Choices) -> Algorithm:
+    return MFLD(
+        c.n_particles,
+        step_size=c.step_size,
+        temperature=c.temperature,
+        l2=c.l2,
+        gradient=c.gradient,
+        dynamics=c.dynamics,
+        dtype=c.dtype,
+        num_threads=c.num_threads,
+    )
+
+
+def _pda(c: Choices) -> Algorithm:
+    if not isinstance(c.gradient, (FullBatch, Minibatch)):
+        raise ValueError(f"gradient must be 'full' or 'minibatch' for algorithm='pda', got {c.gradient}")
+    assert c.step_size is not None  # by the fronts: it has no automatic one
+    return PDA(
+        c.n_particles,
+        step_size=c.step_size,
+        temperature=c.temperature,
+        inner_steps=c.inner_steps,
+        batch_size=c.gradient.batch_size if isinstance(c.gradient, Minibatch) else None,
+        dynamics=c.dynamics,
+        dtype=c.dtype,
+        num_threads=c.num_threads,
+    )
+
+
+def _psdca(c: Choices) -> Algorithm:
+    return PSDCA(c.n_particles, temperature=c.temperature, dtype=c.dtype, num_threads=c.num_threads)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An algorithm by its name in the fronts, and what it takes by default.
+
+    Attributes
+    ----------
+    make : callable
+    reference_scale : float
+        Standard deviation s of the reference measure: the temperature is ``2 * l2 * s**2``.
+    has_step_size : bool
+    samples_rows : bool
+        Whether many rows make mini-batches.
+    """
+
+    make: Callable[[Choices], Algorithm]
+    reference_scale: float
+    has_step_size: bool = True
+    samples_rows: bool = False
+
+    def temperature(self, l2: float, reference_scale: float | None = None) -> float:
+        """The temperature for a ridge, with this reference scale in place of the kind's own."""
+        scale = self.reference_scale if reference_scale is None else reference_scale
+        return 2 * l2 * scale**2
+
+
+# The Langevin methods stop long before the cloud has forgotten its start. The dual one samples Gibbs measures to the
+# end, for which the temperature has to be high enough for chains to mix.
+ALGORITHMS: dict[str, Kind] = {
+    "mfld": Kind(_mfld, reference_scale=0.1, samples_rows=True),
+    "pda": Kind(_pda, reference_scale=0.1),
+    "psdca": Kind(_psdca, reference_scale=0.5, has_step_size=False),
+}
+"""Algorithms by their names in the fronts."""
+
+
+def side_by_side(
+    algorithm: str, risks: Sequence[EmpiricalRisk], choices: Sequence[Choices], n_steps: int, seed: int
+) -> list[Result]:
+    """Runs that share rows, initial particles and noise, and differ in l2, temperature and step size; ends only."""
+    make = ALGORITHMS[algorithm].make
+    return [make(own).run(risk, n_steps, seed, record_every=n_steps) for risk, own in zip(risks, choices, strict=True)]
+
+
+class KeepBest(StopOnPlateau):
+    """Stops a run when the loss of held-out rows does not fall any more, and keeps the state where it was lowest.
+
+    Attributes
+    ----------
+    best : State or None
+        None before the first look.
+    losses : list of float
+        At each look.
+    """
+
+    def __init__(self, held_out: EmpiricalRisk, patience: int, tolerance: float, every: int) -> None:
+        super().__init__(self._look, patience, tolerance, every)
+        self.best: State | None = None
+        self.losses: list[float] = []
+        self._held_out = held_out
+        self._lowest = math.inf
+
+    def _look(self, state: State) -> float:
+        loss = self._held_out.loss(state.measure)
+        self.losses.append(loss)
+        if loss < self._lowest:
+            self._lowest, self.best = loss, state
+        return loss
+
+    def on_end(self, state: State) -> None:
+        return
+
+
+def pace(n_steps: int) -> int:
+    """Steps from one look to the next: about a hundred looks in a run."""
+    return math.ceil(n_steps / LOOKS)

@@ -1,0 +1,456 @@
+"""Parameters, training and rows that the classifier and the regressor have in common."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from abc import ABCMeta, abstractmethod
+from collections.abc import Callable
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+import numpy as np
+from joblib import effective_n_jobs
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from mfld import dynamics as dynamics_module
+from mfld import fitting, validation
+from mfld.algorithms import MFLD, PSDCA, Algorithm, Callback, Result
+from mfld.callbacks import Progress
+from mfld.dynamics import Dynamics
+from mfld.fitting import ALGORITHMS, GRADIENTS, Choices, KeepBest
+from mfld.gradients import GradientEstimator, Minibatch
+from mfld.losses import AnyLoss, LossFunction
+from mfld.models import Model, TwoLayerNetwork
+from mfld.objectives import EmpiricalRisk
+from mfld.pruning import prune
+from mfld.schedules import Scheduled
+from mfld.sklearn.hooks import CallbackSupportMixin, Hooks
+from mfld.state import Cloud, Info, State
+from mfld.validation import FloatArray
+
+if TYPE_CHECKING:
+    from numpy.random import RandomState
+
+# The number of steps is a parameter, and not by the rows: the default one, 500, sees each row about ten times at least.
+_LEAST_SHARE = 1 / 40  # of the rows, in a mini-batch
+
+Named: TypeAlias = str
+
+
+def _has_defaults(kind: type) -> bool:
+    return all(parameter.default is not parameter.empty for parameter in inspect.signature(kind).parameters.values())
+
+
+_DYNAMICS: dict[str, type[Dynamics]] = {
+    name.lower(): kind
+    for name in dynamics_module.__all__
+    if isinstance(kind := getattr(dynamics_module, name), type)
+    and issubclass(kind, Dynamics)
+    and kind is not Dynamics
+    and _has_defaults(kind)
+}
+
+
+class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]  # untyped
+    """An estimator of either kind: parameters, standardisation, training, pruning."""
+
+    state_: State
+    model_: Model
+    input_mean_: NDArray[np.float64]
+    input_scale_: NDArray[np.float64]
+    target_mean_: NDArray[np.float64]
+    target_scale_: NDArray[np.float64]
+
+    def __init__(
+        self,
+        *,
+        loss: AnyLoss = "auto",
+        activation: str = "silu",
+        readout: str = "bounded",
+        readout_bound: float = 5.0,
+        model: Callable[[int, int], Model] | None = None,
+        n_particles: int = 256,
+        n_steps: int = 500,
+        step_size: Scheduled | None = None,
+        l2: float = 5e-3,
+        temperature: Scheduled | None = None,
+        gradient: Named | GradientEstimator = "auto",
+        batch_size: int | None = None,
+        dynamics: Named | Dynamics = "overdamped",
+        algorithm: Named | Algorithm = "mfld",
+        standardise: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        certify: bool = False,
+        warm_start: bool = False,
+        random_state: int | RandomState | None = None,
+        n_jobs: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        self.loss = loss
+        self.activation = activation
+        self.readout = readout
+        self.readout_bound = readout_bound
+        self.model = model
+        self.n_particles = n_particles
+        self.n_steps = n_steps
+        self.step_size = step_size
+        self.l2 = l2
+        self.temperature = temperature
+        self.gradient = gradient
+        self.batch_size = batch_size
+        self.dynamics = dynamics
+        self.algorithm = algorithm
+        self.standardise = standardise
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.certify = certify
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    # ---- after a fit
+
+    @property
+    def cloud_(self) -> Cloud:
+        """The neurons: a weighted measure over their parameters, in standardised units."""
+        check_is_fitted(self)
+        return self.state_.measure
+
+    @property
+    def n_iter_(self) -> int:
+        """Steps that led to the neurons, over all fits that went on from one another."""
+        check_is_fitted(self)
+        return self.state_.step
+
+    def prune(self, n_particles: int, X: ArrayLike) -> Self:
+        """A copy with fewer neurons, weighted anew so that the predictions on X change little; see `mfld.prune`.
+
+        Parameters
+        ----------
+        n_particles : int
+            How many to keep at most.
+        X : array_like, shape (n, n_features)
+            The training inputs, or others on which it is to agree.
+
+        Returns
+        -------
+        estimator
+            It predicts, but cannot be trained further. ``pruning_error_`` is the largest change on X of
+            `decision_function` (of an output, before probabilities) or of the predicted numbers.
+        """
+        check_is_fitted(self)
+        inputs = self._inputs(X)
+        cloud, change = prune(self.model_, self.cloud_, inputs, n_particles, self._num_threads())
+        pruned = copy.copy(self)
+        weights = None if cloud.weights is None else cloud.weights[np.newaxis]
+        state = self.state_
+        pruned.state_ = State({"mu": Cloud(cloud.particles[np.newaxis], weights)}, state.step, state.seed)
+        pruned.pruning_error_ = change * float(np.max(self.target_scale_))
+        return pruned
+
+    # ---- training
+
+    def _train(
+        self,
+        X: FloatArray,
+        y: NDArray[Any],
+        weights: NDArray[np.float64] | None,
+        sample_weight: NDArray[np.float64] | None,
+        *,
+        go_on: bool,
+    ) -> Self:
+        """Train on checked rows: from the start, or from the state that the last fit led to."""
+        n_steps = validation.integer("n_steps", self.n_steps, 1)
+        self._check_own_parameters()
+        if not go_on:
+            self._start(X, y, weights)
+        held_out = None
+        if self.early_stopping:
+            rows, others = self._split(y)
+            held_out = self._risk(X[others], y[others], None if weights is None else weights[others])
+            X, y, weights = X[rows], y[rows], None if weights is None else weights[rows]
+            sample_weight = None if sample_weight is None else sample_weight[rows]
+        hooks = None
+        if getattr(self, "_skl_callbacks", None):
+            metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+            given = y.reshape(len(y), *getattr(self, "_columns", ()))
+            hooks = Hooks(self, n_steps, X=X, y=given, metadata=metadata)
+        risk = self._risk(X, y, weights)
+        known = risk.model.growth(risk.inputs) is not None
+        if self.certify and not (risk.loss_function.has_conjugate and known):
+            own = "loss" if known else "model"
+            raise ValueError(f"certify must be False with a {own} of your own: what a certificate needs is not known")
+        self._run(risk, n_steps, held_out, hooks, go_on=go_on)
+        if self.certify:
+            solver = self._solver(risk, self.state_.clouds["mu"].particles)
+            ended = Result(solver, risk, self.state_, {}, Info(0, temperature=self.temperature_))
+            self.certificate_ = ended.certificate(num_threads=self._num_threads())
+        if hooks is not None:
+            hooks.end()
+        return self
+
+    def _one_pass(self, X: FloatArray, y: NDArray[Any], weights: NDArray[np.float64] | None, *, first: bool) -> Self:
+        """As many steps as see each row about once."""
+        self._check_own_parameters()
+        if first:
+            self._start(X, y, weights)
+        gradient = self._gradient(len(X))
+        n_steps = math.ceil(len(X) / gradient.batch_size) if isinstance(gradient, Minibatch) else 1
+        return self._run(self._risk(X, y, weights), n_steps, None, None, go_on=not first)
+
+    def _run(
+        self, risk: EmpiricalRisk, n_steps: int, held_out: EmpiricalRisk | None, hooks: Callback | None, *, go_on: bool
+    ) -> Self:
+        callbacks: list[Callback] = [Progress()] if self.verbose else []
+        if hooks is not None:
+            callbacks.append(hooks)
+        stop = None
+        if held_out is not None:
+            stop = KeepBest(held_out, self.n_iter_no_change, self.tol, fitting.pace(n_steps))
+            callbacks.append(stop)
+        start = self.state_.clouds["mu"].particles if go_on else None
+        solver = self._solver(risk, start)
+        result: Result
+        if go_on and isinstance(solver, MFLD):
+            result = solver.run(risk, n_steps, state=self.state_, callbacks=callbacks)
+        else:
+            # Dual ascent starts from the Gaussian: its particles belong to dual variables, and these to their rows.
+            start = None if isinstance(solver, PSDCA) else start
+            result = solver.run(risk, n_steps, self._seed, particles=start, callbacks=callbacks)
+        self.state_ = result.state if stop is None or stop.best is None else stop.best
+        self.loss_curve_ = result.history["loss"]
+        self.step_size_ = result.info.step_size
+        self.temperature_ = result.info.temperature
+        if stop is not None:
+            self.validation_losses_ = np.array(stop.losses)
+        return self
+
+    def _check_own_parameters(self) -> None:
+        for name in ("standardise", "early_stopping", "certify", "warm_start"):
+            validation.boolean(name, getattr(self, name))
+        share = validation.real("validation_fraction", self.validation_fraction, positive=True)
+        if share >= 1:
+            raise ValueError(f"validation_fraction must be below 1, got {share}")
+        validation.integer("n_iter_no_change", self.n_iter_no_change, 1)
+        if self.batch_size is not None:
+            validation.integer("batch_size", self.batch_size, 1)
+        validation.real("tol", self.tol, non_negative=True)
+
+    def _start(self, X: FloatArray, y: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
+        """Seed, model and standardisation of a new training."""
+        self._seed = _seed(self.random_state)
+        # Kept, so that fits that go on validate on the same rows, and not on some that were trained on.
+        state = self.random_state
+        self._split_seed = state if isinstance(state, Integral) else check_random_state(state).randint(2**31)
+        self.input_mean_, self.input_scale_ = np.zeros(X.shape[1]), np.ones(X.shape[1])
+        if self.standardise:
+            self.input_mean_, self.input_scale_ = fitting.moments(X, weights)
+        self._start_targets(y, weights)
+        n_features, n_outputs = X.shape[1], self._n_outputs()
+        if self.model is not None:
+            validation.function("model", self.model)
+            self.model_ = self.model(n_features, n_outputs)
+            validation.instance("model(n_features, n_outputs)", self.model_, Model, "a Model")
+            return
+        self.model_ = TwoLayerNetwork(
+            n_features,
+            n_outputs,
+            activation=self.activation,
+            readout=self.readout,
+            readout_bound=self.readout_bound,
+        )
+
+    def _start_targets(self, y: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
+        self.target_mean_, self.target_scale_ = np.zeros(1), np.ones(1)
+
+    @abstractmethod
+    def _n_outputs(self) -> int: ...
+
+    @abstractmethod
+    def _encoded(self, y: NDArray[Any]) -> NDArray[np.float64]: ...
+
+    @abstractmethod
+    def _loss(self) -> LossFunction: ...
+
+    def _split(self, y: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows to train on and to validate on: the same in all fits that go on from one another."""
+        stratify = y if isinstance(self, ClassifierMixin) else None
+        rows, seed = np.arange(len(y)), self._split_seed
+        split = train_test_split(rows, test_size=self.validation_fraction, random_state=seed, stratify=stratify)
+        return np.sort(split[0]), np.sort(split[1])
+
+    def _risk(self, X: FloatArray, y: NDArray[Any], weights: NDArray[np.float64] | None) -> EmpiricalRisk:
+        return EmpiricalRisk(
+            self.model_,
+            self._standardised(X),
+            self._encoded(y),
+            loss=self._loss(),
+            l2=self.l2,
+            sample_weight=weights,
+        ).on_threads(self._num_threads())
+
+    def _solver(self, risk: EmpiricalRisk, start: FloatArray | None) -> Algorithm:
+        if isinstance(self.algorithm, Algorithm):
+            return self.algorithm
+        kind = ALGORITHMS[validation.choice("algorithm", self.algorithm, ALGORITHMS)]
+        dtype = risk.inputs.dtype.name if start is None else start.dtype.name
+        n_particles = validation.integer("n_particles", self.n_particles, 1)
+        step_size = self.step_size
+        if step_size is None and start is not None:
+            step_size = self.step_size_  # so that several fits that go on are one
+        elif step_size is None and kind.has_step_size:
+            largest = fitting.largest_curvature(risk, n_particles, self._seed, dtype, self._num_threads())
+            step_size = fitting.stable_step_size(largest)
+        choices = Choices(
+            n_particles,
+            temperature=kind.temperature(risk.l2) if self.temperature is None else self.temperature,
+            step_size=step_size,
+            gradient=self._gradient(risk.n_samples),
+            dynamics=self._dynamics(),
+            dtype=dtype,
+            num_threads=self._num_threads(),
+        )
+        return kind.make(choices)
+
+    def _gradient(self, n: int) -> GradientEstimator:
+        gradient = self.gradient
+        if isinstance(gradient, GradientEstimator):
+            return gradient
+        name = validation.choice("gradient", gradient, ("auto", *GRADIENTS))
+        given = None if name == "auto" else name
+        algorithm = self.algorithm if isinstance(self.algorithm, str) else "mfld"
+        return fitting.estimator(algorithm, n, given, self.batch_size, least_share=_LEAST_SHARE)
+
+    def _dynamics(self) -> Dynamics:
+        if isinstance(self.dynamics, Dynamics):
+            return self.dynamics
+        return _DYNAMICS[validation.choice("dynamics", self.dynamics, _DYNAMICS)]()
+
+    def _num_threads(self) -> int:
+        return int(effective_n_jobs(self.n_jobs))
+
+    # ---- rows
+
+    def _checked(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, *, reset: bool, **options: Any
+    ) -> tuple[FloatArray, NDArray[Any], NDArray[np.float64] | None]:
+        """Rows of positive weight, and their weights."""
+        dtypes = (np.float64, np.float32)
+        inputs, targets = validate_data(self, X, y, dtype=dtypes, order="C", reset=reset, **options)
+        if sample_weight is None:
+            return inputs, targets, None
+        weights = _check_sample_weight(sample_weight, inputs, dtype=np.float64)
+        if (weights < 0).any():
+            raise ValueError("Negative values in data passed to `sample_weight`: weights must be at least 0")
+        if not (weights > 0).any():
+            raise ValueError("Sample weights must contain at least one non-zero number, got zeros only")
+        some = weights > 0
+        return inputs[some], targets[some], weights[some]
+
+    def _inputs(self, X: ArrayLike) -> FloatArray:
+        """Inputs of a fitted estimator as its network takes them."""
+        return self._standardised(validate_data(self, X, dtype=(np.float64, np.float32), order="C", reset=False))
+
+    def _standardised(self, X: FloatArray) -> FloatArray:
+        return fitting.standardised(X, self.input_mean_, self.input_scale_, X.dtype)
+
+    def _outputs(self, X: ArrayLike) -> FloatArray:
+        """Outputs of the network, shape (n,) or (n, n_outputs)."""
+        check_is_fitted(self)
+        inputs = self._inputs(X)
+        cloud = self.cloud_
+        return self.model_.predict(cloud.particles, inputs, cloud.weights, self._num_threads())
+
+
+PARAMETERS = """
+    loss : str or mfld.Loss or mfld.LossFunction or callable
+        {loss}
+    activation, readout, readout_bound
+        As in `mfld.TwoLayerNetwork`.
+    model : callable, optional
+        ``model(n_features, n_outputs)``: an `mfld.Model` of your own in its place.
+    n_particles : int
+        Neurons.
+    n_steps : int
+        Steps of a fit.
+    step_size : float or mfld.schedules.Schedule, optional
+        Default: half of the largest one that is stable at the start; see `mfld.fitting`.
+    l2 : float
+        Coefficient of the ridge on the parameters of the neurons: no factor 1/2. More means smoother.
+    temperature : float or mfld.schedules.Schedule, optional
+        Of the noise. Default: ``2 * l2 * 0.1**2``, of "psdca" ``2 * l2 * 0.5**2``.
+    gradient : {{"auto", "full", "minibatch", "svrg", "sarah"}} or mfld.GradientEstimator
+        "auto" takes all rows up to 256 of them and for "pda", else or where ``batch_size`` is given mini-batches.
+    batch_size : int, optional
+        Default: 128, or n / 40 where that is more.
+    dynamics : str or mfld.Dynamics
+        Name in lower case of one in `mfld.dynamics` that has defaults for all that it takes.
+    algorithm : {{"mfld", "pda", "psdca"}} or mfld.Algorithm
+        For "psdca" a step is an epoch, neurons must be bounded (``activation="tanh"``, say), and it takes neither
+        gradient, dynamics nor step size.
+        An object brings its own number of particles, step size, temperature, gradient, dynamics, precision and threads.
+    standardise : bool
+        Whether features are standardised.
+    early_stopping : bool
+        Hold out some rows, stop when their loss has not fallen by ``tol`` for ``n_iter_no_change`` looks, a hundredth
+        of ``n_steps`` each, and keep the neurons with the lowest one.
+    validation_fraction : float
+        Share of the rows that is held out then.
+    n_iter_no_change : int
+    tol : float
+    certify : bool
+        Whether `fit` makes ``certificate_``, with a loss of the library and its two-layer network. It takes up to half
+        a minute, and needs a temperature at which chains mix: take the bounded neurons of ``activation="tanh"``, and
+        ``algorithm="psdca"``.
+    warm_start : bool
+        Whether `fit` goes on from the neurons of the last one.
+    random_state : int, RandomState or None
+        Of the initial neurons, the noise, the mini-batches and the held-out rows.
+    n_jobs : int, optional
+        Threads: -1 for all, by default one, as joblib counts. They never change the result.
+    verbose : bool
+        Whether to show progress."""
+
+ATTRIBUTES = """
+    cloud_ : mfld.Cloud
+        The neurons: particles and weights, a measure.
+    state_ : mfld.State
+        Where the run stands, to go on from.
+    model_ : mfld.Model
+    n_iter_ : int
+        Steps made.
+    loss_curve_ : ndarray
+        Training loss, about a hundred times in the last fit; of mini-batches where the steps are.
+    validation_losses_ : ndarray
+        Loss of the held-out rows with ``early_stopping``.
+    step_size_, temperature_ : float
+        Those of the last step.
+    certificate_ : mfld.Certificate
+        With ``certify``: how far from the optimum the Gibbs measure of the dual variables is at most, on the rows of
+        the last fit, or the reason why there is no number; see `mfld.certificate`.
+    input_mean_, input_scale_ : ndarray, shape (n_features,)
+    n_features_in_ : int
+    feature_names_in_ : ndarray
+        Where X has names."""
+
+
+def check_goes_on(algorithm: Named | Algorithm) -> None:
+    if algorithm != "mfld" and not isinstance(algorithm, MFLD):
+        raise TypeError(f"partial_fit needs algorithm='mfld': others belong to their rows; got {algorithm!r}")
+
+
+def _seed(random_state: int | RandomState | None) -> int:
+    high, low = check_random_state(random_state).randint(0, 2**32, size=2, dtype=np.uint64)
+    return int(high) << 32 | int(low)

@@ -1,0 +1,222 @@
+"""The classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassifierMixin
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+
+from mfld import fitting
+from mfld.algorithms import Algorithm
+from mfld.dynamics import Dynamics
+from mfld.gradients import GradientEstimator
+from mfld.losses import AnyLoss, Loss, LossFunction, as_loss
+from mfld.models import Model
+from mfld.schedules import Scheduled
+from mfld.sklearn.base import ATTRIBUTES, PARAMETERS, MeanFieldEstimator, Named, check_goes_on
+from mfld.sklearn.hooks import with_callbacks
+from mfld.validation import FloatArray
+
+if TYPE_CHECKING:
+    from numpy.random import RandomState
+
+
+class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[misc]
+    __doc__ = f"""Classifier: a two-layer network, trained by mean-field Langevin dynamics.
+
+    Two classes have one output, whose sign decides, unless the loss is the cross-entropy; more have one each. Losses
+    of signs, and of numbers, take -1 and +1: with several classes one against the rest. `predict_proba` exists for the
+    logistic loss and the cross-entropy.
+
+    Parameters
+    ----------{PARAMETERS.format(loss='"auto" is logistic for two classes and cross_entropy for more.')}
+    class_weight : dict, "balanced" or None
+        Weights of classes, which multiply those of the samples. "balanced" makes all classes weigh the same.
+
+    Attributes
+    ----------{ATTRIBUTES}
+    classes_ : ndarray
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from mfld.sklearn import MeanFieldClassifier
+    >>> X, y = load_wine(return_X_y=True)
+    >>> bool(cross_val_score(MeanFieldClassifier(random_state=0), X, y).mean() > 0.95)
+    True
+    """
+
+    classes_: NDArray[Any]
+
+    def __init__(
+        self,
+        *,
+        loss: AnyLoss = "auto",
+        activation: str = "silu",
+        readout: str = "bounded",
+        readout_bound: float = 5.0,
+        model: Callable[[int, int], Model] | None = None,
+        n_particles: int = 256,
+        n_steps: int = 500,
+        step_size: Scheduled | None = None,
+        l2: float = 5e-3,
+        temperature: Scheduled | None = None,
+        gradient: Named | GradientEstimator = "auto",
+        batch_size: int | None = None,
+        dynamics: Named | Dynamics = "overdamped",
+        algorithm: Named | Algorithm = "mfld",
+        standardise: bool = True,
+        class_weight: Mapping[Any, float] | str | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        certify: bool = False,
+        warm_start: bool = False,
+        random_state: int | RandomState | None = None,
+        n_jobs: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        super().__init__(
+            loss=loss,
+            activation=activation,
+            readout=readout,
+            readout_bound=readout_bound,
+            model=model,
+            n_particles=n_particles,
+            n_steps=n_steps,
+            step_size=step_size,
+            l2=l2,
+            temperature=temperature,
+            gradient=gradient,
+            batch_size=batch_size,
+            dynamics=dynamics,
+            algorithm=algorithm,
+            standardise=standardise,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            tol=tol,
+            certify=certify,
+            warm_start=warm_start,
+            random_state=random_state,
+            n_jobs=n_jobs,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
+
+    @with_callbacks  # type: ignore[untyped-decorator]
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Train on rows X, shape (n, n_features), and labels y, shape (n,), with weights of rows, shape (n,)."""
+        go_on = self.warm_start and hasattr(self, "state_")
+        inputs, labels, weights = self._checked(X, y, sample_weight, reset=not go_on)
+        check_classification_targets(labels)
+        classes = np.unique(labels)
+        if go_on and not np.array_equal(classes, self.classes_):
+            raise ValueError(f"warm_start needs the classes of the last fit, {self.classes_}, got {classes}")
+        self.classes_ = classes
+        return self._train(inputs, labels, self._weighted(labels, weights), weights, go_on=go_on)
+
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Go on with some rows, as many steps as see each of them about once.
+
+        The standardisation is that of the first call. ``classes``, all labels that will ever come, is needed there.
+
+        Raises
+        ------
+        TypeError
+            If the algorithm is not mean-field Langevin dynamics: the others belong to their rows.
+        """
+        check_goes_on(self.algorithm)
+        first = not hasattr(self, "state_")
+        inputs, labels, weights = self._checked(X, y, sample_weight, reset=first)
+        check_classification_targets(labels)
+        if first:
+            if classes is None:
+                raise ValueError("classes must be passed on the first call to partial_fit.")
+            self.classes_ = np.unique(classes)
+        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise ValueError(f"classes must be those of the first call, {self.classes_}, got {classes}")
+        unknown = np.setdiff1d(labels, self.classes_)
+        if len(unknown):
+            raise ValueError(f"y must hold classes of the first call, {self.classes_}, got {unknown}")
+        return self._one_pass(inputs, labels, self._weighted(labels, weights), first=first)
+
+    def decision_function(self, X: ArrayLike) -> FloatArray:
+        """Scores: for two classes shape (n,), positive for the second; else (n, n_classes), the largest decides."""
+        outputs = self._outputs(X)
+        if len(self.classes_) == 2 and outputs.ndim == 2:
+            return outputs[:, 1] - outputs[:, 0]
+        return outputs
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Labels, shape (n,)."""
+        return fitting.decided(self.decision_function(X), self.classes_)
+
+    def _has_probabilities(self) -> bool:
+        name = self.loss.name if isinstance(self.loss, Loss) else self.loss
+        if name in ("auto", "logistic", "cross_entropy"):
+            return True
+        raise AttributeError(f"probabilities exist for the losses logistic and cross_entropy, not for {self.loss!r}")
+
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
+    def predict_proba(self, X: ArrayLike) -> FloatArray:
+        """Probabilities of the classes, shape (n, n_classes); one against the rest for several with logistic loss."""
+        scores = self.decision_function(X)
+        if scores.ndim == 1:
+            second = 0.5 * (1 + np.tanh(scores / 2))
+            return np.stack([1 - second, second], axis=1)
+        if self._loss().targets == "class":
+            scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+        else:
+            scores = 0.5 * (1 + np.tanh(scores / 2))
+        probabilities: FloatArray = scores / scores.sum(axis=1, keepdims=True)
+        return probabilities
+
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
+    def predict_log_proba(self, X: ArrayLike) -> FloatArray:
+        """Logarithms of the probabilities."""
+        with np.errstate(divide="ignore"):
+            logarithms: FloatArray = np.log(self.predict_proba(X))
+        return logarithms
+
+    def _loss(self) -> LossFunction:
+        if isinstance(self.loss, str) and self.loss == "auto":
+            return fitting.default_loss(len(self.classes_))
+        return as_loss(self.loss)
+
+    def _n_outputs(self) -> int:
+        n = len(self.classes_)
+        if n < 2:
+            raise ValueError(f"{type(self).__name__} needs at least 2 classes, got 1 class: {self.classes_[0]!r}")
+        return fitting.n_outputs(n, self._loss())
+
+    def _encoded(self, y: NDArray[Any]) -> NDArray[np.float64]:
+        return fitting.encoded(y, self.classes_, self._loss())
+
+    def _weighted(self, y: NDArray[Any], weights: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+        """Weights of samples times those of their classes."""
+        if self.class_weight is None:
+            return weights
+        numbers = np.searchsorted(self.classes_, y)
+        if self.class_weight == "balanced":
+            # By their weights: a weight of 2 is to be what two rows are.
+            total = np.bincount(numbers, weights, minlength=len(self.classes_))
+            of_class = np.divide(1.0, total, out=np.zeros_like(total, dtype=float), where=total > 0)
+        else:
+            of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+        own: NDArray[np.float64] = of_class[numbers]
+        return own if weights is None else weights * own
