@@ -132,8 +132,13 @@ class PDA(Algorithm):
         seed, replica = validation.seed(seed), validation.seed(replica, "replica")
         places = [noise.initial(seed, replica + r, self.num_threads) for r in range(self.n_replicates)]
         particles = start(objective, particles, self.n_replicates, self.n_particles, self.dtype, places)
+        seen = self._seen(objective)
+        nothing = {
+            name: np.zeros((self.n_replicates, seen.n_first, width), dtype)
+            for name, (width, dtype) in seen.widths().items()
+        }
         buffers = {
-            **self._seen(objective).nothing(),
+            **nothing,
             "inner_steps": np.zeros(self.n_replicates, np.int64),
             "output": particles,
         }
@@ -159,12 +164,12 @@ class PDA(Algorithm):
         if state is None:
             return
         state = self._first_replicate(objective, state, self.dtype)
-        for name, nothing in seen.nothing().items():
+        for name, (width, _) in seen.widths().items():
             if name not in state.buffers:
                 raise ValueError(
                     f"state must come from a PDA on {type(objective).__name__} data: it has no buffer {name}"
                 )
-            expected = (1, seen.n_rows(state), nothing.shape[2])
+            expected = (1, seen.n_rows(state), width)
             validation.shape(f"state.buffers[{name!r}]", state.buffers[name], expected, "to suit the objective")
 
     def dual(self, objective: Objective, state: State) -> FloatArray:
@@ -277,10 +282,14 @@ class _SeenData:
             raise ValueError(f"batch_size must be at most the number of samples, {n}, got {batch_size}")
         self.risk, self.solver = risk, solver
 
-    def nothing(self) -> Buffers:
-        """The buffers before the first step, shape (replicates, samples, ...)."""
-        shape = (self.solver.n_replicates, self.risk.n_samples)
-        return {"dual_sum": np.zeros((*shape, self.risk.model.n_outputs)), "dual_weight": np.zeros((*shape, 1))}
+    @property
+    def n_first(self) -> int:
+        """Number of rows of the buffers before the first step."""
+        return self.risk.n_samples
+
+    def widths(self) -> dict[str, tuple[int, str]]:
+        """Numbers that the buffers have for each sample, and their precision."""
+        return {"dual_sum": (self.risk.model.n_outputs, "float64"), "dual_weight": (1, "float64")}
 
     def n_rows(self, state: State) -> int:
         """Number of samples for which the buffers of a state have a row, or should have."""
@@ -321,11 +330,13 @@ class _SeenStream:
             raise ValueError("capacity of the StreamRisk must be given for PDA, which keeps the samples, got None")
         self.risk, self.solver, self.batch_size, self.capacity = risk, solver, solver.batch_size, risk.data.capacity
 
-    def nothing(self) -> Buffers:
-        model, shape = self.risk.model, (self.solver.n_replicates, 0)
+    n_first = 0
+
+    def widths(self) -> dict[str, tuple[int, str]]:
+        model = self.risk.model
         return {
-            "kept_inputs": np.zeros((*shape, model.n_features), self.solver.dtype),
-            "kept_sum": np.zeros((*shape, model.n_outputs)),
+            "kept_inputs": (model.n_features, np.dtype(self.solver.dtype).name),
+            "kept_sum": (model.n_outputs, "float64"),
         }
 
     def n_rows(self, state: State) -> int:
