@@ -18,7 +18,7 @@ Buffers: TypeAlias = Mapping[str, np.typing.NDArray[Any]]
 """What estimators, dynamics and algorithms carry from step to step, by name."""
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class Cloud:
     """An empirical measure ``mu = sum_m w_m delta(theta_m)``.
 
@@ -57,6 +57,10 @@ class Cloud:
         object.__setattr__(self, "particles", validation.frozen(checked))
         object.__setattr__(self, "weights", weights)
 
+    def __repr__(self) -> str:
+        weighted = "" if self.weights is None else ", weighted"
+        return f"Cloud({_size(self.particles)}, {self.particles.dtype}{weighted})"
+
     def __reduce__(self) -> tuple[type[Cloud], tuple[Any, ...]]:
         return Cloud, (self.particles, self.weights)  # so that copies and what is unpickled are read-only too
 
@@ -65,7 +69,7 @@ class Cloud:
         return float(np.average(np.asarray(values, np.float64), weights=self.weights))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class State:
     """All that a run needs to go on; State in, State out, and never changed in between.
 
@@ -123,6 +127,11 @@ class State:
         object.__setattr__(self, "replica", validation.seed(self.replica, "replica"))
         buffers = {name: validation.frozen(np.asarray(value)) for name, value in self.buffers.items()}
         object.__setattr__(self, "buffers", MappingProxyType(buffers))
+
+    def __repr__(self) -> str:
+        clouds = ", ".join(f"{name}: {_size(cloud.particles)}" for name, cloud in self.clouds.items())
+        buffers = f"; buffers {', '.join(self.buffers)}" if self.buffers else ""
+        return f"State(step {self.step}, seed {self.seed}; {clouds}{buffers})"
 
     def __reduce__(self) -> tuple[type[State], tuple[Any, ...]]:
         # Read-only mappings cannot be pickled; the constructor makes them again.
@@ -285,3 +294,9 @@ class Info:
     def each(self) -> tuple[Info, ...]:
         """What each replicate saw, also where there is one only."""
         return self.replicates or (self,)
+
+
+def _size(particles: FloatArray) -> str:
+    *leading, n, p = particles.shape
+    sizes = [size for size in leading if size > 1]
+    return f"{' x '.join(map(str, [*sizes, n]))} particles of {p} coordinate{'s' if p > 1 else ''}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import html
+import io
 import math
 import time
 from abc import ABC, abstractmethod
@@ -68,7 +70,7 @@ class Callback(Protocol):
         """Called once at the end, also when an error ends the run."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """End of a run, and what was seen on the way.
 
@@ -100,6 +102,20 @@ class Result:
     state: State
     history: dict[str, NDArray[Any]]
     info: Info = field(default_factory=lambda: Info(steps=0))
+
+    def __repr__(self) -> str:
+        seen = [f"{name} {getattr(self.info, name):.4g}" for name in ("loss", "gradient_norm", "acceptance")]
+        seen = [text for text in seen if not text.endswith("nan")]
+        records = len(self.history.get("step", ()))
+        return (
+            f"Result of {type(self.algorithm).__name__} on {self.objective!r}:\n"
+            f"  {self.state!r}\n"
+            f"  {', '.join([*seen, f'{records} records'])}"
+        )
+
+    def _repr_html_(self) -> str:
+        """The same for notebooks, with a small picture of the loss where matplotlib is installed."""
+        return f"<pre>{html.escape(repr(self))}</pre>{_picture(self.history)}"
 
     @property
     def particles(self) -> FloatArray:
@@ -194,6 +210,24 @@ class Result:
             If the objective has no model, or the inputs do not fit it.
         """
         return self.objective.on_threads(self.algorithm.num_threads).predict(self.state.measure, inputs)
+
+
+def _picture(history: Mapping[str, NDArray[Any]]) -> str:
+    """The loss against the step as inline SVG; nothing where there is none, or no matplotlib."""
+    step, loss = history.get("step", np.zeros(0)), history.get("loss", np.zeros(0))
+    if len(step) < 2 or not np.isfinite(loss).any():
+        return ""
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415  an extra, and slow to import
+    except ImportError:
+        return ""
+    figure = Figure(figsize=(4, 2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(step, loss, linewidth=1)
+    axes.set(xlabel="step", ylabel="loss")
+    file = io.StringIO()
+    figure.savefig(file, format="svg")
+    return file.getvalue()
 
 
 class Algorithm(ABC):

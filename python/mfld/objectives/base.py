@@ -88,6 +88,9 @@ class Objective(ABC):
     any_precision: bool = False
     num_threads: int | None = None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.n_coordinates} coordinates, {self.reference!r})"
+
     @property
     def n_coordinates(self) -> int:
         """Coordinates p of a particle."""

@@ -92,6 +92,9 @@ class EmpiricalRisk(Objective):
         validation.shape("targets", matrix, ("n", "C"), "after check_targets of the loss")
         self.data = Rows(checked, matrix, sample_weight)
 
+    def __repr__(self) -> str:
+        return f"EmpiricalRisk({self.model!r}, {self.n_samples} samples, loss={self.loss_function!r}, l2={self.l2:g})"
+
     @property
     def n_samples(self) -> int:  # type: ignore[override]
         return len(self.data)

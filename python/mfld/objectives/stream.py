@@ -89,6 +89,9 @@ class StreamRisk(Objective):
         self.space = model.space
         self.reference = references.given(l2, None, self.space)
 
+    def __repr__(self) -> str:
+        return f"StreamRisk({self.model!r}, loss={self.loss_function!r}, l2={self.l2:g})"
+
     def batch(self, step: int, n_rows: int) -> EmpiricalRisk:
         """Risk of the samples of a step.
 
