@@ -1,6 +1,6 @@
 """Are the answers right? Asked of every implementation before it is timed.
 
-One step without noise is compared with `mfld.reference`, float64 NumPy, on some particles; then one step with noise
+One step without noise is compared with `mfld.plain`, float64 NumPy, on some particles; then one step with noise
 must differ from it by standard normals times sqrt(2 temperature step_size), or by what BAOAB makes of them. Of P-SDCA,
 the dual variables and log-weights after an epoch are compared with plain float64 NumPy.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from cases import DUAL_TEMPERATURE, FRICTION, Problem, Schedule
 from numpy.typing import NDArray
 
-from mfld import reference
+from mfld import plain
 
 SEED = 0
 ANCHORED_STEP = 1
@@ -60,8 +60,8 @@ def expect(problem: Problem) -> Expected | ExpectedEpoch | None:
     rows = None
     if case.batch_size:
         step = ANCHORED_STEP if problem.anchor is not None else 0
-        rows = reference.minibatch(reference.noise_key(SEED), step, case.n_samples, case.batch_size)
-    network = reference.Network(case.n_features, n_outputs=case.n_outputs, activation=case.activation)
+        rows = plain.minibatch(plain.noise_key(SEED), step, case.n_samples, case.batch_size)
+    network = plain.Network(case.n_features, n_outputs=case.n_outputs, activation=case.activation)
 
     # First, last and random ones: the edges are where blocks are not full.
     inner = np.random.default_rng(0).choice(case.n_particles, min(CHECKED_PARTICLES, case.n_particles), replace=False)
@@ -75,7 +75,7 @@ def expect(problem: Problem) -> Expected | ExpectedEpoch | None:
         gradient = np.zeros((len(chosen), particles.shape[1]))
         for first in range(0, len(inputs), rows_at_once):
             x, y = inputs[first : first + rows_at_once], targets[first : first + rows_at_once]
-            slopes = reference.LOSSES[case.loss].derivative(network.predict(particles, x), y, 0.0) / len(inputs)
+            slopes = plain.LOSSES[case.loss].derivative(network.predict(particles, x), y, 0.0) / len(inputs)
             gradient += network.pull_back(particles[chosen], x, slopes)[1]
         return gradient
 
@@ -99,7 +99,7 @@ def _reach(dynamics: str) -> tuple[float, float]:
 
 def _expect_epoch(problem: Problem) -> ExpectedEpoch:
     case = problem.case
-    network = reference.Network(case.n_features, activation=case.activation, readout="bounded")
+    network = plain.Network(case.n_features, activation=case.activation, readout="bounded")
     particles = problem.particles.astype(np.float64)
     log_weights, dual = np.zeros(case.n_particles), np.zeros(case.n_samples)
     a = case.n_samples * DUAL_TEMPERATURE

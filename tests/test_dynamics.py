@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import integrate, linalg
 
 import mfld
-from mfld import _core, reference
+from mfld import _core, plain
 from mfld.dynamics.underdamped import _FrozenForce
 
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
@@ -149,7 +149,7 @@ def test_frozen_force_coefficients(friction, step_size):
 
 # ---- the moves, number by number -------------------------------------------------------------------------------------
 
-KEY, STEP, POPULATION = reference.noise_key(7), 2**32 + 5, 3
+KEY, STEP, POPULATION = plain.noise_key(7), 2**32 + 5, 3
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (33, 66), (1001, 3)])
@@ -163,13 +163,13 @@ def test_baoab_moves(shape, n_frozen, dtype, level, rng):
     x, v = particles.astype(dtype), velocities.astype(dtype)
     numbers = (n_moving, h, temperature, l2, friction)
     assert _core.backend.baoab(x, v, gradient.astype(dtype), False, *numbers, *noise_place) == -1
-    xi = reference.normals(KEY, STEP, shape[0], n_moving, dtype.name, population=POPULATION)
+    xi = plain.normals(KEY, STEP, shape[0], n_moving, dtype.name, population=POPULATION)
 
     def full(points):
         return gradient + 2 * l2 * points * (np.arange(shape[1]) < n_moving)
 
     sizes = {"n_moving": n_moving, "step_size": h}
-    expected, speeds = reference.baoab_open(
+    expected, speeds = plain.baoab_open(
         particles.astype(np.float64),
         velocities.astype(np.float64),
         full(particles.astype(np.float64)),
@@ -183,7 +183,7 @@ def test_baoab_moves(shape, n_frozen, dtype, level, rng):
     kept = x.copy()
     assert _core.backend.baoab(x, v, gradient.astype(dtype), True, *numbers, *noise_place) == -1
     assert_array_equal(x, kept)
-    speeds = reference.baoab_close(speeds, full(expected), **sizes)
+    speeds = plain.baoab_close(speeds, full(expected), **sizes)
     assert_allclose(v, speeds, rtol=0, atol=10 * EPS[dtype.name] * (1 + np.abs(speeds).max()))
     assert_array_equal(x[:, n_moving:], particles[:, n_moving:].astype(dtype))
     assert not v[:, n_moving:].any()
@@ -218,7 +218,7 @@ def test_mala_accept(n_frozen, dtype, level, rng):
         there = np.sum((b - a + h * u) ** 2, axis=1)
         back = np.sum((a - b + h * w) ** 2, axis=1)
         log_ratio = -energy / temperature - (back - there) / (4 * temperature * h)
-    gap = log_ratio - np.log(reference.uniforms(KEY, STEP, n, POPULATION))
+    gap = log_ratio - np.log(plain.uniforms(KEY, STEP, n, POPULATION))
     expected = gap > 0
     expected[[3, 4, 5, 6]] = False
     assert np.nanmin(np.abs(np.delete(gap, [3, 4, 5, 6]))) > 1e-10  # no decision hangs on rounding

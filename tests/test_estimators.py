@@ -13,7 +13,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mfld
-from mfld import _core, noise, reference
+from mfld import _core, noise, plain
 
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
 SEED, FIRST_STEP = 11, 2**32 - 2  # the count of steps passes 32 bits on the way
@@ -39,7 +39,7 @@ def make_risk(problem):
     """The risk, the same as the reference, and particles to start from; all numbers are dyadic or of float32."""
     rng = np.random.default_rng([problem.n_particles, problem.n, problem.n_outputs])
     fields = {"readout_bound": 1.5, "output_scale": 2.0}
-    network = reference.Network(problem.n_features, problem.n_outputs, problem.activation, problem.readout, **fields)
+    network = plain.Network(problem.n_features, problem.n_outputs, problem.activation, problem.readout, **fields)
     model = mfld.TwoLayerNetwork(
         problem.n_features, problem.n_outputs, activation=problem.activation, readout=problem.readout, **fields
     )
@@ -50,7 +50,7 @@ def make_risk(problem):
         weights = (1 + rng.multinomial(2**14 - problem.n, np.full(problem.n, 1 / problem.n))) / 2**14
     shaped = targets if problem.n_outputs > 1 else targets[:, 0]
     risk = mfld.EmpiricalRisk(model, inputs, shaped, loss="logistic", l2=L2, sample_weight=weights)
-    known = reference.Risk(network, inputs, targets, "logistic", None, L2, weights)
+    known = plain.Risk(network, inputs, targets, "logistic", None, L2, weights)
     start = rng.normal(size=(problem.n_particles, network.n_coordinates)).astype(np.float32).astype(np.float64)
     start[:, network.n_moving :] = np.where(start[:, network.n_moving :] < 0, -1, 1)
     return risk, known, start
@@ -68,10 +68,10 @@ def state_at(particles, step, seed=SEED):
 def reference_steps(known, start, gradient, dynamics, n_steps, dtype):
     """The formulas, step by step: particles, velocities and the last estimate."""
     estimators = {
-        mfld.FullBatch: reference.Estimator,
-        mfld.Minibatch: lambda: reference.Estimator(gradient.batch_size),
-        mfld.SVRG: lambda: reference.Estimator(gradient.batch_size, "svrg", gradient.refresh_every),
-        mfld.SARAH: lambda: reference.Estimator(gradient.batch_size, "sarah", gradient.refresh_every),
+        mfld.FullBatch: plain.Estimator,
+        mfld.Minibatch: lambda: plain.Estimator(gradient.batch_size),
+        mfld.SVRG: lambda: plain.Estimator(gradient.batch_size, "svrg", gradient.refresh_every),
+        mfld.SARAH: lambda: plain.Estimator(gradient.batch_size, "sarah", gradient.refresh_every),
     }
     estimator = estimators[type(gradient)]()
     key, n_moving, shape = noise.key(SEED), known.network.n_moving, start.shape
@@ -80,19 +80,19 @@ def reference_steps(known, start, gradient, dynamics, n_steps, dtype):
         return estimate + known.ridge_gradient(x)
 
     x, v = start, np.zeros(shape)
-    v[:, :n_moving] = np.sqrt(TEMPERATURE) * reference.normals(key, 1, len(x), n_moving, dtype, stream=0)
+    v[:, :n_moving] = np.sqrt(TEMPERATURE) * plain.normals(key, 1, len(x), n_moving, dtype, stream=0)
     kinetic = dynamics is not OVERDAMPED
     force = estimator(known, x, key, FIRST_STEP) if kinetic else None
     for step in range(FIRST_STEP, FIRST_STEP + n_steps):
-        xi = reference.normals(key, step, len(x), n_moving, dtype)
+        xi = plain.normals(key, step, len(x), n_moving, dtype)
         sizes = {"n_moving": n_moving, "step_size": STEP_SIZE}
         if kinetic:
-            x, v = reference.baoab_open(x, v, full(x, force), xi, temperature=TEMPERATURE, friction=FRICTION, **sizes)
+            x, v = plain.baoab_open(x, v, full(x, force), xi, temperature=TEMPERATURE, friction=FRICTION, **sizes)
             force = estimator(known, x, key, step + 1)
-            v = reference.baoab_close(v, full(x, force), **sizes)
+            v = plain.baoab_close(v, full(x, force), **sizes)
         else:
             force = estimator(known, x, key, step)
-            x = reference.euler_maruyama(x, full(x, force), xi, temperature=TEMPERATURE, **sizes)
+            x = plain.euler_maruyama(x, full(x, force), xi, temperature=TEMPERATURE, **sizes)
     return x, v, force
 
 
@@ -118,7 +118,7 @@ def assert_as_reference(problem, gradient, dynamics, dtype, n_steps=5):
 
 
 @both_dynamics
-@pytest.mark.parametrize("readout", reference.READOUTS)
+@pytest.mark.parametrize("readout", plain.READOUTS)
 @pytest.mark.parametrize("gradient", [mfld.FullBatch(), mfld.Minibatch(7), *ANCHORED], ids=repr)
 def test_steps_of_every_readout(readout, gradient, dynamics, dtype):
     for n_outputs, weights in itertools.product((1,) if readout == "fixed" else (1, 3), (False, True)):
@@ -181,7 +181,7 @@ def test_loss_and_gradient_norm_are_those_of_the_last_gradient(dtype):
             if isinstance(gradient, mfld.Minibatch) or at % gradient.refresh_every:
                 rows = noise.minibatch(SEED, at, risk.n_samples, 7)
             u = known.network.predict(seen.particles, known.inputs[rows])
-            losses = reference.LOSSES["logistic"].value(u, known.targets[rows], 0.0)
+            losses = plain.LOSSES["logistic"].value(u, known.targets[rows], 0.0)
             loss = risk.n_samples / len(rows) * known.weights[rows] @ losses
             assert info.loss == pytest.approx(loss, rel=100 * EPS[dtype.name])
             if dynamics is BAOAB:
@@ -274,10 +274,10 @@ def test_svrg_has_no_noise_where_the_loss_is_quadratic_and_neurons_are_linear():
 
 @pytest.mark.parametrize(("seed", "step", "population"), [(0, 0, 0), (1, 2**32 + 3, 7), (2**64 - 1, 2**48 - 1, 65535)])
 def test_rows_of_each_particle(seed, step, population, level):
-    key = reference.noise_key(seed)
+    key = plain.noise_key(seed)
     for n, batch_size, n_particles in [(1, 1, 1), (10, 10, 3), (1000, 7, 40), (2**40, 33, 5)]:
         got = _core.backend.particle_batches(key, step, n, batch_size, n_particles, population, 2)
-        assert_array_equal(got, reference.particle_minibatches(key, step, n, batch_size, n_particles, population))
+        assert_array_equal(got, plain.particle_minibatches(key, step, n, batch_size, n_particles, population))
 
 
 def test_rows_of_each_particle_are_uniform_and_independent():
@@ -294,7 +294,7 @@ def test_rows_of_each_particle_are_uniform_and_independent():
     assert (np.abs(neighbours - p * p) < 5 * p / np.sqrt(count)).all()
 
 
-@pytest.mark.parametrize("readout", reference.READOUTS)
+@pytest.mark.parametrize("readout", plain.READOUTS)
 @pytest.mark.parametrize("n_outputs", [1, 3])
 def test_gradient_by_particle(readout, n_outputs, level, dtype):
     if readout == "fixed":
@@ -310,8 +310,8 @@ def test_gradient_by_particle(readout, n_outputs, level, dtype):
             loss="squared",
             sample_weight=rng.uniform(1, 2, size=n),
         )
-        known = reference.Risk(
-            reference.Network(3, n_outputs, activation, readout, bias),
+        known = plain.Risk(
+            plain.Network(3, n_outputs, activation, readout, bias),
             risk.inputs,
             risk.targets,
             "squared",

@@ -19,8 +19,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import mfld
-from mfld import _core, noise, reference
-from mfld.reference import ACTIVATIONS, LOSSES, READOUTS
+from mfld import _core, noise, plain
+from mfld.plain import ACTIVATIONS, LOSSES, READOUTS
 
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
 
@@ -42,7 +42,7 @@ def assert_within(got, expected, scale, multiple, what=""):
 
 
 def native(network):
-    """A reference.Network as the core takes it."""
+    """A plain.Network as the core takes it."""
     return _core.Network(
         network.n_features,
         network.n_outputs,
@@ -66,7 +66,7 @@ def test_the_reference_knows_what_the_core_knows():
     assert backend.activations == list(ACTIVATIONS)
     assert backend.readouts == [(name, r.has_coordinates, r.frozen) for name, r in READOUTS.items()]
     assert backend.losses == [(name, x.parameter, x.default, x.targets, True) for name, x in LOSSES.items()]
-    assert {name: getattr(_core._binding, f"STREAM_{name.upper()}") for name in reference.STREAMS} == reference.STREAMS
+    assert {name: getattr(_core._binding, f"STREAM_{name.upper()}") for name in plain.STREAMS} == plain.STREAMS
 
 
 # ---- activations and losses, element by element ----------------------------------------------------------------------
@@ -224,7 +224,7 @@ class Expected(NamedTuple):
 
 
 class Stage(NamedTuple):
-    network: reference.Network
+    network: plain.Network
     particles: np.ndarray
     inputs: np.ndarray
     cotangent: np.ndarray
@@ -234,7 +234,7 @@ class Stage(NamedTuple):
 @cache
 def stage(activation, readout, case):
     rng = np.random.default_rng([case.n_particles, case.n_features, case.n])
-    network = reference.Network(
+    network = plain.Network(
         case.n_features, case.n_outputs, activation, readout, case.bias, output_scale=1.5, readout_bound=2.5
     )
     particles = grid(rng, 2.0, (case.n_particles, network.n_coordinates))
@@ -329,7 +329,7 @@ def test_pull_back_gradient_is_that_of_its_values(activation, readout):
 
 # ---- whole steps -----------------------------------------------------------------------------------------------------
 
-KEY, FIRST_STEP, POPULATION = reference.noise_key(11), 2**32 - 2, 5  # the count of steps passes 32 bits on the way
+KEY, FIRST_STEP, POPULATION = plain.noise_key(11), 2**32 - 2, 5  # the count of steps passes 32 bits on the way
 N_STEPS = 3
 STEP_SIZE, TEMPERATURE, L2 = 0.05, 0.02, 0.1
 
@@ -360,7 +360,7 @@ def risk_and_start(problem):
     def singles(*size):  # numbers that float32 holds, so that both precisions start from the same place
         return rng.normal(size=size).astype(np.float32).astype(np.float64)
 
-    network = reference.Network(
+    network = plain.Network(
         problem.n_features, problem.n_outputs, problem.activation, problem.readout, output_scale=2.0, readout_bound=1.5
     )
     start, inputs = singles(problem.n_particles, network.n_coordinates), singles(problem.n, problem.n_features)
@@ -369,7 +369,7 @@ def risk_and_start(problem):
     targets = targets_for(rng, problem.loss, problem.n, problem.n_outputs)
     # Dyadic weights of sum 1 are the same numbers in both precisions.
     weights = (1 + rng.multinomial(2**14 - problem.n, np.full(problem.n, 1 / problem.n))) / 2**14
-    return reference.Risk(
+    return plain.Risk(
         network, inputs, targets, problem.loss, problem.parameter, L2, weights if problem.weights else None
     ), start
 
@@ -378,9 +378,9 @@ def risk_and_start(problem):
 def reference_run(problem, dtype):
     risk, particles = risk_and_start(problem)
     for step in range(FIRST_STEP, FIRST_STEP + N_STEPS):
-        rows = reference.minibatch(KEY, step, problem.n, problem.batch_size, POPULATION) if problem.batch_size else None
+        rows = plain.minibatch(KEY, step, problem.n, problem.batch_size, POPULATION) if problem.batch_size else None
         before = particles
-        particles = reference.advance(
+        particles = plain.advance(
             risk,
             before,
             1,
@@ -483,7 +483,7 @@ def test_steps_follow_a_schedule(dtype):
         native(risk.network), native_loss(risk.loss), moved[np.newaxis], *data, *kinds, *schedule, 3, [KEY], 7, 0, 2
     )
     for k, (step_size, temperature, l2) in enumerate(zip(step_sizes, temperatures, ridges, strict=True)):
-        particles = reference.advance(
+        particles = plain.advance(
             replace(risk, l2=l2),
             particles,
             1,
@@ -546,8 +546,8 @@ def test_move(shape, n_frozen, dtype, rng):
         moved, gradient.astype(dtype), n_moving, STEP_SIZE, TEMPERATURE, L2, KEY, FIRST_STEP, POPULATION, 2
     )
     assert bad == -1
-    xi = reference.normals(KEY, FIRST_STEP, shape[0], n_moving, dtype.name, population=POPULATION)
-    expected = reference.euler_maruyama(
+    xi = plain.normals(KEY, FIRST_STEP, shape[0], n_moving, dtype.name, population=POPULATION)
+    expected = plain.euler_maruyama(
         particles.astype(np.float64),
         gradient + 2 * L2 * particles.astype(np.float64),
         xi,
@@ -581,13 +581,13 @@ PLACES = [(0, 0, 0), (1, 2**32 + 3, 0), (2**64 - 1, 2**48 - 1, 2**16 - 1)]
 
 
 @pytest.mark.parametrize(("seed", "step", "population"), PLACES)
-@pytest.mark.parametrize("stream", reference.STREAMS)
+@pytest.mark.parametrize("stream", plain.STREAMS)
 def test_normals(seed, step, population, stream, dtype):
-    key = reference.noise_key(seed, 3)
+    key = plain.noise_key(seed, 3)
     for shape in ((1, 1), (7, 5), (33, 4), (1001, 65)):
-        place = {"stream": reference.STREAMS[stream], "population": population}
+        place = {"stream": plain.STREAMS[stream], "population": population}
         got = _core.backend.normals(key, step, *shape, dtype, place["stream"], population, 2)
-        pairs = reference.normals(key, step, shape[0], shape[1] + shape[1] % 2, dtype.name, **place)
+        pairs = plain.normals(key, step, shape[0], shape[1] + shape[1] % 2, dtype.name, **place)
         assert_within(got, pairs[:, : shape[1]], radii(pairs)[:, : shape[1]], NORMALS[dtype.name])
 
 
@@ -601,7 +601,7 @@ def test_normals_of_a_place_do_not_depend_on_the_size_of_the_array(dtype):
 def test_normals_reach_as_far_as_their_words(dtype):
     # Among a million pairs the largest radius is about sqrt(2 log(10^6)) = 5.3, the smallest about sqrt(2 / 10^6).
     z = _core.backend.normals(KEY, 0, 500_000, 4, dtype, 1, 0, 2)
-    expected = reference.normals(KEY, 0, 500_000, 4, dtype.name)
+    expected = plain.normals(KEY, 0, 500_000, 4, dtype.name)
     assert_within(z, expected, radii(expected), NORMALS[dtype.name])
     assert radii(expected).max() > 4.8
     assert radii(expected).min() < 5e-3
@@ -609,20 +609,20 @@ def test_normals_reach_as_far_as_their_words(dtype):
 
 @pytest.mark.parametrize(("seed", "step", "population"), PLACES)
 def test_minibatch(seed, step, population):
-    key = reference.noise_key(seed)
+    key = plain.noise_key(seed)
     for n, batch_size in ((1, 1), (5, 5), (13, 1), (200, 33), (200, 200), (10**9, 1000)):
         got = _core.backend.batch(key, step, n, batch_size, population)
-        assert_array_equal(got, reference.minibatch(key, step, n, batch_size, population))
+        assert_array_equal(got, plain.minibatch(key, step, n, batch_size, population))
 
 
 def test_philox_and_key():
     rng = np.random.default_rng(5)
     for _ in range(50):
         counter, key = tuple(rng.integers(0, 2**32, size=4).tolist()), tuple(rng.integers(0, 2**32, size=2).tolist())
-        assert _core.backend.philox(counter, key) == reference.philox(counter, key)
+        assert _core.backend.philox(counter, key) == plain.philox(counter, key)
     for seed, replica in ((0, 0), (1, 0), (0, 1), (2**64 - 1, 2**63 + 5)):
-        assert _core.backend.noise_key(seed, replica) == reference.noise_key(seed, replica)
-        assert noise.key(seed, replica) == reference.noise_key(seed, replica)
+        assert _core.backend.noise_key(seed, replica) == plain.noise_key(seed, replica)
+        assert noise.key(seed, replica) == plain.noise_key(seed, replica)
     # Random123's known answer, without the reference in between.
     words = _core.backend.philox((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0))
     assert words == (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mfld
-from mfld import _core, noise, reference
+from mfld import _core, noise, plain
 from mfld.algorithms import psdca
 from mfld.algorithms.psdca import ORDERS
 from mfld.certificates import fenchel_young_gap
@@ -48,7 +48,7 @@ def test_dual_step_minimises_its_objective(loss, rng):
     y, u = targets_for(loss, rng, (n,)), rng.uniform(-4, 4, size=n)
     a = 10 ** rng.uniform(-3, 3, size=n)
     g = loss.derivative(rng.normal(scale=3, size=n), y)
-    known = reference.LOSSES[loss.name]
+    known = plain.LOSSES[loss.name]
 
     def objective(q):
         conjugate = known.conjugate(q[:, np.newaxis], y[:, np.newaxis], loss.parameter or 0.0)

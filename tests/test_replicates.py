@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import mfld
-from mfld import checkpoint, noise, replicates
+from mfld import checkpoint, noise, statistics
 from mfld.data import Rows
 
 ESTIMATORS = [
@@ -173,10 +173,10 @@ def test_replicates_of_every_algorithm(make, tmp_path):
         resumed = checkpoint.run(make(3), risk, n_steps, 5, path=tmp_path / "run.npz").state
     assert contents(resumed) == contents(together.state)
     # And through all that takes a run.
-    values, attributes = replicates.export(together)
+    values, attributes = statistics.export(together)
     assert values["mean"].shape == (3, 3)
     assert attributes["particles_interact"]
-    assert replicates.summary(together)["mean"].mean == pytest.approx(together.history["mean"].mean())
+    assert statistics.summary(together)["mean"].mean == pytest.approx(together.history["mean"].mean())
     each = [
         risk.model.predict(one.measure.particles, risk.inputs, one.measure.weights) for one in together.state.each()
     ]
@@ -494,7 +494,7 @@ def autoregression(n_records=400, n_replicates=8, start=None):
 
 
 def test_effective_sample_size_of_an_autoregression():
-    found = replicates.convergence(autoregression(), burn_in=20)
+    found = statistics.convergence(autoregression(), burn_in=20)
     rho = 0.6**2
     exact = 8 * 400 * (1 - rho) / (1 + rho)
     # The estimate of an autocorrelation time from n draws is off by a few times sqrt(time / n), here some percent.
@@ -506,13 +506,13 @@ def test_effective_sample_size_of_an_autoregression():
 
 def test_replicates_that_did_not_meet_have_a_large_rhat():
     start = np.linspace(-1e6, 1e6, 8)[:, np.newaxis, np.newaxis] * np.ones((8, 10, 1))
-    apart = replicates.convergence(autoregression(8, start=start))
+    apart = statistics.convergence(autoregression(8, start=start))
     assert apart["mean"].rhat > 1.5
 
 
 def test_summary_and_its_error():
     result = autoregression()
-    found = replicates.summary(result, burn_in=20)["mean"]
+    found = statistics.summary(result, burn_in=20)["mean"]
     draws = result.history["mean"][result.history["step"] > 20]
     assert found.mean == pytest.approx(draws.mean())
     means = draws.mean(axis=0)
@@ -526,7 +526,7 @@ def test_summary_and_its_error():
 
 
 def test_export():
-    values, attributes = replicates.export(autoregression(6), burn_in=24)
+    values, attributes = statistics.export(autoregression(6), burn_in=24)
     assert {name: value.shape for name, value in values.items()} == {
         "gradient_norm": (8, 4),
         "step_size": (8, 4),
@@ -537,7 +537,7 @@ def test_export():
     }
     assert attributes == {"step": [26, 28, 30, 32], "particles_interact": False}
     single = make_solver(n_replicates=1).run(make_risk(), 10)
-    values, attributes = replicates.export(single)
+    values, attributes = statistics.export(single)
     assert values["loss"].shape == (1, 10)
     assert attributes["particles_interact"]
     np.testing.assert_array_equal(values["loss"][0], single.history["loss"])
@@ -546,13 +546,13 @@ def test_export():
 def test_misuse():
     result = make_solver().run(make_risk(), 3)
     with pytest.raises(ValueError, match="burn_in must be below 3, the last step recorded, got 3"):
-        replicates.export(result, burn_in=3)
+        statistics.export(result, burn_in=3)
     with pytest.raises(ValueError, match="burn_in must leave 4 records at least, got 3"):
-        replicates.convergence(result)
+        statistics.convergence(result)
     with pytest.raises(ValueError, match="result must have several replicates"):
-        replicates.summary(make_solver(n_replicates=1).run(make_risk(), 3))
+        statistics.summary(make_solver(n_replicates=1).run(make_risk(), 3))
     with pytest.raises(TypeError, match="result must be a Result"):
-        replicates.export(result.history)
+        statistics.export(result.history)
     with pytest.raises(ValueError, match="n_replicates must be at least 1, got 0"):
         make_solver(n_replicates=0)
 
@@ -560,7 +560,7 @@ def test_misuse():
 def test_what_arviz_needs(monkeypatch):
     monkeypatch.setitem(sys.modules, "arviz_stats.base", None)
     with pytest.raises(ImportError, match=r"convergence needs arviz-stats: pip install 'mfld\[diagnostics\]'"):
-        replicates.convergence(make_solver().run(make_risk(), 10))
+        statistics.convergence(make_solver().run(make_risk(), 10))
 
 
 # ---- what the mixture buys -------------------------------------------------------------------------------------------

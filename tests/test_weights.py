@@ -174,7 +174,7 @@ def test_export_of_a_weighted_run():
     risk = mfld.EmpiricalRisk(model, inputs, np.sign(inputs[:, 0]), loss="logistic", l2=0.1)
     record = {"u": quantities.predictions(model, inputs), "loss there": quantities.loss(risk)}
     result = mfld.PSDCA(100, temperature=0.1, num_threads=1).run(risk, 3, record=record)
-    values, attributes = mfld.replicates.export(result)
+    values, attributes = mfld.statistics.export(result)
     assert values["u"].shape == (1, 3, 20)
     assert attributes["particles_interact"]
     assert np.ptp(result.weights) > 0.01 / 100

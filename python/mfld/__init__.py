@@ -8,8 +8,8 @@ from mfld import (
     potentials,
     quantities,
     references,
-    replicates,
     schedules,
+    statistics,
     step_size,
 )
 from mfld._core import __version__
@@ -101,9 +101,9 @@ __all__ = [
     "quantities",
     "readouts",
     "references",
-    "replicates",
     "resample",
     "schedules",
     "show_config",
+    "statistics",
     "step_size",
 ]

@@ -1,7 +1,7 @@
 // Losses: value, derivative in the prediction u, convex conjugate, smoothness, dual step.
 //
 // A loss over several outputs is the sum over outputs, but for cross-entropy, which couples them. To add one, write a
-// struct and append it to Losses; mfld.reference holds the same formula for the tests.
+// struct and append it to Losses; mfld.plain holds the same formula for the tests.
 //
 //   conjugate(g, y) = sup_u g u - loss(u, y), +inf outside of its domain
 //   smoothness      = Lipschitz constant of the derivative, +inf where there is none

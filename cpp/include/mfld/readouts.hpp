@@ -4,7 +4,7 @@
 //
 // with one coordinate rho_k per output, or none. A readout is the pair (c, e) and its derivative, so kernels know no
 // readout by name; has_offset is false where e is 0. To add one, write a struct and append it to Readouts;
-// mfld.reference holds the same formula for the tests.
+// mfld.plain holds the same formula for the tests.
 #pragma once
 
 #include <array>

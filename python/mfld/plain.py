@@ -19,12 +19,12 @@ Two steps of `mfld.MFLD`, spelled out:
 
 >>> import numpy as np
 >>> import mfld
->>> from mfld import reference
+>>> from mfld import plain
 >>> inputs, targets = np.array([[-1.0], [0.5], [2.0]]), np.array([-1.0, 1.0, 1.0])
->>> risk = reference.Risk(reference.Network(n_features=1), inputs, targets[:, None], loss="logistic", l2=0.1)
+>>> risk = plain.Risk(plain.Network(n_features=1), inputs, targets[:, None], loss="logistic", l2=0.1)
 >>> theta = start = np.array([[0.2, 0.1, 1.0], [-0.3, 0.5, 2.0]])
 >>> for step in range(2):
-...     xi = reference.normals(reference.noise_key(7), step, n_particles=2, n_coordinates=3, dtype="float64")
+...     xi = plain.normals(plain.noise_key(7), step, n_particles=2, n_coordinates=3, dtype="float64")
 ...     theta = theta - 0.5 * risk.gradient(theta) + np.sqrt(2 * 0.01 * 0.5) * xi
 >>> solver = mfld.MFLD(n_particles=2, step_size=0.5, temperature=0.01, dtype="float64")
 >>> same = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(n_features=1), inputs, targets, loss="logistic", l2=0.1)
@@ -557,8 +557,8 @@ def philox(counter: Words, key: tuple[int, int]) -> Words:
 
     Examples
     --------
-    >>> from mfld import reference
-    >>> [hex(word) for word in reference.philox((0, 0, 0, 0), (0, 0))]
+    >>> from mfld import plain
+    >>> [hex(word) for word in plain.philox((0, 0, 0, 0), (0, 0))]
     ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
     """
     w0, w1, w2, w3 = counter

@@ -8,8 +8,8 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import special, stats
 
-from mfld import reference
-from mfld.reference import ACTIVATIONS, LOSSES, READOUTS
+from mfld import plain
+from mfld.plain import ACTIVATIONS, LOSSES, READOUTS
 
 KINKS = {"relu", "leaky_relu"}
 # (name, parameter): each loss with its default and with another one
@@ -117,11 +117,11 @@ def test_neurons_by_hand():
         "parity": [[6 * (act + 2 * np.tanh(2)) / 3, 6 * (act + 2 * np.tanh(-1)) / 3]],
     }
     for name, value in expected.items():
-        network = reference.Network(2, n_outputs=2, readout=name, output_scale=10.0, readout_bound=6.0)
+        network = plain.Network(2, n_outputs=2, readout=name, output_scale=10.0, readout_bound=6.0)
         assert_allclose(network.neurons(particle, x), 10 * np.array([value]), rtol=1e-15)
-    fixed = reference.Network(2, readout="fixed", output_scale=10.0)
+    fixed = plain.Network(2, readout="fixed", output_scale=10.0)
     assert_allclose(fixed.neurons(particle[:, :3], x), [[[10 * act]]], rtol=1e-15)
-    without_bias = reference.Network(2, readout="fixed", bias=False)
+    without_bias = plain.Network(2, readout="fixed", bias=False)
     assert_allclose(without_bias.neurons(particle[:, :2], x), [[[np.tanh(-1)]]], rtol=1e-15)
 
 
@@ -275,7 +275,7 @@ def test_cross_entropy_of_two_classes_is_logistic(rng):
 
 
 def draw(rng, n_particles=4, n=6, **arguments):
-    network = reference.Network(3, output_scale=1.7, readout_bound=2.0, **arguments)
+    network = plain.Network(3, output_scale=1.7, readout_bound=2.0, **arguments)
     particles = rng.normal(size=(n_particles, network.n_coordinates))
     return network, particles, rng.normal(size=(n, 3))
 
@@ -310,7 +310,7 @@ def make_risk(rng, name, parameter=None, weights=True, readout="linear"):
         "class": rng.integers(0, n_outputs, size=(6, 1)).astype(float),
     }[LOSSES[name].targets]
     weight = rng.uniform(0.1, 3, size=6) if weights else None
-    return reference.Risk(network, inputs, targets, name, parameter, l2=0.3, sample_weight=weight), particles
+    return plain.Risk(network, inputs, targets, name, parameter, l2=0.3, sample_weight=weight), particles
 
 
 @every_loss
@@ -363,7 +363,7 @@ def test_minibatch_gradient_is_unbiased(name, batch_size, rng):
 
 
 def test_euler_maruyama_by_hand():
-    moved = reference.euler_maruyama(
+    moved = plain.euler_maruyama(
         np.array([[1.0, 2.0, -1.0]]),
         np.array([[10.0, 20.0, 99.0]]),
         np.array([[3.0, -1.0]]),
@@ -390,18 +390,18 @@ def words(text):
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN_ANSWERS)
 def test_philox_gives_the_published_words(counter, key, expected):
-    assert reference.philox(words(counter), words(key)) == words(expected)
-    as_arrays = reference.philox(tuple(np.array([word], np.uint64) for word in words(counter)), words(key))
+    assert plain.philox(words(counter), words(key)) == words(expected)
+    as_arrays = plain.philox(tuple(np.array([word], np.uint64) for word in words(counter)), words(key))
     assert tuple(int(word[0]) for word in as_arrays) == words(expected)
 
 
 def test_each_place_in_the_noise_has_its_own_counter():
     particle, block, step, population = 0x89ABCDEF, 0x123456, 0xFEDCBA987654, 0xBEEF
-    expected = reference.philox(
+    expected = plain.philox(
         (particle, 0x123456 | 3 << 24, 0xBA987654, 0xFEDC | 0xBEEF << 16), (0x33445566, 0x11223344 >> 0)
     )
-    got = reference.noise_words(
-        0x1122334433445566, particle, block, step=step, stream=reference.STREAMS["acceptance"], population=population
+    got = plain.noise_words(
+        0x1122334433445566, particle, block, step=step, stream=plain.STREAMS["acceptance"], population=population
     )
     assert tuple(int(word) for word in got) == expected
 
@@ -410,7 +410,7 @@ def test_each_place_in_the_noise_has_its_own_counter():
 def test_normals_at_the_ends_of_the_words(bits):
     most = 2**bits - 1
     radius, angle = np.array([0, most, most // 2, 0], np.uint64), np.array([0, 0, most, 2 ** (bits - 2)], np.uint64)
-    z0, z1 = reference._box_muller(radius, angle, bits)
+    z0, z1 = plain._box_muller(radius, angle, bits)
     tiny = 2.0 ** -(bits + 1)
     # -2 ln u for u = tiny, 1 - tiny, 1/2 - tiny; the next terms of the series are below 1e-20 of them
     squares = [
@@ -430,8 +430,8 @@ def test_normals_at_the_ends_of_the_words(bits):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_normals_are_normal_and_independent(dtype):
-    key = reference.noise_key(1)
-    z = np.stack([reference.normals(key, step, 20000, 8, dtype) for step in (0, 1, 2**32)])
+    key = plain.noise_key(1)
+    z = np.stack([plain.normals(key, step, 20000, 8, dtype) for step in (0, 1, 2**32)])
     # p-values below 5.7e-7 are what 5 sigma is for a normal.
     assert stats.kstest(z.ravel(), "norm").pvalue > 5.7e-7
     # Squares too: a dependence of the two members of a Box-Muller pair would not show in their correlation.
@@ -445,7 +445,7 @@ def test_normals_are_normal_and_independent(dtype):
 
 def test_noise_depends_on_every_part_of_its_place():
     def some(seed=1, replica=0, step=0, **place):
-        return tuple(reference.normals(reference.noise_key(seed, replica), step, 1, 4, **place)[0])
+        return tuple(plain.normals(plain.noise_key(seed, replica), step, 1, 4, **place)[0])
 
     places = [
         some(),
@@ -455,7 +455,7 @@ def test_noise_depends_on_every_part_of_its_place():
         some(replica=2**32),
         some(step=1),
         some(step=2**32),
-        some(stream=reference.STREAMS["init"]),
+        some(stream=plain.STREAMS["init"]),
         some(population=1),
         some(dtype="float64"),
     ]
@@ -465,25 +465,25 @@ def test_noise_depends_on_every_part_of_its_place():
 def test_noise_has_not_changed():
     # Published results depend on these numbers, which were computed once from the definition. Should they ever have to
     # change, the changelog must say so.
-    key = reference.noise_key(42, 1)
+    key = plain.noise_key(42, 1)
     assert key == 0x1FDF4C17B3329182
     assert_allclose(
-        reference.normals(key, 7, 1, 3, "float32"),
+        plain.normals(key, 7, 1, 3, "float32"),
         [[-1.3480893987594544, 0.44053573227744014, 0.7280585176680656]],
         rtol=1e-14,
     )
     assert_allclose(
-        reference.normals(key, 7, 1, 3, "float64"),
+        plain.normals(key, 7, 1, 3, "float64"),
         [[1.1225357593726757, 0.5814827259833639, -0.1785104267876237]],
         rtol=1e-14,
     )
-    assert reference.minibatch(key, 7, 1000, 5).tolist() == [340, 420, 570, 680, 526]
+    assert plain.minibatch(key, 7, 1000, 5).tolist() == [340, 420, 570, 680, 526]
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(1, 1), (5, 1), (6, 3), (4, 4), (1000, 999)])
 def test_a_minibatch_has_distinct_rows(n, batch_size):
     for step in range(20):
-        rows = reference.minibatch(reference.noise_key(0), step, n, batch_size)
+        rows = plain.minibatch(plain.noise_key(0), step, n, batch_size)
         assert len(set(rows.tolist())) == batch_size
         assert rows.min() >= 0
         assert rows.max() < n
@@ -491,7 +491,7 @@ def test_a_minibatch_has_distinct_rows(n, batch_size):
 
 def test_all_minibatches_are_equally_likely():
     n_draws = 8000
-    key = reference.noise_key(5)
-    counts = Counter(frozenset(reference.minibatch(key, step, 6, 3).tolist()) for step in range(n_draws))
+    key = plain.noise_key(5)
+    counts = Counter(frozenset(plain.minibatch(key, step, 6, 3).tolist()) for step in range(n_draws))
     assert len(counts) == 20
     assert stats.chisquare(list(counts.values())).pvalue > 5.7e-7

@@ -90,7 +90,7 @@ def export(result: Result, burn_in: int = 0) -> tuple[dict[str, FloatArray], dic
     >>> solver = mfld.MFLD(n_particles=50, step_size=0.1, temperature=1.0, n_replicates=4)
     >>> record = {"second moment": lambda state: np.mean(state.particles**2)}
     >>> result = solver.run(well, n_steps=200, record_every=10, record=record)
-    >>> values, attributes = mfld.replicates.export(result, burn_in=100)
+    >>> values, attributes = mfld.statistics.export(result, burn_in=100)
     >>> values["second moment"].shape, attributes["particles_interact"]
     ((4, 10), False)
     """
@@ -130,7 +130,7 @@ def summary(result: Result, burn_in: int = 0) -> dict[str, Summary]:
     >>> solver = mfld.MFLD(n_particles=50, step_size=0.1, temperature=1.0, n_replicates=20)
     >>> record = {"second moment": lambda state: np.mean(state.particles**2)}
     >>> result = solver.run(well, n_steps=400, record_every=10, record=record)
-    >>> moment = mfld.replicates.summary(result, burn_in=100)["second moment"]
+    >>> moment = mfld.statistics.summary(result, burn_in=100)["second moment"]
     >>> bool(abs(moment.mean - 1 / (1 - 0.1 / 2)) < 5 * moment.error)     # the scheme's own stationary variance
     True
     """
@@ -166,7 +166,7 @@ def convergence(result: Result, burn_in: int = 0) -> dict[str, Convergence]:
     >>> solver = mfld.MFLD(n_particles=50, step_size=0.1, temperature=1.0, n_replicates=4)
     >>> record = {"second moment": lambda state: np.mean(state.particles**2)}
     >>> result = solver.run(well, n_steps=2000, record_every=20, record=record)
-    >>> moment = mfld.replicates.convergence(result, burn_in=100)["second moment"]
+    >>> moment = mfld.statistics.convergence(result, burn_in=100)["second moment"]
     >>> bool(moment.rhat < 1.05), bool(moment.ess > 200)
     (True, True)
     """
