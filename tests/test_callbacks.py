@@ -98,10 +98,10 @@ def test_a_history_of_a_validation_set_and_of_the_parts_of_the_objective():
         (
             lambda: quantities.predictions(REAL, INPUTS),
             TypeError,
-            "model must be a Model, like a TwoLayerNetwork, got <mf",
+            "model must be a Model, like a TwoLayerNetwork, got Empirical",
         ),
         (lambda: quantities.predictions(REAL.model, [[1.0]]), ValueError, r"inputs must have shape \(n, 3\).*\(1, 1\)"),
-        (lambda: quantities.score(WELL), TypeError, "risk must be an EmpiricalRisk, got <mfld"),
+        (lambda: quantities.score(WELL), TypeError, "risk must be an EmpiricalRisk, got Potential"),
         (
             lambda: quantities.score(make_risk(np.ones(30), lambda u, y: (u, u))),
             TypeError,
@@ -150,7 +150,7 @@ def test_stop_when():
 
     descent = make_solver(temperature=0.0, n_particles=1)
     # gradient norm 1.5 * 0.85**k at the step k from 0: below 0.5 from k = 7, the eighth step, on
-    assert descent.run(WELL, 1000, particles=[[1.0]], callbacks=[mfld.StopWhen(small)]).state.step == 8
+    assert descent.run(WELL, 1000, particles=[[1.0]], callbacks=[mfld.StopWhen(small, every=1)]).state.step == 8
     assert descent.run(WELL, 1000, particles=[[1.0]], callbacks=[mfld.StopWhen(small, every=5)]).state.step == 10
 
 
@@ -175,7 +175,7 @@ def values_at(values):
     ],
 )
 def test_stop_on_plateau(values, arguments, stops_at):
-    plateau = mfld.StopOnPlateau(values_at(values), **arguments)
+    plateau = mfld.StopOnPlateau(values_at(values), **{"every": 1, **arguments})
     for _ in range(2):  # a callback that served once starts anew
         assert make_solver().run(WELL, 6, callbacks=[plateau], record_every=1).state.step == stops_at
 
@@ -183,7 +183,7 @@ def test_stop_on_plateau(values, arguments, stops_at):
 @pytest.mark.parametrize("name", ["loss", "gradient_norm"])
 def test_stop_on_plateau_of_what_a_step_saw(name):
     descent = make_solver(temperature=0.0)
-    result = descent.run(WELL, 10**6, callbacks=[mfld.StopOnPlateau(name, patience=5, tolerance=1e-3)], record_every=1)
+    result = descent.run(WELL, 10**6, callbacks=[mfld.StopOnPlateau(name, 5, 1e-3, every=1)], record_every=1)
     history = result.history[name]
     assert 10 < len(history) < 200
     assert 0 < history[-6] - history[-1] <= 1e-3 < history[-12] - history[-6]
@@ -219,6 +219,8 @@ def test_refused_callbacks(call, error, message):
 
 
 class Scribbler(mfld.Callback):
+    every = 1
+
     """Tries to write to all that it is shown."""
 
     def __init__(self):

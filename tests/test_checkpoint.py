@@ -228,6 +228,8 @@ def test_every_so_many_seconds(written, tmp_path):
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, ZeroDivisionError])
 def test_an_error_leaves_the_last_valid_state(kind, tmp_path):
     class Strike(mfld.Callback):
+        every = 1
+
         def __call__(self, state, info):
             if state.step == 7:
                 raise kind
@@ -534,6 +536,8 @@ def test_a_full_disk_loses_neither_the_run_nor_the_last_good_file(call, tmp_path
     good = path.read_bytes()
 
     class Repair(mfld.Callback):
+        every = 1
+
         def __call__(self, state, info):
             if state.step == 11:
                 monkeypatch.setattr(*failing(call, errno.ENOSPC))

@@ -43,7 +43,7 @@ class StopWhen(Callback):
     10
     """
 
-    def __init__(self, condition: Callable[[State, Info], bool], every: int = 1) -> None:
+    def __init__(self, condition: Callable[[State, Info], bool], every: int = 10) -> None:
         validation.function("condition", condition)
         self.every = validation.integer("every", every, 1)
         self._condition = condition
@@ -83,7 +83,7 @@ class AverageDual(Callback):
     True
     """
 
-    def __init__(self, risk: EmpiricalRisk, start: int = 0, every: int = 1) -> None:
+    def __init__(self, risk: EmpiricalRisk, start: int = 0, every: int = 10) -> None:
         validation.instance("risk", risk, EmpiricalRisk, "an EmpiricalRisk")
         self._risk = risk
         self._start = validation.integer("start", start, 0)

@@ -38,7 +38,8 @@ class Callback(Protocol):
     Attributes
     ----------
     every : int or None
-        Call at each multiple of so many steps and at the end. None: about ten times a second and at the end, for
+        Call at each multiple of so many steps and at the end; each call ends a call of the core, which costs as much as
+        some steps of a small problem, hence 10 by default. None: about ten times a second and at the end, for
         display only, since the steps at which this falls depend on the machine. Neither changes the result of the run.
 
     Examples
@@ -54,7 +55,7 @@ class Callback(Protocol):
     10
     """
 
-    every: int | None = 1
+    every: int | None = 10
 
     def on_problem(self, algorithm: Algorithm, objective: Objective) -> None:
         """Called first, with what runs on what."""

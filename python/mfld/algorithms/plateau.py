@@ -39,7 +39,7 @@ class StopOnPlateau(Callback):
     >>> import mfld
     >>> well = mfld.Potential(lambda x: x, lambda x: (x**2).sum(axis=1) / 2, n_coordinates=1)
     >>> descent = mfld.MFLD(n_particles=1, step_size=0.5, temperature=0.0)
-    >>> plateau = mfld.StopOnPlateau("loss", patience=3, tolerance=0.01)
+    >>> plateau = mfld.StopOnPlateau("loss", patience=3, tolerance=0.01, every=1)
     >>> descent.run(well, n_steps=1000, particles=[[1.0]], callbacks=[plateau]).state.step
     7
     """
@@ -49,7 +49,7 @@ class StopOnPlateau(Callback):
         quantity: Callable[[State], ArrayLike] | str,
         patience: int = 10,
         tolerance: float = 0.0,
-        every: int = 1,
+        every: int = 10,
     ) -> None:
         if isinstance(quantity, str):
             validation.choice("quantity", quantity, SEEN)
