@@ -256,19 +256,19 @@ def test_weights_after_a_million_coordinates_are_those_of_the_dual_variables(rng
 
 def test_orders():
     key = noise.key(3)
-    assert_array_equal(ORDERS["cyclic"](key, 5, 7), np.arange(7))
-    permutations = [ORDERS["permuted"](key, epoch, 4) for epoch in range(2400)]
+    assert_array_equal(ORDERS["cyclic"](noise.Place(key, 5), 7), np.arange(7))
+    permutations = [ORDERS["permuted"](noise.Place(key, epoch), 4) for epoch in range(2400)]
     counts = dict.fromkeys(itertools.permutations(range(4)), 0)
     for permutation in permutations:
         counts[tuple(permutation.tolist())] += 1
     # 24 cells of 100 expected: chi squared with 23 degrees has mean 23 and variance 46.
     assert abs(sum((count - 100) ** 2 / 100 for count in counts.values()) - 23) < 5 * np.sqrt(46)
-    draws = ORDERS["random"](key, 0, 50_000)
+    draws = ORDERS["random"](noise.Place(key, 0), 50_000)
     assert draws.min() >= 0
     assert draws.max() < 50_000
     tenths = np.bincount(draws // 5000, minlength=10)
     assert abs(np.sum((tenths - 5000) ** 2 / 5000) - 9) < 5 * np.sqrt(18)
-    assert not np.array_equal(ORDERS["random"](key, 0, 50), ORDERS["random"](key, 1, 50))
+    assert not np.array_equal(ORDERS["random"](noise.Place(key, 0), 50), ORDERS["random"](noise.Place(key, 1), 50))
 
 
 # ---- the optimum -----------------------------------------------------------------------------------------------------

@@ -144,7 +144,7 @@ def certificate(
     dtype : {"float32", "float64"}
         Precision of the chains.
     num_threads : int, optional
-        As in `MFLD`.
+        By default that of the risk (`Objective.on_threads`); it never changes a result.
 
     Returns
     -------
@@ -183,7 +183,7 @@ def certificate(
     most_moves = validation.integer("most_moves", most_moves, 2 * _SHORTEST)
     deadline = time.monotonic() + _limit("most_seconds", most_seconds)
     precision = validation.float_dtype("dtype", dtype)
-    threads = validation.num_threads(num_threads)
+    threads = validation.num_threads(risk.num_threads if num_threads is None else num_threads)
     given = validation.array("dual", dual, np.float64)
     given = given[:, np.newaxis] if given.ndim == 1 and risk.model.n_outputs == 1 else given
     validation.shape("dual", given, (risk.n_samples, risk.model.n_outputs), "(samples, outputs)")
@@ -195,9 +195,9 @@ def certificate(
     reason = _why_not(risk, g, temperature, l2)
     if reason is not None:
         return refused(reason)
-    key = noise.key(validation.seed(seed))
-    sampler = GibbsSampler(risk.linearised(g, l2, threads), temperature, key, _POPULATION, threads)
-    start = _reference_sample(risk, math.sqrt(temperature / (2 * l2)), n_chains, seed, precision)
+    place = noise.Place.of(seed, num_threads=threads)
+    sampler = GibbsSampler(risk.linearised(g, l2, threads), temperature, place.key, _POPULATION, threads)
+    start = _reference_sample(risk, math.sqrt(temperature / (2 * l2)), n_chains, place, precision)
     chains, length, r_hat, drifts = sampler.start(start), _SHORTEST, math.inf, False
     while r_hat >= _LARGEST_R_HAT or drifts:
         snapshots = None
@@ -290,6 +290,7 @@ def log_partition(
     n_chains: int = 512,
     n_moves: int = 100,
     seed: int = 0,
+    num_threads: int | None = None,
 ) -> tuple[float, float]:
     """Estimate of ``log Z = log integral exp(-(sum_i s_i g_i h_i + l2 |theta|**2) / temperature)``, with its error.
 
@@ -300,7 +301,7 @@ def log_partition(
 
     Parameters
     ----------
-    risk, dual, temperature, seed
+    risk, dual, temperature, seed, num_threads
         As in `certificate`; no coordinate may be frozen.
     method : {"thermodynamic", "quadrature"}
     n_chains, n_moves : int
@@ -330,6 +331,7 @@ def log_partition(
     temperature = validation.real("temperature", temperature, positive=True)
     n_chains = validation.integer("n_chains", n_chains, 2)
     n_moves = validation.integer("n_moves", n_moves, 2)
+    threads = validation.num_threads(risk.num_threads if num_threads is None else num_threads)
     g = np.reshape(validation.array("dual", dual, np.float64), (risk.n_samples, -1)).astype(np.float64)
     reason = _why_not(risk, g, temperature, risk.l2)
     if reason is not None:
@@ -337,14 +339,16 @@ def log_partition(
     if risk.n_moving < risk.n_coordinates:
         raise ValueError("risk must have no frozen coordinates: with them there is no single partition function")
     if method == "quadrature":
-        return _quadrature(risk, g, temperature), 0.0
-    key, p = noise.key(validation.seed(seed)), risk.n_coordinates
+        return _quadrature(risk, g, temperature, threads), 0.0
+    place, p = noise.Place(noise.key(validation.seed(seed)), 0, _POPULATION, threads), risk.n_coordinates
     width = math.sqrt(temperature / (2 * risk.l2))
-    points = width * noise.normals(seed, 0, n_chains, p, dtype="float64", stream="init", population=_POPULATION)
+    points = width * place.normals(n_chains, p, "float64", "init")
     nodes, weights = np.polynomial.legendre.leggauss(16)
     slopes, step_size, moves, settling = np.zeros(n_chains), None, 0, n_moves // 2
     for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-        sampler = GibbsSampler(risk.linearised(node * g), temperature, key, _POPULATION)
+        sampler = GibbsSampler(
+            risk.linearised(node * g, num_threads=threads), temperature, place.key, _POPULATION, threads
+        )
         chains = sampler.start(points, step_size, moves)
         for k in range(n_moves):
             chains = sampler.move(chains, adapt=k < settling)
@@ -356,7 +360,7 @@ def log_partition(
     return gaussian + float(slopes.mean()), float(slopes.std(ddof=1) / math.sqrt(n_chains))
 
 
-def _quadrature(risk: EmpiricalRisk, g: NDArray[np.float64], temperature: float) -> float:
+def _quadrature(risk: EmpiricalRisk, g: NDArray[np.float64], temperature: float, threads: int) -> float:
     p, bound = risk.n_coordinates, max(map(abs, risk.model.output_range))
     if p > 2 or not math.isfinite(bound):
         raise ValueError(f"method='quadrature' needs a bounded neuron and at most 2 coordinates, got {p} coordinates")
@@ -365,7 +369,7 @@ def _quadrature(risk: EmpiricalRisk, g: NDArray[np.float64], temperature: float)
     radius = math.sqrt((40 * temperature + 2 * largest) / risk.l2)
     axis = np.linspace(-radius, radius, 20_001 if p == 1 else 801)
     points = np.stack([part.ravel() for part in np.meshgrid(*[axis] * p, indexing="ij")], axis=1)
-    exponent = -risk.linearised(g)(points) / temperature
+    exponent = -risk.linearised(g, num_threads=threads)(points) / temperature
     highest = float(exponent.max())
     return highest + math.log(np.exp(exponent - highest).sum()) + p * math.log(axis[1] - axis[0])
 
@@ -424,11 +428,11 @@ def smallest_ridge(risk: EmpiricalRisk, dual: FloatArray) -> float:
 
 
 def _reference_sample(
-    risk: EmpiricalRisk, width: float, n_chains: int, seed: int, dtype: np.dtype[np.floating[Any]]
+    risk: EmpiricalRisk, width: float, n_chains: int, place: noise.Place, dtype: np.dtype[np.floating[Any]]
 ) -> FloatArray:
     """Draws of N(0, width**2) in the moving coordinates, and the frozen ones of initial particles."""
-    points = risk.initial_particles(n_chains, seed, dtype)
-    draws = noise.normals(seed, 0, n_chains, risk.n_moving, dtype=dtype, stream="init", population=_POPULATION)
+    points = risk.initial_particles(n_chains, place, dtype)
+    draws = place.member(_POPULATION).normals(n_chains, risk.n_moving, dtype, "init")
     points[:, : risk.n_moving] = dtype.type(width) * draws
     return points
 

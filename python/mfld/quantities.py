@@ -62,7 +62,7 @@ def ridge(objective: Objective) -> Quantity:
     return lambda state: objective.ridge(state.measure)
 
 
-def predictions(model: Model, inputs: ArrayLike) -> Quantity:
+def predictions(model: Model, inputs: ArrayLike, num_threads: int | None = None) -> Quantity:
     """Predictions of a model on some inputs: shape (n,), or (n, n_outputs), for each record.
 
     Examples
@@ -80,7 +80,7 @@ def predictions(model: Model, inputs: ArrayLike) -> Quantity:
     checked = validation.array("inputs", inputs)
     validation.shape("inputs", checked, ("n", model.n_features), "(number, n_features of the model)")
     checked = validation.frozen(checked)
-    return lambda state: model.predict(state.measure.particles, checked, state.measure.weights)
+    return lambda state: model.predict(state.measure.particles, checked, state.measure.weights, num_threads)
 
 
 def score(risk: EmpiricalRisk) -> Quantity:
@@ -111,7 +111,7 @@ def score(risk: EmpiricalRisk) -> Quantity:
         raise TypeError(f"risk must have a loss of the library to be scored, got {validation.show(risk.loss_function)}")
 
     def measure_score(state: State) -> float:
-        u = risk.model.predict(state.measure.particles, risk.inputs, state.measure.weights).astype(np.float64)
+        u = risk.predict(state.measure, risk.inputs).astype(np.float64)
         u, y = u.reshape(len(u), -1), risk.targets.astype(np.float64)
         if kind == "class":
             return float(np.average(np.argmax(u, axis=1) == y[:, 0], weights=risk.sample_weight))
@@ -136,7 +136,8 @@ def gap(algorithm: Algorithm, risk: EmpiricalRisk, temperature: float, **options
     ----------
     algorithm : Algorithm
     risk, temperature, **options
-        As in `mfld.certificate`: confidence, tolerance, number of chains.
+        As in `mfld.certificate`: confidence, tolerance, number of chains; the number of threads is by default that of
+        the algorithm.
 
     Examples
     --------
@@ -154,6 +155,8 @@ def gap(algorithm: Algorithm, risk: EmpiricalRisk, temperature: float, **options
     """
     validation.instance("algorithm", algorithm, Algorithm, "an Algorithm")
     validation.instance("risk", risk, EmpiricalRisk, "an EmpiricalRisk")
+
+    options.setdefault("num_threads", algorithm.num_threads)
 
     def measured(state: State) -> ArrayLike:
         found = certificate(risk, algorithm.dual(risk, state), temperature, **options)

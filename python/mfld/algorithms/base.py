@@ -290,7 +290,7 @@ class Algorithm(ABC):
         """
         validation.instance("objective", objective, EmpiricalRisk, "an EmpiricalRisk, which has dual variables")
         assert isinstance(objective, EmpiricalRisk)
-        return dual_at(objective, state.measure)
+        return dual_at(objective.on_threads(self.num_threads), state.measure)
 
     def certified(self, objective: Objective, info: Info) -> tuple[float, float]:
         """Temperature and l2 of the problem that the last step belongs to; NaN where there was no step."""

@@ -305,9 +305,9 @@ class TopParticles(_Phases):
         particles = np.stack([one[rows] for one, rows in zip(state.clouds["mu"].particles, best, strict=True)])
         return replace(state, clouds={"mu": Cloud(particles)}, buffers={})
 
-    @staticmethod
-    def _values(objective: Objective, state: State) -> list[FloatArray]:
+    def _values(self, objective: Objective, state: State) -> list[FloatArray]:
         """What ranks the particles of each replicate."""
+        objective = objective.on_threads(self.num_threads)
         clouds = [one.measure for one in state.each()]
         return [objective.first_variation(cloud)(cloud.particles) for cloud in clouds]
 

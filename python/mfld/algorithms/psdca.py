@@ -26,23 +26,23 @@ _RESAMPLING = 1  # its population in the noise
 _SMALLEST_GROUP = 16
 
 
-def _cyclic(key: int, epoch: int, n: int) -> NDArray[np.int64]:
+def _cyclic(place: noise.Place, n: int) -> NDArray[np.int64]:
     return np.arange(n)
 
 
-def _permuted(key: int, epoch: int, n: int) -> NDArray[np.int64]:
-    normals = noise.Place(key, epoch).normals(n, 1, "float64", "coordinate_order")
+def _permuted(place: noise.Place, n: int) -> NDArray[np.int64]:
+    normals = place.normals(n, 1, "float64", "coordinate_order")
     order: NDArray[np.int64] = np.argsort(normals[:, 0], kind="stable")
     return order
 
 
-def _random(key: int, epoch: int, n: int) -> NDArray[np.int64]:
-    uniforms = noise.Place(key, epoch).uniforms(n, 1, "float64", "coordinate_order")[:, 0]
+def _random(place: noise.Place, n: int) -> NDArray[np.int64]:
+    uniforms = place.uniforms(n, 1, "float64", "coordinate_order")[:, 0]
     rows: NDArray[np.int64] = np.minimum((uniforms * n).astype(np.int64), n - 1)
     return rows
 
 
-ORDERS: Final[dict[str, Callable[[int, int, int], NDArray[np.int64]]]] = {
+ORDERS: Final[dict[str, Callable[[noise.Place, int], NDArray[np.int64]]]] = {
     "cyclic": _cyclic,
     "permuted": _permuted,
     "random": _random,
@@ -360,7 +360,8 @@ class _Work:
 
     def epoch(self, step: int) -> None:
         risk = self.risk
-        rows = ORDERS[self.solver.order](self.key, step, risk.n_samples)
+        place = noise.Place(self.key, step, num_threads=self.solver.num_threads)
+        rows = ORDERS[self.solver.order](place, risk.n_samples)
         if risk.sample_weight is not None:
             rows = rows[risk.sample_weight[rows] > 0]
         every = risk.n_samples if self.solver.refresh_every is None else self.solver.refresh_every

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from typing import Self
+from collections.abc import Callable
+from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -18,6 +19,8 @@ from mfld.noise import Place
 from mfld.objectives.base import Measure, Objective, Potential
 from mfld.state import Cloud
 from mfld.validation import FloatArray, FloatDType
+
+_Samples: TypeAlias = Callable[[FloatDType], tuple[FloatArray, FloatArray]]
 
 
 @final
@@ -125,7 +128,8 @@ class EmpiricalRisk(Objective):
         """
         cloud = self.cloud(measure)
         inputs, _, derivative, weights = self._evaluate(cloud, batch)
-        return self._pull_back(cloud.particles, inputs, weights.astype(derivative.dtype)[:, np.newaxis] * derivative)[1]
+        cotangent = weights.astype(derivative.dtype)[:, np.newaxis] * derivative
+        return self._pull_back(cloud.particles, inputs, cotangent, self.num_threads)[1]
 
     @property
     def has_particle_batches(self) -> bool:  # type: ignore[override]
@@ -192,7 +196,7 @@ class EmpiricalRisk(Objective):
         l2 : float, optional
             By default that of the risk.
         num_threads : int, optional
-            Default: what OpenMP would take (OMP_NUM_THREADS). It never changes a value.
+            By default that of the risk, see `on_threads`. It never changes a value.
 
         Raises
         ------
@@ -201,7 +205,8 @@ class EmpiricalRisk(Objective):
         """
         dual = validation.array("dual", dual, np.float64)
         validation.shape("dual", dual, (self.n_samples, self.model.n_outputs), "(samples, outputs)")
-        return _Linearised(self, dual, self.l2 if l2 is None else l2, num_threads)
+        threads = self.num_threads if num_threads is None else num_threads
+        return _Linearised(self, _with_dual(self, dual), self.l2 if l2 is None else l2, threads)
 
     def on_threads(self, num_threads: int | None) -> Self:
         same = copy.copy(self)
@@ -245,27 +250,15 @@ class EmpiricalRisk(Objective):
         return inputs, values, derivative, weights
 
     def _pull_back(
-        self, points: FloatArray, inputs: FloatArray, cotangent: FloatArray, num_threads: int | None = None
+        self, points: FloatArray, inputs: FloatArray, cotangent: FloatArray, num_threads: int | None
     ) -> tuple[FloatArray, FloatArray]:
-        threads = validation.num_threads(self.num_threads if num_threads is None else num_threads)
-        return self.model.pull_back(points, inputs, cotangent, threads)
+        return self.model.pull_back(points, inputs, cotangent, validation.num_threads(num_threads))
 
 
 class _Linearised(Potential):
     """Potential of frozen dual variables: the points are free."""
 
-    def __init__(self, risk: EmpiricalRisk, dual: FloatArray, l2: float, num_threads: int | None) -> None:
-        weights = 1 / risk.n_samples if risk.sample_weight is None else risk.sample_weight[:, np.newaxis]
-        cotangent = weights * dual
-        active = cotangent.any(axis=1)
-        rows = slice(None) if active.all() else np.flatnonzero(active)
-
-        @functools.cache
-        def samples(dtype: FloatDType) -> tuple[FloatArray, FloatArray]:
-            # At least one row: the kernels take no empty data.
-            chosen = rows if isinstance(rows, slice) or len(rows) else slice(1)
-            return risk.data.cast(dtype).inputs[chosen], cotangent[chosen].astype(dtype)
-
+    def __init__(self, risk: EmpiricalRisk, samples: _Samples, l2: float, num_threads: int | None) -> None:
         def pull_back(points: FloatArray) -> tuple[FloatArray, FloatArray]:
             return risk._pull_back(points, *samples(points.dtype), num_threads)
 
@@ -276,7 +269,27 @@ class _Linearised(Potential):
             space=risk.space,
             l2=l2,
         )
-        self._model = risk.model
+        self.num_threads = num_threads
+        self._risk, self._samples = risk, samples
+
+    def on_threads(self, num_threads: int | None) -> _Linearised:
+        return _Linearised(self._risk, self._samples, self.l2, num_threads)
 
     def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
-        return self._model.initial_particles(n_particles, place, dtype)
+        return self._risk.initial_particles(n_particles, place, dtype)
+
+
+def _with_dual(risk: EmpiricalRisk, dual: FloatArray) -> _Samples:
+    """Inputs and weighted dual variables in either precision, of the samples whose dual variables are not 0."""
+    weights = 1 / risk.n_samples if risk.sample_weight is None else risk.sample_weight[:, np.newaxis]
+    cotangent = weights * dual
+    active = cotangent.any(axis=1)
+    rows = slice(None) if active.all() else np.flatnonzero(active)
+
+    @functools.cache
+    def samples(dtype: FloatDType) -> tuple[FloatArray, FloatArray]:
+        # At least one row: the kernels take no empty data.
+        chosen = rows if isinstance(rows, slice) or len(rows) else slice(1)
+        return risk.data.cast(dtype).inputs[chosen], cotangent[chosen].astype(dtype)
+
+    return samples
