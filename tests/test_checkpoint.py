@@ -660,3 +660,126 @@ def test_leftovers_of_processes_that_live_stay(tmp_path):
         file.write_bytes(b"")
     checkpoint.run(make_solver(), make_risk(), 2, path=path)
     assert {file.name for file in tmp_path.iterdir()} == {path.name, mine.name, other.name}
+
+
+# ---- what belongs to a run -------------------------------------------------------------------------------------------
+
+SCRIPT = '''
+import numpy as np
+import mfld
+
+SCALE = {scale}
+TABLE = np.array({table})
+
+
+def helper(x):
+    {helper_comment}
+    return {helper}
+
+
+class Own(mfld.Objective):
+    """{docstring}"""
+
+    space = mfld.Space(1)
+    strength = {strength}
+
+    def loss(self, measure):
+        return float(np.mean(self.slope(self.cloud(measure).particles)))
+
+    def slope(self, x):
+        return {slope}
+
+    def loss_gradient(self, measure, batch=None):
+        return self.strength * helper(self.slope(self.cloud(measure).particles)) * TABLE.sum()
+
+    def first_variation(self, measure):
+        raise TypeError
+
+
+def gradient(x{default}):
+    return SCALE * x
+
+
+UNRELATED = {unrelated}
+own = Own()
+potential = mfld.Potential(gradient, n_coordinates=1)
+lambdas = mfld.Potential(lambda x: {lambda_body}, n_coordinates=1)
+'''
+USUAL = {
+    "scale": "2.0",
+    "table": "[1.0, 2.0]",
+    "helper_comment": "# nothing",
+    "helper": "x + 1",
+    "docstring": "An objective.",
+    "strength": "0.5",
+    "slope": "x - 1",
+    "default": "",
+    "unrelated": "1",
+    "lambda_body": "x - 3",
+}
+
+
+def described(tmp_path, **changed):
+    """Fingerprints of the objectives of a script."""
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT.format(**{**USUAL, **changed}))
+    code = (
+        "import sys, json, linecache\n"
+        "import importlib.util as u\n"
+        f"spec = u.spec_from_file_location('script', {str(path)!r}); m = u.module_from_spec(spec)\n"
+        "spec.loader.exec_module(m)\n"
+        "from mfld import checkpoint\n"
+        "print(json.dumps([checkpoint.fingerprint(objective=o) for o in (m.own, m.potential, m.lambdas)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("changed", "where"),
+    [
+        ({"strength": "0.6"}, [(0, "objective.strength")]),
+        ({"slope": "x + 1"}, [(0, "objective.slope")]),
+        ({"helper": "x - 1"}, [(0, "objective.loss_gradient")]),
+        ({"table": "[1.0, 3.0]"}, [(0, "objective.loss_gradient")]),
+        ({"scale": "3.0"}, [(1, "objective._gradient")]),
+        ({"default": ", factor=2"}, [(1, "objective._gradient")]),
+        ({"lambda_body": "x + 3"}, [(2, "objective._gradient")]),
+        ({"docstring": "Another text."}, []),
+        ({"helper_comment": "# a comment"}, []),
+        ({"slope": "(x   -    1)"}, []),
+        ({"unrelated": "2"}, []),
+    ],
+)
+def test_what_a_function_reads_is_part_of_a_run_and_prose_is_not(changed, where, tmp_path):
+    before, after = described(tmp_path), described(tmp_path, **changed)
+    differ = [
+        (k, name)
+        for k, (one, other) in enumerate(zip(before, after, strict=True))
+        for name in sorted(one.keys() | other.keys())
+        if one.get(name) != other.get(name)
+    ]
+    assert differ == where
+
+
+def test_going_on_with_another_problem_knowingly(tmp_path):
+    path = tmp_path / "a.npz"
+    checkpoint.run(make_solver(), make_risk(), 5, path=path)
+    other = make_risk(l2=0.5)
+    with pytest.raises(ValueError, match=r"objective\.reference was .*; accept_other=True goes on all the same"):
+        checkpoint.run(make_solver(), other, 10, path=path)
+    with pytest.warns(RuntimeWarning, match=r"another run: objective\.reference was"):
+        result = checkpoint.run(make_solver(), other, 10, path=path, accept_other=True)
+    assert result.state.step == 10
+    with pytest.warns(RuntimeWarning, match="another run"):
+        assert checkpoint.load(path, objective=make_risk(l2=0.1), accept_other=True).step == 10
+
+
+def test_what_cannot_be_read_is_unseen_and_no_error():
+    class Stubborn:
+        def __array__(self, dtype=None, copy=None):
+            raise RuntimeError("needs gradients")
+
+    stubborn = Stubborn()
+    well = mfld.Potential(lambda x: x if stubborn else -x, n_coordinates=1)
+    assert checkpoint.fingerprint(objective=well)["objective._gradient"]

@@ -8,12 +8,16 @@ the last good state.
 
 from __future__ import annotations
 
+import ast
+import contextvars
 import dataclasses
 import functools
 import hashlib
 import inspect
 import json
 import os
+import sys
+import textwrap
 import time
 import types
 import warnings
@@ -78,7 +82,13 @@ def save(
     _write(state, path, fingerprint(algorithm=algorithm, objective=objective))
 
 
-def load(path: StrPath, *, algorithm: Algorithm | None = None, objective: Objective | None = None) -> State:
+def load(
+    path: StrPath,
+    *,
+    algorithm: Algorithm | None = None,
+    objective: Objective | None = None,
+    accept_other: bool = False,
+) -> State:
     """Read a state that `save` or `Checkpoint` wrote; to go on: ``solver.run(objective, n_steps, state=state)``.
 
     Parameters
@@ -86,7 +96,9 @@ def load(path: StrPath, *, algorithm: Algorithm | None = None, objective: Object
     path : str or path
     algorithm : Algorithm, optional
     objective : Objective, optional
-        What is to go on. What is given must be what the file was written with; numbers of threads may differ.
+        What is to go on. What is given must be what the file was written with, as `fingerprint` sees it.
+    accept_other : bool
+        Go on with another problem, knowingly: the differences are a RuntimeWarning.
 
     Raises
     ------
@@ -107,7 +119,10 @@ def load(path: StrPath, *, algorithm: Algorithm | None = None, objective: Object
             for name in names[:3]
         )
         more = f"; and {len(names) - 3} more" if len(names) > 3 else ""
-        raise ValueError(f"{path} is a checkpoint of another run: {shown}{more}")
+        message = f"{path} is a checkpoint of another run: {shown}{more}"
+        if not validation.boolean("accept_other", accept_other):
+            raise ValueError(f"{message}; accept_other=True goes on all the same")
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
     return state
 
 
@@ -121,6 +136,7 @@ def run(
     every: int | None = None,
     seconds: float | None = None,
     resume: bool = True,
+    accept_other: bool = False,
     **options: Any,
 ) -> Result:
     """Run to ``n_steps`` steps in all, with a checkpoint: from its state where the file exists, else from the start.
@@ -140,6 +156,8 @@ def run(
         As in `Checkpoint`.
     resume : bool
         False starts anew and replaces the file.
+    accept_other : bool
+        As in `load`.
     **options
         As in ``algorithm.run``.
 
@@ -166,7 +184,7 @@ def run(
     callbacks = [*options.pop("callbacks", ()), Checkpoint(path, every=every, seconds=seconds)]
     if not (resume and Path(path).exists()):
         return algorithm.run(objective, n_steps, seed, callbacks=callbacks, **options)
-    state = load(path, algorithm=algorithm, objective=objective)
+    state = load(path, algorithm=algorithm, objective=objective, accept_other=accept_other)
     if state.seed != seed:
         raise ValueError(f"{path} is a checkpoint of another run: seed was {state.seed}, now it is {seed}")
     if state.step > n_steps:
@@ -261,8 +279,17 @@ class Checkpoint(Callback):
 def fingerprint(*, algorithm: Algorithm | None = None, objective: Objective | None = None) -> dict[str, str]:
     """Description of an algorithm and an objective by their values: the same in every process, short, comparable.
 
-    It follows attributes (``__getstate__`` where a class defines it): numbers and text as they print, arrays and what
-    lies deeper by their SHA-256, functions by their name, code, defaults and closure. Numbers of threads are left out.
+    Compared are
+
+    * the class by its name, and the attributes (``__getstate__`` where a class defines it): numbers and text as they
+      print, arrays and what lies deeper by their SHA-256;
+    * of classes that are not of a library, also the class attributes and the methods;
+    * functions by their source without docstrings, comments and layout, or where there is no source by the names and
+      constants of their code; with that their defaults, closure, and the globals that they name: values, and the
+      sources of functions, but not what these name in turn.
+
+    Not compared are numbers of threads, the versions of libraries, what a function reads from files or asks of other
+    objects at run time, and what cannot be read, which the entry calls unseen.
 
     Examples
     --------
@@ -276,6 +303,7 @@ def fingerprint(*, algorithm: Algorithm | None = None, objective: Objective | No
         if given is not None:
             kind, members = _members(given)
             entries[name] = kind
+            members = {**_class_members(type(given)), **members}
             entries.update({f"{name}.{member}": _short(value) for member, value in members.items()})
     return entries
 
@@ -293,9 +321,9 @@ def _content(value: Any, above: tuple[int, ...]) -> str:
     if inspect.isroutine(value) or isinstance(value, np.ufunc):  # of a compiled module
         return str(value.__name__)
     if hasattr(value, "__array__"):  # of another library
-        return f"{_kind(value)} {_describe(np.asarray(value), above)}"
+        return f"{_kind(value)} {_array_of(value, above)}"
     kind, members = _members(value)
-    return f"{kind}{_describe(members, above)}"
+    return f"{kind}{_describe({**_class_members(type(value)), **members}, above)}"
 
 
 def _describe(value: object, above: tuple[int, ...] = ()) -> str:
@@ -346,15 +374,104 @@ def _(value: functools.partial[Any], above: tuple[int, ...]) -> str:
 
 @_content.register
 def _(value: types.CodeType, above: tuple[int, ...]) -> str:
-    return f"{_sha256(value.co_code)}{_describe((value.co_consts, value.co_names), above)}"
+    # Not the instructions, which are those of one version of Python.
+    return _describe((value.co_consts, value.co_names), above)
 
 
 @_content.register
 def _(value: types.FunctionType, above: tuple[int, ...]) -> str:
-    closure = [cell.cell_contents for cell in value.__closure__ or ()]
-    return (
-        f"{value.__qualname__}{_describe((value.__code__, value.__defaults__, value.__kwdefaults__, closure), above)}"
-    )
+    if _of_library(value.__module__):
+        closure = [_cell(cell) for cell in value.__closure__ or ()]
+        return f"{value.__qualname__}{_describe((value.__defaults__, value.__kwdefaults__, closure), above)}"
+    source = _source(value)
+    code = f"by names and constants {_describe(value.__code__, above)}" if source is None else source
+    closure = [_cell(cell) for cell in value.__closure__ or ()]
+    # What a named function names in turn is left out, else all of a program would be part of a run.
+    named = {} if _within_function.get() else _globals_of(value)
+    token = _within_function.set(True)
+    try:
+        parts = _describe((value.__defaults__, value.__kwdefaults__, closure, named), above)
+    finally:
+        _within_function.reset(token)
+    return f"{value.__qualname__} {code}{parts}"
+
+
+_within_function: contextvars.ContextVar[bool] = contextvars.ContextVar("within_function", default=False)
+
+
+def _cell(cell: types.CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet: a function that names itself
+        return None
+
+
+def _globals_of(function: types.FunctionType) -> dict[str, object]:
+    """Values of the globals that a function names."""
+    names: set[str] = set()
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        names.update(code.co_names)
+        codes.extend(const for const in code.co_consts if isinstance(const, types.CodeType))
+    return {name: function.__globals__[name] for name in sorted(names) if name in function.__globals__}
+
+
+def _source(function: types.FunctionType) -> str | None:
+    """Digest of the syntax tree of a function, without docstrings and places; None where no source can be parsed."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return None
+    for node in ast.walk(tree):
+        first = getattr(node, "body", None)
+        first = first[0] if isinstance(first, list) and first else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            first.value.value = ""
+    if function.__name__ == "<lambda>":  # what stands around it on its lines is not part of it
+        found = sorted(ast.dump(node) for node in ast.walk(tree) if isinstance(node, ast.Lambda))
+        return _sha256("".join(found).encode()) if found else None
+    return _sha256(ast.dump(tree).encode())
+
+
+def _of_library(module: str | None) -> bool:
+    """Whether a module is of a library, whose parts are known by their names."""
+    root = (module or "").partition(".")[0]
+    return root in _LIBRARIES or root in sys.stdlib_module_names
+
+
+_LIBRARIES: Final = frozenset(["builtins", "jax", "jaxlib", "mfld", "numpy", "scipy", "sklearn", "torch"])
+
+
+def _class_members(kind: type) -> dict[str, object]:
+    """Class attributes and methods of classes that are not of a library."""
+    members: dict[str, object] = {}
+    for parent in reversed(kind.__mro__):
+        if not _of_library(parent.__module__):
+            members.update({name: value for name, value in vars(parent).items() if not _is_machinery(name)})
+    return {name: _plain(value) for name, value in members.items() if name.lstrip("_") != "num_threads"}
+
+
+def _is_machinery(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__") and name not in ("__call__", "__init__", "__post_init__")
+
+
+def _plain(value: object) -> object:
+    """The function in what a class holds of it."""
+    if isinstance(value, property):
+        return (value.fget, value.fset)
+    return getattr(value, "__func__", value)
+
+
+def _array_of(value: Any, above: tuple[int, ...]) -> str:
+    """An array of another library; some refuse to be read as they are."""
+    for attempt in ("", "detach", "float"):
+        try:
+            value = getattr(value, attempt)() if attempt else value
+            return _describe(np.asarray(value), above)
+        except Exception:
+            continue
+    return "unseen"
 
 
 @_content.register
