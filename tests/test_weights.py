@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -252,3 +253,16 @@ def test_picture_of_gaps():
         plots.gap({"one": {"step": [1], "gap": [0.5]}})
     with pytest.raises(ValueError, match="runs must have a certificate at one record at least"):
         plots.gap({"one": {"step": [1], "gap": [[np.nan, np.nan]]}})
+
+
+def test_pruning_takes_no_memory_of_all_pairs(rng):
+    model = mfld.TwoLayerNetwork(2)
+    cloud = mfld.Cloud(model.initial_particles(20_000, 1))
+    inputs = rng.normal(size=(30, 2)).astype(np.float32)
+    tracemalloc.start()
+    pruned, error = mfld.prune(model, cloud, inputs, n_particles=15)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(pruned.particles) <= 15
+    assert error < 0.05
+    assert peak < 300e6  # all pairs would take 3.2 GB; a block of 4 million numbers takes 34 MB, several times

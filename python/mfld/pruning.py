@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfld import validation
 from mfld.models import Model
 from mfld.state import Cloud
+from mfld.validation import FloatArray
 
 _NUMBERS_AT_A_TIME = 2**22
 
@@ -72,14 +75,8 @@ def prune(
         return cloud, 0.0
     weights = np.full(n, 1 / n) if cloud.weights is None else cloud.weights.astype(np.float64)
 
-    gram = np.zeros((n, n))
-    rows = max(1, _NUMBERS_AT_A_TIME // (n * model.n_outputs))
-    for start in range(0, len(points), rows):
-        block = model.neurons(cloud.particles, points[start : start + rows], num_threads).astype(np.float64)
-        columns = np.moveaxis(block, 1, -1).reshape(-1, n)
-        gram += columns.T @ columns
-    gram += np.trace(gram) / n  # the row of ones that keeps the sum
-    fitted = _greedy(gram, weights, n_particles)
+    neurons = _Neurons(model, cloud, points)
+    fitted = _greedy(neurons, weights, n_particles)
     kept = np.flatnonzero(fitted)
     pruned = Cloud(cloud.particles[kept], fitted[kept] / fitted.sum())
     after, before = (model.predict(each.particles, points, each.weights, num_threads) for each in (pruned, cloud))
@@ -87,31 +84,72 @@ def prune(
     return pruned, float(np.max(np.abs(change)))
 
 
-def _greedy(gram: NDArray[np.float64], target: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+class _Neurons:
+    """Gram matrix of the neurons over the inputs, a column at a time: as a whole it would be N x N.
+
+    A further row of ones, with the mean square of the neurons as its weight, keeps the sum of the coefficients.
+    """
+
+    def __init__(self, model: Model, cloud: Cloud, points: FloatArray) -> None:
+        self._model, self._particles, self._points = model, cloud.particles, points
+        n = len(cloud.particles)
+        self._rows = max(1, _NUMBERS_AT_A_TIME // (n * model.n_outputs))
+        self.diagonal = np.zeros(n)
+        for block in self._blocks():
+            self.diagonal += np.sum(block**2, axis=0)
+        self._ones = float(self.diagonal.sum()) / n
+        self.diagonal += self._ones
+
+    def _blocks(self) -> Iterator[NDArray[np.float64]]:
+        """Neurons at some rows and outputs, shape (rows, N)."""
+        for start in range(0, len(self._points), self._rows):
+            block = self._model.neurons(self._particles, self._points[start : start + self._rows]).astype(np.float64)
+            yield np.moveaxis(block, 1, -1).reshape(-1, len(self._particles))
+
+    def times(self, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The matrix times a vector."""
+        total = np.full(len(coefficients), self._ones * float(coefficients.sum()))
+        for block in self._blocks():  # sums and not a product of BLAS, whose bits may depend on threads
+            total += np.einsum("rm,r->m", block, np.einsum("rm,m->r", block, coefficients))
+        return total
+
+    def column(self, particle: int) -> NDArray[np.float64]:
+        """One column of the matrix."""
+        total = np.full(len(self._particles), self._ones)
+        for block in self._blocks():
+            total += np.einsum("rm,r->m", block, block[:, particle])
+        return total
+
+
+def _greedy(neurons: _Neurons, target: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     """Non-negative c with at most so many entries: a minimum of ``(c - target)' gram (c - target)`` on its support."""
-    aim = gram @ target
+    aim = neurons.times(target)
     fitted = np.zeros(len(target))
     support: list[int] = []
+    columns: dict[int, NDArray[np.float64]] = {}
     # Below this there is nothing to gain. A particle that left the support may come back, hence the bound on the loop.
-    least = 1e-10 * np.sqrt(np.diag(gram).max() * np.maximum(target @ aim, 0.0))
+    least = 1e-10 * np.sqrt(neurons.diagonal.max() * max(float(np.sum(target * aim)), 0.0))
     for _ in range(3 * size):
-        slope = aim - gram @ fitted
+        slope = aim - sum((fitted[m] * columns[m] for m in support), np.zeros(len(target)))
         slope[support] = -np.inf
         best = int(np.argmax(slope))
         if len(support) == size or slope[best] <= least:
             break
         support.append(best)
+        columns[best] = neurons.column(best)
         while support:
-            part = gram[np.ix_(support, support)]
+            part = np.stack([columns[m][support] for m in support])
             part[np.diag_indices_from(part)] *= 1 + 1e-13  # neurons may be equal
             solution = np.linalg.solve(part, aim[support])
             if (solution > 0).all():
                 fitted[support] = solution
                 break
-            # As far towards the solution as all stay at least 0; who gets there first leaves.
+            # As far towards the solution as all stay at least 0; what gets there first leaves.
             current = fitted[support]
             room = np.where(solution > 0, np.inf, current / np.maximum(current - solution, np.finfo(float).tiny))
             first = int(np.argmin(room))
             fitted[support] = np.maximum(current + room[first] * (solution - current), 0.0)
-            fitted[support.pop(first)] = 0.0
+            left = support.pop(first)
+            fitted[left] = 0.0
+            del columns[left]
     return fitted
