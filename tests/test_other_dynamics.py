@@ -8,12 +8,12 @@ import itertools
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy import linalg, stats
 
 import mfld
 from mfld import noise, potentials, schedules
-from mfld.dynamics import Step
+from mfld.dynamics import Step, general
 
 HESSIAN = np.array([[1.0, 0.3], [0.3, 4.0]])
 ROTATION = np.array([[0.0, 1.5], [-1.5, 0.0]])
@@ -389,10 +389,38 @@ def test_finite_differences_of_the_divergence(rng):
     assert_allclose(move["given"], move["differences"], atol=1e-8)
     xi = noise.normals(15, 0, 6, 2, dtype="float64")
     by_hand = [
-        x - 0.5 * (d + q) @ HESSIAN @ x + 0.5 * 2.0 * v + np.sqrt(2 * 2.0 * 0.5) * linalg.sqrtm(d) @ z
+        x - 0.5 * (d + q) @ HESSIAN @ x + 0.5 * 2.0 * v + np.sqrt(2 * 2.0 * 0.5) * linalg.cholesky(d, lower=True) @ z
         for x, d, q, v, z in zip(points, diffusion(points), skew(points), divergence(points), xi, strict=True)
     ]
     assert_allclose(move["given"], by_hand, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("m", "rank"), [(1, 1), (3, 3), (5, 2), (40, 40), (40, 7), (4, 0)])
+def test_roots_of_semidefinite_matrices(m, rank, rng):
+    factors = rng.normal(size=(20, m, rank))
+    matrices = factors @ np.swapaxes(factors, 1, 2)
+    roots = general._root(matrices)
+    assert_allclose(roots @ np.swapaxes(roots, 1, 2), matrices, atol=1e-9)
+    assert_array_equal(roots, np.tril(roots))
+    if rank == m:
+        assert_allclose(roots, np.linalg.cholesky(matrices), rtol=1e-6, atol=1e-8)
+
+
+def test_roots_keep_what_is_small_and_refuse_what_is_negative(rng):
+    scales = np.array([1e-30, 1.0, 1e-6, 0.0])
+    assert_allclose(np.diag(general._root(np.diag(scales))), np.sqrt(scales), rtol=1e-14)
+    rotation = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    for lowest, refused in ((-1e-7, False), (-1e-4, True)):
+        matrix = rotation * np.array([lowest, 0.0, 0.5, 1.0, 2.0, 1.0]) @ rotation.T
+        if refused:
+            with pytest.raises(ValueError, match=r"positive semidefinite, got the eigenvalue -.* at particle 1"):
+                general._root(np.stack([np.eye(6), (matrix + matrix.T) / 2]))
+        else:
+            root = general._root((matrix + matrix.T) / 2)
+            assert_allclose(root @ root.T, matrix, atol=1e-5)
+    for matrix in ([[0.0, 1.0], [1.0, 0.0]], [[1.0, 2.0], [2.0, 1.0]]):
+        with pytest.raises(ValueError, match="got the eigenvalue -1"):
+            general._root(np.array(matrix))
 
 
 # ---- order -----------------------------------------------------------------------------------------------------------

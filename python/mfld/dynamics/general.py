@@ -20,6 +20,7 @@ MatrixField: TypeAlias = ArrayLike | Callable[[FloatArray], ArrayLike]
 """A constant matrix, shape (m, m), or a function of points, shape (N, p), with values of shape (N, m, m)."""
 
 _TOLERANCE = 1e-5  # of symmetry and positivity, relative to the largest entry: the user's matrices may be float32
+_ROUNDING = 1e-13  # of a pivot that is 0, relative to its diagonal entry
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +35,8 @@ class General(Dynamics):
     In continuous time the invariant law is ``exp(-(V + l2 |theta|**2) / temperature)`` for all D and Q for which it is
     reached at all; without the divergence it would be another one. Weak order 1. For constant D and Q, on a quadratic
     potential of Hessian H and with A = (D + Q) H, the stationary covariance C of the scheme solves ``C = (I - step_size
-    A) C (I - step_size A)' + 2 step_size temperature D``. The square root of D is the symmetric one, from its
-    eigenvalues, in float64, as is the divergence. Noise: stream ``move``, one normal for each moving coordinate.
+    A) C (I - step_size A)' + 2 step_size temperature D``. The square root of D is its Cholesky factor, in
+    float64, as is the divergence. Noise: stream ``move``, one normal for each moving coordinate.
     Source: Ma, Chen, Fox 2015, "A complete recipe for stochastic gradient MCMC".
 
     Parameters
@@ -157,17 +158,37 @@ def _check_symmetry(name: str, matrices: FloatArray, sign: int) -> None:
 
 
 def _root(matrices: FloatArray) -> FloatArray:
-    """Symmetric square roots of positive semidefinite matrices."""
+    """Roots of positive semidefinite matrices: lower triangles L with ``L L' = D`` (Cholesky).
+
+    Column by column for all matrices at once, in sums and products only: LAPACK's bits depend on threads.
+    """
     if not np.isfinite(matrices).all():  # the move finds and reports them
         return np.full_like(matrices, np.nan)
-    eigenvalues, vectors = np.linalg.eigh(matrices)
-    negative = eigenvalues[..., 0] < -_TOLERANCE * np.abs(eigenvalues[..., -1]).clip(np.finfo(np.float64).tiny)
-    if negative.any():
-        where = np.argwhere(negative)[0]
-        worst = eigenvalues[(*where, 0)]
-        raise ValueError(f"diffusion must be positive semidefinite, got the eigenvalue {worst}{_place(where)}")
-    roots: FloatArray = np.einsum("...ik,...k,...jk->...ij", vectors, np.sqrt(eigenvalues.clip(0)), vectors)
-    return roots
+    m = matrices.shape[-1]
+    given = matrices.reshape(-1, m, m)
+    size = np.abs(given).max(axis=(1, 2))
+    roots, missed = np.zeros_like(given), np.zeros(len(given))
+    left = np.einsum("nii->ni", given).copy()  # of the diagonals
+    for j in range(m):
+        column = given[:, j:, j] - np.einsum("nik,nk->ni", roots[:, j:, :j], roots[:, j, :j])
+        pivot = np.where(column[:, 0] > _ROUNDING * given[:, j, j], column[:, 0], 0)
+        root = column / np.sqrt(np.where(pivot > 0, pivot, np.inf))[:, np.newaxis]
+        # What is semidefinite has no larger entries; after rounding it may.
+        bound = np.sqrt(left[:, j:].clip(0))
+        bound[:, 0] = np.sqrt(pivot)
+        root = np.clip(root, -bound, bound)
+        roots[:, j:, j] = root
+        left[:, j:] -= root**2
+        missed = np.maximum(missed, np.abs(column - root[:, :1] * root).max(axis=1))
+    # A negative eigenvalue is missed by products of roots, by at least as much.
+    for suspect in np.flatnonzero(missed > _TOLERANCE / (2 * m) * size):
+        eigenvalues = np.linalg.eigvalsh(given[suspect])
+        if eigenvalues[0] < -_TOLERANCE * abs(eigenvalues[-1]):
+            where = np.array([suspect] if matrices.ndim > 2 else [])
+            raise ValueError(
+                f"diffusion must be positive semidefinite, got the eigenvalue {eigenvalues[0]}{_place(where)}"
+            )
+    return roots.reshape(matrices.shape)
 
 
 def _place(where: np.ndarray) -> str:
