@@ -21,7 +21,6 @@ _GROUPS = 32  # of chains: independent estimates of the predictions
 _SNAPSHOTS = 32  # of each chain
 _WATCHED_ROWS = 8
 _SHORTEST = 64  # moves of the first attempt
-_POPULATION = 2  # of the chains in the noise
 _LARGEST_R_HAT = 1.1
 
 
@@ -195,8 +194,8 @@ def certificate(
     reason = _why_not(risk, g, temperature, l2)
     if reason is not None:
         return refused(reason)
-    place = noise.Place.of(seed, num_threads=threads)
-    sampler = GibbsSampler(risk.linearised(g, l2, threads), temperature, place.key, _POPULATION, threads)
+    place = noise.Place.of(seed, num_threads=threads).beside("certificate")
+    sampler = GibbsSampler(risk.linearised(g, l2, threads), temperature, place.key, place.population, threads)
     start = _reference_sample(risk, math.sqrt(temperature / (2 * l2)), n_chains, place, precision)
     chains, length, r_hat, drifts = sampler.start(start), _SHORTEST, math.inf, False
     while r_hat >= _LARGEST_R_HAT or drifts:
@@ -340,15 +339,14 @@ def log_partition(
         raise ValueError("risk must have no frozen coordinates: with them there is no single partition function")
     if method == "quadrature":
         return _quadrature(risk, g, temperature, threads), 0.0
-    place, p = noise.Place(noise.key(validation.seed(seed)), 0, _POPULATION, threads), risk.n_coordinates
+    place, p = noise.Place.of(seed, num_threads=threads).beside("log_partition"), risk.n_coordinates
     width = math.sqrt(temperature / (2 * risk.l2))
     points = width * place.normals(n_chains, p, "float64", "init")
     nodes, weights = np.polynomial.legendre.leggauss(16)
     slopes, step_size, moves, settling = np.zeros(n_chains), None, 0, n_moves // 2
     for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-        sampler = GibbsSampler(
-            risk.linearised(node * g, num_threads=threads), temperature, place.key, _POPULATION, threads
-        )
+        potential = risk.linearised(node * g, num_threads=threads)
+        sampler = GibbsSampler(potential, temperature, place.key, place.population, threads)
         chains = sampler.start(points, step_size, moves)
         for k in range(n_moves):
             chains = sampler.move(chains, adapt=k < settling)
@@ -432,7 +430,7 @@ def _reference_sample(
 ) -> FloatArray:
     """Draws of N(0, width**2) in the moving coordinates, and the frozen ones of initial particles."""
     points = risk.initial_particles(n_chains, place, dtype)
-    draws = place.member(_POPULATION).normals(n_chains, risk.n_moving, dtype, "init")
+    draws = place.normals(n_chains, risk.n_moving, dtype, "init")
     points[:, : risk.n_moving] = dtype.type(width) * draws
     return points
 

@@ -27,6 +27,9 @@ those of the seed ``key(seed, r)``. A `Place` holds key, step and population, an
 ``data``              made data and streams of samples, which no run uses
 ====================  ==================================================
 
+Clouds and their members have the populations from 0 on, in their order. What else the library draws under the key of a
+seed has one of its own, from the top of the 16 bits down (`POPULATIONS`), so that no two purposes share numbers.
+
 A normal takes a fixed number of words, so that nothing depends on what was drawn before. Hence a run has the same bits
 for any number of threads, continuing equals restarting, and particle 7 of a run with 100 particles sees the noise of
 particle 7 of a run with 1000. The noise depends neither on the objective nor on the activation. The layout and the
@@ -57,6 +60,20 @@ STREAMS: Final[dict[str, int]] = {
     "data": 7,
 }
 _MAX_POPULATION = 2**16 - 1
+POPULATIONS: Final[dict[str, int]] = {
+    purpose: _MAX_POPULATION - number
+    for number, purpose in enumerate(
+        (
+            "certificate",  # the chains of a certificate
+            "log_partition",  # those of a partition function
+            "output",  # of PDA: whether it is the particles of a step
+            "resampling",  # of PSDCA, within its runs
+            "resample",  # of a cloud
+        )
+    )
+}
+"""Populations that are no clouds: what the library draws beside the particles of a run."""
+_MAX_MEMBER = min(POPULATIONS.values()) - 1
 
 
 class Place(NamedTuple):
@@ -89,8 +106,20 @@ class Place(NamedTuple):
         return Place(self.key, self.step + n_steps, self.population, self.num_threads)
 
     def member(self, number: int) -> Place:
-        """Place of another population: of a member of a cloud that has several, by its number."""
+        """Place of another population: of a member of a cloud that has several, by its number.
+
+        Raises
+        ------
+        ValueError
+            If there are too many: the last populations are the library's own.
+        """
+        if self.population + number > _MAX_MEMBER:
+            raise ValueError(f"members of all clouds must be at most {_MAX_MEMBER + 1} together, got more")
         return Place(self.key, self.step, self.population + number, self.num_threads)
+
+    def beside(self, purpose: str) -> Place:
+        """Place of what is no cloud: a purpose among `POPULATIONS`."""
+        return Place(self.key, self.step, POPULATIONS[purpose], self.num_threads)
 
     def normals(
         self, n_particles: int, n_coordinates: int, dtype: DTypeLike = "float32", stream: str = "move"

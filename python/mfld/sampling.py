@@ -204,7 +204,7 @@ def resample(cloud: Cloud, n_particles: int | None = None, seed: int = 0) -> Clo
     n = len(cloud.particles)
     size = n if n_particles is None else validation.integer("n_particles", n_particles, 1)
     weights = np.ones(n) if cloud.weights is None else cloud.weights.astype(np.float64)
-    offset = noise.Place.of(validation.seed(seed)).uniforms(1, 1).item()
+    offset = noise.Place.of(seed).beside("resample").uniforms(1, 1).item()
     return Cloud(cloud.particles[systematic(weights, size, offset)])
 
 

@@ -18,6 +18,7 @@ With mini-batches it is the curvature of a bad batch: an eighth of its rows have
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -126,7 +127,7 @@ def _ahead(objective: Objective, particles: FloatArray, step: Step) -> float:
     far = _far(step.num_threads)
     found, direction = _power_iteration(objective, particles, _direction(objective, particles, far), _ITERATIONS)
     found = max(found, _rms(slope[moving]) / max(1.0, _rms(particles[moving])))
-    xi = far.member(1).normals_like(particles, objective.n_moving)
+    xi = far.member(math.prod(objective.members)).normals_like(particles, objective.n_moving)
     for _ in range(_LOOKS_AHEAD):
         step_size = float(size(found, np.array([step.l2]))[0])
         trial = particles.copy()

@@ -284,7 +284,8 @@ class MFLD(Algorithm):
         validation.instance("objective", objective, Objective, "an Objective")
         self.gradient.check(objective)
         self.dynamics.check(objective, self.gradient)
-        self.dynamics.check_space(objective)
+        if objective.members or not objective.space.flat:
+            self.dynamics.check_space(objective)
         if self.l2 is not None and not objective.space.flat:
             raise ValueError(f"l2 must be left out on the domain {objective.space.domain}, got {self.l2}")
         if state is None:

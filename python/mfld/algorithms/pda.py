@@ -22,8 +22,6 @@ from mfld.state import Buffers, Cloud, Info, State
 from mfld.stepping import Outcome, Plan, steps
 from mfld.validation import FloatArray
 
-_OUTPUT_POPULATION = 1  # of the number that decides on the output: beside those of the particles
-
 
 @dataclass(frozen=True)
 class PDA(Algorithm):
@@ -247,7 +245,7 @@ class PDA(Algorithm):
         particles.flags.writeable = False
         # Particles after step t are X^(t+1), drawn with a probability proportional to t + 1 among X^(2), ..., X^(t+1):
         # a reservoir, which need not know where the run will end.
-        key, counter3 = state.key, t >> 32 | _OUTPUT_POPULATION << 16
+        key, counter3 = state.key, t >> 32 | noise.POPULATIONS["output"] << 16
         counter = (0, noise.STREAMS["acceptance"] << 24, t & 0xFFFFFFFF, counter3)
         word = _core.backend.philox(counter, (key & 0xFFFFFFFF, key >> 32))[0]
         chosen = (word + 0.5) / 2**32 < (t + 1) / (t * (t + 3) / 2)

@@ -22,7 +22,6 @@ from mfld.validation import FloatArray
 
 _WATCHED_ROWS = 8
 _MOST_MOVES = 100  # of a refresh
-_RESAMPLING = 1  # its population in the noise
 _SMALLEST_GROUP = 16
 
 
@@ -442,7 +441,7 @@ class _Work:
 
     def _resampled(self) -> NDArray[np.int64]:
         """Systematic resampling within each group: every particle about N times its weight times."""
-        place = noise.Place(self.key, self.moves, _RESAMPLING, self.solver.num_threads)
+        place = noise.Place(self.key, self.moves, num_threads=self.solver.num_threads).beside("resampling")
         uniform = place.uniforms(len(self.groups), 1)[:, 0]
         expected = len(self.particles) * self.weights(self.log_weights)
         picked: list[NDArray[np.int64]] = []
