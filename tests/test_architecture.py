@@ -140,3 +140,15 @@ def test_no_part_asks_for_the_class_of_another(module):
         if names & parts and not hasattr(node, "told"):
             asked.append((node.lineno, sorted(names & parts)))
     assert not asked, f"{module} asks for concrete classes: {asked}"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *(mfld.FullBatch, mfld.Minibatch, mfld.SVRG, mfld.SARAH, mfld.Overdamped, mfld.Underdamped),
+        *(mfld.TwoLayerNetwork, mfld.Loss, mfld.EmpiricalRisk),
+    ],
+)
+def test_parts_that_the_core_computes_have_no_subclasses(part):
+    with pytest.raises(TypeError, match=f"Own must not be a subclass of {part.__name__}, which the compiled core"):
+        type("Own", (part,), {})

@@ -309,3 +309,20 @@ def test_a_curvature_of_another_shape_is_refused():
     wrong = mfld.State(state.clouds, 0, 0, {"curvature": np.ones((1, 2))})
     with pytest.raises(ValueError, match=r"state.buffers\['curvature'\] must have shape \(1,\).*, got \(1, 2\)"):
         make_solver().advance(make_risk(), wrong)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda g: mfld.Smoothed(0.0, g), lambda g: mfld.PerParticleMinibatch(g.batch_size)],
+    ids=["smoothed", "per particle"],
+)
+def test_every_estimator_says_how_many_rows_its_step_sees(wrap, rng):
+    inputs = rng.normal(size=(500, 4))
+    inputs[3] *= 30  # which a batch that holds it must survive
+    risk = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(4), inputs, np.sin(inputs[:, 0]), loss="half_squared")
+    sizes = [
+        make_solver(gradient=gradient).run(risk, 1).info.step_size
+        for gradient in (mfld.Minibatch(2), wrap(mfld.Minibatch(2)), mfld.FullBatch())
+    ]
+    assert sizes[0] == sizes[1]
+    assert sizes[2] > 5 * sizes[0]
