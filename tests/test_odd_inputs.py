@@ -229,7 +229,7 @@ CONSTRUCTORS = {
     | {"population": 0, "replica": 0},
     noise.minibatch: {"seed": 0, "step": 0, "n": 12, "batch_size": 4, "population": 0, "replica": 0},
     mfld.quantities.loss: {"objective": WELL},
-    mfld.quantities.predictions: {"model": MODEL, "inputs": INPUTS},
+    mfld.quantities.predictions: {"model": MODEL, "inputs": INPUTS, "num_threads": None},
 }
 # What names an argument in a message, beside its own name.
 PAIRED = (mfld.EmpiricalRisk, mfld.Loss, mfld.TwoLayerNetwork, noise.minibatch)
