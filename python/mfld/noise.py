@@ -23,6 +23,7 @@ independent repetitions of a run. Initial particles of replica r > 0 are those o
 ``label_noise``       noise put on targets
 ``coordinate_order``  the order in which coordinates are visited
 ``smoothing``         where a smoothed gradient is taken (`mfld.Smoothed`)
+``data``              data that are made rather than read
 ====================  ==================================================
 
 A normal takes a fixed number of words, so that nothing depends on what was drawn before. Hence a run has the same bits
@@ -44,15 +45,7 @@ from mfld import _core, validation
 from mfld._core import _binding
 from mfld.validation import FloatArray
 
-STREAMS: Final[dict[str, int]] = {
-    "init": _binding.STREAM_INIT,
-    "move": _binding.STREAM_MOVE,
-    "batch": _binding.STREAM_BATCH,
-    "acceptance": _binding.STREAM_ACCEPTANCE,
-    "label_noise": _binding.STREAM_LABEL_NOISE,
-    "coordinate_order": _binding.STREAM_COORDINATE_ORDER,
-    "smoothing": _binding.STREAM_SMOOTHING,
-}
+STREAMS: Final[dict[str, int]] = _binding.STREAMS
 _MAX_POPULATION = 2**16 - 1
 
 

@@ -96,7 +96,7 @@ class Underdamped(Dynamics):
             len(particles),
             step.n_moving,
             particles.dtype,
-            _binding.STREAM_INIT,
+            _binding.STREAMS["init"],
             step.place.population,
             step.num_threads,
         )
@@ -238,7 +238,7 @@ def _two_normals(particles: FloatArray, step: Step) -> tuple[FloatArray, FloatAr
         len(particles),
         2 * p,
         particles.dtype,
-        _binding.STREAM_MOVE,
+        _binding.STREAMS["move"],
         place.population,
         step.num_threads,
     )
