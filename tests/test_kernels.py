@@ -66,7 +66,7 @@ def test_the_reference_knows_what_the_core_knows():
     assert backend.activations == list(ACTIVATIONS)
     assert backend.readouts == [(name, r.has_coordinates, r.frozen) for name, r in READOUTS.items()]
     assert backend.losses == [(name, x.parameter, x.default, x.targets, True) for name, x in LOSSES.items()]
-    assert {name: getattr(_core._binding, f"STREAM_{name.upper()}") for name in plain.STREAMS} == plain.STREAMS
+    assert dict(_core._binding.streams()) == noise.STREAMS == plain.STREAMS
 
 
 # ---- activations and losses, element by element ----------------------------------------------------------------------

@@ -239,29 +239,24 @@ class DualSweep {
   }
 
   int run(const mfld_execution& execution) {
-    const double slots = static_cast<double>(slots_.count);
-    const double filling =
-        slots *
-        static_cast<double>(rows_per_block_ * (network_.n_features + work_of_activation + work_of_sweep * outputs_));
-    const int threads = useful_threads(execution.num_threads, layout_.n_panels, filling);
-    std::vector<double> dual(sweep_.dual, sweep_.dual + samples_.n_samples * outputs_);
+    const int threads = useful_threads(execution.num_threads, layout_.n_panels, filling_work(slots_.count));
+    std::vector<Memory> memories(threads, Memory(*this));
+    // Fewer threads than asked for may come, and each of them sweep.
+    for (int member = 0; member < std::max(1, sweepers_at_most(threads)); ++member)
+      if (!copy_dual(memories[member])) return MFLD_STOPPED;
 
     run_team(threads, [&](int member, int members, SpinBarrier& barrier) {
-      Member me(*this, member, members, barrier);
+      Member me(*this, memories[member], member, members, barrier);
       me.fill(0);
-      barrier.wait();
+      if (me.meet()) return;
       for (std::int64_t b = 0; b < n_blocks_; ++b) {
-        if (member == 0) {
-          stop_.poll(filling);
-          next_panel_[b & 1].store(0, std::memory_order_relaxed);
-        }
-        if (member < me.sweepers) me.sweep(b, dual);
+        if (member == 0) next_panel_[b & 1].store(0, std::memory_order_relaxed);
+        if (member < me.sweepers) me.sweep(b);
         if (b + 1 < n_blocks_) me.fill(b + 1);
-        if (member == 0) stop_.publish(b);
-        barrier.wait();
-        if (ended_[b & 1] || stop_.stopped(b)) return;
+        if (me.meet() || ended_[b & 1]) return;
       }
     });
+    std::copy(memories[0].dual.begin(), memories[0].dual.end(), sweep_.dual);
     slots_.each([&](std::int64_t first, Range at) {
       std::copy_n(&log_weights_[at.begin], at.size(), sweep_.log_weights + first);
     });
@@ -281,31 +276,68 @@ class DualSweep {
   static constexpr T smallest_log = sizeof(T) == 4 ? -60 : -600;
   static constexpr double farthest_from_exact = 16;
 
-  // What one thread works with.
+  // What one thread works in, made before the threads are; the dual variables are those of a thread that sweeps.
+  struct Memory {
+    std::vector<T> values, rows, change;
+    std::vector<double> changes, largest, totals, means, target, dual;
+
+    explicit Memory(const DualSweep& sweep)
+        : values(2 * sweep.rows_per_block_ * lanes),
+          rows(sweep.rows_per_block_ * sweep.network_.n_features),
+          change(sweep.width_),
+          changes(sweep.rows_per_block_ * sweep.outputs_),
+          largest(sweep.slots_.groups.size()),
+          totals(sweep.slots_.groups.size() * sweep.n_sums_),
+          means(sweep.outputs_),
+          target(sweep.outputs_) {}
+  };
+
+  // False: stopped on the way.
+  bool copy_dual(Memory& memory) {
+    constexpr std::int64_t at_once = 1 << 20;
+    const std::int64_t size = samples_.n_samples * outputs_;
+    memory.dual.reserve(size);
+    for (std::int64_t first = 0; first < size; first += at_once) {
+      const std::int64_t end = std::min(size, first + at_once);
+      if (stop_.asked(end - first)) return false;
+      memory.dual.insert(memory.dual.end(), sweep_.dual + first, sweep_.dual + end);
+    }
+    return true;
+  }
+
+  // One thread at work.
   struct Member {
     DualSweep& all;
+    Memory& own;
     const int sweepers;
     const std::int64_t member;
     SpinBarrier& barrier;
     const Range chunks;
-    std::vector<T> values, rows, change;
-    std::vector<double> changes, own_dual, largest, totals, means, target;
-    std::int64_t turn = 0;
+    std::int64_t turn = 0, meetings = 0;
     double moved = 0;  // of the logarithms of weights since they were made anew, at most
+    bool stopped = false;
 
-    Member(DualSweep& sweep, int member_, int members, SpinBarrier& barrier_)
+    Member(DualSweep& sweep, Memory& memory, int member_, int members, SpinBarrier& barrier_)
         : all(sweep),
+          own(memory),
           sweepers(sweep.sweepers(members)),
           member(member_),
           barrier(barrier_),
-          chunks(member_ < sweepers ? even_part(sweep.n_chunks_, member_, sweepers) : Range{0, 0}),
-          values(2 * sweep.rows_per_block_ * lanes),
-          rows(sweep.rows_per_block_ * sweep.network_.n_features),
-          change(sweep.width_),
-          changes(sweep.rows_per_block_ * sweep.outputs_),
-          totals(sweep.slots_.groups.size() * sweep.n_sums_),
-          means(sweep.outputs_),
-          target(sweep.outputs_) {}
+          chunks(member_ < sweepers ? even_part(sweep.n_chunks_, member_, sweepers) : Range{0, 0}) {}
+
+    // A barrier of all members: the same at all of them is whether to stop behind it.
+    bool meet() {
+      if (member == 0) all.stop_.publish(meetings);
+      barrier.wait();
+      return stopped = all.stop_.stopped(meetings++);
+    }
+    // Of those that sweep, who are all members or one.
+    void meet_sweepers() {
+      if (sweepers > 1)
+        meet();
+      else
+        stopped = all.stop_.aborting();
+    }
 
     // Neurons of a block of rows: of the own slots, or of the next panel that none has taken.
     void fill(std::int64_t block) {
@@ -313,8 +345,11 @@ class DualSweep {
       const auto* z = static_cast<const T*>(all.samples_.inputs);
       const std::int64_t d = all.network_.n_features;
       for (std::int64_t t = visits.begin; t < visits.end; ++t)
-        std::copy_n(z + all.sweep_.rows[t] * d, d, &rows[(t - visits.begin) * d]);
-      const auto panel = [&](std::int64_t p) { all.fill_panel(block, p, rows.data(), values.data()); };
+        std::copy_n(z + all.sweep_.rows[t] * d, d, &own.rows[(t - visits.begin) * d]);
+      const auto panel = [&](std::int64_t p) {
+        if (member == 0) all.stop_.poll(all.filling_work(lanes));
+        if (!all.stop_.aborting()) all.fill_panel(block, p, own.rows.data(), own.values.data());
+      };
       if (sweepers > 1) {
         each_chunk([&](std::int64_t, Range at) {
           for (std::int64_t p = at.begin / lanes; p < at.end / lanes; ++p) panel(p);
@@ -323,10 +358,6 @@ class DualSweep {
       }
       std::atomic<std::int64_t>& next = all.next_panel_[block & 1];
       for (std::int64_t p; (p = next.fetch_add(1, std::memory_order_relaxed)) < all.layout_.n_panels;) panel(p);
-    }
-
-    void wait() {
-      if (sweepers > 1) barrier.wait();
     }
 
     template <class Body>
@@ -340,17 +371,17 @@ class DualSweep {
     void start_from_exact(std::int64_t block, std::int64_t j) {
       each_chunk(
           [&](std::int64_t i, Range at) { all.largest_[i] = largest_of(&all.log_weights_[at.begin], at.size()); });
-      wait();
-      largest.assign(all.slots_.groups.size(), -infinity);
+      meet_sweepers();
+      std::fill(own.largest.begin(), own.largest.end(), -infinity);
       for (std::int64_t i = 0; i < all.n_chunks_; ++i) {
-        double& of_group = largest[all.slots_.chunks[i].group];
+        double& of_group = own.largest[all.slots_.chunks[i].group];
         of_group = std::max(of_group, all.largest_[i]);
       }
       ++turn;
       moved = 0;
-      std::fill(change.begin(), change.end(), T(0));
+      std::fill(own.change.begin(), own.change.end(), T(0));
       each_chunk([&](std::int64_t i, Range at) {
-        const double shift = largest[all.slots_.chunks[i].group];
+        const double shift = own.largest[all.slots_.chunks[i].group];
         for (std::int64_t m = at.begin; m < at.end; ++m)
           all.weights_[m] = static_cast<T>(std::max(all.log_weights_[m] - shift, 2.0 * smallest_log));
         for (std::int64_t m = at.begin; m < at.end; m += Vec<T>::size) {
@@ -359,20 +390,20 @@ class DualSweep {
         }
         pass<true>(block, j, j, i, at);
       });
-      wait();
+      meet_sweepers();
     }
 
     // Applies the change to visit j's neurons and sums for visit `next`.
     template <bool near>
     void pass(std::int64_t block, std::int64_t j, std::int64_t next, std::int64_t chunk, Range at) {
-      reweigh<near>(all.neurons_of(block, j) + at.begin, change.data(), all.neurons_of(block, next) + at.begin,
+      reweigh<near>(all.neurons_of(block, j) + at.begin, own.change.data(), all.neurons_of(block, next) + at.begin,
                     all.width_, all.stride_, at.size(), &all.weights_[at.begin], sums(chunk));
     }
 
     // Brings the changes of visits first .. last - 1 to the float64 log-weights.
     void keep(std::int64_t block, std::int64_t first, std::int64_t last) {
       each_chunk([&](std::int64_t, Range at) {
-        add_exactly(all.neurons_of(block, first) + at.begin, all.stride_, &changes[first * all.width_],
+        add_exactly(all.neurons_of(block, first) + at.begin, all.stride_, &own.changes[first * all.width_],
                     (last - first) * all.width_, at.size(), &all.log_weights_[at.begin]);
       });
     }
@@ -380,25 +411,24 @@ class DualSweep {
     // Predictions of the visit into means; returns the smallest share of effective particles.
     double look() {
       const auto n_groups = static_cast<std::int64_t>(all.slots_.groups.size());
-      std::fill(totals.begin(), totals.end(), 0.0);
+      std::fill(own.totals.begin(), own.totals.end(), 0.0);
       for (std::int64_t i = 0; i < all.n_chunks_; ++i)
         for (std::int64_t q = 0; q < all.n_sums_; ++q)
-          totals[all.slots_.chunks[i].group * all.n_sums_ + q] += sums(i)[q];
+          own.totals[all.slots_.chunks[i].group * all.n_sums_ + q] += sums(i)[q];
       double effective = infinity;
-      std::fill(means.begin(), means.end(), 0.0);
+      std::fill(own.means.begin(), own.means.end(), 0.0);
       for (std::int64_t g = 0; g < n_groups; ++g) {
-        const double* total = &totals[g * all.n_sums_];
+        const double* total = &own.totals[g * all.n_sums_];
         const auto size = static_cast<double>(all.slots_.groups[g].size());
         effective = std::min(effective, total[0] * total[0] / (total[1] * size));
         const double share = size / (static_cast<double>(all.slots_.n_particles) * total[0]);
-        for (std::int64_t k = 0; k < all.width_; ++k) means[k] += share * total[n_own_sums + k];
+        for (std::int64_t k = 0; k < all.width_; ++k) own.means[k] += share * total[n_own_sums + k];
       }
       return effective;
     }
 
-    void sweep(std::int64_t block, std::vector<double>& shared_dual) {
-      if (member > 0 && own_dual.empty()) own_dual = shared_dual;
-      std::vector<double>& dual = member > 0 ? own_dual : shared_dual;
+    void sweep(std::int64_t block) {
+      const double visit_work = static_cast<double>(work_of_sweep * (chunk_slots() + all.n_chunks_) * all.width_);
       const Range visits = all.rows_of(block);
       const std::int64_t n_visits = visits.size() * all.visits_per_row_;
       std::int64_t kept = 0, j = 0;
@@ -407,9 +437,11 @@ class DualSweep {
         const double effective = look();
         const bool row_starts = j % all.visits_per_row_ == 0;
         const std::int64_t visit = visits.begin + j / all.visits_per_row_;
-        if (row_starts && effective < all.sweep_.effective_sample_size) break;
-        double* exact = &changes[j * all.width_];
-        all.step(all.sweep_.rows[visit], j % all.visits_per_row_, means.data(), target.data(), dual.data(), exact);
+        if (row_starts && (stopped || effective < all.sweep_.effective_sample_size)) break;
+        if (member == 0) all.stop_.poll(visit_work);
+        double* exact = &own.changes[j * all.width_];
+        all.step(all.sweep_.rows[visit], j % all.visits_per_row_, own.means.data(), own.target.data(), own.dual.data(),
+                 exact);
         if (j + 1 == n_visits) {
           ++j;
           break;
@@ -423,24 +455,35 @@ class DualSweep {
           start_from_exact(block, j + 1);
           continue;
         }
-        std::copy_n(exact, all.width_, change.begin());
+        std::copy_n(exact, all.width_, own.change.begin());
         ++turn;
         each_chunk([&](std::int64_t i, Range at) {
           farthest <= near_zero<T> ? pass<true>(block, j, j + 1, i, at) : pass<false>(block, j, j + 1, i, at);
         });
-        wait();
+        meet_sweepers();
       }
       keep(block, kept, j);
       if (member > 0) return;
       all.sweep_.rows_done = visits.begin + j / all.visits_per_row_;
       all.ended_[block & 1] = j < n_visits;
-      if (j < n_visits || block + 1 == all.n_blocks_) std::copy(dual.begin(), dual.end(), all.sweep_.dual);
+    }
+    std::int64_t chunk_slots() const {
+      return chunks.size() == 0
+                 ? 0
+                 : all.slots_.chunks[chunks.end - 1].slots.end - all.slots_.chunks[chunks.begin].slots.begin;
     }
   };
 
   // Of many slots each thread fills and sweeps its own, which stay in its cache, and meets the others at every visit.
   // Of few, one thread sweeps what the others fill, and they meet once a block.
   int sweepers(int members) const { return slots_.count >= slots_per_sweeper * members ? members : 1; }
+  int sweepers_at_most(int members) const {
+    return static_cast<int>(std::min<std::int64_t>(members, slots_.count / slots_per_sweeper));
+  }
+  double filling_work(std::int64_t slots) const {
+    return static_cast<double>(slots) *
+           static_cast<double>(rows_per_block_ * (network_.n_features + work_of_activation + work_of_sweep * outputs_));
+  }
   Range rows_of(std::int64_t block) const {
     return {block * rows_per_block_, std::min(sweep_.n_rows, (block + 1) * rows_per_block_)};
   }
@@ -516,11 +559,14 @@ int dual_sweep(const mfld_network* network, const mfld_loss* loss, const mfld_sa
 }
 
 int dual_step(const mfld_loss* loss, double* dual, const double* predictions, const double* targets, const double* step,
-              std::int64_t n, std::int64_t n_outputs) {
+              std::int64_t n, std::int64_t n_outputs, const mfld_execution* execution) {
+  StopSignal stop(*execution);
   const std::int64_t columns = loss_infos[loss->id].targets == MFLD_TARGETS_CLASS ? 1 : n_outputs;
-  for (std::int64_t i = 0; i < n; ++i)
+  for (std::int64_t i = 0; i < n; ++i) {
+    if (stop.asked(1000 * n_outputs)) return MFLD_STOPPED;
     loss_kernels<double>[loss->id].dual_step(dual + i * n_outputs, predictions + i * n_outputs, targets + i * columns,
                                              n_outputs, loss->parameter, step[i]);
+  }
   return MFLD_DONE;
 }
 

@@ -10,13 +10,14 @@ namespace mfld {
 
 // elementwise.cpp
 template <class T>
-int activation(std::int32_t activation, const void* z, std::int64_t count, void* value, void* slope);
+int activation(std::int32_t activation, const void* z, std::int64_t count, void* value, void* slope,
+               const mfld_execution*);
 template <class T>
 int loss(const mfld_loss*, const void* predictions, const void* targets, std::int64_t n, std::int64_t n_outputs,
-         void* value, void* derivative);
+         void* value, void* derivative, const mfld_execution*);
 template <class T>
 int conjugate(const mfld_loss*, const void* dual, const void* targets, std::int64_t n, std::int64_t n_outputs,
-              void* value);
+              void* value, const mfld_execution*);
 
 // neurons.cpp
 template <class T>
@@ -62,15 +63,18 @@ template <class T>
 int dual_sweep(const mfld_network*, const mfld_loss*, const mfld_samples*, const void* particles,
                std::int64_t n_particles, mfld_dual_sweep*, const mfld_execution*);
 int dual_step(const mfld_loss*, double* dual, const double* predictions, const double* targets, const double* step,
-              std::int64_t n, std::int64_t n_outputs);
+              std::int64_t n, std::int64_t n_outputs, const mfld_execution*);
 
 // noise.cpp
 template <class T>
 int normals(const mfld_noise*, std::uint32_t stream, std::int64_t n_particles, std::int64_t n_coordinates, void* out,
             const mfld_execution*);
+template <class T>
+int uniforms(const mfld_noise*, std::uint32_t stream, std::int64_t n_particles, std::int64_t n_coordinates, void* out,
+             const mfld_execution*);
 void philox(const std::uint32_t counter[4], const std::uint32_t key[2], std::uint32_t out[4]);
 std::uint64_t noise_key(std::uint64_t seed, std::uint64_t replica);
-int batch(const mfld_noise*, std::int64_t n, std::int64_t batch_size, std::int64_t* rows);
+int batch(const mfld_noise*, std::int64_t n, std::int64_t batch_size, std::int64_t* rows, const mfld_execution*);
 
 // No exception may cross the C boundary, and memory is the only thing that can run out.
 template <class Body>

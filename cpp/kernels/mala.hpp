@@ -36,14 +36,14 @@ double mala_log_ratio(const MalaPoint<T>& now, const MalaPoint<T>& proposed, std
   return -energy / temperature;
 }
 
-// Uniform on (0, 1) with 53 bits: the first two words of the particle's block 0.
+// The particle's uniform number of coordinate 0.
 inline double acceptance_uniform(const mfld_noise& noise, std::int64_t particle) {
   const PhiloxBlock words =
       philox4x32({static_cast<std::uint32_t>(particle), std::uint32_t{MFLD_STREAM_ACCEPTANCE} << 24,
                   static_cast<std::uint32_t>(noise.step),
                   (static_cast<std::uint32_t>(noise.step >> 32) & 0xffffu) | noise.population << 16},
                  static_cast<std::uint32_t>(noise.key), static_cast<std::uint32_t>(noise.key >> 32));
-  return (static_cast<double>((words[0] | std::uint64_t{words[1]} << 32) >> 11) + 0.5) * 0x1p-53;
+  return unit_uniform<double>(words[0] | std::uint64_t{words[1]} << 32);
 }
 
 }  // namespace mfld

@@ -28,25 +28,32 @@ class Least {
   std::atomic<std::int64_t> value_;
 };
 
-// body(panel, member) -> first bad lane or -1, over all panels; returns the first bad particle or -1.
+// Multiply-adds that take as long as the move of one coordinate.
+constexpr std::int64_t work_of_coordinate = 20;
+
+// body(panel, member) -> first bad lane or -1, over all panels; the first bad particle or -1 in `bad_particle`.
 template <class T, class Body>
-std::int64_t over_panels(const PanelLayout<T>& layout, int threads, const Body& body) {
+int over_panels(const PanelLayout<T>& layout, int threads, const mfld_execution& execution, std::int64_t& bad_particle,
+                const Body& body) {
   const std::int64_t none = layout.n_panels * panel_lanes<T>;
   Least first_bad(none);
+  StopSignal stop(execution);
   run_team(threads, [&](int member, int members, SpinBarrier&) {
     const Range panels = even_part(layout.n_panels, member, members);
-    for (std::int64_t p = panels.begin; p < panels.end; ++p) {
+    for (std::int64_t p = panels.begin; p < panels.end && !stop.aborting(); ++p) {
+      if (member == 0) stop.poll(static_cast<double>(layout.panel_size() * work_of_coordinate));
       const std::int64_t lane = body(p, member);
       if (lane >= 0) first_bad.take(p * panel_lanes<T> + lane);
     }
   });
-  return first_bad.value() == none ? -1 : first_bad.value();
+  bad_particle = first_bad.value() == none ? -1 : first_bad.value();
+  return stop.aborting() ? MFLD_STOPPED : MFLD_DONE;
 }
 
 template <class T>
 int threads_for(const PanelLayout<T>& layout, const mfld_execution& execution) {
   return useful_threads(execution.num_threads, layout.n_panels,
-                        static_cast<double>(layout.n_particles * layout.n_coordinates) * 20);
+                        static_cast<double>(layout.n_particles * layout.n_coordinates * work_of_coordinate));
 }
 
 }  // namespace
@@ -62,7 +69,7 @@ int move(void* particles, const void* gradient, std::int64_t n_particles, std::i
     const int threads = threads_for(layout, *execution);
     const Buffer<T> scratch(threads * 2 * layout.panel_size());
     auto* x = static_cast<T*>(particles);
-    *bad_particle = over_panels(layout, threads, [&](std::int64_t i, int member) {
+    return over_panels(layout, threads, *execution, *bad_particle, [&](std::int64_t i, int member) {
       T* panel = &scratch[member * 2 * layout.panel_size()];
       T* slope = panel + layout.panel_size();
       layout.pack(x, i, panel);
@@ -72,7 +79,6 @@ int move(void* particles, const void* gradient, std::int64_t n_particles, std::i
       layout.unpack(panel, i, x);
       return bad;
     });
-    return MFLD_DONE;
   });
 }
 
@@ -87,7 +93,7 @@ int baoab(void* particles, void* velocities, const void* gradient, std::int64_t 
     const int threads = threads_for(layout, *execution);
     const Buffer<T> scratch(threads * 3 * layout.panel_size());
     auto *x = static_cast<T*>(particles), *v = static_cast<T*>(velocities);
-    *bad_particle = over_panels(layout, threads, [&](std::int64_t i, int member) {
+    return over_panels(layout, threads, *execution, *bad_particle, [&](std::int64_t i, int member) {
       T* panel = &scratch[member * 3 * layout.panel_size()];
       T* velocity = panel + layout.panel_size();
       T* slope = velocity + layout.panel_size();
@@ -103,7 +109,6 @@ int baoab(void* particles, void* velocities, const void* gradient, std::int64_t 
       layout.unpack(velocity, i, v);
       return bad;
     });
-    return MFLD_DONE;
   });
 }
 
@@ -121,10 +126,12 @@ int mala_accept(void* particles, void* values, void* gradient, const void* propo
     std::atomic<std::int64_t> count{0};
     const int threads =
         useful_threads(execution->num_threads, n_particles, static_cast<double>(n_particles * (n_moving + 20)));
+    StopSignal stop(*execution);
     run_team(threads, [&](int member, int members, SpinBarrier&) {
       const Range mine = even_part(n_particles, member, members);
       std::int64_t count_here = 0;
-      for (std::int64_t i = mine.begin; i < mine.end; ++i) {
+      for (std::int64_t i = mine.begin; i < mine.end && !stop.aborting(); ++i) {
+        if (member == 0) stop.poll(static_cast<double>(4 * n_moving + 100));
         const std::int64_t at = i * p;
         if (!finite(w[i]) || !std::all_of(y + at, y + at + n_moving, finite) ||
             !std::all_of(c + at, c + at + n_moving, finite))
@@ -141,7 +148,7 @@ int mala_accept(void* particles, void* values, void* gradient, const void* propo
       count += count_here;
     });
     *accepted = count;
-    return MFLD_DONE;
+    return stop.aborting() ? MFLD_STOPPED : MFLD_DONE;
   });
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "entries.hpp"
+#include "mfld/team.hpp"
 #include "network.hpp"
 
 namespace mfld {
@@ -34,12 +35,15 @@ int neurons(const mfld_network* description, const void* particles, std::int64_t
     }
     network.readout.terms(rho.get(), outputs * padded, network.scale, network.bound, coefficient.get(), offset.get());
 
-    constexpr std::int64_t rows_at_once = 64;
+    // A product of many particles and features takes long: then fewer rows of it are made between two looks.
+    StopSignal stop(*execution);
+    const std::int64_t row_work = n_particles * (d + 20 * outputs);
+    const std::int64_t rows_at_once = std::clamp<std::int64_t>((std::int64_t{1} << 27) / row_work, 1, 64);
     Matrix product;
     auto* out = static_cast<T*>(h);
     for (std::int64_t first = 0; first < n; first += rows_at_once) {
-      if (execution->poll && execution->poll(execution->poll_context)) return static_cast<int>(MFLD_STOPPED);
       const std::int64_t rows = std::min(rows_at_once, n - first);
+      if (stop.asked(rows * row_work)) return static_cast<int>(MFLD_STOPPED);
       product.noalias() = z.middleRows(first, rows) * weights.transpose();
       for (std::int64_t i = 0; i < rows; ++i) {
         std::fill_n(value.get(), padded, T(0));

@@ -2,13 +2,16 @@
 #include "mfld/noise.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
-#include <exception>
 #include <type_traits>
 #include <utility>
 
+#include "entries.hpp"
 #include "mfld/kernels.h"
+#include "mfld/panels.hpp"
 #include "mfld/simd.hpp"
+#include "mfld/team.hpp"
 
 namespace mfld {
 
@@ -83,25 +86,73 @@ void fill_panel(const NoisePlace& place, std::int64_t first_particle, std::int64
   }
 }
 
+// Two coordinates of a panel of double's lanes, block by block.
+template <class T>
+void fill_uniforms(const NoisePlace& place, std::int64_t first_particle, std::int64_t n_particles,
+                   std::int64_t n_coordinates, T* out) {
+  constexpr int lanes = 2 * HalfVec::size, at_once = 4;
+  const PanelNoise<double> panel(place, static_cast<std::uint32_t>(first_particle));
+  const std::int64_t count = std::min<std::int64_t>(lanes, n_particles - first_particle);
+  T* const rows = out + first_particle * n_coordinates;
+  for (std::int64_t first = 0; first < n_coordinates; first += at_once) {
+    const std::int64_t width = std::min<std::int64_t>(at_once, n_coordinates - first);
+    HalfVec low[at_once], high[at_once];  // of two blocks, for the panel's two vectors each
+    panel.words(static_cast<std::uint32_t>(first / 2), low, high);
+    alignas(64) std::uint64_t words[at_once][lanes];
+    for (int i = 0; i < at_once; ++i) {
+      low[i].store(&words[i / 2 * 2][i % 2 * HalfVec::size]);
+      high[i].store(&words[i / 2 * 2 + 1][i % 2 * HalfVec::size]);
+    }
+    for (std::int64_t l = 0; l < count; ++l)
+      for (std::int64_t j = 0; j < width; ++j) rows[l * n_coordinates + first + j] = unit_uniform<T>(words[j][l]);
+  }
+}
+
+// fill(first particle) for panels of `lanes` particles.
+template <class Fill>
+int over_panels(std::int64_t n_particles, std::int64_t n_coordinates, std::int64_t lanes,
+                const mfld_execution& execution, const Fill& fill) {
+  const std::int64_t n_panels = ceil_div(n_particles, lanes);
+  constexpr double work_of_number = 6;  // so that 10 us of it are worth a thread
+  const double work = work_of_number * static_cast<double>(lanes * n_coordinates);
+  StopSignal stop(execution);
+  run_team(useful_threads(execution.num_threads, n_panels, work * static_cast<double>(n_panels)),
+           [&](int member, int members, SpinBarrier&) {
+             const Range mine = even_part(n_panels, member, members);
+             for (std::int64_t panel = mine.begin; panel < mine.end && !stop.aborting(); ++panel) {
+               if (member == 0) stop.poll(work);
+               fill(panel * lanes);
+             }
+           });
+  return stop.aborting() ? MFLD_STOPPED : MFLD_DONE;
+}
+
 }  // namespace
 
 template <class T>
 int normals(const mfld_noise* noise, std::uint32_t stream, std::int64_t n_particles, std::int64_t n_coordinates,
             void* out, const mfld_execution* execution) {
-  constexpr std::int64_t lanes = 2 * Vec<T>::size;
   const NoisePlace place(*noise, stream);
-  const std::int64_t n_panels = (n_particles + lanes - 1) / lanes;
-  // About 10 us of work is what starting a thread is worth.
-  [[maybe_unused]] const bool parallel = execution->num_threads > 1 && n_particles * n_coordinates > 16384;
-#pragma omp parallel for num_threads(execution->num_threads) if (parallel) schedule(static)
-  for (std::int64_t panel = 0; panel < n_panels; ++panel)
-    fill_panel(place, panel * lanes, n_particles, n_coordinates, static_cast<T*>(out));
-  return MFLD_DONE;
+  return over_panels(n_particles, n_coordinates, 2 * Vec<T>::size, *execution, [&](std::int64_t first) {
+    fill_panel(place, first, n_particles, n_coordinates, static_cast<T*>(out));
+  });
 }
 
-template int normals<float>(const mfld_noise*, std::uint32_t, std::int64_t, std::int64_t, void*, const mfld_execution*);
-template int normals<double>(const mfld_noise*, std::uint32_t, std::int64_t, std::int64_t, void*,
-                             const mfld_execution*);
+template <class T>
+int uniforms(const mfld_noise* noise, std::uint32_t stream, std::int64_t n_particles, std::int64_t n_coordinates,
+             void* out, const mfld_execution* execution) {
+  const NoisePlace place(*noise, stream);
+  return over_panels(n_particles, n_coordinates, 2 * HalfVec::size, *execution, [&](std::int64_t first) {
+    fill_uniforms(place, first, n_particles, n_coordinates, static_cast<T*>(out));
+  });
+}
+
+#define MFLD_INSTANTIATE(T)                                                                                            \
+  template int normals<T>(const mfld_noise*, std::uint32_t, std::int64_t, std::int64_t, void*, const mfld_execution*); \
+  template int uniforms<T>(const mfld_noise*, std::uint32_t, std::int64_t, std::int64_t, void*, const mfld_execution*);
+MFLD_INSTANTIATE(float)
+MFLD_INSTANTIATE(double)
+#undef MFLD_INSTANTIATE
 
 void philox(const std::uint32_t counter[4], const std::uint32_t key[2], std::uint32_t out[4]) {
   const PhiloxBlock words = philox4x32({counter[0], counter[1], counter[2], counter[3]}, key[0], key[1]);
@@ -116,14 +167,14 @@ std::uint64_t noise_key(std::uint64_t seed, std::uint64_t replica) {
   return words[0] | std::uint64_t{words[1]} << 32;
 }
 
-int batch(const mfld_noise* noise, std::int64_t n, std::int64_t batch_size, std::int64_t* rows) {
-  try {
-    FloydSet set;
-    floyd_batch(*noise, n, batch_size, rows, set);
-    return MFLD_DONE;
-  } catch (const std::exception&) {  // nothing but the scratch memory can fail
-    return MFLD_OUT_OF_MEMORY;
-  }
+int batch(const mfld_noise* noise, std::int64_t n, std::int64_t batch_size, std::int64_t* rows,
+          const mfld_execution* execution) {
+  return guarded([&] {
+    StopSignal stop(*execution);
+    FloydSet set(batch_size);
+    const auto gives_up = [&](std::int64_t draws) { return stop.asked(work_of_draw * draws); };
+    return floyd_batch(*noise, n, batch_size, rows, set, gives_up) ? MFLD_DONE : MFLD_STOPPED;
+  });
 }
 
 }  // namespace mfld

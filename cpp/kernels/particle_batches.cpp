@@ -24,15 +24,21 @@ int particle_batches(const mfld_noise* noise, std::int64_t n, std::int64_t batch
     const int threads =
         useful_threads(execution->num_threads, n_panels, static_cast<double>(n_particles * batch_size) * 20);
     const Buffer<std::uint64_t> scratch(threads * batch_size * lanes);
-    std::vector<FloydSet> sets(threads);
-    for (FloydSet& set : sets) set.reserve(batch_size);
+    std::vector<FloydSet> sets;
+    for (int member = 0; member < threads; ++member) sets.emplace_back(batch_size);
+    StopSignal stop(*execution);
     run_team(threads, [&](int member, int members, SpinBarrier&) {
       std::uint64_t* words = &scratch[member * batch_size * lanes];
       FloydSet& set = sets[member];
+      const auto gives_up = [&](std::int64_t draws) {
+        if (member == 0) stop.poll(static_cast<double>(work_of_draw * draws));
+        return stop.aborting();
+      };
       const Range panels = even_part(n_panels, member, members);
       for (std::int64_t p = panels.begin; p < panels.end; ++p) {
         const PanelNoise<double> panel(place, static_cast<std::uint32_t>(p * lanes));
         for (std::int64_t t = 0; t < batch_size; t += 2) {
+          if (gives_up(2)) return;
           HalfVec first[4], second[4];
           panel.words(static_cast<std::uint32_t>(t + 1), first, second);
           for (std::int64_t q = 0; q < 2 && t + q < batch_size; ++q)
@@ -41,13 +47,16 @@ int particle_batches(const mfld_noise* noise, std::int64_t n, std::int64_t batch
         }
         const std::int64_t count = std::min(lanes, n_particles - p * lanes);
         for (std::int64_t lane = 0; lane < count; ++lane) {
-          set.clear(batch_size);
+          if (!set.clear(gives_up)) return;
           std::int64_t* out = rows + (p * lanes + lane) * batch_size;
-          for (std::int64_t t = 0; t < batch_size; ++t) out[t] = set.draw(words[t * lanes + lane], n - batch_size + t);
+          for (std::int64_t t = 0; t < batch_size; ++t) {
+            if (gives_up(1)) return;
+            out[t] = set.draw(words[t * lanes + lane], n - batch_size + t);
+          }
         }
       }
     });
-    return MFLD_DONE;
+    return stop.aborting() ? MFLD_STOPPED : MFLD_DONE;
   });
 }
 
@@ -64,7 +73,8 @@ int pull_back_rows(const mfld_network* description, const void* particles, std::
     const std::int64_t terms_size = outputs * lanes;
     const auto* z = static_cast<const T*>(inputs);
     const auto* g = static_cast<const T*>(cotangent);
-    const double panel_work = static_cast<double>(lanes * batch_size * (4 * d + 16));
+    const double row_work = static_cast<double>(lanes * (4 * d + 16));
+    const double panel_work = row_work * static_cast<double>(batch_size);
     const int threads =
         useful_threads(execution->num_threads, layout.n_panels, panel_work * static_cast<double>(layout.n_panels));
     // per member: panel, gathered inputs, cotangents, their sums, coefficient, offset, derivatives of both, gradient
@@ -92,7 +102,6 @@ int pull_back_rows(const mfld_network* description, const void* particles, std::
 
       const Range panels = even_part(layout.n_panels, member, members);
       for (std::int64_t p = panels.begin; p < panels.end && !stop.aborting(); ++p) {
-        if (member == 0) stop.poll(panel_work);
         layout.pack(static_cast<const T*>(particles), p, panel);
         network.terms(panel, coefficient, offset);
         std::fill_n(gradient, (affine + outputs) * lanes, T(0));
@@ -100,7 +109,8 @@ int pull_back_rows(const mfld_network* description, const void* particles, std::
         std::fill_n(x, d * lanes, T(0));
         std::fill_n(slopes, terms_size, T(0));
         const std::int64_t count = layout.particles_in(p);
-        for (std::int64_t b = 0; b < batch_size; ++b) {
+        for (std::int64_t b = 0; b < batch_size && !stop.aborting(); ++b) {
+          if (member == 0) stop.poll(row_work);
           for (std::int64_t lane = 0; lane < count; ++lane) {
             const std::int64_t row = rows[(p * lanes + lane) * batch_size + b];
             for (std::int64_t j = 0; j < d; ++j) x[j * lanes + lane] = z[row * d + j];

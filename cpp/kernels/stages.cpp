@@ -97,10 +97,12 @@ int pull_back(const mfld_network* description, const void* particles, std::int64
     // Output by output, block by block, as the panels read it.
     const Buffer<T> cotangents(blocks.n_blocks * outputs * stride);
     const Buffer<T> totals(outputs);
+    StopSignal stop(*execution);
     for (std::int64_t k = 0; k < outputs; ++k) {
       double total = 0;
       for (std::int64_t b = 0; b < blocks.n_blocks; ++b) {
         const Range rows = blocks.rows(b);
+        if (stop.asked(8 * rows.size())) return MFLD_STOPPED;
         for (std::int64_t i = 0; i < rows.size(); ++i) {
           const T g = static_cast<const T*>(cotangent)[(rows.begin + i) * outputs + k];
           cotangents[(b * outputs + k) * stride + i] = g;
@@ -116,7 +118,6 @@ int pull_back(const mfld_network* description, const void* particles, std::int64
     // per member: panel, gradient, coefficient, offset, weighted, readout scratch, values, slope, gain
     const std::int64_t scratch_size = 2 * layout.panel_size() + lanes + 5 * terms_size + 3 * stride * lanes;
     const Buffer<T> scratch(threads * scratch_size);
-    StopSignal stop(*execution);
 
     run_team(threads, [&](int member, int members, SpinBarrier&) {
       T* panel = &scratch[member * scratch_size];

@@ -1,5 +1,7 @@
 // The one symbol that a build of the kernels exports.
 #include <array>
+#include <cmath>
+#include <utility>
 
 #include "entries.hpp"
 #include "mfld/activations.hpp"
@@ -17,22 +19,37 @@ namespace mfld {
 namespace {
 
 template <class... A>
-constexpr auto activation_names_of(ActivationList<A...>*) {
-  return std::array<const char*, sizeof...(A)>{A::name...};
+constexpr auto activation_infos_of(ActivationList<A...>*) {
+  return std::array<mfld_activation_info, sizeof...(A)>{
+      mfld_activation_info{A::name, {A::lowest, A::highest}, A::steepest}...};
 }
-constexpr auto activation_names = activation_names_of(static_cast<Activations*>(nullptr));
+constexpr auto activation_infos = activation_infos_of(static_cast<Activations*>(nullptr));
 
-template <class... A>
-constexpr auto activation_bounds_of(ActivationList<A...>*) {
-  return std::array<mfld_activation_bounds, sizeof...(A)>{
-      mfld_activation_bounds{A::lowest, A::highest, A::steepest}...};
+mfld_range output_range(const mfld_network* network) {
+  if (network->output_scale == 0) return {0, 0};
+  mfld_range range =
+      readout_facts[network->readout].range(activation_infos[network->activation].range, network->readout_bound);
+  range = {network->output_scale * range.lowest, network->output_scale * range.highest};
+  if (range.highest < range.lowest) std::swap(range.lowest, range.highest);
+  return range;
 }
-constexpr auto activation_bounds = activation_bounds_of(static_cast<Activations*>(nullptr));
+
+// |c_k act| <= growth |rho_k| steepest |w.z + b| + ..., and the product of two parts of theta is at most |theta|^2 / 2.
+double quadratic_growth(const mfld_network* network) {
+  const mfld_activation_info& activation = activation_infos[network->activation];
+  if (std::isfinite(activation.range.lowest) && std::isfinite(activation.range.highest)) return 0;
+  const double factor = readout_facts[network->readout].growth(network->readout_bound);
+  return factor * activation.steepest * std::abs(network->output_scale) / 2;
+}
 
 template <class T>
 constexpr mfld_kernels kernels() {
-  return {&activation<T>, &neurons<T>,     &predict<T>, &pull_back<T>,      &loss<T>,    &conjugate<T>, &move<T>,
-          &baoab<T>,      &mala_accept<T>, &normals<T>, &pull_back_rows<T>, &advance<T>, &dual_sweep<T>};
+  return {{&activation<T>, &loss<T>, &conjugate<T>},
+          {&neurons<T>, &predict<T>, &pull_back<T>, &pull_back_rows<T>},
+          {&move<T>, &baoab<T>, &mala_accept<T>},
+          {&normals<T>, &uniforms<T>},
+          &advance<T>,
+          &dual_sweep<T>};
 }
 
 double smoothness_of(const mfld_loss* loss) { return loss_smoothness[loss->id](loss->parameter); }
@@ -63,23 +80,21 @@ constexpr mfld_kernel_table_t table = {
 #else
     0,
 #endif
-    static_cast<std::int32_t>(activation_names.size()),
-    activation_names.data(),
+    static_cast<std::int32_t>(activation_infos.size()),
+    activation_infos.data(),
     n_readouts,
     readout_infos.data(),
     n_losses,
     loss_infos.data(),
     &smoothness_of,
+    &output_range,
+    &quadratic_growth,
     kernels<float>(),
     kernels<double>(),
-    &philox,
-    &noise_key,
-    &batch,
-    &particle_batches,
+    {&noise_key, &philox, &batch, &particle_batches},
+    &dual_step,
     &max_threads,
     &pause,
-    activation_bounds.data(),
-    &dual_step,
 };
 
 }  // namespace

@@ -285,8 +285,9 @@ class TwoLayerNetwork(Model):
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-        if self.readout == "fixed" and self.n_outputs > 1:
-            raise ValueError(f"n_outputs must be 1 with readout='fixed': all would be equal; got {self.n_outputs}")
+        if not self._readout_has_coordinates and self.n_outputs > 1:
+            equal = f"n_outputs must be 1 with readout={self.readout!r}: all would be equal"
+            raise ValueError(f"{equal}; got {self.n_outputs}")
 
     @property
     def space(self) -> Space:
@@ -326,27 +327,22 @@ class TwoLayerNetwork(Model):
         >>> mfld.TwoLayerNetwork(n_features=3, readout="parity", readout_bound=3.0).output_range
         (-3.0, 3.0)
         """
-        lowest, highest, _ = self.activation_bounds
-        largest, bound = max(-lowest, highest), self.readout_bound
-        if self.readout == "fixed":
-            ends = lowest, highest
-        elif self.readout == "parity":
-            ends = bound * (lowest - 2) / 3, bound * (highest + 2) / 3
-        else:
-            largest *= {"signs": 1.0, "bounded": bound}.get(self.readout, math.inf)
-            ends = -largest, largest
-        if self.output_scale == 0:
-            return 0.0, 0.0
-        low, high = sorted(self.output_scale * end for end in ends)
-        return low, high
+        return _core.backend.output_range(self.native)
 
     def growth(self, inputs: FloatArray) -> NDArray[np.float64]:
-        # r * act(w.z + b) with an unbounded activation grows like |theta|^2 / 2 times its largest slope and |(z, 1)|.
-        lowest, highest, steepest = self.activation_bounds
-        if self.readout != "linear" or (math.isfinite(lowest) and math.isfinite(highest)):
-            return np.zeros(len(inputs))
+        """Factors a_i of ``|h(theta, z_i)| <= a_i |theta|**2 + linear terms``, shape (n,); 0 where none is quadratic.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import mfld
+        >>> mfld.TwoLayerNetwork(n_features=2, activation="relu", bias=False).growth(np.array([[3.0, 4.0]]))
+        array([2.5])
+        >>> mfld.TwoLayerNetwork(n_features=2, activation="tanh").growth(np.array([[3.0, 4.0]]))
+        array([0.])
+        """
         length = np.sqrt(np.sum(inputs.astype(np.float64) ** 2, axis=1) + self.bias)
-        factors: NDArray[np.float64] = steepest * abs(self.output_scale) / 2 * length
+        factors: NDArray[np.float64] = _core.backend.quadratic_growth(self.native) * length
         return factors
 
     @property

@@ -49,16 +49,7 @@ from mfld import _core, validation
 from mfld._core import _binding
 from mfld.validation import FloatArray
 
-STREAMS: Final[dict[str, int]] = {
-    "init": _binding.STREAM_INIT,
-    "move": _binding.STREAM_MOVE,
-    "batch": _binding.STREAM_BATCH,
-    "acceptance": _binding.STREAM_ACCEPTANCE,
-    "label_noise": _binding.STREAM_LABEL_NOISE,
-    "coordinate_order": _binding.STREAM_COORDINATE_ORDER,
-    "smoothing": _binding.STREAM_SMOOTHING,
-    "data": 7,
-}
+STREAMS: Final[dict[str, int]] = dict(_binding.streams())
 _MAX_POPULATION = 2**16 - 1
 POPULATIONS: Final[dict[str, int]] = {
     purpose: _MAX_POPULATION - number

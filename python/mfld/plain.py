@@ -540,6 +540,7 @@ STREAMS: Final = {
     "label_noise": 4,
     "coordinate_order": 5,
     "smoothing": 6,
+    "data": 7,
 }
 
 # Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3".

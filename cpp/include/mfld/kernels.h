@@ -11,18 +11,29 @@
 extern "C" {
 #endif
 
-#define MFLD_KERNEL_ABI 4
+#define MFLD_KERNEL_ABI 5
 
-/* Streams of noise: what a random number is for. Never renumber: the numbers are part of every published result. */
-enum {
-  MFLD_STREAM_INIT = 0,
-  MFLD_STREAM_MOVE = 1,
-  MFLD_STREAM_BATCH = 2,
-  MFLD_STREAM_ACCEPTANCE = 3,
-  MFLD_STREAM_LABEL_NOISE = 4,
-  MFLD_STREAM_COORDINATE_ORDER = 5,
-  MFLD_STREAM_SMOOTHING = 6
-};
+/* Streams of noise: what a random number is for. A new one is a line at the end. Never renumber: the numbers are part
+ * of every published result. */
+#define MFLD_STREAMS(STREAM)                                  \
+  STREAM(MFLD_STREAM_INIT, "init", 0)                         \
+  STREAM(MFLD_STREAM_MOVE, "move", 1)                         \
+  STREAM(MFLD_STREAM_BATCH, "batch", 2)                       \
+  STREAM(MFLD_STREAM_ACCEPTANCE, "acceptance", 3)             \
+  STREAM(MFLD_STREAM_LABEL_NOISE, "label_noise", 4)           \
+  STREAM(MFLD_STREAM_COORDINATE_ORDER, "coordinate_order", 5) \
+  STREAM(MFLD_STREAM_SMOOTHING, "smoothing", 6)               \
+  STREAM(MFLD_STREAM_DATA, "data", 7)
+
+#define MFLD_STREAM_NUMBER(constant, name, number) constant = number,
+enum { MFLD_STREAMS(MFLD_STREAM_NUMBER) };
+#undef MFLD_STREAM_NUMBER
+
+/* A counter of the noise has room for so much; noise.hpp says where. What is beyond wraps into other numbers. */
+#define MFLD_NOISE_POPULATIONS (1 << 16)
+#define MFLD_NOISE_BLOCKS (1 << 24) /* of coordinates: 4 of float32, 2 of float64 and of uniforms */
+#define MFLD_NOISE_STEPS ((uint64_t)1 << 48)
+#define MFLD_NOISE_PARTICLES ((int64_t)1 << 32)
 
 enum { MFLD_DONE = 0, MFLD_STOPPED = 1, MFLD_DIVERGED = 2, MFLD_OUT_OF_MEMORY = 3 };
 
@@ -35,7 +46,7 @@ typedef struct {
   int64_t n_features;
   int64_t n_outputs;
   int32_t has_bias;
-  int32_t activation; /* index into activation_names */
+  int32_t activation; /* index into activations */
   int32_t readout;    /* index into readouts */
   double output_scale;
   double readout_bound;
@@ -134,10 +145,22 @@ typedef struct {
   int64_t rows_done;            /* result */
 } mfld_dual_sweep;
 
-/* Every entry returns MFLD_DONE, MFLD_STOPPED or MFLD_OUT_OF_MEMORY. */
+/* Every entry returns MFLD_DONE, MFLD_STOPPED or MFLD_OUT_OF_MEMORY; stopped, what it writes is part old and part new,
+ * but for `advance` and `dual_sweep`. */
+
+/* Alternatives on whole arrays, element by element. */
 typedef struct {
   /* value (count), slope (count) of act at z (count) */
-  int (*activation)(int32_t activation, const void* z, int64_t count, void* value, void* slope);
+  int (*activation)(int32_t activation, const void* z, int64_t count, void* value, void* slope, const mfld_execution*);
+  /* value (n), derivative (n, n_outputs) of the loss, unweighted; either may be NULL */
+  int (*loss)(const mfld_loss*, const void* predictions, const void* targets, int64_t n, int64_t n_outputs, void* value,
+              void* derivative, const mfld_execution*);
+  /* conjugate (n) at dual points (n, n_outputs); +inf outside of the domain */
+  int (*conjugate)(const mfld_loss*, const void* dual, const void* targets, int64_t n, int64_t n_outputs, void* value,
+                   const mfld_execution*);
+} mfld_elementwise_kernels;
+
+typedef struct {
   /* h (n, n_particles, n_outputs) */
   int (*neurons)(const mfld_network*, const void* particles, int64_t n_particles, const void* inputs, int64_t n,
                  void* h, const mfld_execution*);
@@ -148,34 +171,47 @@ typedef struct {
    * where frozen); either output may be NULL. cotangent: (n, n_outputs) */
   int (*pull_back)(const mfld_network*, const void* particles, int64_t n_particles, const void* inputs, int64_t n,
                    const void* cotangent, void* values, void* gradient, const mfld_execution*);
-  /* value (n), derivative (n, n_outputs) of the loss, unweighted; either may be NULL */
-  int (*loss)(const mfld_loss*, const void* predictions, const void* targets, int64_t n, int64_t n_outputs, void* value,
-              void* derivative);
-  /* conjugate (n) at dual points (n, n_outputs); +inf outside of the domain */
-  int (*conjugate)(const mfld_loss*, const void* dual, const void* targets, int64_t n, int64_t n_outputs, void* value);
-  /* one overdamped Euler-Maruyama step in place on the first n_moving of p coordinates:
-   * theta -= step_size * (gradient + 2 l2 theta); theta += sqrt(2 temperature step_size) xi.
-   * Returns in bad_particle the first particle that is not finite afterwards, or -1. */
-  int (*move)(void* particles, const void* gradient, int64_t n_particles, int64_t p, int64_t n_moving,
-              const mfld_schedule*, const mfld_noise*, int64_t* bad_particle, const mfld_execution*);
-  /* one part of a BAOAB step in place: MFLD_BAOAB_OPEN changes particles and velocities, MFLD_BAOAB_CLOSE velocities.
-   * gradient: (n_particles, p), ridge excluded. bad_particle as above. */
-  int (*baoab)(void* particles, void* velocities, const void* gradient, int64_t n_particles, int64_t p,
-               int64_t n_moving, int32_t part, double friction, const mfld_schedule*, const mfld_noise*,
-               int64_t* bad_particle, const mfld_execution*);
-  /* The Metropolis step of MALA: proposals, made by `move`, replace particles, values and gradients where accepted;
-   * never where they are not finite. values: (n_particles), ridge excluded like the gradients. */
-  int (*mala_accept)(void* particles, void* values, void* gradient, const void* proposals, const void* proposal_values,
-                     const void* proposal_gradient, int64_t n_particles, int64_t p, int64_t n_moving,
-                     const mfld_schedule*, const mfld_noise*, int64_t* accepted, const mfld_execution*);
-  /* standard normals (n_particles, n_coordinates) */
-  int (*normals)(const mfld_noise*, uint32_t stream, int64_t n_particles, int64_t n_coordinates, void* out,
-                 const mfld_execution*);
   /* gradient (n_particles, p) in theta_m of sum_bk cotangent_ik h_k(theta_m, z_i), i = rows (n_particles, batch_size):
    * each particle has rows of its own. cotangent: (n, n_outputs) */
   int (*pull_back_rows)(const mfld_network*, const void* particles, int64_t n_particles, const void* inputs,
                         const void* cotangent, const int64_t* rows, int64_t batch_size, void* gradient,
                         const mfld_execution*);
+} mfld_network_kernels;
+
+/* One step in place on the first n_moving of p coordinates. bad_particle: the first that is not finite afterwards, or
+ * -1. gradient (n_particles, p), here and below: ridge excluded. */
+typedef struct {
+  /* overdamped Euler-Maruyama:
+   * theta -= step_size * (gradient + 2 l2 theta); theta += sqrt(2 temperature step_size) xi */
+  int (*euler)(void* particles, const void* gradient, int64_t n_particles, int64_t p, int64_t n_moving,
+               const mfld_schedule*, const mfld_noise*, int64_t* bad_particle, const mfld_execution*);
+  /* one part of a BAOAB step: MFLD_BAOAB_OPEN changes particles and velocities, MFLD_BAOAB_CLOSE velocities */
+  int (*baoab)(void* particles, void* velocities, const void* gradient, int64_t n_particles, int64_t p,
+               int64_t n_moving, int32_t part, double friction, const mfld_schedule*, const mfld_noise*,
+               int64_t* bad_particle, const mfld_execution*);
+  /* The Metropolis step of MALA: proposals, made by `euler`, replace particles, values and gradients where accepted;
+   * never where they are not finite. values: (n_particles), ridge excluded. */
+  int (*accept)(void* particles, void* values, void* gradient, const void* proposals, const void* proposal_values,
+                const void* proposal_gradient, int64_t n_particles, int64_t p, int64_t n_moving, const mfld_schedule*,
+                const mfld_noise*, int64_t* accepted, const mfld_execution*);
+} mfld_move_kernels;
+
+/* Noise as numbers, out (n_particles, n_coordinates). */
+typedef struct {
+  /* standard normals */
+  int (*normals)(const mfld_noise*, uint32_t stream, int64_t n_particles, int64_t n_coordinates, void* out,
+                 const mfld_execution*);
+  /* uniform on (0, 1) */
+  int (*uniforms)(const mfld_noise*, uint32_t stream, int64_t n_particles, int64_t n_coordinates, void* out,
+                  const mfld_execution*);
+} mfld_noise_kernels;
+
+/* The kernels of one precision. */
+typedef struct {
+  mfld_elementwise_kernels elementwise;
+  mfld_network_kernels network;
+  mfld_move_kernels moves;
+  mfld_noise_kernels noise;
   /* n_steps steps of mean-field Langevin dynamics on particles (n_replicates, n_particles, p) and the buffers of the
    * estimator and the dynamics, which have that leading axis too, in place. A schedule, all of one stride, and a noise
    * for each replicate. They stop at the same count of steps. */
@@ -187,6 +223,18 @@ typedef struct {
                     int64_t n_particles, mfld_dual_sweep*, const mfld_execution*);
 } mfld_kernels;
 
+/* Noise as words and rows, of no precision. */
+typedef struct {
+  uint64_t (*key)(uint64_t seed, uint64_t replica);
+  /* four words of Philox4x32-10 */
+  void (*philox)(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
+  /* batch_size distinct rows of n: a pure function of (key, step) */
+  int (*batch)(const mfld_noise*, int64_t n, int64_t batch_size, int64_t* rows, const mfld_execution*);
+  /* the same for each particle on its own: rows (n_particles, batch_size) */
+  int (*particle_batches)(const mfld_noise*, int64_t n, int64_t batch_size, int64_t n_particles, int64_t* rows,
+                          const mfld_execution*);
+} mfld_words;
+
 typedef struct {
   const char* name;
   int32_t has_coordinates; /* n_outputs readout coordinates per particle */
@@ -194,9 +242,14 @@ typedef struct {
 } mfld_readout_info;
 
 typedef struct {
-  double lowest, highest; /* range of the activation, infinite where it is unbounded */
-  double steepest;        /* largest slope in size */
-} mfld_activation_bounds;
+  double lowest, highest;
+} mfld_range;
+
+typedef struct {
+  const char* name;
+  mfld_range range; /* infinite where it is unbounded */
+  double steepest;  /* largest slope in size */
+} mfld_activation_info;
 
 typedef struct {
   const char* name;
@@ -214,32 +267,26 @@ typedef struct {
   int32_t has_openmp;
 
   int32_t n_activations;
-  const char* const* activation_names;
+  const mfld_activation_info* activations;
   int32_t n_readouts;
   const mfld_readout_info* readouts;
   int32_t n_losses;
   const mfld_loss_info* losses;
   /* derivative's Lipschitz constant for this parameter; +inf where there is none */
   double (*loss_smoothness)(const mfld_loss*);
+  /* what one output h_k of a neuron can be, whatever theta and z */
+  mfld_range (*output_range)(const mfld_network*);
+  /* c of |h(theta, z)| <= c |theta|^2 |(z, 1)| + terms linear in theta, the 1 where there is a bias */
+  double (*quadratic_growth)(const mfld_network*);
 
   mfld_kernels f32, f64;
-
-  /* four words of Philox4x32-10 */
-  void (*philox)(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
-  uint64_t (*noise_key)(uint64_t seed, uint64_t replica);
-  /* batch_size distinct rows of n: a pure function of (key, step) */
-  int (*batch)(const mfld_noise*, int64_t n, int64_t batch_size, int64_t* rows);
-  /* the same for each particle on its own: rows (n_particles, batch_size) */
-  int (*particle_batches)(const mfld_noise*, int64_t n, int64_t batch_size, int64_t n_particles, int64_t* rows,
-                          const mfld_execution*);
+  mfld_words words;
+  /* one step of dual coordinate ascent at each of n samples by itself: dual (n, n_outputs) in place, step (n) */
+  int (*dual_step)(const mfld_loss*, double* dual, const double* predictions, const double* targets, const double* step,
+                   int64_t n, int64_t n_outputs, const mfld_execution*);
 
   int (*max_threads)(void);
   int (*pause)(void); /* gives the calling thread's OpenMP pool back: call before a fork */
-
-  const mfld_activation_bounds* activation_bounds;
-  /* one step of dual coordinate ascent at each of n samples by itself: dual (n, n_outputs) in place, curvatures (n) */
-  int (*dual_step)(const mfld_loss*, double* dual, const double* predictions, const double* targets, const double* step,
-                   int64_t n, int64_t n_outputs);
 } mfld_kernel_table_t;
 
 const mfld_kernel_table_t* mfld_kernel_table(void);

@@ -18,18 +18,24 @@
 // arithmetic, with R = sqrt(-2 ln u): float32 within 4e-7 R (1e-6 absolute up to R = 2.5), float64 within 1e-15 |z| +
 // 4e-16 R (tests/cpp/test_noise.cpp).
 //
+// Uniform numbers on (0, 1) take two words each, the same in both precisions up to their bits: block c holds
+// coordinates 2c and 2c+1, of (w0, w1) and (w2, w3),
+//
+//   float64   u as above;   float32   its leading 23 bits, (((w0 | w1 << 32) >> 41) + 1/2) 2^-23
+//
 // One place gives the same bits in any batch, panel or thread of one build: every multiply-add below is written out as
 // multiply_add, so that inlining into different loops cannot contract it differently. (A caller who adds a normal to
 // something should multiply it by its scale first, else the last product here may fuse with that sum.)
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
-#include <vector>
 
 #include "mfld/kernels.h"
+#include "mfld/panels.hpp"
 #include "mfld/simd.hpp"
 
 namespace mfld {
@@ -454,17 +460,37 @@ MFLD_INLINE void panel_normals(const NoisePlace& place, std::uint32_t first_part
   PanelNoise<T>(place, first_particle).normals(group, out);
 }
 
-// The rows that Floyd's algorithm has drawn so far: a set by open addressing. Kept by the caller, it stops allocating
-// once it has seen the largest batch.
+// Uniform on (0, 1), of 53 bits or their leading 23: see the head of this file.
+template <class T>
+T unit_uniform(std::uint64_t word);
+template <>
+inline double unit_uniform<double>(std::uint64_t word) {
+  // The largest of all words would round to 1.
+  return std::min((static_cast<double>(word >> 11) + 0.5) * 0x1p-53, 1 - 0x1p-53);
+}
+template <>
+inline float unit_uniform<float>(std::uint64_t word) {
+  return (static_cast<float>(word >> 41) + 0.5f) * 0x1p-23f;
+}
+
+// The rows that Floyd's algorithm has drawn so far: a set by open addressing, with room for one batch size.
 class FloydSet {
  public:
-  // No batch up to this size allocates any more.
-  void reserve(std::int64_t batch_size) { slots_.reserve(static_cast<std::size_t>(4 * batch_size + 8)); }
+  explicit FloydSet(std::int64_t batch_size) {
+    while (count() < 2 * batch_size) ++log2_slots_;
+    slots_ = Buffer<std::int64_t>(count());
+  }
 
-  void clear(std::int64_t batch_size) {
-    log2_slots_ = 3;
-    while ((std::int64_t{1} << log2_slots_) < 2 * batch_size) ++log2_slots_;
-    slots_.assign(std::size_t{1} << log2_slots_, -1);
+  // Before the first draw. gives_up(draws): see floyd_batch.
+  template <class GivesUp>
+  bool clear(const GivesUp& gives_up) {
+    constexpr std::int64_t part = 1 << 16, slots_per_draw = 64;  // as long as one of them takes
+    for (std::int64_t first = 0; first < count(); first += part) {
+      const std::int64_t size = std::min(count() - first, part);
+      if (gives_up(size / slots_per_draw)) return false;
+      std::fill_n(&slots_[first], size, -1);
+    }
+    return true;
   }
 
   // One draw: r = word * (j + 1) / 2^64, rounded down, on 0 .. j; if r has been drawn before, j is taken.
@@ -477,29 +503,37 @@ class FloydSet {
   }
 
  private:
+  std::int64_t count() const { return std::int64_t{1} << log2_slots_; }
   bool insert(std::int64_t row) {
-    const std::size_t mask = slots_.size() - 1;
+    const std::int64_t mask = count() - 1;
     // Multiplicative hashing, Knuth TAOCP 6.4: 2^64 over the golden ratio spreads runs of rows.
-    auto slot = static_cast<std::size_t>((static_cast<std::uint64_t>(row) * 0x9E3779B97F4A7C15u) >> (64 - log2_slots_));
+    auto slot =
+        static_cast<std::int64_t>((static_cast<std::uint64_t>(row) * 0x9E3779B97F4A7C15u) >> (64 - log2_slots_));
     for (; slots_[slot] != -1; slot = (slot + 1) & mask)
       if (slots_[slot] == row) return false;
     slots_[slot] = row;
     return true;
   }
 
-  int log2_slots_ = 0;
-  std::vector<std::int64_t> slots_;  // a row or -1
+  int log2_slots_ = 3;
+  Buffer<std::int64_t> slots_;  // a row or -1
 };
+
+// Of one of its draws, in multiply-adds that take as long where the set is larger than all caches.
+inline constexpr std::int64_t work_of_draw = 100;
 
 // `batch_size` distinct rows of n in the order of the draws: Floyd's algorithm (Bentley & Floyd, CACM 30(9), 1987),
 // O(batch_size) in time and memory. Draw t takes the word w0 | w1 << 32 of "particle" t, block 0, with j = n -
-// batch_size + t. Each subset has its probability up to 2^-64 a draw.
-inline void floyd_batch(const mfld_noise& noise, std::int64_t n, std::int64_t batch_size, std::int64_t* rows,
-                        FloydSet& set) {
-  set.clear(batch_size);
+// batch_size + t. Each subset has its probability up to 2^-64 a draw. gives_up(draws), before so many more of them,
+// ends it early: then it returns false.
+template <class GivesUp>
+bool floyd_batch(const mfld_noise& noise, std::int64_t n, std::int64_t batch_size, std::int64_t* rows, FloydSet& set,
+                 const GivesUp& gives_up) {
+  if (!set.clear(gives_up)) return false;
   const NoisePlace place(noise, MFLD_STREAM_BATCH);
   constexpr int draws = 2 * HalfVec::size;
   for (std::int64_t t0 = 0; t0 < batch_size; t0 += draws) {
+    if (gives_up(draws)) return false;
     HalfVec first[4], second[4];  // block 0 alone is used: inlining drops the work for block 1
     PanelNoise<double>(place, static_cast<std::uint32_t>(t0)).words(0, first, second);
     std::uint64_t words[draws];
@@ -508,6 +542,7 @@ inline void floyd_batch(const mfld_noise& noise, std::int64_t n, std::int64_t ba
     for (std::int64_t t = t0; t < t0 + draws && t < batch_size; ++t)
       rows[t] = set.draw(words[t - t0], n - batch_size + t);
   }
+  return true;
 }
 
 }  // namespace mfld

@@ -1,13 +1,18 @@
 // Readouts: what a neuron does with its activation.
 //
-//   h_k(theta, z) = c_k(rho_k) act(w.z + b) + e_k(rho_k)
+//   h_k(theta, z) = scale * (c_k(rho_k) act(w.z + b) + e_k(rho_k))
 //
-// with one coordinate rho_k per output, or none. A readout is the pair (c, e) and its derivative, so kernels know no
-// readout by name; has_offset is false where e is 0. To add one, write a struct and append it to Readouts;
-// mfld.plain holds the same formula for the tests.
+// with one coordinate rho_k per output, or none. To add one, write a struct and append it to Readouts; mfld.plain
+// holds the same formula for the tests. Kernels and Python know no readout by name:
+//
+//   terms, derivative   scale (c, e), and their derivative in rho; has_offset is false where e is 0
+//   range               of c act + e over all rho and all values of act in a range, of which one end may be infinite
+//   growth              the rate at which |c| grows with |rho| in the end: 0 where it is bounded
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <limits>
 #include <tuple>
 
 #include "mfld/kernels.h"
@@ -21,10 +26,18 @@ struct ReadoutTerms {
   Vec<T> coefficient, offset;
 };
 
+namespace detail {
+inline constexpr double infinite = std::numeric_limits<double>::infinity();
+constexpr double largest(mfld_range values) { return std::max(-values.lowest, values.highest); }
+constexpr mfld_range symmetric(double size) { return {-size, size}; }
+}  // namespace detail
+
 // scale is output_scale, bound is readout_bound.
 struct FixedReadout {
   static constexpr mfld_readout_info info = {"fixed", /*has_coordinates=*/0, /*frozen=*/0};
   static constexpr bool has_offset = false;
+  static constexpr mfld_range range(mfld_range act, double) { return act; }
+  static constexpr double growth(double) { return 0; }
   template <class T>
   static ReadoutTerms<T> terms(Vec<T>, T scale, T) {
     return {Vec<T>(scale), Vec<T>(0)};
@@ -40,6 +53,8 @@ struct FixedReadout {
 struct SignsReadout {
   static constexpr mfld_readout_info info = {"signs", 1, 1};
   static constexpr bool has_offset = false;
+  static constexpr mfld_range range(mfld_range act, double) { return detail::symmetric(detail::largest(act)); }
+  static constexpr double growth(double) { return 0; }
   template <class T>
   static ReadoutTerms<T> terms(Vec<T> sign, T scale, T) {
     return {sign * Vec<T>(scale), Vec<T>(0)};
@@ -53,6 +68,10 @@ struct SignsReadout {
 struct LinearReadout {
   static constexpr mfld_readout_info info = {"linear", 1, 0};
   static constexpr bool has_offset = false;
+  static constexpr mfld_range range(mfld_range act, double) {
+    return detail::symmetric(detail::largest(act) * detail::infinite);
+  }
+  static constexpr double growth(double) { return 1; }
   template <class T>
   static ReadoutTerms<T> terms(Vec<T> r, T scale, T) {
     return {r * Vec<T>(scale), Vec<T>(0)};
@@ -67,6 +86,10 @@ struct LinearReadout {
 struct BoundedReadout {
   static constexpr mfld_readout_info info = {"bounded", 1, 0};
   static constexpr bool has_offset = false;
+  static constexpr mfld_range range(mfld_range act, double bound) {
+    return detail::symmetric(detail::largest(act) * bound);
+  }
+  static constexpr double growth(double) { return 0; }
   template <class T>
   static ReadoutTerms<T> terms(Vec<T> r, T scale, T bound) {
     return {math::tanh(r) * Vec<T>(scale * bound), Vec<T>(0)};
@@ -82,6 +105,10 @@ struct BoundedReadout {
 struct ParityReadout {
   static constexpr mfld_readout_info info = {"parity", 1, 0};
   static constexpr bool has_offset = true;
+  static constexpr mfld_range range(mfld_range act, double bound) {
+    return {bound * (act.lowest - 2) / 3, bound * (act.highest + 2) / 3};
+  }
+  static constexpr double growth(double) { return 0; }
   template <class T>
   static ReadoutTerms<T> terms(Vec<T> r, T scale, T bound) {
     return {Vec<T>(scale * bound / 3), math::tanh(r) * Vec<T>(2 * scale * bound / 3)};
@@ -104,6 +131,11 @@ struct ReadoutKernel {
   void (*derivative)(const T* rho, std::int64_t count, T scale, T bound, T* coefficient, T* offset);
 };
 
+struct ReadoutFacts {
+  mfld_range (*range)(mfld_range activation, double bound);
+  double (*growth)(double bound);
+};
+
 namespace detail {
 template <class R, class T, bool differentiate>
 void readout_rows(const T* rho, std::int64_t count, T scale, T bound, T* coefficient, T* offset) {
@@ -114,6 +146,10 @@ void readout_rows(const T* rho, std::int64_t count, T scale, T bound, T* coeffic
     t.coefficient.store(coefficient + i);
     t.offset.store(offset + i);
   }
+}
+template <class... R>
+constexpr auto readout_facts(std::tuple<R...>*) {
+  return std::array<ReadoutFacts, sizeof...(R)>{ReadoutFacts{&R::range, &R::growth}...};
 }
 template <class T, class... R>
 constexpr auto readout_table(std::tuple<R...>*) {
@@ -128,6 +164,7 @@ constexpr auto readout_infos(std::tuple<R...>*) {
 
 template <class T>
 inline constexpr auto readout_kernels = detail::readout_table<T>(static_cast<Readouts*>(nullptr));
+inline constexpr auto readout_facts = detail::readout_facts(static_cast<Readouts*>(nullptr));
 inline constexpr auto readout_infos = detail::readout_infos(static_cast<Readouts*>(nullptr));
 
 }  // namespace mfld

@@ -67,6 +67,11 @@ class StopSignal {
     if (execution_.poll && !aborting() && execution_.poll(execution_.poll_context))
       aborting_.store(true, std::memory_order_relaxed);
   }
+  // The same, and whether to stop: where there is no team.
+  bool asked(std::int64_t work) {
+    poll(static_cast<double>(work));
+    return aborting();
+  }
   // True as soon as a stop is wanted: work before the next barrier is then wasted.
   bool aborting() const { return aborting_.load(std::memory_order_relaxed); }
   // Member 0, before barrier number `barrier`.

@@ -94,11 +94,12 @@ class BatchQueue {
             batch_size_};
   }
 
-  // One member's part of the gathering; `chosen` are the rows of that step.
-  void gather(std::int64_t step, const std::int64_t* chosen, Range mine) const {
+  // One member's part of the gathering; `chosen` are the rows of that step. gives_up(rows): see floyd_batch.
+  template <class GivesUp>
+  void gather(std::int64_t step, const std::int64_t* chosen, Range mine, const GivesUp& gives_up) const {
     const std::int64_t turn = step % 3 * batch_size_;
     const Rows<T> all = all_rows<T>(samples_);
-    for (std::int64_t i = mine.begin; i < mine.end; ++i) {
+    for (std::int64_t i = mine.begin; i < mine.end && !gives_up(1); ++i) {
       const std::int64_t row = chosen[i];
       std::copy_n(all.inputs + row * n_features_, n_features_, &inputs_[(turn + i) * n_features_]);
       std::copy_n(all.targets + row * target_width_, target_width_, &targets_[(turn + i) * target_width_]);

@@ -73,7 +73,7 @@ class Replicates {
     std::int64_t end = n_steps_;
     while (report.steps < end) {
       const std::int64_t count = std::min(round_, end - report.steps);
-      for (const Array& array : arrays_) std::copy_n(array.data, array.size, array.kept.get());
+      if (!keep()) return report.status = MFLD_STOPPED;
       const int status = make(report.steps, count);
       const auto first = std::min_element(replicates_.begin(), replicates_.end(), diverges_before);
       const bool diverged = first->reached.bad_particle >= 0;
@@ -143,6 +143,19 @@ class Replicates {
     if (method_.scheme.corrects) rows = 2 * rows + n / static_cast<double>(estimator_.refresh_every);
     return 1e4 +
            2 * static_cast<double>(problem_.n_particles) * rows * static_cast<double>(problem_.network.n_features + 8);
+  }
+
+  // False: stopped on the way, where nothing has changed yet.
+  bool keep() {
+    constexpr std::int64_t at_once = 1 << 20;
+    StopSignal stop(execution_);
+    for (const Array& array : arrays_)
+      for (std::int64_t first = 0; first < array.size; first += at_once) {
+        const std::int64_t count = std::min(at_once, array.size - first);
+        if (stop.asked(count)) return false;
+        std::copy_n(array.data + first, count, &array.kept[first]);
+      }
+    return true;
   }
 
   // One round of all replicates.

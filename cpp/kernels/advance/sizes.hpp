@@ -162,9 +162,8 @@ struct Workspace {
         squared_norms(s.layout.n_leaves),
         sums(s.layout, n_outputs * scheme.n_summed, s.stride),
         batches(problem),
-        row_lists(s.threads * 2 * batch_size),
-        row_sets(s.threads) {
-    for (FloydSet& set : row_sets) set.reserve(batch_size);
+        row_lists(s.threads * 2 * batch_size) {
+    for (int member = 0; member < s.threads; ++member) row_sets.emplace_back(batch_size);
   }
 
   // Rows that a member draws for gradient q.

@@ -76,18 +76,23 @@ class Advance {
     const Range mine = {leaves.size() ? layout.panels_of(leaves.begin).begin : 0,
                         leaves.size() ? layout.panels_of(leaves.end - 1).end : 0};
     const auto order = memory_.sums.order(members);
-    begin(mine);
+    begin(member, mine);
 
     const auto gather = [&](std::int64_t q) {
       std::int64_t* rows = memory_.row_list(member, q);
-      floyd_batch(stretch_.noise_at(q), problem_.samples.n_samples, problem_.batch_size, rows,
-                  memory_.row_sets[member]);
-      memory_.batches.gather(q, rows, even_part(problem_.batch_size, member, members));
+      const auto gives_up = [&](std::int64_t draws) {
+        return asked(member, static_cast<double>(work_of_draw * draws));
+      };
+      if (floyd_batch(stretch_.noise_at(q), problem_.samples.n_samples, problem_.batch_size, rows,
+                      memory_.row_sets[member], gives_up))
+        memory_.batches.gather(q, rows, even_part(problem_.batch_size, member, members), gives_up);
     };
-    if (!anchor_.is_full(first_)) {
-      gather(first_);
-      barrier.wait();
-    }
+    if (!anchor_.is_full(first_)) gather(first_);
+    // What a stop has left undone so far must not be walked over.
+    constexpr std::int64_t before_all = -1;
+    if (member == 0) stop_.publish(before_all);
+    barrier.wait();
+    if (stop_.stopped(before_all)) return;
 
     std::int64_t turn = 0;
     for (std::int64_t q = first_; q < end_; ++q) {
@@ -159,15 +164,17 @@ class Advance {
   }
 
   // From the caller's arrays to panels, and on to the place of the first gradient.
-  void begin(Range mine) {
+  void begin(int member, Range mine) {
+    const auto panel_work = static_cast<double>(10 * sizes_.layout.panel_size());
     for (std::int64_t p = mine.begin; p < mine.end; ++p) {
+      if (asked(member, panel_work)) return;
       for (int g = 0; g < sizes_.generations; ++g) passes_.load(stretch_.particles, true, p, passes_.panel(g, p));
       moves_.load(p);
       anchor_.load(p);
       passes_.pad_values(p);
     }
     const typename Moves::Step step = moves_.step(0);
-    for (std::int64_t p = mine.begin; p < mine.end; ++p) note(0, moves_.begin(step, p));
+    for (std::int64_t p = mine.begin; p < mine.end && !asked(member, panel_work); ++p) note(0, moves_.begin(step, p));
   }
 
   // Back to the caller's arrays, behind a barrier: the whole steps that gradients up to last_whole made. A divergence
@@ -183,6 +190,11 @@ class Advance {
     }
   }
 
+  // Before `work` more multiply-adds of a member: whether a stop is wanted.
+  bool asked(int member, double work) {
+    if (member == 0) stop_.poll(work);
+    return stop_.aborting();
+  }
   bool gives_up() const { return stop_.aborting() && !sizes_.ends_steps; }
   // Whether gradient q is kept by the moves: where the stretch ends, or where the next gradient may lead back to it.
   bool keeps(std::int64_t q) const { return q + 1 == end_ || sizes_.ends_steps || anchor_.is_full(q + 1); }

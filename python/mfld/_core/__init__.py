@@ -55,7 +55,8 @@ def load(level: str | None = None) -> Backend:
     elif level not in built:
         raise ImportError(f"mfld: MFLD_ISA={level!r} is not among the built levels {sorted(built)}")
     elif not _binding.cpu_runs(level):
-        raise ImportError(f"mfld: MFLD_ISA={level!r} is built, but this processor does not run it")
+        lacks = ", ".join(_binding.missing_features(level))
+        raise ImportError(f"mfld: MFLD_ISA={level!r} is built, but this processor does not run it: it lacks {lacks}")
     return Backend(built[level])
 
 

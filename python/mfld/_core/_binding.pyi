@@ -6,18 +6,106 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['Backend', 'Dynamics', 'Estimator', 'Loss', 'Network', 'Report', 'STREAM_ACCEPTANCE', 'STREAM_BATCH', 'STREAM_COORDINATE_ORDER', 'STREAM_INIT', 'STREAM_LABEL_NOISE', 'STREAM_MOVE', 'STREAM_SMOOTHING', 'cpu_runs']
-class Network:
+__all__: list[str] = ['Backend', 'Dynamics', 'Estimator', 'Loss', 'Network', 'Report', 'cpu_runs', 'missing_features', 'streams']
+class Backend:
     """
-    A two-layer network as the kernels see it; alternatives by their index.
+    The kernels of one instruction-set level.
     """
-    def __init__(self, n_features: typing.SupportsInt | typing.SupportsIndex, n_outputs: typing.SupportsInt | typing.SupportsIndex, has_bias: bool, activation: typing.SupportsInt | typing.SupportsIndex, readout: typing.SupportsInt | typing.SupportsIndex, output_scale: typing.SupportsFloat | typing.SupportsIndex, readout_bound: typing.SupportsFloat | typing.SupportsIndex) -> None:
+    def __init__(self, path: str) -> None:
         ...
+    def activation(self, activation: typing.SupportsInt | typing.SupportsIndex, z: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
+        ...
+    def advance(self, network: Network, loss: Loss, particles: numpy.ndarray, inputs: numpy.ndarray, targets: numpy.ndarray, weights: numpy.ndarray | None, estimator: Estimator, dynamics: Dynamics, step_size: numpy.ndarray, temperature: numpy.ndarray, l2: numpy.ndarray, n_steps: typing.SupportsInt | typing.SupportsIndex, keys: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> Report:
+        ...
+    def baoab(self, particles: numpy.ndarray, velocities: numpy.ndarray, gradient: numpy.ndarray, closing: bool, n_moving: typing.SupportsInt | typing.SupportsIndex, step_size: typing.SupportsFloat | typing.SupportsIndex, temperature: typing.SupportsFloat | typing.SupportsIndex, l2: typing.SupportsFloat | typing.SupportsIndex, friction: typing.SupportsFloat | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> int:
+        ...
+    def batch(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n: typing.SupportsInt | typing.SupportsIndex, batch_size: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0) -> numpy.typing.NDArray[numpy.int64]:
+        ...
+    def conjugate(self, loss: Loss, dual: numpy.ndarray, targets: numpy.ndarray) -> numpy.ndarray:
+        ...
+    def dual_step(self, loss: Loss, dual: numpy.ndarray, predictions: numpy.ndarray, targets: numpy.ndarray, step: numpy.ndarray) -> numpy.ndarray:
+        ...
+    def dual_sweep(self, network: Network, loss: Loss, particles: numpy.ndarray, inputs: numpy.ndarray, targets: numpy.ndarray, weights: numpy.ndarray | None, rows: typing.Annotated[numpy.typing.ArrayLike, numpy.int64], groups: typing.Annotated[numpy.typing.ArrayLike, numpy.int64], temperature: typing.SupportsFloat | typing.SupportsIndex, variance_bound: typing.SupportsFloat | typing.SupportsIndex, neuron_bound: typing.SupportsFloat | typing.SupportsIndex, effective_sample_size: typing.SupportsFloat | typing.SupportsIndex, log_weights: numpy.ndarray, dual: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> int:
+        ...
+    def loss(self, loss: Loss, predictions: numpy.ndarray, targets: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
+        ...
+    def loss_smoothness(self, loss: Loss) -> float:
+        ...
+    def mala_accept(self, particles: numpy.ndarray, values: numpy.ndarray, gradient: numpy.ndarray, proposals: numpy.ndarray, proposal_values: numpy.ndarray, proposal_gradient: numpy.ndarray, n_moving: typing.SupportsInt | typing.SupportsIndex, step_size: typing.SupportsFloat | typing.SupportsIndex, temperature: typing.SupportsFloat | typing.SupportsIndex, l2: typing.SupportsFloat | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> int:
+        ...
+    def max_threads(self) -> int:
+        ...
+    def move(self, particles: numpy.ndarray, gradient: numpy.ndarray, n_moving: typing.SupportsInt | typing.SupportsIndex, step_size: typing.SupportsFloat | typing.SupportsIndex, temperature: typing.SupportsFloat | typing.SupportsIndex, l2: typing.SupportsFloat | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> int:
+        ...
+    def neurons(self, network: Network, particles: numpy.ndarray, inputs: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
+        ...
+    def noise_key(self, seed: typing.SupportsInt | typing.SupportsIndex, replica: typing.SupportsInt | typing.SupportsIndex = 0) -> int:
+        ...
+    def normals(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n_particles: typing.SupportsInt | typing.SupportsIndex, n_coordinates: typing.SupportsInt | typing.SupportsIndex, dtype: numpy.dtype[typing.Any], stream: typing.SupportsInt | typing.SupportsIndex = 1, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
+        ...
+    def output_range(self, network: Network) -> tuple[float, float]:
+        """
+        Lowest and highest value of one output h_k of a neuron, whatever theta and z.
+        """
+    def particle_batches(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n: typing.SupportsInt | typing.SupportsIndex, batch_size: typing.SupportsInt | typing.SupportsIndex, n_particles: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.typing.NDArray[numpy.int64]:
+        ...
+    def pause(self) -> int:
+        ...
+    def philox(self, counter: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], key: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]) -> tuple[int, int, int, int]:
+        ...
+    def predict(self, network: Network, particles: numpy.ndarray, coefficients: numpy.ndarray | None, inputs: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
+        ...
+    def pull_back(self, network: Network, particles: numpy.ndarray, inputs: numpy.ndarray, cotangent: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> tuple[numpy.ndarray, numpy.ndarray]:
+        ...
+    def pull_back_rows(self, network: Network, particles: numpy.ndarray, inputs: numpy.ndarray, cotangent: numpy.ndarray, rows: typing.Annotated[numpy.typing.ArrayLike, numpy.int64], num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
+        ...
+    def quadratic_growth(self, network: Network) -> float:
+        """
+        c of |h(theta, z)| <= c |theta|^2 |(z, 1)| + terms linear in theta, the 1 where there is a bias.
+        """
+    def uniforms(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n_particles: typing.SupportsInt | typing.SupportsIndex, n_coordinates: typing.SupportsInt | typing.SupportsIndex, dtype: numpy.dtype[typing.Any], stream: typing.SupportsInt | typing.SupportsIndex = 1, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
+        ...
+    @property
+    def activation_bounds(self) -> list[tuple[float, float, float]]:
+        """
+        (lowest, highest, largest slope in size) of each
+        """
+    @property
+    def activations(self) -> list[str]:
+        ...
+    @property
+    def compiler(self) -> str:
+        ...
+    @property
+    def eigen(self) -> str:
+        ...
+    @property
+    def has_openmp(self) -> bool:
+        ...
+    @property
+    def isa(self) -> str:
+        ...
+    @property
+    def losses(self) -> list[tuple[str, str | None, float, str, bool]]:
+        """
+        (name, parameter, its default, kind of targets, convex) of each
+        """
+    @property
+    def readouts(self) -> list[tuple[str, bool, bool]]:
+        """
+        (name, has coordinates, frozen) of each
+        """
 class Loss:
     """
     A loss as the kernels see it, by its index.
     """
     def __init__(self, id: typing.SupportsInt | typing.SupportsIndex, parameter: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+class Network:
+    """
+    A two-layer network as the kernels see it; alternatives by their index.
+    """
+    def __init__(self, n_features: typing.SupportsInt | typing.SupportsIndex, n_outputs: typing.SupportsInt | typing.SupportsIndex, has_bias: bool, activation: typing.SupportsInt | typing.SupportsIndex, readout: typing.SupportsInt | typing.SupportsIndex, output_scale: typing.SupportsFloat | typing.SupportsIndex, readout_bound: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
 class Estimator:
     """
@@ -75,93 +163,16 @@ class Report:
         """
         whole steps, made by all replicates
         """
-class Backend:
-    """
-    The kernels of one instruction-set level.
-    """
-    def __init__(self, path: str) -> None:
-        ...
-    def activation(self, activation: typing.SupportsInt | typing.SupportsIndex, z: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
-        ...
-    def advance(self, network: Network, loss: Loss, particles: numpy.ndarray, inputs: numpy.ndarray, targets: numpy.ndarray, weights: numpy.ndarray | None, estimator: Estimator, dynamics: Dynamics, step_size: numpy.ndarray, temperature: numpy.ndarray, l2: numpy.ndarray, n_steps: typing.SupportsInt | typing.SupportsIndex, keys: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> Report:
-        ...
-    def baoab(self, particles: numpy.ndarray, velocities: numpy.ndarray, gradient: numpy.ndarray, closing: bool, n_moving: typing.SupportsInt | typing.SupportsIndex, step_size: typing.SupportsFloat | typing.SupportsIndex, temperature: typing.SupportsFloat | typing.SupportsIndex, l2: typing.SupportsFloat | typing.SupportsIndex, friction: typing.SupportsFloat | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> int:
-        ...
-    def batch(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n: typing.SupportsInt | typing.SupportsIndex, batch_size: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0) -> numpy.typing.NDArray[numpy.int64]:
-        ...
-    def conjugate(self, loss: Loss, dual: numpy.ndarray, targets: numpy.ndarray) -> numpy.ndarray:
-        ...
-    def dual_step(self, loss: Loss, dual: numpy.ndarray, predictions: numpy.ndarray, targets: numpy.ndarray, step: numpy.ndarray) -> numpy.ndarray:
-        ...
-    def dual_sweep(self, network: Network, loss: Loss, particles: numpy.ndarray, inputs: numpy.ndarray, targets: numpy.ndarray, weights: numpy.ndarray | None, rows: typing.Annotated[numpy.typing.ArrayLike, numpy.int64], groups: typing.Annotated[numpy.typing.ArrayLike, numpy.int64], temperature: typing.SupportsFloat | typing.SupportsIndex, variance_bound: typing.SupportsFloat | typing.SupportsIndex, neuron_bound: typing.SupportsFloat | typing.SupportsIndex, effective_sample_size: typing.SupportsFloat | typing.SupportsIndex, log_weights: numpy.ndarray, dual: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> int:
-        ...
-    def loss(self, loss: Loss, predictions: numpy.ndarray, targets: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
-        ...
-    def loss_smoothness(self, loss: Loss) -> float:
-        ...
-    def mala_accept(self, particles: numpy.ndarray, values: numpy.ndarray, gradient: numpy.ndarray, proposals: numpy.ndarray, proposal_values: numpy.ndarray, proposal_gradient: numpy.ndarray, n_moving: typing.SupportsInt | typing.SupportsIndex, step_size: typing.SupportsFloat | typing.SupportsIndex, temperature: typing.SupportsFloat | typing.SupportsIndex, l2: typing.SupportsFloat | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> int:
-        ...
-    def max_threads(self) -> int:
-        ...
-    def move(self, particles: numpy.ndarray, gradient: numpy.ndarray, n_moving: typing.SupportsInt | typing.SupportsIndex, step_size: typing.SupportsFloat | typing.SupportsIndex, temperature: typing.SupportsFloat | typing.SupportsIndex, l2: typing.SupportsFloat | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> int:
-        ...
-    def neurons(self, network: Network, particles: numpy.ndarray, inputs: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
-        ...
-    def noise_key(self, seed: typing.SupportsInt | typing.SupportsIndex, replica: typing.SupportsInt | typing.SupportsIndex = 0) -> int:
-        ...
-    def normals(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n_particles: typing.SupportsInt | typing.SupportsIndex, n_coordinates: typing.SupportsInt | typing.SupportsIndex, dtype: numpy.dtype[typing.Any], stream: typing.SupportsInt | typing.SupportsIndex = 1, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
-        ...
-    def particle_batches(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n: typing.SupportsInt | typing.SupportsIndex, batch_size: typing.SupportsInt | typing.SupportsIndex, n_particles: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.typing.NDArray[numpy.int64]:
-        ...
-    def pause(self) -> int:
-        ...
-    def philox(self, counter: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], key: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]) -> tuple[int, int, int, int]:
-        ...
-    def predict(self, network: Network, particles: numpy.ndarray, coefficients: numpy.ndarray | None, inputs: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
-        ...
-    def pull_back(self, network: Network, particles: numpy.ndarray, inputs: numpy.ndarray, cotangent: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> tuple[numpy.ndarray, numpy.ndarray]:
-        ...
-    def pull_back_rows(self, network: Network, particles: numpy.ndarray, inputs: numpy.ndarray, cotangent: numpy.ndarray, rows: typing.Annotated[numpy.typing.ArrayLike, numpy.int64], num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
-        ...
-    @property
-    def activation_bounds(self) -> list[tuple[float, float, float]]:
-        """
-        (lowest, highest, largest slope in size) of each
-        """
-    @property
-    def activations(self) -> list[str]:
-        ...
-    @property
-    def compiler(self) -> str:
-        ...
-    @property
-    def eigen(self) -> str:
-        ...
-    @property
-    def has_openmp(self) -> bool:
-        ...
-    @property
-    def isa(self) -> str:
-        ...
-    @property
-    def losses(self) -> list[tuple[str, str | None, float, str, bool]]:
-        """
-        (name, parameter, its default, kind of targets, convex) of each
-        """
-    @property
-    def readouts(self) -> list[tuple[str, bool, bool]]:
-        """
-        (name, has coordinates, frozen) of each
-        """
 def cpu_runs(level: str) -> bool:
     """
     Whether this processor and operating system run code of a level.
     """
-STREAM_ACCEPTANCE: int = 3
-STREAM_BATCH: int = 2
-STREAM_COORDINATE_ORDER: int = 5
-STREAM_INIT: int = 0
-STREAM_LABEL_NOISE: int = 4
-STREAM_MOVE: int = 1
-STREAM_SMOOTHING: int = 6
+def missing_features(level: str) -> list[str]:
+    """
+    What code of a level needs and this processor or its operating system lacks.
+    """
+def streams() -> list[tuple[str, int]]:
+    """
+    (name, number) of each stream of the noise.
+    """
 __version__: str = '0.1.0'

@@ -1,0 +1,65 @@
+// NumPy arrays as the kernels take them: contiguous, of the wanted precision and shape.
+#pragma once
+
+#include <pybind11/numpy.h>
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace mfld::bindings {
+
+namespace py = pybind11;
+
+inline std::string text(const std::vector<py::ssize_t>& shape) {
+  std::string out = "(";
+  for (std::size_t i = 0; i < shape.size(); ++i)
+    out += (i ? ", " : "") + (shape[i] < 0 ? std::string("any") : std::to_string(shape[i]));
+  return out + (shape.size() == 1 ? ",)" : ")");
+}
+
+// A contiguous array of the wanted precision and shape; -1 stands for any extent.
+inline const void* checked(const py::array& a, const char* name, bool want_double, std::vector<py::ssize_t> shape) {
+  const bool right_type = want_double ? py::isinstance<py::array_t<double>>(a) : py::isinstance<py::array_t<float>>(a);
+  if (!right_type)
+    throw py::type_error(std::string(name) + " must be " + (want_double ? "float64" : "float32") + ", got " +
+                         py::str(a.dtype()).cast<std::string>());
+  const std::vector<py::ssize_t> got(a.shape(), a.shape() + a.ndim());
+  bool fits = got.size() == shape.size();
+  for (std::size_t i = 0; fits && i < got.size(); ++i) fits = shape[i] < 0 || shape[i] == got[i];
+  if (!fits) throw py::value_error(std::string(name) + " must have shape " + text(shape) + ", got " + text(got));
+  if (!(a.flags() & py::array::c_style)) throw py::value_error(std::string(name) + " must be C-contiguous");
+  return a.data();
+}
+
+inline void* checked_writable(py::array& a, const char* name, bool want_double, std::vector<py::ssize_t> shape) {
+  checked(a, name, want_double, std::move(shape));
+  return a.mutable_data();  // throws ValueError for a read-only array
+}
+
+inline bool precision(const py::array& a, const char* name) {
+  if (py::isinstance<py::array_t<double>>(a)) return true;
+  if (py::isinstance<py::array_t<float>>(a)) return false;
+  throw py::type_error(std::string(name) + " must be float32 or float64, got " +
+                       py::str(a.dtype()).cast<std::string>());
+}
+
+inline py::array empty(bool want_double, std::vector<py::ssize_t> shape) {
+  return want_double ? py::array(py::dtype::of<double>(), std::move(shape))
+                     : py::array(py::dtype::of<float>(), std::move(shape));
+}
+
+inline void* needed(std::optional<py::array>& a, const char* name, bool want_double, std::vector<py::ssize_t> shape) {
+  if (!a) throw py::value_error(std::string(name) + " is needed for this kind");
+  return checked_writable(*a, name, want_double, std::move(shape));
+}
+
+// From a dtype: whether it is float64.
+inline bool is_wide(const py::dtype& dtype) {
+  const bool is_double = dtype.equal(py::dtype::of<double>());
+  if (!is_double && !dtype.equal(py::dtype::of<float>())) throw py::type_error("dtype must be float32 or float64");
+  return is_double;
+}
+
+}  // namespace mfld::bindings

@@ -1,0 +1,135 @@
+// Stages of a two-layer network: neurons, predict, pull back.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "arrays.hpp"
+#include "backend.hpp"
+#include "mfld/kernels.h"
+#include "run.hpp"
+
+namespace mfld::bindings {
+namespace {
+
+std::pair<double, double> output_range(const Backend& backend, const mfld_network& network) {
+  backend.n_coordinates(network);  // checks it
+  const mfld_range range = backend.table().output_range(&network);
+  return {range.lowest, range.highest};
+}
+
+double quadratic_growth(const Backend& backend, const mfld_network& network) {
+  backend.n_coordinates(network);
+  return backend.table().quadratic_growth(&network);
+}
+
+py::array neurons(const Backend& backend, const mfld_network& network, const py::array& particles,
+                  const py::array& inputs, int num_threads) {
+  const bool wide = precision(particles, "particles");
+  const void* x = checked(particles, "particles", wide, {-1, backend.n_coordinates(network)});
+  const void* z = checked(inputs, "inputs", wide, {-1, network.n_features});
+  auto h = empty(wide, {inputs.shape(0), particles.shape(0), network.n_outputs});
+  void* out = h.mutable_data();
+  const auto m = particles.shape(0), n = inputs.shape(0);
+  run_or_throw(num_threads, [&](const mfld_execution* e) {
+    return backend.kernels(wide).network.neurons(&network, x, m, z, n, out, e);
+  });
+  return h;
+}
+
+py::array predict(const Backend& backend, const mfld_network& network, const py::array& particles,
+                  const std::optional<py::array>& coefficients, const py::array& inputs, int num_threads) {
+  const bool wide = precision(particles, "particles");
+  const void* x = checked(particles, "particles", wide, {-1, backend.n_coordinates(network)});
+  const void* c = coefficients ? checked(*coefficients, "coefficients", wide, {particles.shape(0)}) : nullptr;
+  const void* z = checked(inputs, "inputs", wide, {-1, network.n_features});
+  auto predictions = empty(wide, {inputs.shape(0), network.n_outputs});
+  void* out = predictions.mutable_data();
+  const auto m = particles.shape(0), n = inputs.shape(0);
+  run_or_throw(num_threads, [&](const mfld_execution* e) {
+    return backend.kernels(wide).network.predict(&network, x, c, m, z, n, out, e);
+  });
+  return predictions;
+}
+
+std::pair<py::array, py::array> pull_back(const Backend& backend, const mfld_network& network,
+                                          const py::array& particles, const py::array& inputs,
+                                          const py::array& cotangent, int num_threads) {
+  const bool wide = precision(particles, "particles");
+  const auto p = backend.n_coordinates(network);
+  const void* x = checked(particles, "particles", wide, {-1, p});
+  const void* z = checked(inputs, "inputs", wide, {-1, network.n_features});
+  const void* g = checked(cotangent, "cotangent", wide, {inputs.shape(0), network.n_outputs});
+  const auto m = particles.shape(0), n = inputs.shape(0);
+  auto values = empty(wide, {m}), gradient = empty(wide, {m, p});
+  void *v = values.mutable_data(), *d = gradient.mutable_data();
+  run_or_throw(num_threads, [&](const mfld_execution* e) {
+    return backend.kernels(wide).network.pull_back(&network, x, m, z, n, g, v, d, e);
+  });
+  return {values, gradient};
+}
+
+py::array pull_back_rows(const Backend& backend, const mfld_network& network, const py::array& particles,
+                         const py::array& inputs, const py::array& cotangent, const py::array_t<std::int64_t>& rows,
+                         int num_threads) {
+  const bool wide = precision(particles, "particles");
+  const auto p = backend.n_coordinates(network);
+  const void* x = checked(particles, "particles", wide, {-1, p});
+  const void* z = checked(inputs, "inputs", wide, {-1, network.n_features});
+  const void* g = checked(cotangent, "cotangent", wide, {inputs.shape(0), network.n_outputs});
+  const auto m = particles.shape(0), n = inputs.shape(0);
+  if (rows.ndim() != 2 || rows.shape(0) != m || !(rows.flags() & py::array::c_style))
+    throw py::value_error("rows must be a contiguous array of shape (n_particles, batch_size)");
+  const std::int64_t* r = rows.data();
+  if (const auto bad = first_outside(r, rows.size(), n); bad >= 0)
+    throw py::value_error("rows must be between 0 and " + std::to_string(n - 1) + ", got " + std::to_string(r[bad]));
+  const auto batch_size = rows.shape(1);
+  auto gradient = empty(wide, {m, p});
+  void* d = gradient.mutable_data();
+  run_or_throw(num_threads, [&](const mfld_execution* e) {
+    return backend.kernels(wide).network.pull_back_rows(&network, x, m, z, g, r, batch_size, d, e);
+  });
+  return gradient;
+}
+
+}  // namespace
+
+void bind_network(py::module_& m, BackendClass& backend) {
+  py::class_<mfld_network>(m, "Network", "A two-layer network as the kernels see it; alternatives by their index.")
+      .def(py::init([](std::int64_t n_features, std::int64_t n_outputs, bool has_bias, int activation, int readout,
+                       double output_scale, double readout_bound) {
+             return mfld_network{n_features, n_outputs, has_bias, activation, readout, output_scale, readout_bound};
+           }),
+           py::arg("n_features"), py::arg("n_outputs"), py::arg("has_bias"), py::arg("activation"), py::arg("readout"),
+           py::arg("output_scale"), py::arg("readout_bound"));
+  backend
+      .def_property_readonly(
+          "readouts",
+          [](const Backend& b) {
+            std::vector<std::tuple<std::string, bool, bool>> out;
+            for (int i = 0; i < b.table().n_readouts; ++i) {
+              const auto& r = b.table().readouts[i];
+              out.emplace_back(r.name, r.has_coordinates != 0, r.frozen != 0);
+            }
+            return out;
+          },
+          "(name, has coordinates, frozen) of each")
+      .def("output_range", &output_range, py::arg("network"),
+           "Lowest and highest value of one output h_k of a neuron, whatever theta and z.")
+      .def("quadratic_growth", &quadratic_growth, py::arg("network"),
+           "c of |h(theta, z)| <= c |theta|^2 |(z, 1)| + terms linear in theta, the 1 where there is a bias.")
+      .def("neurons", &neurons, py::arg("network"), py::arg("particles"), py::arg("inputs"), py::arg("num_threads") = 1)
+      .def("predict", &predict, py::arg("network"), py::arg("particles"), py::arg("coefficients").none(true),
+           py::arg("inputs"), py::arg("num_threads") = 1)
+      .def("pull_back", &pull_back, py::arg("network"), py::arg("particles"), py::arg("inputs"), py::arg("cotangent"),
+           py::arg("num_threads") = 1)
+      .def("pull_back_rows", &pull_back_rows, py::arg("network"), py::arg("particles"), py::arg("inputs"),
+           py::arg("cotangent"), py::arg("rows"), py::arg("num_threads") = 1);
+}
+
+}  // namespace mfld::bindings

@@ -1,0 +1,132 @@
+// The noise: keys, words, normals, uniform numbers, rows of mini-batches.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "arrays.hpp"
+#include "backend.hpp"
+#include "mfld/kernels.h"
+#include "place.hpp"
+#include "run.hpp"
+
+namespace mfld::bindings {
+namespace {
+
+using Words4 = std::tuple<std::uint32_t, std::uint32_t, std::uint32_t, std::uint32_t>;
+
+void check_stream(std::int64_t stream) {
+  constexpr std::int64_t most = 255;
+  if (stream < 0 || stream > most)
+    throw py::value_error("stream must be between 0 and " + std::to_string(most) + ", got " + std::to_string(stream));
+}
+
+// What `kernel`, of the noise kernels, draws.
+template <class Kernel>
+py::array drawn(const Backend& backend, Kernel mfld_noise_kernels::* kernel, std::int64_t coordinates_per_block,
+                std::uint64_t key, std::uint64_t step, std::int64_t n_particles, std::int64_t n_coordinates, bool wide,
+                std::int64_t stream, std::int64_t population, int num_threads) {
+  if (n_particles < 0 || n_coordinates < 0) throw py::value_error("n_particles and n_coordinates must not be negative");
+  check_stream(stream);
+  const mfld_noise noise = place_of(key, step, population, {1, n_particles, n_coordinates, coordinates_per_block});
+  auto out = empty(wide, {n_particles, n_coordinates});
+  run_or_throw(num_threads, [&, to = out.mutable_data()](const mfld_execution* e) {
+    return (backend.kernels(wide).noise.*kernel)(&noise, static_cast<std::uint32_t>(stream), n_particles, n_coordinates,
+                                                 to, e);
+  });
+  return out;
+}
+
+py::array normals(const Backend& backend, std::uint64_t key, std::uint64_t step, std::int64_t n_particles,
+                  std::int64_t n_coordinates, const py::dtype& dtype, std::int64_t stream, std::int64_t population,
+                  int num_threads) {
+  const bool wide = is_wide(dtype);
+  return drawn(backend, &mfld_noise_kernels::normals, normals_per_block(wide), key, step, n_particles, n_coordinates,
+               wide, stream, population, num_threads);
+}
+
+py::array uniforms(const Backend& backend, std::uint64_t key, std::uint64_t step, std::int64_t n_particles,
+                   std::int64_t n_coordinates, const py::dtype& dtype, std::int64_t stream, std::int64_t population,
+                   int num_threads) {
+  constexpr std::int64_t per_block = 2;
+  return drawn(backend, &mfld_noise_kernels::uniforms, per_block, key, step, n_particles, n_coordinates, is_wide(dtype),
+               stream, population, num_threads);
+}
+
+py::array_t<std::int64_t> batch(const Backend& backend, std::uint64_t key, std::uint64_t step, std::int64_t n,
+                                std::int64_t batch_size, std::int64_t population) {
+  if (batch_size < 1 || batch_size > n)
+    throw py::value_error("batch_size must be between 1 and " + std::to_string(n) + ", got " +
+                          std::to_string(batch_size));
+  py::array_t<std::int64_t> rows(batch_size);
+  const mfld_noise noise = place_of(key, step, population, {1, batch_size, 0, 1, "batch_size"});
+  run_or_throw(1, [&, to = rows.mutable_data()](const mfld_execution* e) {
+    return backend.table().words.batch(&noise, n, batch_size, to, e);
+  });
+  return rows;
+}
+
+py::array_t<std::int64_t> particle_batches(const Backend& backend, std::uint64_t key, std::uint64_t step,
+                                           std::int64_t n, std::int64_t batch_size, std::int64_t n_particles,
+                                           std::int64_t population, int num_threads) {
+  if (batch_size < 1 || batch_size > n || batch_size >= MFLD_NOISE_BLOCKS)
+    throw py::value_error("batch_size must be between 1 and " +
+                          std::to_string(std::min<std::int64_t>(n, MFLD_NOISE_BLOCKS - 1)) + ", got " +
+                          std::to_string(batch_size));
+  if (n_particles < 0) throw py::value_error("n_particles must not be negative");
+  py::array_t<std::int64_t> rows({n_particles, batch_size});
+  const mfld_noise noise = place_of(key, step, population, {1, n_particles});
+  run_or_throw(num_threads, [&, to = rows.mutable_data()](const mfld_execution* e) {
+    return backend.table().words.particle_batches(&noise, n, batch_size, n_particles, to, e);
+  });
+  return rows;
+}
+
+}  // namespace
+
+void bind_noise(py::module_& m, BackendClass& backend) {
+  m.def(
+      "streams",
+      [] {
+#define MFLD_STREAM_ITEM(constant, name, number) {name, number},
+        return std::vector<std::pair<std::string, int>>{MFLD_STREAMS(MFLD_STREAM_ITEM)};
+#undef MFLD_STREAM_ITEM
+      },
+      "(name, number) of each stream of the noise.");
+  backend
+      .def("normals", &normals, py::arg("key"), py::arg("step"), py::arg("n_particles"), py::arg("n_coordinates"),
+           py::arg("dtype"), py::arg("stream") = static_cast<int>(MFLD_STREAM_MOVE), py::arg("population") = 0,
+           py::arg("num_threads") = 1)
+      .def("uniforms", &uniforms, py::arg("key"), py::arg("step"), py::arg("n_particles"), py::arg("n_coordinates"),
+           py::arg("dtype"), py::arg("stream") = static_cast<int>(MFLD_STREAM_MOVE), py::arg("population") = 0,
+           py::arg("num_threads") = 1)
+      .def(
+          "philox",
+          [](const Backend& b, const Words4& counter, const std::pair<std::uint32_t, std::uint32_t>& key) {
+            const std::uint32_t c[4] = {std::get<0>(counter), std::get<1>(counter), std::get<2>(counter),
+                                        std::get<3>(counter)};
+            const std::uint32_t k[2] = {key.first, key.second};
+            std::uint32_t out[4];
+            b.table().words.philox(c, k, out);
+            return Words4(out[0], out[1], out[2], out[3]);
+          },
+          py::arg("counter"), py::arg("key"))
+      .def(
+          "noise_key",
+          [](const Backend& b, std::uint64_t seed, std::uint64_t replica) {
+            return b.table().words.key(seed, replica);
+          },
+          py::arg("seed"), py::arg("replica") = 0)
+      .def("batch", &batch, py::arg("key"), py::arg("step"), py::arg("n"), py::arg("batch_size"),
+           py::arg("population") = 0)
+      .def("particle_batches", &particle_batches, py::arg("key"), py::arg("step"), py::arg("n"), py::arg("batch_size"),
+           py::arg("n_particles"), py::arg("population") = 0, py::arg("num_threads") = 1);
+}
+
+}  // namespace mfld::bindings

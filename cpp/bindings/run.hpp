@@ -1,0 +1,73 @@
+// Running a kernel: without the interpreter lock, with an ear for signals.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <new>
+#include <string>
+
+#include "mfld/kernels.h"
+
+namespace mfld::bindings {
+
+namespace py = pybind11;
+
+// Lets Python handle signals during a kernel: at most every 50 ms, since taking the interpreter lock may take a while.
+class Signals {
+ public:
+  static int poll(void* self) { return static_cast<Signals*>(self)->check(); }
+
+ private:
+  int check() {
+    const auto now = std::chrono::steady_clock::now();
+    if (now < next_) return 0;
+    next_ = now + std::chrono::milliseconds(50);
+    const py::gil_scoped_acquire lock;
+    return PyErr_CheckSignals();  // non-zero: an exception is set
+  }
+  std::chrono::steady_clock::time_point next_ = std::chrono::steady_clock::now() + std::chrono::milliseconds(50);
+};
+
+// Runs kernel(execution) without the interpreter lock. False: stopped, and the handler's exception is set.
+template <class Kernel>
+bool run(int num_threads, const Kernel& kernel) {
+  if (num_threads < 1) throw py::value_error("num_threads must be at least 1, got " + std::to_string(num_threads));
+  Signals signals;
+  const mfld_execution execution = {num_threads, &Signals::poll, &signals};
+  int status;
+  {
+    const py::gil_scoped_release release;
+    status = kernel(&execution);
+  }
+  if (status == MFLD_OUT_OF_MEMORY) throw std::bad_alloc();
+  return status != MFLD_STOPPED;
+}
+
+template <class Kernel>
+void run_or_throw(int num_threads, const Kernel& kernel) {
+  if (!run(num_threads, kernel)) throw py::error_already_set();
+}
+
+// The first of `count` numbers that is not between 0 and end - 1; -1: none. Polls like a kernel, since there may be as
+// many as a kernel has to work on.
+inline std::int64_t first_outside(const std::int64_t* numbers, std::int64_t count, std::int64_t end) {
+  constexpr std::int64_t at_once = 1 << 20;
+  std::int64_t bad = -1;
+  run_or_throw(1, [&](const mfld_execution* e) {
+    for (std::int64_t first = 0; first < count; first += at_once) {
+      if (e->poll(e->poll_context)) return MFLD_STOPPED;
+      for (std::int64_t i = first; i < std::min(count, first + at_once); ++i)
+        if (numbers[i] < 0 || numbers[i] >= end) {
+          bad = i;
+          return MFLD_DONE;
+        }
+    }
+    return MFLD_DONE;
+  });
+  return bad;
+}
+
+}  // namespace mfld::bindings
