@@ -75,7 +75,7 @@ def prune(
         return cloud, 0.0
     weights = np.full(n, 1 / n) if cloud.weights is None else cloud.weights.astype(np.float64)
 
-    neurons = _Neurons(model, cloud, points)
+    neurons = _Neurons(model, cloud, points, num_threads)
     fitted = _greedy(neurons, weights, n_particles)
     kept = np.flatnonzero(fitted)
     pruned = Cloud(cloud.particles[kept], fitted[kept] / fitted.sum())
@@ -90,8 +90,8 @@ class _Neurons:
     A further row of ones, with the mean square of the neurons as its weight, keeps the sum of the coefficients.
     """
 
-    def __init__(self, model: Model, cloud: Cloud, points: FloatArray) -> None:
-        self._model, self._particles, self._points = model, cloud.particles, points
+    def __init__(self, model: Model, cloud: Cloud, points: FloatArray, num_threads: int | None) -> None:
+        self._model, self._particles, self._points, self._num_threads = model, cloud.particles, points, num_threads
         n = len(cloud.particles)
         self._rows = max(1, _NUMBERS_AT_A_TIME // (n * model.n_outputs))
         self.diagonal = np.zeros(n)
@@ -103,7 +103,8 @@ class _Neurons:
     def _blocks(self) -> Iterator[NDArray[np.float64]]:
         """Neurons at some rows and outputs, shape (rows, N)."""
         for start in range(0, len(self._points), self._rows):
-            block = self._model.neurons(self._particles, self._points[start : start + self._rows]).astype(np.float64)
+            rows = self._points[start : start + self._rows]
+            block = self._model.neurons(self._particles, rows, self._num_threads).astype(np.float64)
             yield np.moveaxis(block, 1, -1).reshape(-1, len(self._particles))
 
     def times(self, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
