@@ -111,7 +111,7 @@ def test_the_file_of_the_dual_method_holds_weights_and_the_certificate(tmp_path,
     trained = TrainedModel.load(model)
     assert trained.provenance["certificate"] == found
     assert trained.weights.shape == (300,)
-    assert np.ptp(trained.weights) > 0.1 / 300
+    assert np.ptp(trained.weights) > 1e-3 / 300  # those of equal particles differ by rounding, some 1e-7 of 1 / 300
     # The predictions are those of the weighted neurons.
     data = experiments.load("breast_cancer")
     neurons = trained.model.neurons(trained.particles, trained.standardised(data.inputs)).astype(np.float64)
