@@ -196,12 +196,12 @@ void move(State& state) {
 // Distinct rows of a mini-batch of range(0) out of 60000.
 void batch(State& state) {
   const std::int64_t batch_size = state.range(0);
-  FloydSet set;
+  FloydSet set(batch_size);
   const Buffer<std::int64_t> rows(batch_size);
   mfld_noise noise = {/*key=*/1, /*step=*/0, /*population=*/0};
   for (auto _ : state) {
     ++noise.step;
-    floyd_batch(noise, 60000, batch_size, rows.get(), set);
+    floyd_batch(noise, 60000, batch_size, rows.get(), set, [](std::int64_t) { return false; });
     bench::clobber(rows.get());
   }
   count_elements(state, "rows", batch_size);

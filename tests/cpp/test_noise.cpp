@@ -20,12 +20,14 @@ int normals(const mfld_noise*, std::uint32_t stream, std::int64_t n_particles, s
             const mfld_execution*);
 void philox(const std::uint32_t counter[4], const std::uint32_t key[2], std::uint32_t out[4]);
 std::uint64_t noise_key(std::uint64_t seed, std::uint64_t replica);
-int batch(const mfld_noise*, std::int64_t n, std::int64_t batch_size, std::int64_t* rows);
+int batch(const mfld_noise*, std::int64_t n, std::int64_t batch_size, std::int64_t* rows, const mfld_execution*);
 }  // namespace mfld
 
 namespace {
 
 using namespace mfld;
+
+constexpr mfld_execution alone = {/*num_threads=*/1, /*poll=*/nullptr, /*poll_context=*/nullptr};
 
 PhiloxBlock block_at(const mfld_noise& noise, std::uint32_t stream, std::uint32_t particle, std::uint32_t block) {
   const std::uint32_t counter[4] = {particle, block | stream << 24, static_cast<std::uint32_t>(noise.step),
@@ -308,7 +310,7 @@ TEST_CASE("batches are distinct rows in range") {
       for (std::uint64_t step = 0; step < 20; ++step) {
         std::vector<std::int64_t> rows(static_cast<std::size_t>(size), -1);
         const mfld_noise noise{99, step, 0};
-        CHECK(batch(&noise, n, size, rows.data()) == MFLD_DONE);
+        CHECK(batch(&noise, n, size, rows.data(), &alone) == MFLD_DONE);
         std::sort(rows.begin(), rows.end());
         CHECK(rows.front() >= 0);
         CHECK(rows.back() < n);
@@ -319,7 +321,8 @@ TEST_CASE("batches are distinct rows in range") {
 
 // Floyd's algorithm with its draws from the scalar generator and a linear search.
 TEST_CASE("batches are Floyd's algorithm on the documented words, whatever the scratch held before") {
-  FloydSet scratch;
+  FloydSet scratch(40);
+  const auto never = [](std::int64_t) { return false; };
   for (std::int64_t n : {40, 1000, 1 << 30})
     for (std::int64_t size : {40, 1, 33}) {
       const mfld_noise noise{7, std::uint64_t{5} << 32, 3};
@@ -332,8 +335,9 @@ TEST_CASE("batches are Floyd's algorithm on the documented words, whatever the s
                                                  64);
         expected.push_back(std::find(expected.begin(), expected.end(), r) == expected.end() ? r : j);
       }
-      floyd_batch(noise, n, size, rows.data(), scratch);
+      CHECK(floyd_batch(noise, n, size, rows.data(), scratch, never));
       CHECK(rows == expected);
+      CHECK(!floyd_batch(noise, n, size, rows.data(), scratch, [](std::int64_t) { return true; }));
     }
 }
 
@@ -344,7 +348,7 @@ TEST_CASE("every subset is equally likely") {
   for (int step = 0; step < n_steps; ++step) {
     const mfld_noise noise{noise_key(3, 0), static_cast<std::uint64_t>(step), 0};
     std::int64_t rows[size];
-    batch(&noise, n, size, rows);
+    batch(&noise, n, size, rows, &alone);
     int subset = 0;
     for (std::int64_t a : rows) {
       subset |= 1 << a;
