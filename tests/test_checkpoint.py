@@ -1,5 +1,7 @@
 """Checkpoints: runs go on to the bit, whatever happens to the process, the disk and the file."""
 
+import ast
+import enum
 import errno
 import hashlib
 import json
@@ -313,8 +315,8 @@ def other_problems():
     yield "algorithm.step_size was 0.1, now it is Power", replace(solver, step_size=mfld.schedules.Power(0.1)), risk
     yield "algorithm.dtype was 'float32', now it is 'float64'", replace(solver, dtype="float64"), risk
     yield "objective.reference was Gaussian", solver, make_risk(l2=2e-3)
-    yield "objective.data was Rows", solver, risk_of(inputs=inputs)
-    yield "objective.data was Rows", solver, risk_of(sample_weight=np.arange(12))
+    yield "objective.data.inputs was <f8 array of shape (12, 2)", solver, risk_of(inputs=inputs)
+    yield "objective.data.weights was None, now it is <f8 array", solver, risk_of(sample_weight=np.arange(12))
     yield "objective.loss_function was ", solver, risk_of(loss="smoothed_hinge")
     yield "objective.model was ", solver, risk_of(model=mfld.TwoLayerNetwork(2, activation="relu"))
     yield "objective was EmpiricalRisk, now it is Spring", solver, Spring(1.0)
@@ -665,6 +667,8 @@ def test_leftovers_of_processes_that_live_stay(tmp_path):
 # ---- what belongs to a run -------------------------------------------------------------------------------------------
 
 SCRIPT = '''
+{first_lines}
+import functools
 import numpy as np
 import mfld
 
@@ -675,6 +679,30 @@ TABLE = np.array({table})
 def helper(x):
     {helper_comment}
     return {helper}
+
+
+class Part:
+    factor = {factor}
+
+    def {part_method}(self, x):
+        return x
+
+
+def decorated(f):
+    @functools.wraps(f)
+    def inner(x):
+        return {around}
+    return inner
+
+
+@decorated
+def inside(x):
+    {helper_docstring}
+    return x.mean() + Part().factor + INNER
+
+
+INNER = {inner}
+mean = {mean}
 
 
 class Own(mfld.Objective):
@@ -704,6 +732,11 @@ UNRELATED = {unrelated}
 own = Own()
 potential = mfld.Potential(gradient, n_coordinates=1)
 lambdas = mfld.Potential(lambda x: {lambda_body}, n_coordinates=1)
+wrapped = mfld.Potential(inside, n_coordinates=1)
+pieces = [lambda x: x, lambda x: x,
+          lambda x: x
+          + {second_line}, lambda x: x * {same_line}]
+objectives = (own, potential, lambdas, wrapped, mfld.Potential(pieces[{piece}], n_coordinates=1))
 '''
 USUAL = {
     "scale": "2.0",
@@ -716,6 +749,16 @@ USUAL = {
     "default": "",
     "unrelated": "1",
     "lambda_body": "x - 3",
+    "first_lines": "",
+    "factor": "1",
+    "part_method": "go",
+    "around": "f(x)",
+    "helper_docstring": "",
+    "inner": "1",
+    "mean": "1",
+    "second_line": "1",
+    "same_line": "1",
+    "piece": "2",
 }
 
 
@@ -729,7 +772,7 @@ def described(tmp_path, **changed):
         f"spec = u.spec_from_file_location('script', {str(path)!r}); m = u.module_from_spec(spec)\n"
         "spec.loader.exec_module(m)\n"
         "from mfld import checkpoint\n"
-        "print(json.dumps([checkpoint.fingerprint(objective=o) for o in (m.own, m.potential, m.lambdas)]))"
+        "print(json.dumps([checkpoint.fingerprint(objective=o) for o in m.objectives]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
@@ -749,6 +792,16 @@ def described(tmp_path, **changed):
         ({"helper_comment": "# a comment"}, []),
         ({"slope": "(x   -    1)"}, []),
         ({"unrelated": "2"}, []),
+        ({"inner": "2"}, [(3, "objective._gradient")]),  # named by what a decorator wraps
+        ({"around": "f(2 * x)"}, [(3, "objective._gradient")]),
+        ({"factor": "2"}, [(3, "objective._gradient")]),
+        ({"part_method": "come"}, [(3, "objective._gradient")]),
+        ({"second_line": "2"}, [(4, "objective._gradient")]),
+        ({"same_line": "2"}, []),  # of the lambda beside
+        ({"piece": "3"}, [(4, "objective._gradient")]),
+        ({"mean": "2"}, []),  # a global called as an attribute is
+        ({"helper_docstring": "'Text where there was none.'"}, []),
+        ({"first_lines": "# other places" + 3 * chr(10)}, []),
     ],
 )
 def test_what_a_function_reads_is_part_of_a_run_and_prose_is_not(changed, where, tmp_path):
@@ -762,6 +815,41 @@ def test_what_a_function_reads_is_part_of_a_run_and_prose_is_not(changed, where,
     assert differ == where
 
 
+def test_functions_without_source_go_by_names_and_constants():
+    def potential(body):
+        names = {"SCALE": 2.0}
+        exec(f"def f(x):\n    {body}", names)
+        return mfld.Potential(names["f"], n_coordinates=1)
+
+    def text(body):
+        return checkpoint._describe(potential(body)._gradient)
+
+    assert " by names and constants " in text("return x + 1")
+    assert text("return x + 1") != text("return x + 2")
+    assert text("'Words.'; return SCALE * x") == text("'Other words.'; return SCALE * x")
+
+
+def test_a_description_does_not_depend_on_the_version_of_python():
+    """Bytecode and the printed forms of syntax trees do; these are digests of what is written here."""
+    tree = ast.parse("def f(x, *, by=2):\n    'Words.'\n    return [by * x[i] for i in (None, 0)]")
+    assert checkpoint._syntax(tree.body[0]) == (
+        "FunctionDef(name='f', args=arguments(args=[arg(arg='x')], kwonlyargs=[arg(arg='by')], kw_defaults=[2]), "
+        "body=[Return(value=ListComp(elt=BinOp(left=Name(id='by', ctx=Load()), op=Mult(), "
+        "right=Subscript(value=Name(id='x', ctx=Load()), slice=Name(id='i', ctx=Load()), ctx=Load())), "
+        "generators=[comprehension(target=Name(id='i', ctx=Store()), "
+        "iter=Tuple(elts=[None, 0], ctx=Load()), is_async=0)]))])"
+    )
+
+
+def test_an_object_of_many_classes_is_described_in_no_time():
+    class Colour(enum.Enum):
+        A, B, C, D, E, F, G, H, J, K, L, M = range(12)
+
+    colour = Colour.A
+    one, other = (mfld.Potential(lambda x, c=c: x if c else colour, n_coordinates=1) for c in (Colour.A, Colour.B))
+    assert checkpoint.fingerprint(objective=one) != checkpoint.fingerprint(objective=other)
+
+
 def test_going_on_with_another_problem_knowingly(tmp_path):
     path = tmp_path / "a.npz"
     checkpoint.run(make_solver(), make_risk(), 5, path=path)
@@ -773,6 +861,14 @@ def test_going_on_with_another_problem_knowingly(tmp_path):
     assert result.state.step == 10
     with pytest.warns(RuntimeWarning, match="another run"):
         assert checkpoint.load(path, objective=make_risk(l2=0.1), accept_other=True).step == 10
+    many = make_solver(step_size=0.2, temperature=1.0, dtype="float64", n_particles=21)
+    with pytest.raises(ValueError, match="; and 2 more; accept_other"):
+        checkpoint.load(path, algorithm=many, objective=make_risk(l2=0.1))
+    with pytest.warns(RuntimeWarning) as caught:  # knowingly: of all that differs
+        checkpoint.load(path, algorithm=many, objective=make_risk(l2=0.1), accept_other=True)
+    for name in ("dtype", "n_particles", "step_size", "temperature"):
+        assert f"algorithm.{name} was" in str(caught[0].message)
+    assert caught[0].filename == __file__
 
 
 def test_what_cannot_be_read_is_unseen_and_no_error():
@@ -780,6 +876,32 @@ def test_what_cannot_be_read_is_unseen_and_no_error():
         def __array__(self, dtype=None, copy=None):
             raise RuntimeError("needs gradients")
 
-    stubborn = Stubborn()
-    well = mfld.Potential(lambda x: x if stubborn else -x, n_coordinates=1)
-    assert checkpoint.fingerprint(objective=well)["objective._gradient"]
+    class Parameter:
+        """As of torch: an array once it is detached, of a type that NumPy has once it is made float."""
+
+        def __init__(self, value, steps=("detach", "float")):
+            self.value, self.steps = value, steps
+
+        def __array__(self, dtype=None, copy=None):
+            if self.steps:
+                raise TypeError(f"call {self.steps[0]}")
+            return np.array([self.value])
+
+        def __getattr__(self, name):
+            if self.__dict__.get("steps", ())[:1] != (name,):
+                raise AttributeError(name)
+            return lambda: Parameter(self.value, self.steps[1:])
+
+    class Rude:
+        def __getattr__(self, name):
+            raise RuntimeError("no")
+
+    def gradient_with(held):
+        objective = mfld.Potential(lambda x: x if held else -x, n_coordinates=1)
+        return checkpoint._describe(objective._gradient).replace(f"{Stubborn.__qualname__[:-8]}", "")
+
+    assert "'held': unseen Stubborn" in gradient_with(Stubborn())
+    assert "'held': unseen Rude" in gradient_with(Rude())
+    assert "<f8 array of shape (1,)" in gradient_with(Parameter(1.0))
+    assert gradient_with(Parameter(1.0)) == gradient_with(Parameter(1.0)) != gradient_with(Parameter(2.0))
+    assert gradient_with({"module": Stubborn()}) == gradient_with({"module": Stubborn()})

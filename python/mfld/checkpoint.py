@@ -11,13 +11,13 @@ from __future__ import annotations
 import ast
 import contextvars
 import dataclasses
+import dis
 import functools
 import hashlib
 import inspect
 import json
 import os
 import sys
-import textwrap
 import time
 import types
 import warnings
@@ -108,21 +108,27 @@ def load(
         If it is no checkpoint, is damaged or truncated, comes from a newer mfld, or belongs to another problem; the
         message names the file and the reason.
     """
+    return _resumed(path, algorithm, objective, accept_other, stacklevel=3)
+
+
+def _resumed(
+    path: StrPath, algorithm: Algorithm | None, objective: Objective | None, accept_other: bool, stacklevel: int
+) -> State:
+    accept_other = validation.boolean("accept_other", accept_other)
     state, problem = _read(path)
     expected = fingerprint(algorithm=algorithm, objective=objective)
     kinds = {name.partition(".")[0] for name in expected}
     found = {name: value for name, value in problem.items() if name.partition(".")[0] in kinds}
     names = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if names:
-        shown = "; ".join(
-            f"{name} was {found.get(name, 'not there')}, now it is {expected.get(name, 'not there')}"
-            for name in names[:3]
-        )
-        more = f"; and {len(names) - 3} more" if len(names) > 3 else ""
-        message = f"{path} is a checkpoint of another run: {shown}{more}"
-        if not validation.boolean("accept_other", accept_other):
-            raise ValueError(f"{message}; accept_other=True goes on all the same")
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        differences = [
+            f"{name} was {found.get(name, 'not there')}, now it is {expected.get(name, 'not there')}" for name in names
+        ]
+        message = f"{path} is a checkpoint of another run: "
+        if not accept_other:
+            more = [f"and {len(names) - 3} more"] if len(names) > 3 else []
+            raise ValueError(f"{message}{'; '.join(differences[:3] + more)}; accept_other=True goes on all the same")
+        warnings.warn(message + "; ".join(differences), RuntimeWarning, stacklevel=stacklevel)
     return state
 
 
@@ -184,7 +190,7 @@ def run(
     callbacks = [*options.pop("callbacks", ()), Checkpoint(path, every=every, seconds=seconds)]
     if not (resume and Path(path).exists()):
         return algorithm.run(objective, n_steps, seed, callbacks=callbacks, **options)
-    state = load(path, algorithm=algorithm, objective=objective, accept_other=accept_other)
+    state = _resumed(path, algorithm, objective, accept_other, stacklevel=3)
     if state.seed != seed:
         raise ValueError(f"{path} is a checkpoint of another run: seed was {state.seed}, now it is {seed}")
     if state.step > n_steps:
@@ -282,14 +288,17 @@ def fingerprint(*, algorithm: Algorithm | None = None, objective: Objective | No
     Compared are
 
     * the class by its name, and the attributes (``__getstate__`` where a class defines it): numbers and text as they
-      print, arrays and what lies deeper by their SHA-256;
+      print, arrays and what lies deeper by their SHA-256; an attribute that is a set of arrays has an entry for each;
     * of classes that are not of a library, also the class attributes and the methods;
-    * functions by their source without docstrings, comments and layout, or where there is no source by the names and
-      constants of their code; with that their defaults, closure, and the globals that they name: values, and the
-      sources of functions, but not what these name in turn.
+    * functions by their syntax, without docstrings, comments and layout, or where there is no source by the names and
+      constants of their code, as the entry then says and another version of Python may have them otherwise; their
+      defaults and closures;
+    * the globals that a function names: values, and functions and classes with their own source, but not what these
+      name in turn.
 
-    Not compared are numbers of threads, the versions of libraries, what a function reads from files or asks of other
-    objects at run time, and what cannot be read, which the entry calls unseen.
+    Libraries are Python's own, JAX, mfld, NumPy, scikit-learn, SciPy and torch: their functions and classes, and all
+    modules, count by name. Not compared are their versions, ``helper`` in ``module.helper``, numbers of threads, what
+    a function reads from files or elsewhere at run time, and what cannot be read, which the entry calls unseen.
 
     Examples
     --------
@@ -303,8 +312,10 @@ def fingerprint(*, algorithm: Algorithm | None = None, objective: Objective | No
         if given is not None:
             kind, members = _members(given)
             entries[name] = kind
-            members = {**_class_members(type(given)), **members}
-            entries.update({f"{name}.{member}": _short(value) for member, value in members.items()})
+            for member, value in {**_class_members(type(given)), **members}.items():
+                arrays = _arrays(value)
+                entries[f"{name}.{member}"] = _short(value) if arrays is None else _kind(value)
+                entries.update({f"{name}.{member}.{part}": _short(array) for part, array in (arrays or {}).items()})
     return entries
 
 
@@ -313,17 +324,31 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else f"{_kind(value)} {_sha256(text.encode())}"
 
 
+def _arrays(value: object) -> Mapping[str, object] | None:
+    """The arrays that an object consists of, if it says so by a ``__getstate__`` of its own."""
+    if isinstance(value, type) or not any("__getstate__" in vars(parent) for parent in type(value).__mro__[:-1]):
+        return None
+    _, members = _members(value)
+    every = all(item is None or isinstance(item, np.ndarray) for item in members.values())
+    return members if members and every else None
+
+
 @functools.singledispatch
 def _content(value: Any, above: tuple[int, ...]) -> str:
     """`_describe` by kind; here an object of whatever class."""
-    if callable(value) and hasattr(value, "__wrapped__"):  # a function that was compiled, cached, ...
-        return f"{_kind(value)} of {_describe(value.__wrapped__, above)}"
-    if inspect.isroutine(value) or isinstance(value, np.ufunc):  # of a compiled module
-        return str(value.__name__)
-    if hasattr(value, "__array__"):  # of another library
-        return f"{_kind(value)} {_array_of(value, above)}"
-    kind, members = _members(value)
-    return f"{kind}{_describe({**_class_members(type(value)), **members}, above)}"
+    try:
+        if callable(value) and hasattr(value, "__wrapped__"):  # a function that was compiled, cached, ...
+            return f"{_kind(value)} of {_describe(value.__wrapped__, above)}"
+        if inspect.isroutine(value) or isinstance(value, np.ufunc):  # of a compiled module
+            return str(value.__name__)
+        if hasattr(value, "__array__"):  # of another library
+            return _array_of(value, above)
+        kind, members = _members(value)
+        # Within an object of a class that was described, that class is not described again.
+        of_class = {} if id(type(value)) in above else _class_members(type(value))
+        return f"{kind}{_describe({**of_class, **members}, (*above, id(type(value))))}"
+    except Exception:  # whatever another library does: a run does not end for want of a description
+        return f"unseen {_kind(value)}"
 
 
 def _describe(value: object, above: tuple[int, ...] = ()) -> str:
@@ -374,36 +399,45 @@ def _(value: functools.partial[Any], above: tuple[int, ...]) -> str:
 
 @_content.register
 def _(value: types.CodeType, above: tuple[int, ...]) -> str:
-    # Not the instructions, which are those of one version of Python.
-    return _describe((value.co_consts, value.co_names), above)
+    # Not the instructions, which are those of one version of Python, nor a docstring, which is the first constant.
+    constants, flag = value.co_consts, getattr(inspect, "CO_HAS_DOCSTRING", None)  # before 3.14 the place says so
+    documented = bool(value.co_flags & flag) if flag else not value.co_name.startswith("<")
+    if documented and constants and isinstance(constants[0], str):
+        constants = (None, *constants[1:])
+    return _describe((constants, value.co_names), above)
 
 
 @_content.register
 def _(value: types.FunctionType, above: tuple[int, ...]) -> str:
+    held = _describe((value.__defaults__, value.__kwdefaults__, _closure_of(value)), above)
     if _of_library(value.__module__):
-        closure = [_cell(cell) for cell in value.__closure__ or ()]
-        return f"{value.__qualname__}{_describe((value.__defaults__, value.__kwdefaults__, closure), above)}"
-    source = _source(value)
+        return f"{value.__qualname__}{held}"
+    source = _source(value.__code__)
     code = f"by names and constants {_describe(value.__code__, above)}" if source is None else source
-    closure = [_cell(cell) for cell in value.__closure__ or ()]
-    # What a named function names in turn is left out, else all of a program would be part of a run.
-    named = {} if _within_function.get() else _globals_of(value)
-    token = _within_function.set(True)
+    if (
+        _named_by_function.get()
+    ):  # what a helper names in turn is left out, else all of a program would be part of a run
+        return f"{value.__qualname__} {code}{held}"
+    token = _named_by_function.set(True)
     try:
-        parts = _describe((value.__defaults__, value.__kwdefaults__, closure, named), above)
+        return f"{value.__qualname__} {code}{held}{_describe(_globals_of(value), above)}"
     finally:
-        _within_function.reset(token)
-    return f"{value.__qualname__} {code}{parts}"
+        _named_by_function.reset(token)
 
 
-_within_function: contextvars.ContextVar[bool] = contextvars.ContextVar("within_function", default=False)
+_named_by_function: contextvars.ContextVar[bool] = contextvars.ContextVar("named_by_function", default=False)
 
 
-def _cell(cell: types.CellType) -> object:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not filled yet: a function that names itself
-        return None
+def _closure_of(function: types.FunctionType) -> dict[str, object]:
+    """Values of the variables around a function; not the class around a method, which ``super()`` asks for."""
+    held: dict[str, object] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        if name != "__class__":
+            try:
+                held[name] = cell.cell_contents
+            except ValueError:  # not filled yet
+                held[name] = None
+    return held
 
 
 def _globals_of(function: types.FunctionType) -> dict[str, object]:
@@ -412,26 +446,67 @@ def _globals_of(function: types.FunctionType) -> dict[str, object]:
     codes = [function.__code__]
     while codes:
         code = codes.pop()
-        names.update(code.co_names)
+        # The names of the code alone would not do: those of attributes are among them.
+        names.update(
+            step.argval for step in dis.get_instructions(code) if step.opname in _LOADS and isinstance(step.argval, str)
+        )
         codes.extend(const for const in code.co_consts if isinstance(const, types.CodeType))
     return {name: function.__globals__[name] for name in sorted(names) if name in function.__globals__}
 
 
-def _source(function: types.FunctionType) -> str | None:
-    """Digest of the syntax tree of a function, without docstrings and places; None where no source can be parsed."""
+_LOADS: Final = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+
+
+def _source(code: types.CodeType) -> str | None:
+    """Digest of the syntax of a function; None where its source cannot be found or parsed."""
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError, SyntaxError, ValueError):
+        lines, _ = inspect.findsource(code)
+        found = _functions("".join(lines)).get((code.co_firstlineno, code.co_name), [])
+    except (OSError, TypeError, SyntaxError, ValueError, RecursionError):
         return None
-    for node in ast.walk(tree):
-        first = getattr(node, "body", None)
-        first = first[0] if isinstance(first, list) and first else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            first.value.value = ""
-    if function.__name__ == "<lambda>":  # what stands around it on its lines is not part of it
-        found = sorted(ast.dump(node) for node in ast.walk(tree) if isinstance(node, ast.Lambda))
-        return _sha256("".join(found).encode()) if found else None
-    return _sha256(ast.dump(tree).encode())
+    if len(found) > 1:  # lambdas that begin on one line: the one whose body is where the code returns, if that is known
+        places = set(code.co_positions())
+        same: list[ast.AST] = [node for node in found if isinstance(node, ast.Lambda) and _place(node.body) in places]
+        found = same or found
+    return _sha256("".join(sorted(_syntax(node) for node in found)).encode()) if found else None
+
+
+def _place(node: ast.expr) -> tuple[int | None, ...]:
+    return (node.lineno, node.end_lineno, node.col_offset, node.end_col_offset)
+
+
+@functools.lru_cache(maxsize=8)
+def _functions(text: str) -> dict[tuple[int, str], list[ast.AST]]:
+    """The functions of a file by first line and name.
+
+    All of the file is parsed: the lines of one function alone may be no sentence, as in the middle of a list.
+    """
+    found: dict[tuple[int, str], list[ast.AST]] = {}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = min(part.lineno for part in (node, *node.decorator_list))
+            found.setdefault((first, node.name), []).append(node)
+        elif isinstance(node, ast.Lambda):
+            found.setdefault((node.lineno, "<lambda>"), []).append(node)
+    return found
+
+
+def _syntax(node: object) -> str:
+    """A syntax tree as text, without docstrings, places and what is empty: `ast.dump` differs between versions."""
+    if isinstance(node, ast.Constant):
+        return repr(node.value)
+    if isinstance(node, ast.AST):
+        fields = dict(ast.iter_fields(node))
+        if (
+            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            and ast.get_docstring(node) is not None
+        ):
+            fields["body"] = node.body[1:]
+        parts = [f"{name}={_syntax(item)}" for name, item in fields.items() if item is not None and item != []]
+        return f"{type(node).__name__}({', '.join(parts)})"
+    if isinstance(node, list):
+        return f"[{', '.join(map(_syntax, node))}]"
+    return repr(node)
 
 
 def _of_library(module: str | None) -> bool:
@@ -448,12 +523,22 @@ def _class_members(kind: type) -> dict[str, object]:
     members: dict[str, object] = {}
     for parent in reversed(kind.__mro__):
         if not _of_library(parent.__module__):
-            members.update({name: value for name, value in vars(parent).items() if not _is_machinery(name)})
+            members.update({name: item for name, item in vars(parent).items() if not _is_machinery(parent, name)})
     return {name: _plain(value) for name, value in members.items() if name.lstrip("_") != "num_threads"}
 
 
-def _is_machinery(name: str) -> bool:
-    return name.startswith("__") and name.endswith("__") and name not in ("__call__", "__init__", "__post_init__")
+def _is_machinery(kind: type, name: str) -> bool:
+    """Whether an entry of a class is Python's own, or decides how an object prints and is copied only."""
+    if not (name.startswith("__") and name.endswith("__")):
+        return name == "_abc_impl"
+    value = vars(kind)[name]
+    if name in _PROSE or not isinstance(value, types.FunctionType):
+        return True
+    # The methods that dataclasses write have no source, and another text in each version of Python.
+    return "__dataclass_fields__" in vars(kind) and _source(value.__code__) is None
+
+
+_PROSE: Final = ("__repr__", "__str__", "__getstate__", "__setstate__", "__reduce__", "__reduce_ex__", "__del__")
 
 
 def _plain(value: object) -> object:
@@ -465,23 +550,27 @@ def _plain(value: object) -> object:
 
 def _array_of(value: Any, above: tuple[int, ...]) -> str:
     """An array of another library; some refuse to be read as they are."""
-    for attempt in ("", "detach", "float"):
+    kind = _kind(value)
+    for attempt in (None, "detach", "cpu", "float"):
         try:
-            value = getattr(value, attempt)() if attempt else value
-            return _describe(np.asarray(value), above)
+            value = value if attempt is None else getattr(value, attempt)()
+            array = np.asarray(value)
         except Exception:
             continue
-    return "unseen"
+        if not array.dtype.hasobject:
+            return f"{kind} {_describe(array, above)}"
+    return f"unseen {kind}"
 
 
 @_content.register
 def _(value: types.MethodType, above: tuple[int, ...]) -> str:
-    return f"{value.__func__.__qualname__} of {_describe(value.__self__, above)}"
+    return f"{_describe(value.__func__, above)} of {_describe(value.__self__, above)}"
 
 
 @_content.register
 def _(value: type, above: tuple[int, ...]) -> str:
-    return value.__qualname__
+    members = _class_members(value)
+    return f"{value.__qualname__}{_describe(members, above)}" if members else value.__qualname__
 
 
 @_content.register
@@ -490,11 +579,11 @@ def _(value: types.ModuleType, above: tuple[int, ...]) -> str:
 
 
 def _members(value: object) -> tuple[str, Mapping[str, object]]:
-    """Name of the class, and attributes, of an object; only the name of one that cannot be copied."""
+    """Name of the class, and attributes, of an object; those of one that cannot be copied are unseen."""
     try:
         members = value.__getstate__()
     except Exception:
-        members = None
+        return f"unseen {_kind(value)}", {}
     if isinstance(members, tuple):  # of a class with __slots__
         members = {name: item for part in members if part for name, item in part.items()}
     if not isinstance(members, Mapping):
