@@ -104,7 +104,16 @@ def matrices():
         yield f"dynamics: {name}", digest_of_state(solver.run(objective, 3).state)
 
 
-PATHS = {function.__name__: function for function in (automatic, averaging, ascent, certified, matrices)}
+def pruned():
+    model = mfld.TwoLayerNetwork(8)
+    cloud = mfld.Cloud(model.initial_particles(1500, 0, dtype="float64"))
+    inputs = np.random.default_rng(0).normal(size=(300, 8))
+    fewer, _ = mfld.prune(model, cloud, inputs, 200, num_threads=1)
+    assert len(fewer.particles) > 150
+    yield "prune", digest(fewer.particles, fewer.weights)
+
+
+PATHS = {function.__name__: function for function in (automatic, averaging, ascent, certified, matrices, pruned)}
 
 
 def told(name, n_threads):

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import mfld
-from mfld import experiments, plots, quantities
+from mfld import experiments, plots, pruning, quantities
 
 TIMES = np.array([1, 4, 2, 1, 3])
 
@@ -253,6 +253,31 @@ def test_picture_of_gaps():
         plots.gap({"one": {"step": [1], "gap": [0.5]}})
     with pytest.raises(ValueError, match="runs must have a certificate at one record at least"):
         plots.gap({"one": {"step": [1], "gap": [[np.nan, np.nan]]}})
+
+
+def test_a_triangle_that_grows_and_shrinks_against_lapack(rng):
+    wide = rng.normal(size=(12, 20))
+    gram, right = wide @ wide.T, rng.normal(size=12)
+    triangle, rows = pruning._Triangle(12), []
+    for new, left in [
+        (3, None),
+        (7, None),
+        (0, None),
+        (9, 0),
+        (11, None),
+        (3, 2),
+        (5, None),
+        (1, 0),
+        (2, 4),
+        (8, None),
+    ]:
+        rows.append(new)
+        triangle.append(gram[new, rows])
+        if left is not None:
+            rows.pop(left)
+            triangle.remove(left)
+        expected = np.linalg.solve(gram[np.ix_(rows, rows)], right[rows])
+        np.testing.assert_allclose(triangle.solve(right[rows]), expected, rtol=1e-10)
 
 
 def test_pruning_takes_no_memory_of_all_pairs(rng):

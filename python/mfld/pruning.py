@@ -122,12 +122,64 @@ class _Neurons:
         return total
 
 
+class _Triangle:
+    """Cholesky factor L of a matrix that grows and shrinks by a row and column, in sums whose order is fixed.
+
+    LAPACK would do, were it not that its bits, and with them the weights, depend on the threads of BLAS.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._factor = np.zeros((most, most))
+        self._size = 0
+
+    def append(self, row: NDArray[np.float64]) -> None:
+        """Add a last row, up to its diagonal."""
+        n = self._size
+        solved = self._forwards(row[:n])
+        # Equal neurons leave nothing but rounding, of either sign.
+        pivot = max(float(row[n] - np.sum(solved**2)), 1e-13 * float(row[n]))
+        self._factor[n, :n], self._factor[n, n] = solved, np.sqrt(pivot)
+        self._size += 1
+
+    def remove(self, place: int) -> None:
+        """Leave out a row and its column: what stood in the column goes into the triangle below, as a rank-1 update."""
+        n, factor = self._size, self._factor
+        rest = factor[place + 1 : n, place].copy()
+        factor[place : n - 1, :place] = factor[place + 1 : n, :place].copy()
+        factor[place : n - 1, place : n - 1] = factor[place + 1 : n, place + 1 : n].copy()
+        self._size = n - 1
+        below = factor[place : n - 1, place : n - 1]
+        for j in range(len(rest)):
+            length = np.sqrt(below[j, j] ** 2 + rest[j] ** 2)
+            cosine, sine = below[j, j] / length, rest[j] / length
+            column = below[j + 1 :, j].copy()
+            below[j, j] = length
+            below[j + 1 :, j] = cosine * column + sine * rest[j + 1 :]
+            rest[j + 1 :] = cosine * rest[j + 1 :] - sine * column
+
+    def solve(self, right: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Solution x of ``L L' x = right``."""
+        solution = self._forwards(right)
+        for j in reversed(range(self._size)):
+            solution[j] /= self._factor[j, j]
+            solution[:j] -= self._factor[j, :j] * solution[j]
+        return solution
+
+    def _forwards(self, right: NDArray[np.float64]) -> NDArray[np.float64]:
+        solution = right.copy()
+        for j in range(self._size):
+            solution[j] /= self._factor[j, j]
+            solution[j + 1 :] -= self._factor[j + 1 : self._size, j] * solution[j]
+        return solution
+
+
 def _greedy(neurons: _Neurons, target: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     """Non-negative c with at most so many entries: a minimum of ``(c - target)' gram (c - target)`` on its support."""
     aim = neurons.times(target)
     fitted = np.zeros(len(target))
     support: list[int] = []
     columns: dict[int, NDArray[np.float64]] = {}
+    triangle = _Triangle(size)
     # Below this there is nothing to gain. A particle that left the support may come back, hence the bound on the loop.
     least = 1e-10 * np.sqrt(neurons.diagonal.max() * max(float(np.sum(target * aim)), 0.0))
     for _ in range(3 * size):
@@ -138,10 +190,11 @@ def _greedy(neurons: _Neurons, target: NDArray[np.float64], size: int) -> NDArra
             break
         support.append(best)
         columns[best] = neurons.column(best)
+        row = columns[best][support]
+        row[-1] *= 1 + 1e-13  # neurons may be equal
+        triangle.append(row)
         while support:
-            part = np.stack([columns[m][support] for m in support])
-            part[np.diag_indices_from(part)] *= 1 + 1e-13  # neurons may be equal
-            solution = np.linalg.solve(part, aim[support])
+            solution = triangle.solve(aim[support])
             if (solution > 0).all():
                 fitted[support] = solution
                 break
@@ -151,6 +204,7 @@ def _greedy(neurons: _Neurons, target: NDArray[np.float64], size: int) -> NDArra
             first = int(np.argmin(room))
             fitted[support] = np.maximum(current + room[first] * (solution - current), 0.0)
             left = support.pop(first)
+            triangle.remove(first)
             fitted[left] = 0.0
             del columns[left]
     return fitted
