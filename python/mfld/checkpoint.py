@@ -414,9 +414,8 @@ def _(value: types.FunctionType, above: tuple[int, ...]) -> str:
         return f"{value.__qualname__}{held}"
     source = _source(value.__code__)
     code = f"by names and constants {_describe(value.__code__, above)}" if source is None else source
-    if (
-        _named_by_function.get()
-    ):  # what a helper names in turn is left out, else all of a program would be part of a run
+    # What a helper names in turn is left out, else all of a program would be part of a run.
+    if _named_by_function.get():
         return f"{value.__qualname__} {code}{held}"
     token = _named_by_function.set(True)
     try:
