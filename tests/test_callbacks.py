@@ -154,6 +154,35 @@ def test_stop_when():
     assert descent.run(WELL, 1000, particles=[[1.0]], callbacks=[mfld.StopWhen(small, every=5)]).state.step == 10
 
 
+class Steps(mfld.Callback):
+    """The steps at which it is called, at the default pace."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, state, info):
+        self.seen.append(state.step)
+
+
+def test_callbacks_are_called_at_fixed_steps_by_default():
+    own, asked, looked = Steps(), [], []
+    stop = mfld.StopWhen(lambda state, info: asked.append(state.step))
+    plateau = mfld.StopOnPlateau(lambda state: looked.append(state.step) or -state.step)
+    average, solver = mfld.AverageDual(REAL), make_solver()
+    for _ in range(2):  # whatever the clock says
+        for seen in (own.seen, asked, looked):
+            seen.clear()
+        solver.run(REAL, 25, callbacks=[own, stop, plateau], record_every=25)
+        assert own.seen == asked == looked == [10, 20, 25]
+    result = solver.run(REAL, 25, callbacks=[average], record_every=25)
+    by_hand, state = [], None
+    for n_steps in (10, 10, 5):
+        state = solver.run(REAL, n_steps, state=state).state
+        by_hand.append(solver.dual(REAL, state))
+    assert state.particles.tobytes() == result.particles.tobytes()
+    assert_allclose(average.dual, np.mean(by_hand, axis=0))
+
+
 def values_at(values):
     """A quantity that takes these values at the steps 1, 2, ..."""
     return lambda state: values[state.step - 1]
@@ -219,9 +248,9 @@ def test_refused_callbacks(call, error, message):
 
 
 class Scribbler(mfld.Callback):
-    every = 1
-
     """Tries to write to all that it is shown."""
+
+    every = 1
 
     def __init__(self):
         self.refused = 0

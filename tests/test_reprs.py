@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import mfld
+from mfld.data import Rows
 
 INPUTS = np.linspace(-1, 1, 12)[:, np.newaxis]
 RISK = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(1), INPUTS, INPUTS[:, 0], loss="squared", l2=0.01)
@@ -34,6 +35,55 @@ def test_states_clouds_and_objectives():
     assert repr(mfld.Potential(abs, n_coordinates=2, l2=0.5)) == "Potential(2 coordinates, Gaussian(l2=0.5))"
 
 
+def test_one_is_no_plural():
+    assert repr(mfld.Potential(abs, n_coordinates=1)) == "Potential(1 coordinate, Free())"
+    assert repr(mfld.Cloud(np.zeros((1, 1)))) == "Cloud(1 particle of 1 coordinate, float64)"
+    assert repr(mfld.Functional(abs, n_coordinates=3, l2=0.5)) == "Functional(3 coordinates, Gaussian(l2=0.5))"
+
+
+def test_what_is_made_of_functions_shows_their_names_and_no_address():
+    def wave(theta, z):
+        return np.cos(z @ theta.T)
+
+    def cubic(predictions, targets):
+        return abs(predictions - targets) ** 3, 3 * abs(predictions - targets) * (predictions - targets)
+
+    model = mfld.NeuronModel(wave, wave, n_features=1, n_coordinates=2)
+    shown = "NeuronModel(wave, n_features=1, n_coordinates=2, n_outputs=1)"
+    assert repr(model) == shown
+    risk = mfld.EmpiricalRisk(model, INPUTS, INPUTS[:, 0], loss=cubic)
+    assert repr(risk) == f"EmpiricalRisk({shown}, 12 samples, loss=cubic, l2=0)"
+    stream = mfld.StreamRisk(model, wave, loss=cubic, l2=0.5, capacity=7)
+    assert repr(stream) == f"StreamRisk({shown}, loss=cubic, l2=0.5)"
+    assert repr(stream.data) == "Stream(wave, capacity=7)"
+
+
+def test_losses_and_references_of_the_user_show_no_address():
+    class Cauchy(mfld.LossFunction):
+        def value_and_derivative(self, predictions, targets):
+            return predictions, targets
+
+    class Half(mfld.references.Reference):
+        l2 = 0.5
+
+        def draw(self, place, n_particles, space, temperature, dtype):
+            raise NotImplementedError
+
+        def log_normaliser(self, space, temperature):
+            return 0.0
+
+    risk = mfld.EmpiricalRisk(RISK.model, INPUTS, INPUTS[:, 0], loss=Cauchy())
+    assert repr(risk).endswith(", loss=Cauchy(), l2=0)")
+    well = mfld.Potential(abs, space=mfld.Space(2), reference=Half())
+    assert repr(well) == "Potential(2 coordinates, Half(l2=0.5))"
+
+
+def test_rows():
+    assert repr(RISK.data) == "Rows(12 samples, 1 feature, 1 target column)"
+    rows = Rows(np.zeros((4, 3)), np.zeros((4, 2)), [1, 1, 0, 2])
+    assert repr(rows) == "Rows(4 samples, 3 features, 2 target columns, weighted)"
+
+
 def test_notebooks_have_a_picture_where_matplotlib_is(monkeypatch):
     result = SOLVER.run(RISK, 50)
     pytest.importorskip("matplotlib")
@@ -41,6 +91,7 @@ def test_notebooks_have_a_picture_where_matplotlib_is(monkeypatch):
     assert html.startswith("<pre>Result of MFLD on EmpiricalRisk(")
     assert "activation=&#x27;tanh&#x27;" in html
     assert "</svg>" in html
+    assert "<?xml" not in html
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert "svg" not in result._repr_html_()
     assert "svg" not in SOLVER.run(RISK, 0)._repr_html_()

@@ -26,7 +26,7 @@ class StopWhen(Callback):
     condition : callable
         ``condition(state, info)``: whether to stop.
     every : int
-        Ask at each multiple of so many steps.
+        Ask at each multiple of so many steps and at the end. 1 asks at every step, which costs a call of the core each.
 
     Raises
     ------
@@ -64,7 +64,7 @@ class AverageDual(Callback):
     start : int
         Count of steps from which on to average.
     every : int
-        At each multiple of so many steps.
+        At each multiple of so many steps and at the end.
 
     Attributes
     ----------

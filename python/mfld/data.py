@@ -58,6 +58,12 @@ class Rows:
         self.samples = Samples(validation.frozen(inputs), validation.frozen(targets), weights)
         self._casts: dict[str, Samples] = {}
 
+    def __repr__(self) -> str:
+        inputs, targets, weights = self.samples
+        sizes = ((len(inputs), "sample"), (inputs.shape[1], "feature"), (targets.shape[1], "target column"))
+        counts = [f"{n} {name}{'s' if n > 1 else ''}" for n, name in sizes]
+        return f"Rows({', '.join(counts)}{'' if weights is None else ', weighted'})"
+
     def __len__(self) -> int:
         return len(self.samples.inputs)
 
@@ -118,6 +124,10 @@ class Stream:
         validation.function("sample", sample)
         self.sample = sample
         self.capacity = None if capacity is None else validation.integer("capacity", capacity, 1)
+
+    def __repr__(self) -> str:
+        kept = "" if self.capacity is None else f", capacity={self.capacity}"
+        return f"Stream({getattr(self.sample, '__name__', repr(self.sample))}{kept})"
 
     def batch(self, step: int, n_rows: int) -> tuple[ArrayLike, ArrayLike]:
         """Inputs and targets of a step, as the function returns them.

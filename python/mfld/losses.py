@@ -54,6 +54,9 @@ class LossFunction(ABC):
 
     has_conjugate: ClassVar[bool] = False
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     @property
     def native(self) -> _core.Loss | None:
         """This loss as the compiled core takes it; None where the core does not know it."""
@@ -413,6 +416,9 @@ class _FunctionLoss(LossFunction):
     """A loss from a plain function."""
 
     function: Callable[[FloatArray, FloatArray], tuple[ArrayLike, ArrayLike]]
+
+    def __repr__(self) -> str:
+        return getattr(self.function, "__name__", repr(self.function))
 
     def value_and_derivative(self, predictions: FloatArray, targets: FloatArray) -> tuple[ArrayLike, ArrayLike]:
         return self.function(predictions, targets)

@@ -515,6 +515,11 @@ class NeuronModel(Model):
         self._gradient = gradient
         self._initial_particles = initial_particles
 
+    def __repr__(self) -> str:
+        name = getattr(self._value, "__name__", repr(self._value))
+        sizes = f"n_features={self.n_features}, n_coordinates={self.n_coordinates}, n_outputs={self.n_outputs}"
+        return f"NeuronModel({name}, {sizes})"
+
     @property
     def space(self) -> Space:
         return self._space

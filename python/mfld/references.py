@@ -35,6 +35,9 @@ class Reference(ABC):
     l2: float = 0.0
     proper: ClassVar[bool] = True
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(l2={self.l2:g})"
+
     def energy(self, theta: FloatArray) -> FloatArray:
         """``l2 |theta|**2`` at points, shape (..., n_moving) -> (...)."""
         energies: FloatArray = theta.dtype.type(self.l2) * np.sum(theta**2, axis=-1)

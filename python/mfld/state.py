@@ -299,4 +299,5 @@ class Info:
 def _size(particles: FloatArray) -> str:
     *leading, n, p = particles.shape
     sizes = [size for size in leading if size > 1]
-    return f"{' x '.join(map(str, [*sizes, n]))} particles of {p} coordinate{'s' if p > 1 else ''}"
+    plural = "s" if math.prod([*sizes, n]) > 1 else ""
+    return f"{' x '.join(map(str, [*sizes, n]))} particle{plural} of {p} coordinate{'s' if p > 1 else ''}"

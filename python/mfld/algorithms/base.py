@@ -228,7 +228,8 @@ def _picture(history: Mapping[str, NDArray[Any]]) -> str:
     axes.set(xlabel="step", ylabel="loss")
     file = io.StringIO()
     figure.savefig(file, format="svg")
-    return file.getvalue()
+    svg = file.getvalue()
+    return svg[svg.index("<svg") :]  # a page has no room for the prolog of a file
 
 
 class Algorithm(ABC):

@@ -27,7 +27,7 @@ class StopOnPlateau(Callback):
     tolerance : float
         At least 0, in the units of the quantity.
     every : int
-        Look at each multiple of so many steps.
+        Look at each multiple of so many steps and, as a callback, at the end; ``patience`` counts looks.
 
     Raises
     ------

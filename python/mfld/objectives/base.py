@@ -89,7 +89,8 @@ class Objective(ABC):
     num_threads: int | None = None
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.n_coordinates} coordinates, {self.reference!r})"
+        p = self.n_coordinates
+        return f"{type(self).__name__}({p} coordinate{'s' if p > 1 else ''}, {self.reference!r})"
 
     @property
     def n_coordinates(self) -> int:
