@@ -324,3 +324,19 @@ def test_automatic_steps_on_domains_and_members():
             result = mfld.MFLD(50, temperature=0.01).run(make(), 30)
         assert np.isfinite(result.particles).all()
         assert result.info.step_size > 0
+
+
+@pytest.mark.parametrize("name", ["energy", "gradient"])
+def test_another_energy_of_a_reference_is_refused_where_it_is_defined(name):
+    """Steps would leave it out: they know l2 alone."""
+    with pytest.raises(TypeError, match=f"Own must not define {name}: steps take the l2 of a reference"):
+        type("Own", (references.Gaussian,), {name: lambda self, theta: theta})
+
+
+def test_another_energy_in_the_objective_is_the_same_problem():
+    """E = |theta - 1|**2 / 2 as part of the potential: N(1, T), with the variance of Euler's scheme."""
+    well = mfld.Potential(lambda x: x - 1, lambda x: np.sum((x - 1) ** 2, axis=1) / 2, n_coordinates=1)
+    x = mfld.MFLD(20_000, step_size=0.05, temperature=0.5).run(well, n_steps=300, seed=4).particles.astype(float)
+    variance = 0.5 / (1 - 0.05 / 2)
+    assert abs(x.mean() - 1) < 5 * math.sqrt(variance / 20_000)
+    assert abs(x.var() / variance - 1) < 5 * math.sqrt(2 / 20_000)

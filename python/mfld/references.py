@@ -24,6 +24,9 @@ from mfld.validation import FloatArray
 class Reference(ABC):
     """Measure of density ``exp(-energy(theta) / temperature)``, up to its normaliser, on the moving coordinates.
 
+    The energy is ``l2 |theta|**2``, which subclasses may not change: with another one the problem is the same as with
+    that energy in the objective.
+
     Attributes
     ----------
     l2 : float
@@ -34,6 +37,14 @@ class Reference(ABC):
 
     l2: float = 0.0
     proper: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        for name in ("energy", "gradient"):
+            if name in vars(cls):
+                raise TypeError(
+                    f"{cls.__name__} must not define {name}: steps take the l2 of a reference and nothing else, so its "
+                    "energy is l2 |theta|**2. Any other energy belongs to the loss and loss_gradient of the objective"
+                )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(l2={self.l2:g})"
