@@ -152,3 +152,14 @@ def test_no_part_asks_for_the_class_of_another(module):
 def test_parts_that_the_core_computes_have_no_subclasses(part):
     with pytest.raises(TypeError, match=f"Own must not be a subclass of {part.__name__}, which the compiled core"):
         type("Own", (part,), {})
+
+
+def test_docstrings_begin_with_the_noun():
+    found = [
+        f"{module}: {text.splitlines()[0]}"
+        for module, path in FILES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node))
+        if text.startswith(("What ", "Where ", "Whether "))
+    ]
+    assert not found

@@ -26,7 +26,7 @@ _LARGEST_R_HAT = 1.1
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
-    """What a duality gap says about an answer; see `certificate`.
+    """Verdict of a duality gap about an answer; see `certificate`.
 
     Attributes
     ----------

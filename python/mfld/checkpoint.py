@@ -509,7 +509,7 @@ def _syntax(node: object) -> str:
 
 
 def _of_library(module: str | None) -> bool:
-    """Whether a module is of a library, whose parts are known by their names."""
+    """True for a module of a library, whose parts are known by their names."""
     root = (module or "").partition(".")[0]
     return root in _LIBRARIES or root in sys.stdlib_module_names
 
@@ -527,7 +527,7 @@ def _class_members(kind: type) -> dict[str, object]:
 
 
 def _is_machinery(kind: type, name: str) -> bool:
-    """Whether an entry of a class is Python's own, or decides how an object prints and is copied only."""
+    """True for an entry of a class that is Python's own, or decides how an object prints and is copied only."""
     if not (name.startswith("__") and name.endswith("__")):
         return name == "_abc_impl"
     value = vars(kind)[name]
@@ -679,7 +679,7 @@ def _read(path: StrPath) -> tuple[State, dict[str, str]]:
         if _digest(file, end) != sealed:
             raise ValueError(f"{path} is a damaged checkpoint: its checksum does not match")
         file.seek(0)
-        # From here on the file is what somebody wrote on purpose.
+        # From here on the file is what was written on purpose.
         try:
             with np.load(file, allow_pickle=False) as stored:
                 metadata = json.loads(str(stored["metadata"][()]))

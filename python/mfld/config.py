@@ -1,4 +1,4 @@
-"""What this installation is made of."""
+"""Parts that this installation is made of."""
 
 import platform
 from typing import Any

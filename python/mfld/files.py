@@ -55,7 +55,7 @@ def sweep(path: str | os.PathLike[str]) -> None:
 
 
 def followed(path: str | os.PathLike[str]) -> Path:
-    """Where the file is, behind symbolic links."""
+    """Path of the file itself, behind symbolic links."""
     return Path(os.path.realpath(path))
 
 

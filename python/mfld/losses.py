@@ -69,7 +69,7 @@ class LossFunction(ABC):
 
     @property
     def convex(self) -> bool:
-        """Whether the loss is convex in the prediction."""
+        """True where the loss is convex in the prediction."""
         return False
 
     def conjugate(self, dual: ArrayLike, targets: ArrayLike) -> FloatArray:
@@ -263,7 +263,7 @@ class Loss(LossFunction):
 
     @property
     def convex(self) -> bool:
-        """Whether the loss is convex in the prediction."""
+        """True where the loss is convex in the prediction."""
         return self._info[4]
 
     @property

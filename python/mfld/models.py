@@ -47,7 +47,7 @@ def readouts() -> list[str]:
 
 
 class Model(ABC):
-    """What a particle contributes to predictions: ``f(z) = sum_m c_m h(theta_m, z)``.
+    """Contribution of a particle to predictions: ``f(z) = sum_m c_m h(theta_m, z)``.
 
     `TwoLayerNetwork` is computed by the compiled core, `NeuronModel` by functions of your own.
 
@@ -296,7 +296,7 @@ class TwoLayerNetwork(Model):
 
     @property
     def slices(self) -> dict[str, slice]:
-        """Where ``weights``, ``bias`` and ``readout`` stand in a particle; what a model lacks has an empty slice."""
+        """Places of ``weights``, ``bias`` and ``readout`` in a particle; what a model lacks has an empty slice."""
         bias = self.n_features + self.bias
         readout = bias + (self.n_outputs if self._readout_has_coordinates else 0)
         return {

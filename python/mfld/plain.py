@@ -97,7 +97,7 @@ ACTIVATIONS: Final[dict[str, Activation]] = {
 
 
 class Readout(NamedTuple):
-    """What a neuron does with its activation, ``h_k = output_scale * (c_k act + e_k)``.
+    """Readout of a neuron from its activation, ``h_k = output_scale * (c_k act + e_k)``.
 
     ``terms`` and ``derivative`` take the readout coordinates r, shape (N, n_outputs), and the bound B, and return c and
     e, or their derivatives in r. A readout without coordinates, or with frozen ones, has derivative 0.

@@ -20,7 +20,7 @@ _LONGEST_STEP = 2.5  # times 1 / l2: rho = exp(-5), beyond which a proposal forg
 
 @dataclass(frozen=True, eq=False)
 class Chains:
-    """Where chains stand: points (M, p), potential without ridge (M,), its gradient (M, p); ``moves`` counts them."""
+    """State of chains: points (M, p), potential without ridge (M,), its gradient (M, p); ``moves`` counts them."""
 
     points: FloatArray
     values: FloatArray

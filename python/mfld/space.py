@@ -5,7 +5,9 @@ the moving coordinates stay. Frozen coordinates come behind them and never chang
 
 A step is made in the surrounding Euclidean space and then brought back by ``retract``. That keeps the weak order 1 of
 the Euler-Maruyama scheme on each of these domains: on the sphere the projection of the step differs from the tangential
-one by terms of mean zero and by the curvature's own drift, on a torus nothing is lost, and a box reflects.
+one by terms of mean zero and by the curvature's own drift, on a torus nothing is lost, and a box reflects. Source, for
+the reflection: Bossy, Gobet, Talay 2004, "A symmetrized Euler scheme for an efficient approximation of reflected
+diffusions".
 """
 
 from __future__ import annotations

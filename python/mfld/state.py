@@ -1,4 +1,4 @@
-"""Where a run stands, clouds of particles and the place in the noise; and what its last step saw."""
+"""State of a run: clouds of particles and the place in the noise; and what its last step saw."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mfld import noise, validation
 from mfld.validation import FloatArray
 
 Buffers: TypeAlias = Mapping[str, np.typing.NDArray[Any]]
-"""What estimators, dynamics and algorithms carry from step to step, by name."""
+"""Arrays that estimators, dynamics and algorithms carry from step to step, by name."""
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
@@ -251,7 +251,7 @@ class State:
 
 @dataclass(frozen=True)
 class Info:
-    """What the last step of a call saw: before its move, or at its end if its last gradient was taken there.
+    """Numbers that the last step of a call saw: before its move, or at its end if its last gradient was taken there.
 
     Attributes
     ----------
@@ -292,7 +292,7 @@ class Info:
     replicates: tuple[Info, ...] = field(default=(), repr=False)
 
     def each(self) -> tuple[Info, ...]:
-        """What each replicate saw, also where there is one only."""
+        """Those of each replicate, also where there is one only."""
         return self.replicates or (self,)
 
 

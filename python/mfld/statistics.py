@@ -42,7 +42,7 @@ class Summary:
 
 @dataclass(frozen=True, eq=False)
 class Convergence:
-    """Whether replicates agree, as if each were a Markov chain and each record a draw.
+    """Agreement of replicates, as if each were a Markov chain and each record a draw.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Convergence:
 
 
 def export(result: Result, burn_in: int = 0) -> tuple[dict[str, FloatArray], dict[str, Any]]:
-    """What a run recorded in ArviZ's shape, (chain, draw, ...): replicates are chains, records are draws.
+    """Records of a run in ArviZ's shape, (chain, draw, ...): replicates are chains, records are draws.
 
     ``arviz.from_dict({"posterior": values}, attrs={"posterior": attributes})`` with ArviZ 1,
     ``arviz.from_dict(posterior=values, attrs=attributes)`` before.
@@ -196,5 +196,5 @@ def _several(result: Result, burn_in: int) -> tuple[dict[str, FloatArray], dict[
 
 
 def _varies(draws: ArrayLike) -> bool:
-    """Whether there is anything to compare: a step size may be the same everywhere."""
+    """True where there is anything to compare: a step size may be the same everywhere."""
     return bool((np.ptp(draws, axis=(0, 1)) > 0).all())

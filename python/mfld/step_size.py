@@ -66,7 +66,7 @@ def curvature(objective: Objective, particles: FloatArray, n_iterations: int = _
 
 
 def due(step: int) -> bool:
-    """Whether the curvature is looked at again at this count of steps: 0, 2**j and 3 * 2**j."""
+    """True where the curvature is looked at again, at this count of steps: 0, 2**j and 3 * 2**j."""
     while step > 3 and step % 2 == 0:
         step //= 2
     return step <= 3

@@ -58,7 +58,7 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Where a call of `steps` came to.
+    """Result of a call of `steps`.
 
     ``particles`` and ``buffers`` are those after ``steps`` whole steps of all replicates, and the particles are always
     finite. Where all steps were made, ``loss`` and ``gradient_norm``, of each replicate, are what the last one saw,
@@ -139,7 +139,7 @@ def _in_core(objective: Objective, particles: FloatArray, buffers: Buffers, n_st
 
 @dataclass(frozen=True, eq=False)
 class _Reached:
-    """Where one replicate stands, and what its last step saw."""
+    """State of one replicate, and what its last step saw."""
 
     particles: FloatArray
     buffers: Buffers

@@ -171,7 +171,7 @@ def returned(name: str, value: object, expected: tuple[int, ...] | None, dtype: 
 
 
 def frozen(value: FloatArray) -> FloatArray:
-    """The array itself if nobody can write to it, else a copy; read-only in any case."""
+    """The array itself if it cannot be written to, else a copy; read-only in any case."""
     owner = value if value.base is None else value.base
     if not isinstance(owner, np.ndarray) or owner.base is not None or owner.flags.writeable or value.flags.writeable:
         value = value.copy()

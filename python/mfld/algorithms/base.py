@@ -33,7 +33,7 @@ SEEN = tuple(field.name for field in dataclasses.fields(Info) if field.name not 
 
 @runtime_checkable
 class Callback(Protocol):
-    """What a run calls on its way: to show, to save, to stop early. Subclass it and define ``__call__``.
+    """Function that a run calls on its way: to show, to save, to stop early. Subclass it and define ``__call__``.
 
     Attributes
     ----------

@@ -201,7 +201,7 @@ class PDA(Algorithm):
         return _average(self._seen(objective), state.buffers, state.step)
 
     def _seen(self, objective: Objective) -> _SeenData | _SeenStream:
-        """What is kept of an objective's samples; refuses one whose samples this solver cannot draw."""
+        """Record of an objective's samples; refuses one whose samples this solver cannot draw."""
         kinds = EmpiricalRisk, StreamRisk
         validation.instance("objective", objective, kinds, "an EmpiricalRisk or a StreamRisk")
         if objective.n_samples is None:
@@ -272,7 +272,7 @@ def _average(seen: _SeenData | _SeenStream, buffers: Buffers, t: int) -> Potenti
 
 
 class _SeenData:
-    """What is kept of an EmpiricalRisk: for each sample the sum of its derivatives and that of their factors."""
+    """Record of an EmpiricalRisk: for each sample the sum of its derivatives and that of their factors."""
 
     def __init__(self, risk: EmpiricalRisk, solver: PDA) -> None:
         n, batch_size = risk.n_samples, solver.batch_size
@@ -319,7 +319,7 @@ class _SeenData:
 
 
 class _SeenStream:
-    """What is kept of a StreamRisk: the samples seen, each with its coefficient; methods as in `_SeenData`."""
+    """Record of a StreamRisk: the samples seen, each with its coefficient; methods as in `_SeenData`."""
 
     def __init__(self, risk: StreamRisk, solver: PDA) -> None:
         if solver.batch_size is None:

@@ -20,7 +20,7 @@ from mfld.validation import FloatArray
 
 
 class _Progress(NamedTuple):
-    """What these algorithms carry beside what their solvers do: each a buffer, the same entry for each replicate."""
+    """Numbers carried beside those of the solvers: each a buffer, the same entry for each replicate."""
 
     phase: int = 0  # of the step that was made last
     lowest: float = math.inf  # of the quantity of a plateau
@@ -166,7 +166,7 @@ class _Phases(Algorithm):
         return state, info
 
     def switched(self, state: State) -> bool:
-        """Whether the last step of a state was one of the second phase."""
+        """True where the last step of a state was one of the second phase."""
         return _Progress.of(state).phase == 1
 
 
@@ -306,7 +306,7 @@ class TopParticles(_Phases):
         return replace(state, clouds={"mu": Cloud(particles)}, buffers={})
 
     def _values(self, objective: Objective, state: State) -> list[FloatArray]:
-        """What ranks the particles of each replicate."""
+        """Values that rank the particles of each replicate."""
         objective = objective.on_threads(self.num_threads)
         clouds = [one.measure for one in state.each()]
         return [objective.first_variation(cloud)(cloud.particles) for cloud in clouds]

@@ -292,7 +292,7 @@ _BUFFERS = ("dual", "log_weights", "log_partition", "sampler_step_size", "sample
 
 
 class _Values(NamedTuple):
-    """What a state is made of, which costs more than to keep these after an epoch."""
+    """Contents of a state, which costs more to make than to keep these after an epoch."""
 
     particles: FloatArray
     buffers: dict[str, Any]

@@ -93,7 +93,7 @@ def join(states: Sequence[State]) -> State:
 
 
 def together(infos: Sequence[Info]) -> Info:
-    """What all replicates saw: the means."""
+    """Means of what all replicates saw."""
     if len(infos) == 1:
         return infos[0]
     names = [field.name for field in dataclasses.fields(Info) if field.name not in ("steps", "replicates")]

@@ -75,7 +75,7 @@ def first_bad(*arrays: FloatArray) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Move:
-    """Where one step leads.
+    """Outcome of one step.
 
     ``gradient`` is an estimate that the step made or used, ridge excluded, and ``gradient_at`` where it was taken; None
     stands for the particles before the step. ``bad_particle`` is the first one that is not finite after the step, or

@@ -117,11 +117,11 @@ class Objective(ABC):
 
     @property
     def has_batches(self) -> bool:
-        """Whether `loss_gradient` takes a batch."""
+        """True where `loss_gradient` takes a batch."""
         return self.n_samples is not None
 
     def draw_batch(self, place: Place, batch_size: int) -> Any:
-        """What `loss_gradient` takes as the batch of a step: rows of the samples, or samples of a stream."""
+        """Batch of a step as `loss_gradient` takes it: rows of the samples, or samples of a stream."""
         assert self.n_samples is not None  # by the check of the estimator
         return place.batch(self.n_samples, batch_size)
 

@@ -36,7 +36,7 @@ class EmpiricalRisk(Objective):
     model : Model
         A `TwoLayerNetwork`, or a `NeuronModel` of your own functions.
     inputs : array_like, shape (n, n_features)
-        Copied, unless nobody can write to it.
+        Copied, unless it cannot be written to.
     targets : array_like, shape (n,) or (n, n_outputs)
         What the loss takes: reals, -1 and +1, or classes 0..n_outputs-1 of shape (n,).
     loss : str or LossFunction or callable
