@@ -334,7 +334,23 @@ def test_one_move_is_reversible():
         assert abs(inside - share) < 5 * math.sqrt(share / 60_000)
 
 
-def test_sampler_needs_a_ridge_and_a_temperature():
-    well = mfld.Potential(lambda x: x, lambda x: np.sum(x**2, axis=1), n_coordinates=1)
-    with pytest.raises(ValueError, match=r"potential.l2 must be finite and positive, got 0"):
-        GibbsSampler(well, temperature=1.0, key=0)
+def test_chains_need_no_ridge_where_the_potential_confines_them():
+    well = mfld.Potential(lambda x: x**3, lambda x: np.sum(x**4, axis=1) / 4, n_coordinates=1)
+    sampler = GibbsSampler(well, temperature=1.0, key=3)
+    n = 20_000
+    chains = sampler.start(np.random.default_rng(0).normal(size=(n, 1)))
+    for _ in range(60):
+        chains = sampler.move(chains)
+    x = np.linspace(-6, 6, 4001)
+    density = np.exp(-(x**4) / 4)
+    density /= density.sum()
+    second, fourth = density @ x**2, density @ x**4
+    assert abs(np.mean(chains.points**2) - second) < 5 * math.sqrt((fourth - second**2) / n)
+
+
+def test_sampler_refuses_what_has_no_step_or_no_value():
+    flat = mfld.Potential(lambda x: 0 * x, lambda x: 0 * x[:, 0], n_coordinates=1)
+    with pytest.raises(ValueError, match="step_size must be given where the potential has no l2 and no gradient"):
+        GibbsSampler(flat, temperature=1.0, key=0).start(np.zeros((3, 1)))
+    with pytest.raises(TypeError, match="needs the value"):
+        GibbsSampler(mfld.Potential(lambda x: x, n_coordinates=1, l2=1.0), temperature=1.0, key=0)

@@ -34,7 +34,7 @@ REQUIRED = {  # of dynamics that have no defaults; 4 coordinates
     "Irreversible": {"skew": np.kron(np.eye(2), [[0.0, 1.0], [-1.0, 0.0]])},
     "Underdamped": {"friction": 1.0},
 }
-ABSTRACT = {mfld.Dynamics, mfld.GradientEstimator}
+ABSTRACT = {mfld.Dynamics, mfld.dynamics.Affine, mfld.GradientEstimator}
 
 
 def public(base, module):

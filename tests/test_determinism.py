@@ -56,7 +56,7 @@ def test_threads_do_not_change_a_bit_of_a_stage(level, dtype, rng):
 
     def stages(num_threads):
         moved = theta.copy()
-        _core.backend.move(moved, theta, risk.n_moving, 0.1, 0.1, 0.1, 5, 0, 0, num_threads)
+        _core.backend.affine(moved, theta, risk.n_moving, (0.1, 0.1, 0.1), 5, 0, 0, num_threads)
         return [
             array.tobytes()
             for array in (

@@ -161,7 +161,8 @@ def test_baoab_moves(shape, n_frozen, dtype, level, rng):
     h, temperature, l2, friction = 0.2, 0.3, 0.1, 1.5
     noise_place = (KEY, STEP, POPULATION, 2)
     x, v = particles.astype(dtype), velocities.astype(dtype)
-    numbers = (n_moving, h, temperature, l2, friction)
+    e = np.exp(-friction * h)
+    numbers = (n_moving, (h / 2, h * l2, e, np.sqrt(temperature * (1 - e**2))))
     assert _core.backend.baoab(x, v, gradient.astype(dtype), False, *numbers, *noise_place) == -1
     xi = plain.normals(KEY, STEP, shape[0], n_moving, dtype.name, population=POPULATION)
 
@@ -195,12 +196,12 @@ def test_baoab_moves_report_the_first_particle_that_is_not_finite(dtype, level):
             x, v, gradient = (np.zeros((100, 3), dtype) for _ in range(3))
             gradient[bad:, 1] = np.inf
             gradient[bad + 1 :, 0] = np.nan
-            assert _core.backend.baoab(x, v, gradient, closing, 3, 0.1, 0.1, 0.0, 1.0, KEY, 0, 0, 2) == bad
+            assert _core.backend.baoab(x, v, gradient, closing, 3, (0.05, 0.0, 0.9, 0.1), KEY, 0, 0, 2) == bad
 
 
 @pytest.mark.parametrize("n_frozen", [0, 2])
-def test_mala_accept(n_frozen, dtype, level, rng):
-    """The decision of every particle, by the formula in the docstring of MALA and uniforms of the reference."""
+def test_metropolis(n_frozen, dtype, level, rng):
+    """The decision of every particle, by the densities of the law and of the proposal, and uniforms of the oracle."""
     n, p, h, temperature, l2 = 2000, 5, 0.2, 0.4, 0.3
     n_moving = p - n_frozen
     x = rng.normal(size=(n, p)).astype(dtype)
@@ -212,12 +213,13 @@ def test_mala_accept(n_frozen, dtype, level, rng):
     proposed_values[3], proposed_values[4], proposed[5, 0], y[6, 1] = np.nan, -np.inf, np.nan, np.inf
 
     a, b, u, w = (array[:, :n_moving].astype(np.float64) for array in (x, y, gradient, proposed))
-    u, w = u + 2 * l2 * a, w + 2 * l2 * b
+    rho = np.exp(-2 * l2 * h)
+    pull, variance = (1 - rho) / (2 * l2), (1 - rho**2) * temperature / (2 * l2)
     with np.errstate(invalid="ignore"):
         energy = proposed_values - values.astype(np.float64) + l2 * (np.sum(b**2, axis=1) - np.sum(a**2, axis=1))
-        there = np.sum((b - a + h * u) ** 2, axis=1)
-        back = np.sum((a - b + h * w) ** 2, axis=1)
-        log_ratio = -energy / temperature - (back - there) / (4 * temperature * h)
+        there = np.sum((b - rho * a + pull * u) ** 2, axis=1)
+        back = np.sum((a - rho * b + pull * w) ** 2, axis=1)
+        log_ratio = -energy / temperature - (back - there) / (2 * variance)
     gap = log_ratio - np.log(plain.uniforms(KEY, STEP, n, POPULATION))
     expected = gap > 0
     expected[[3, 4, 5, 6]] = False
@@ -225,8 +227,11 @@ def test_mala_accept(n_frozen, dtype, level, rng):
     assert 0.2 < expected.mean() < 0.8
 
     got = [array.copy() for array in (x, values, gradient)]
-    numbers = (n_moving, h, temperature, l2, KEY, STEP, POPULATION, 2)
-    assert _core.backend.mala_accept(*got, y, proposed_values, proposed, *numbers) == expected.sum()
+    numbers = (n_moving, (1 - rho, pull, np.sqrt(variance)), KEY, STEP, POPULATION, 2)
+    accepted, probability = _core.backend.accept(*got, y, proposed_values, proposed, *numbers)
+    assert accepted == expected.sum()
+    log_ratio[[3, 4, 5, 6]] = -np.inf
+    assert_allclose(probability, np.exp(np.minimum(log_ratio, 0)).mean(), rtol=1e-12)
     for array, old, new in zip(got, (x, values, gradient), (y, proposed_values, proposed), strict=True):
         chosen = expected if old.ndim == 1 else expected[:, np.newaxis]
         assert_array_equal(array, np.where(chosen, new, old))
@@ -243,7 +248,7 @@ class Well:
         self.grid = np.linspace(-width, width, n_points)
         self.objective = mfld.Potential(slope, lambda x: value(x)[:, 0], n_coordinates=1, l2=l2)
         self.energy = value(self.grid) + l2 * self.grid**2
-        self.slope = slope(self.grid) + 2 * l2 * self.grid
+        self.slope = slope(self.grid)
         density = np.exp(-(self.energy - self.energy.min()) / temperature)
         self.density = density / density.sum()
 
@@ -258,11 +263,13 @@ class Well:
 
     def acceptance(self, step_size):
         """E min(1, r) over the law and the proposal: sums of smooth functions on the grid, thinned."""
+        rho = np.exp(-2 * self.l2 * step_size)
+        pull, variance = (1 - rho) / (2 * self.l2), (1 - rho**2) * self.temperature / (2 * self.l2)
         y, there_energy, there_slope, density = (a[::20] for a in (self.grid, self.energy, self.slope, self.density))
         likely = density > 1e-12 * density.max()
         x, energy, slope = (a[likely, np.newaxis] for a in (y, there_energy, there_slope))
-        forth = (y - x + step_size * slope) ** 2 / (4 * self.temperature * step_size)
-        back = (x - y + step_size * there_slope) ** 2 / (4 * self.temperature * step_size)
+        forth = (y - rho * x + pull * slope) ** 2 / (2 * variance)
+        back = (x - rho * y + pull * there_slope) ** 2 / (2 * variance)
         kernel = np.exp(-forth)
         kernel /= kernel.sum(axis=1, keepdims=True)
         log_ratio = -(there_energy - energy) / self.temperature - back + forth
@@ -288,7 +295,7 @@ def test_mala_keeps_its_law(name, step_size, dtype):
     for function in (lambda x: x, lambda x: x**2, lambda x: x**4, np.cos):
         mean, spread = target.expectation(function)
         assert_mean(function(x).mean(), mean, spread / np.sqrt(n))
-    # Accepting is a coin at best; the steps of one particle are not independent, hence no further root of n_steps.
+    # A probability varies less than a coin; the steps of one particle are not independent, hence no root of n_steps.
     acceptance = target.acceptance(step_size)
     assert_mean(info.acceptance, acceptance, np.sqrt(acceptance * (1 - acceptance) / n))
     assert acceptance < 0.99

@@ -502,7 +502,6 @@ def test_the_core_checks_buffers():
     risk, _, start = make_risk(Problem())
 
     def advance(estimator, dynamics=None, keys=(0,)):
-        one = np.ones(1)
         _core.backend.advance(
             risk.model.native,
             risk.loss_function.native,
@@ -511,10 +510,8 @@ def test_the_core_checks_buffers():
             risk.targets,
             None,
             estimator,
-            dynamics or _core.Dynamics("overdamped"),
-            one[np.newaxis],
-            one,
-            one,
+            dynamics or _core.Dynamics("affine"),
+            [np.ones((1, 1))] * (4 if dynamics else 3),
             1,
             keys,
             0,
@@ -539,11 +536,11 @@ def test_the_core_checks_buffers():
         advance(_core.Estimator("sarah", 5, 2, good.astype(np.float32), good))
     with pytest.raises(ValueError, match="kind of an estimator must be one of full_batch, minibatch, svrg, sarah"):
         _core.Estimator("saga")
-    with pytest.raises(ValueError, match="kind of a dynamics must be one of overdamped, baoab"):
+    with pytest.raises(ValueError, match="kind of a dynamics must be one of affine, baoab"):
         _core.Dynamics("obabo")
     with pytest.raises(ValueError, match="velocities is needed"):
-        advance(_core.Estimator("full_batch"), _core.Dynamics("baoab", 1.0))
+        advance(_core.Estimator("full_batch"), _core.Dynamics("baoab"))
     frozen = good.copy()
     frozen.flags.writeable = False
     with pytest.raises(ValueError, match="writ"):
-        advance(_core.Estimator("full_batch"), _core.Dynamics("baoab", 1.0, frozen, good))
+        advance(_core.Estimator("full_batch"), _core.Dynamics("baoab", frozen, good))

@@ -261,10 +261,10 @@ PATHS = {
     "fit": (lambda path: classifier(n_jobs=3), {"advance", "predict", "pull_back"}),
     "fit, user's loss": (
         lambda path: MeanFieldRegressor(loss=lambda u, y: ((u - y) ** 2, 2 * (u - y)), n_jobs=3, **FIT).fit(*DIABETES),
-        {"predict", "pull_back", "move"},
+        {"predict", "pull_back", "affine"},
     ),
     "fit, hinge": (lambda path: classifier(loss="hinge", n_jobs=3), {"advance", "predict", "pull_back"}),
-    "fit, pda": (lambda path: classifier(algorithm="pda", n_jobs=3), {"predict", "pull_back", "move"}),
+    "fit, pda": (lambda path: classifier(algorithm="pda", n_jobs=3), {"predict", "pull_back", "affine"}),
     "fit, psdca": (lambda path: classifier(algorithm="psdca", n_jobs=3, **TANH), {"dual_sweep"}),
     "early stopping": (lambda path: classifier(early_stopping=True, n_jobs=3), {"advance", "predict"}),
     "warm start": (
@@ -282,7 +282,7 @@ PATHS = {
         {"dual_sweep", "predict", "pull_back"},
     ),
     "train": (run_cli, {"advance", "predict", "pull_back"}),
-    "train, pda": (lambda path: run_cli(path, "--method", "pda"), {"predict", "pull_back", "move"}),
+    "train, pda": (lambda path: run_cli(path, "--method", "pda"), {"predict", "pull_back", "affine"}),
     "train, psdca": (
         lambda path: run_cli(path, "--method", "psdca", "--l2", "0.2"),
         {"dual_sweep", "predict", "pull_back"},

@@ -55,9 +55,9 @@ class Simultaneous(mfld.Algorithm):
                     one = {other: mfld.Cloud(cloud.particles[r]) for other, cloud in state.clouds.items()}
                     faced = objective.facing(name, one)
                     plan = Plan(
-                        np.array([self.step_size]),
-                        np.array([self.temperature]),
-                        np.array([faced.l2]),
+                        np.array([[self.step_size]]),
+                        np.array([[self.temperature]]),
+                        np.array([[faced.l2]]),
                         mfld.FullBatch(),
                         self.dynamics,
                         (state.place(name, r),),

@@ -399,8 +399,9 @@ def reference_run(problem, dtype):
     return Run(particles, loss, np.sqrt(np.mean(np.sum(risk.gradient(before, rows) ** 2, axis=1))))
 
 
-def constant(value):
-    return np.array([value])
+def euler_maruyama(step_size, temperature, l2):
+    """Coefficients of the affine move, as the core takes them."""
+    return 2 * step_size * l2, step_size, np.sqrt(2 * temperature * step_size)
 
 
 def native_run(problem, dtype):
@@ -414,10 +415,8 @@ def native_run(problem, dtype):
         risk.targets.astype(dtype),
         None if risk.sample_weight is None else risk.sample_weight.astype(dtype),
         _core.Estimator("minibatch" if problem.batch_size else "full_batch", problem.batch_size),
-        _core.Dynamics("overdamped"),
-        constant(STEP_SIZE)[np.newaxis],
-        constant(TEMPERATURE),
-        constant(L2),
+        _core.Dynamics("affine"),
+        euler_maruyama(*(np.array([[number]]) for number in (STEP_SIZE, TEMPERATURE, L2))),
         N_STEPS,
         [KEY],
         FIRST_STEP,
@@ -477,10 +476,10 @@ def test_steps_follow_a_schedule(dtype):
         np.array([0.5, 0.0, 0.1]),
     )
     data = [array.astype(dtype) for array in (risk.inputs, risk.targets, risk.sample_weight)]
-    kinds = _core.Estimator("full_batch"), _core.Dynamics("overdamped")
-    schedule = step_sizes[np.newaxis], temperatures, ridges
+    kinds = _core.Estimator("full_batch"), _core.Dynamics("affine")
+    rows = euler_maruyama(*(values[np.newaxis] for values in (step_sizes, temperatures, ridges)))
     _core.backend.advance(
-        native(risk.network), native_loss(risk.loss), moved[np.newaxis], *data, *kinds, *schedule, 3, [KEY], 7, 0, 2
+        native(risk.network), native_loss(risk.loss), moved[np.newaxis], *data, *kinds, rows, 3, [KEY], 7, 0, 2
     )
     for k, (step_size, temperature, l2) in enumerate(zip(step_sizes, temperatures, ridges, strict=True)):
         particles = plain.advance(
@@ -542,9 +541,8 @@ def test_move(shape, n_frozen, dtype, rng):
     particles, gradient = (rng.normal(size=shape).astype(np.float32) for _ in range(2))
     n_moving = max(1, shape[1] - n_frozen)
     moved = particles.astype(dtype)
-    bad = _core.backend.move(
-        moved, gradient.astype(dtype), n_moving, STEP_SIZE, TEMPERATURE, L2, KEY, FIRST_STEP, POPULATION, 2
-    )
+    coefficients = (2 * STEP_SIZE * L2, STEP_SIZE, np.sqrt(2 * TEMPERATURE * STEP_SIZE))
+    bad = _core.backend.affine(moved, gradient.astype(dtype), n_moving, coefficients, KEY, FIRST_STEP, POPULATION, 2)
     assert bad == -1
     xi = plain.normals(KEY, FIRST_STEP, shape[0], n_moving, dtype.name, population=POPULATION)
     expected = plain.euler_maruyama(
@@ -564,7 +562,31 @@ def test_move_reports_the_first_particle_that_is_not_finite(dtype):
         particles, gradient = np.zeros((100, 3), dtype), np.zeros((100, 3), dtype)
         gradient[bad:, 1] = np.inf
         gradient[bad + 1 :, 0] = np.nan
-        assert _core.backend.move(particles, gradient, 3, 0.1, 0.1, 0.0, KEY, 0, 0, 2) == bad
+        assert _core.backend.affine(particles, gradient, 3, (0.0, 0.1, 0.1), KEY, 0, 0, 2) == bad
+
+
+def test_moves_and_normals_of_members_are_those_of_each(dtype, rng):
+    particles, gradient, velocities = rng.normal(size=(3, 2, 3, 50, 6)).astype(dtype)
+    row, rows = (0.02, 0.1, 0.3), (0.05, 0.01, 0.8, 0.3)
+    together, speeds = particles.copy(), velocities.copy()
+    opened = particles.copy()
+    assert _core.backend.affine(together, gradient, 5, row, KEY, 4, 7, 3) == -1
+    assert _core.backend.baoab(opened, speeds, gradient, False, 5, rows, KEY, 4, 7, 3) == -1
+    normals = _core.backend.normals(KEY, 4, 50, 6, dtype, 1, 7, 3, [2, 3])
+    assert normals.shape == (2, 3, 50, 6)
+    for member, (i, j) in enumerate(np.ndindex(2, 3)):
+        alone, beside, speed = particles[i, j].copy(), particles[i, j].copy(), velocities[i, j].copy()
+        _core.backend.affine(alone, gradient[i, j], 5, row, KEY, 4, 7 + member, 1)
+        _core.backend.baoab(beside, speed, gradient[i, j], False, 5, rows, KEY, 4, 7 + member, 1)
+        assert_array_equal(together[i, j], alone)
+        assert_array_equal(opened[i, j], beside)
+        assert_array_equal(speeds[i, j], speed)
+        assert_array_equal(normals[i, j], _core.backend.normals(KEY, 4, 50, 6, dtype, 1, 7 + member, 1))
+    gradient[1, 0, 40:] = np.inf
+    gradient[1, 2, 0] = np.nan
+    assert _core.backend.affine(particles, gradient, 5, row, KEY, 4, 7, 3) == 3 * 50 + 40
+    with pytest.raises(ValueError, match="members must be at most 3"):
+        _core.backend.affine(particles, gradient, 5, row, KEY, 4, 2**16 - 3, 3)
 
 
 # Relative to the radius of a Box-Muller pair noise.hpp promises 4e-7 in float32 and, at worst, 1.4e-15 in float64; the

@@ -6,6 +6,7 @@ with who asked for them. It is told what happens, one thing after the other, all
 
 import functools
 import itertools
+import math
 import sys
 from collections import defaultdict
 
@@ -46,8 +47,13 @@ class Spy:
         return called
 
     @staticmethod
-    def _of_normals(key, step, n, p, dtype, stream, population, threads):
-        return [("", (key, m, b, stream, step, population)) for m in range(n) for b in blocks(p, dtype)]
+    def _of_normals(key, step, n, p, dtype, stream, population, threads, members=()):
+        shape = itertools.product(range(math.prod(members)), range(n), blocks(p, dtype))
+        return [("", (key, m, b, stream, step, population + e)) for e, m, b in shape]
+
+    @staticmethod
+    def _of_uniforms(key, step, n, p, dtype, stream, population, threads):
+        return [("", (key, m, b, stream, step, population)) for m in range(n) for b in blocks(p, "float64")]
 
     @staticmethod
     def _of_batch(key, step, n, batch_size, population=0):
@@ -66,25 +72,26 @@ class Spy:
 
     @staticmethod
     def _moves(particles, n_moving, key, step, population):
-        shape = itertools.product(range(len(particles)), blocks(n_moving, particles.dtype))
-        return [("move", (key, m, b, STREAMS["move"], step, population)) for m, b in shape]
+        members = range(math.prod(particles.shape[:-2]))
+        shape = itertools.product(members, range(particles.shape[-2]), blocks(n_moving, particles.dtype))
+        return [("move", (key, m, b, STREAMS["move"], step, population + e)) for e, m, b in shape]
 
     @staticmethod
-    def _of_move(particles, gradient, n_moving, h, temperature, l2, key, step, population, threads):
+    def _of_affine(particles, gradient, n_moving, coefficients, key, step, population, threads, domain=None):
         return Spy._moves(particles, n_moving, key, step, population)
 
     @staticmethod
-    def _of_baoab(particles, v, gradient, closing, n_moving, h, temperature, l2, friction, key, step, population, n):
+    def _of_baoab(particles, v, gradient, closing, n_moving, coefficients, key, step, population, threads):
         return [] if closing else Spy._moves(particles, n_moving, key, step, population)
 
     @staticmethod
-    def _of_mala_accept(particles, *arguments):
+    def _of_accept(particles, *arguments):
         key, step, population, _ = arguments[-4:]
         return [("accept", (key, m, 0, STREAMS["acceptance"], step, population)) for m in range(len(particles))]
 
     @staticmethod
     def _of_advance(network, loss, particles, inputs, *arguments):
-        n_steps, keys, first, population, _ = arguments[-5:]
+        n_steps, keys, first, population, _, _ = arguments[-6:]
         found = []
         for key, k in itertools.product(keys, range(n_steps)):
             found += Spy._moves(particles[0], particles.shape[2], key, first + k, population)

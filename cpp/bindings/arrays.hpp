@@ -1,8 +1,9 @@
-// NumPy arrays as the kernels take them: contiguous, of the wanted precision and shape.
+// Arguments as the kernels take them: arrays contiguous, of the wanted precision and shape; names as numbers.
 #pragma once
 
 #include <pybind11/numpy.h>
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <utility>
@@ -60,6 +61,17 @@ inline bool is_wide(const py::dtype& dtype) {
   const bool is_double = dtype.equal(py::dtype::of<double>());
   if (!is_double && !dtype.equal(py::dtype::of<float>())) throw py::type_error("dtype must be float32 or float64");
   return is_double;
+}
+
+// The place of a name among names.
+template <std::size_t n>
+inline std::int32_t index_of(const std::string& kind, const char* const (&names)[n], const char* what) {
+  std::string known;
+  for (std::size_t i = 0; i < n; ++i) {
+    if (kind == names[i]) return static_cast<std::int32_t>(i);
+    known.append(i ? ", " : "").append(names[i]);
+  }
+  throw py::value_error(std::string(what) + " must be one of " + known + ", got " + kind);
 }
 
 }  // namespace mfld::bindings

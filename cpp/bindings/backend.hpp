@@ -47,6 +47,11 @@ class Backend {
            (table_->readouts[network.readout].has_coordinates ? network.n_outputs : 0);
   }
 
+  std::int64_t n_moving(const mfld_network& network) const {
+    const mfld_readout_info& readout = table_->readouts[network.readout];
+    return n_coordinates(network) - (readout.has_coordinates && readout.frozen ? network.n_outputs : 0);
+  }
+
   py::ssize_t target_width(const mfld_loss& loss, py::ssize_t n_outputs) const {
     check_id(loss.id, table_->n_losses, "loss");
     return table_->losses[loss.id].targets == MFLD_TARGETS_CLASS ? 1 : n_outputs;

@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -12,22 +13,13 @@
 
 #include "arrays.hpp"
 #include "backend.hpp"
+#include "domain.hpp"
 #include "mfld/kernels.h"
 #include "place.hpp"
 #include "run.hpp"
 
 namespace mfld::bindings {
 namespace {
-
-template <std::size_t n>
-std::int32_t index_of(const std::string& kind, const char* const (&names)[n], const char* what) {
-  std::string known;
-  for (std::size_t i = 0; i < n; ++i) {
-    if (kind == names[i]) return static_cast<std::int32_t>(i);
-    known += (i ? ", " : "") + std::string(names[i]);
-  }
-  throw py::value_error(std::string(what) + " must be one of " + known + ", got " + kind);
-}
 
 // Arrays that a call changes in place belong to Python: held here, checked where their sizes are known.
 struct Estimator {
@@ -53,16 +45,51 @@ struct Estimator {
 
 struct Dynamics {
   std::int32_t kind;
-  double friction;
   std::optional<py::array> velocities, force;
   bool force_valid;
 
-  static Dynamics make(const std::string& kind, double friction, std::optional<py::array> velocities,
-                       std::optional<py::array> force, bool force_valid) {
-    static constexpr const char* names[] = {"overdamped", "baoab"};
-    return {index_of(kind, names, "kind of a dynamics"), friction, std::move(velocities), std::move(force),
-            force_valid};
+  static Dynamics make(const std::string& kind, std::optional<py::array> velocities, std::optional<py::array> force,
+                       bool force_valid) {
+    static constexpr const char* names[] = {"affine", "baoab"};
+    return {index_of(kind, names, "kind of a dynamics"), std::move(velocities), std::move(force), force_valid};
   }
+};
+
+// Rows of coefficients for each replicate and step, from columns of shape (1 or n_replicates, 1 or n_steps).
+class Rows {
+ public:
+  Rows(const std::vector<py::array_t<double, py::array::forcecast>>& columns, std::int32_t kind,
+       std::int64_t n_replicates, std::int64_t n_steps) {
+    const std::size_t width = kind == MFLD_BAOAB ? 4 : 3;
+    if (columns.size() != width)
+      throw py::value_error("coefficients must be " + std::to_string(width) + " for this kind, got " +
+                            std::to_string(columns.size()));
+    std::int64_t replicates = 1, steps = 1;
+    for (const auto& column : columns) {
+      const bool fits = column.ndim() == 2 && (column.shape(0) == 1 || column.shape(0) == n_replicates) &&
+                        (column.shape(1) == 1 || column.shape(1) == n_steps);
+      if (!fits) throw py::value_error("coefficients must have shapes (1 or n_replicates, 1 or n_steps)");
+      replicates = std::max<std::int64_t>(replicates, column.shape(0));
+      steps = std::max<std::int64_t>(steps, column.shape(1));
+    }
+    const auto w = static_cast<std::int64_t>(width);
+    rows_.resize(static_cast<std::size_t>(replicates * steps * w));
+    for (std::int64_t c = 0; c < w; ++c) {
+      const auto column = columns[c].unchecked<2>();
+      for (std::int64_t r = 0; r < replicates; ++r)
+        for (std::int64_t k = 0; k < steps; ++k)
+          rows_[(r * steps + k) * w + c] = column(column.shape(0) == 1 ? 0 : r, column.shape(1) == 1 ? 0 : k);
+    }
+    if (!std::all_of(rows_.begin(), rows_.end(), [](double x) { return std::isfinite(x); }))
+      throw py::value_error("coefficients must be finite");
+    for (std::int64_t r = 0; r < n_replicates; ++r)
+      each_.push_back({rows_.data() + (replicates == 1 ? 0 : r * steps * w), steps == 1 ? 0 : w});
+  }
+  const mfld_coefficients* each() const { return each_.data(); }
+
+ private:
+  std::vector<double> rows_;
+  std::vector<mfld_coefficients> each_;
 };
 
 struct Report {
@@ -75,9 +102,10 @@ struct Report {
 
 Report advance(const Backend& backend, const mfld_network& network, const mfld_loss& loss, py::array& particles,
                const py::array& inputs, const py::array& targets, const std::optional<py::array>& weights,
-               Estimator& estimator, Dynamics& dynamics, const py::array& step_size, const py::array& temperature,
-               const py::array& l2, std::int64_t n_steps, const std::vector<std::uint64_t>& keys, std::uint64_t step,
-               std::int64_t population, int num_threads) {
+               Estimator& estimator, Dynamics& dynamics,
+               const std::vector<py::array_t<double, py::array::forcecast>>& coefficients, std::int64_t n_steps,
+               const std::vector<std::uint64_t>& keys, std::uint64_t step, std::int64_t population, int num_threads,
+               const std::optional<Domain>& domain) {
   const bool wide = precision(particles, "particles");
   const auto p = backend.n_coordinates(network);
   void* x = checked_writable(particles, "particles", wide, {-1, -1, p});
@@ -96,13 +124,9 @@ Report advance(const Backend& backend, const mfld_network& network, const mfld_l
                           std::to_string(estimator.batch_size));
   if (estimator.anchored() && estimator.refresh_every < 1)
     throw py::value_error("refresh_every must be at least 1, got " + std::to_string(estimator.refresh_every));
-  const auto length = temperature.ndim() == 1 ? temperature.shape(0) : -1;
-  if (length != 1 && length != n_steps) throw py::value_error("temperature must have length 1 or n_steps");
-  const auto rows = step_size.ndim() == 2 && step_size.shape(0) == 1 ? 1 : r;  // one for all, or one for each
-  const auto* h = static_cast<const double*>(checked(step_size, "step_size", true, {rows, length}));
-  const auto* t = static_cast<const double*>(checked(temperature, "temperature", true, {length}));
-  const auto* ridge = static_cast<const double*>(checked(l2, "l2", true, {length}));
-  std::vector<mfld_schedule> schedules;
+  const Rows rows(coefficients, dynamics.kind, r, n_steps);
+  const KernelDomain on(domain, backend.n_moving(network));
+  if (domain && dynamics.kind != MFLD_AFFINE) throw py::value_error("domain must be None for this kind of a dynamics");
   std::vector<mfld_noise> noises;
   // A BAOAB run takes one more gradient, at the step after the last.
   const Drawn drawn = {n_steps + (dynamics.kind == MFLD_BAOAB ? 1 : 0),
@@ -111,10 +135,7 @@ Report advance(const Backend& backend, const mfld_network& network, const mfld_l
                        normals_per_block(wide),
                        "particles",
                        "particles"};
-  for (py::ssize_t i = 0; i < r; ++i) {
-    schedules.push_back({h + (rows == 1 ? 0 : i * length), t, ridge, length == 1 ? 0 : 1});
-    noises.push_back(place_of(keys[i], step, population, drawn));
-  }
+  for (const std::uint64_t key : keys) noises.push_back(place_of(key, step, population, drawn));
   mfld_estimator e = {estimator.kind, estimator.batch_size, estimator.refresh_every, nullptr, nullptr, nullptr, 0};
   if (estimator.anchored()) {
     e.anchor = needed(estimator.anchor, "anchor", wide, {r, m, p});
@@ -123,7 +144,7 @@ Report advance(const Backend& backend, const mfld_network& network, const mfld_l
   }
   if (estimator.kind == MFLD_SVRG)
     e.anchor_predictions = needed(estimator.anchor_predictions, "anchor_predictions", wide, {r, n, network.n_outputs});
-  mfld_dynamics d = {dynamics.kind, dynamics.friction, nullptr, nullptr, 0};
+  mfld_dynamics d = {dynamics.kind, nullptr, nullptr, 0};
   if (dynamics.kind == MFLD_BAOAB) {
     d.velocities = needed(dynamics.velocities, "velocities", wide, {r, m, p});
     d.force = needed(dynamics.force, "force", wide, {r, m, p});
@@ -134,7 +155,7 @@ Report advance(const Backend& backend, const mfld_network& network, const mfld_l
   report.gradient_norm.resize(keys.size());
   mfld_report raw = {0, 0, -1, -1, report.loss.data(), report.gradient_norm.data()};
   const bool finished = run(num_threads, [&](const mfld_execution* execution) {
-    return backend.kernels(wide).advance(&network, &loss, &samples, x, r, m, n_steps, &e, &d, schedules.data(),
+    return backend.kernels(wide).advance(&network, &loss, &samples, x, r, m, n_steps, &e, &d, rows.each(), on.get(),
                                          noises.data(), &raw, execution);
   });
   estimator.valid = e.valid != 0;
@@ -160,9 +181,8 @@ void bind_advance(py::module_& m, BackendClass& backend) {
            py::arg("anchor_predictions").none(true) = py::none(), py::arg("valid") = false)
       .def_readonly("valid", &Estimator::valid, "whether the buffers hold what the next step needs");
   py::class_<Dynamics>(m, "Dynamics", "How steps move particles; its buffers are changed in place.")
-      .def(py::init(&Dynamics::make), py::arg("kind"), py::arg("friction") = 0.0,
-           py::arg("velocities").none(true) = py::none(), py::arg("force").none(true) = py::none(),
-           py::arg("force_valid") = false)
+      .def(py::init(&Dynamics::make), py::arg("kind"), py::arg("velocities").none(true) = py::none(),
+           py::arg("force").none(true) = py::none(), py::arg("force_valid") = false)
       .def_readonly("valid", &Dynamics::force_valid, "whether force is the gradient at the particles");
 
   py::class_<Report>(m, "Report", "How a native run of steps ended.")
@@ -177,8 +197,8 @@ void bind_advance(py::module_& m, BackendClass& backend) {
 
   backend.def("advance", &advance, py::arg("network"), py::arg("loss"), py::arg("particles"), py::arg("inputs"),
               py::arg("targets"), py::arg("weights").none(true), py::arg("estimator"), py::arg("dynamics"),
-              py::arg("step_size"), py::arg("temperature"), py::arg("l2"), py::arg("n_steps"), py::arg("keys"),
-              py::arg("step"), py::arg("population") = 0, py::arg("num_threads") = 1);
+              py::arg("coefficients"), py::arg("n_steps"), py::arg("keys"), py::arg("step"), py::arg("population") = 0,
+              py::arg("num_threads") = 1, py::arg("domain").none(true) = py::none());
 }
 
 }  // namespace mfld::bindings

@@ -17,6 +17,7 @@ struct Drawn {
   std::int64_t n_steps = 1, n_particles = 0, n_coordinates = 0, coordinates_per_block = 1;
   const char* particles_name = "n_particles";
   const char* coordinates_name = "n_coordinates";
+  std::int64_t n_members = 1;
 };
 inline mfld_noise place_of(std::uint64_t key, std::uint64_t step, std::int64_t population, const Drawn& drawn) {
   const auto refuse = [](const char* name, const std::string& limit, const std::string& got) {
@@ -24,6 +25,9 @@ inline mfld_noise place_of(std::uint64_t key, std::uint64_t step, std::int64_t p
   };
   if (population < 0 || population >= MFLD_NOISE_POPULATIONS)
     refuse("population", "between 0 and " + std::to_string(MFLD_NOISE_POPULATIONS - 1), std::to_string(population));
+  if (drawn.n_members > MFLD_NOISE_POPULATIONS - population)
+    refuse("members", "at most " + std::to_string(MFLD_NOISE_POPULATIONS - population),
+           std::to_string(drawn.n_members));
   if (step >= MFLD_NOISE_STEPS || static_cast<std::uint64_t>(drawn.n_steps) > MFLD_NOISE_STEPS - step)
     refuse("step", "below 2**48 to its last", std::to_string(step));
   if (drawn.n_particles > MFLD_NOISE_PARTICLES)

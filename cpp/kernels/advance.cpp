@@ -19,7 +19,7 @@ constexpr Method<T> method_of = {scheme_of<Anchor, Moves>, &advance_with<T, Anch
 
 template <class T, class Anchor>
 constexpr Method<T> methods_with[] = {
-    /*MFLD_OVERDAMPED*/ method_of<T, Anchor, OverdampedMoves<T>>,
+    /*MFLD_AFFINE*/ method_of<T, Anchor, AffineMoves<T>>,
     /*MFLD_BAOAB*/ method_of<T, Anchor, BaoabMoves<T>>,
 };
 
@@ -36,20 +36,20 @@ constexpr const Method<T>* methods[] = {
 template <class T>
 int advance(const mfld_network* network, const mfld_loss* loss, const mfld_samples* samples, void* particles,
             std::int64_t n_replicates, std::int64_t n_particles, std::int64_t n_steps, mfld_estimator* estimator,
-            mfld_dynamics* dynamics, const mfld_schedule* schedules, const mfld_noise* noises, mfld_report* report,
-            const mfld_execution* execution) {
+            mfld_dynamics* dynamics, const mfld_coefficients* coefficients, const mfld_domain* domain,
+            const mfld_noise* noises, mfld_report* report, const mfld_execution* execution) {
   return guarded([&] {
-    const Problem<T> problem(*network, *loss, *samples, n_particles, estimator->batch_size);
+    const Problem<T> problem(*network, *loss, *samples, *domain, n_particles, estimator->batch_size);
     return Replicates<T>(problem, methods<T>[estimator->kind][dynamics->kind], particles, n_replicates, n_steps,
-                         *estimator, *dynamics, schedules, noises, *execution)
+                         *estimator, *dynamics, coefficients, noises, *execution)
         .run(*report);
   });
 }
 
-#define MFLD_INSTANTIATE(T)                                                                                  \
-  template int advance<T>(const mfld_network*, const mfld_loss*, const mfld_samples*, void*, std::int64_t,   \
-                          std::int64_t, std::int64_t, mfld_estimator*, mfld_dynamics*, const mfld_schedule*, \
-                          const mfld_noise*, mfld_report*, const mfld_execution*);
+#define MFLD_INSTANTIATE(T)                                                                                      \
+  template int advance<T>(const mfld_network*, const mfld_loss*, const mfld_samples*, void*, std::int64_t,       \
+                          std::int64_t, std::int64_t, mfld_estimator*, mfld_dynamics*, const mfld_coefficients*, \
+                          const mfld_domain*, const mfld_noise*, mfld_report*, const mfld_execution*);
 MFLD_INSTANTIATE(float)
 MFLD_INSTANTIATE(double)
 #undef MFLD_INSTANTIATE

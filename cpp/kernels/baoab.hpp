@@ -1,15 +1,13 @@
 // The BAOAB splitting of underdamped Langevin dynamics, on one panel, its noise included.
 //
-//   dtheta = v dt,   dv = -(gradient + 2 l2 theta + friction v) dt + sqrt(2 friction temperature) dW
+//   open:   v -= a g + r theta;  theta += a v;  v = e v + s xi;  theta += a v
+//   close:  v -= a g + r theta
 //
-//   open:   v -= h/2 b(theta);  theta += h/2 v;  v = e v + sqrt(temperature (1 - e^2)) xi;  theta += h/2 v
-//   close:  v -= h/2 b(theta)                    e = exp(-friction h), b = gradient + 2 l2 theta
-//
-// Weak order 2; the position's law is exact on a quadratic potential. Leimkuhler and Matthews 2013. One gradient a
-// step: that of `close` serves the next `open`. Noise: stream MFLD_STREAM_MOVE, one normal per moving coordinate.
+// With a half of the step size, the caller's r = 2 l2 a, e = exp(-2 friction a) and s^2 = temperature (1 - e^2) it is
+// of weak order 2, and the position's law is exact on a quadratic potential. Leimkuhler and Matthews 2013. One gradient
+// a step: that of `close` serves the next `open`. Noise: stream MFLD_STREAM_MOVE, one normal per moving coordinate.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 
 #include "mfld/kernels.h"
@@ -23,18 +21,19 @@ struct Baoab {
   using V = Vec<T>;
   static constexpr int lanes = panel_lanes<T>;
 
-  T half_step, ridge, persistence, noise_scale;
+  static constexpr std::int64_t n_coefficients = 4;
+
+  T half_step, pull, persistence, noise_scale;
 
   Baoab() = default;
-  Baoab(const mfld_schedule& schedule, std::int64_t step, double friction) {
-    const double h = schedule.step_size[step * schedule.stride];
-    half_step = static_cast<T>(h / 2);
-    ridge = static_cast<T>(2 * schedule.l2[step * schedule.stride]);
-    // exp and not 1 - friction h: the Ornstein-Uhlenbeck part is then exact for every step size.
-    persistence = static_cast<T>(std::exp(-friction * h));
-    noise_scale =
-        static_cast<T>(std::sqrt(-std::expm1(-2 * friction * h) * schedule.temperature[step * schedule.stride]));
-  }
+  explicit Baoab(const double* row)
+      : half_step(static_cast<T>(row[0])),
+        pull(static_cast<T>(row[1])),
+        persistence(static_cast<T>(row[2])),
+        noise_scale(static_cast<T>(row[3])) {}
+
+  // As in Affine.
+  static double ridge(const double* row) { return row[1] / row[0]; }
 
   // gradient: (n_moving, lanes). Returns the first lane of a real particle that is not finite afterwards, or -1.
   std::int64_t open(const T* from, const T* from_velocity, T* to, T* to_velocity, const T* gradient,
@@ -49,9 +48,9 @@ struct Baoab {
                         const std::int64_t at = j * lanes + half * V::size;
                         x[half] = V::load(from + at);
                         v[half] = kicked(V::load(from_velocity + at), x[half], V::load(gradient + at));
-                        x[half] += h * v[half];
-                        v[half] = e * v[half] + s * xi[half];
-                        x[half] += h * v[half];
+                        x[half] = multiply_add(h, v[half], x[half]);
+                        v[half] = multiply_add(e, v[half], s * xi[half]);
+                        x[half] = multiply_add(h, v[half], x[half]);
                         x[half].store(to + at);
                         v[half].store(to_velocity + at);
                       }
@@ -82,9 +81,7 @@ struct Baoab {
   }
 
  private:
-  MFLD_INLINE V kicked(V velocity, V x, V gradient) const {
-    return velocity - V(half_step) * (gradient + V(ridge) * x);
-  }
+  MFLD_INLINE V kicked(V velocity, V x, V gradient) const { return velocity + multiply_add(V(-pull), x, V(-half_step) * gradient); }
 };
 
 }  // namespace mfld

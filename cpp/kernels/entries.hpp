@@ -33,16 +33,15 @@ int pull_back(const mfld_network*, const void* particles, std::int64_t n_particl
               const void* cotangent, void* values, void* gradient, const mfld_execution*);
 // moves.cpp
 template <class T>
-int move(void* particles, const void* gradient, std::int64_t n_particles, std::int64_t p, std::int64_t n_moving,
-         const mfld_schedule*, const mfld_noise*, std::int64_t* bad_particle, const mfld_execution*);
+int affine(void* particles, const void* gradient, const mfld_shape*, const double* coefficients, const mfld_domain*,
+           const mfld_noise*, std::int64_t* bad_particle, const mfld_execution*);
 template <class T>
-int baoab(void* particles, void* velocities, const void* gradient, std::int64_t n_particles, std::int64_t p,
-          std::int64_t n_moving, std::int32_t part, double friction, const mfld_schedule*, const mfld_noise*,
-          std::int64_t* bad_particle, const mfld_execution*);
+int baoab(void* particles, void* velocities, const void* gradient, const mfld_shape*, std::int32_t part,
+          const double* coefficients, const mfld_noise*, std::int64_t* bad_particle, const mfld_execution*);
 template <class T>
-int mala_accept(void* particles, void* values, void* gradient, const void* proposals, const void* proposal_values,
-                const void* proposal_gradient, std::int64_t n_particles, std::int64_t p, std::int64_t n_moving,
-                const mfld_schedule*, const mfld_noise*, std::int64_t* accepted, const mfld_execution*);
+int accept(void* particles, void* values, void* gradient, const void* proposals, const void* proposal_values,
+           const void* proposal_gradient, const mfld_shape*, const double* coefficients, const mfld_noise*,
+           std::int64_t* accepted, double* probability, const mfld_execution*);
 
 // particle_batches.cpp
 int particle_batches(const mfld_noise*, std::int64_t n, std::int64_t batch_size, std::int64_t n_particles,
@@ -55,8 +54,8 @@ int pull_back_rows(const mfld_network*, const void* particles, std::int64_t n_pa
 // advance.cpp
 template <class T>
 int advance(const mfld_network*, const mfld_loss*, const mfld_samples*, void* particles, std::int64_t n_replicates,
-            std::int64_t n_particles, std::int64_t n_steps, mfld_estimator*, mfld_dynamics*,
-            const mfld_schedule* schedules, const mfld_noise* noises, mfld_report*, const mfld_execution*);
+            std::int64_t n_particles, std::int64_t n_steps, mfld_estimator*, mfld_dynamics*, const mfld_coefficients*,
+            const mfld_domain*, const mfld_noise* noises, mfld_report*, const mfld_execution*);
 
 // dual.cpp
 template <class T>
@@ -67,11 +66,11 @@ int dual_step(const mfld_loss*, double* dual, const double* predictions, const d
 
 // noise.cpp
 template <class T>
-int normals(const mfld_noise*, std::uint32_t stream, std::int64_t n_particles, std::int64_t n_coordinates, void* out,
-            const mfld_execution*);
+int normals(const mfld_noise*, std::uint32_t stream, std::int64_t n_members, std::int64_t n_particles,
+            std::int64_t n_coordinates, void* out, const mfld_execution*);
 template <class T>
-int uniforms(const mfld_noise*, std::uint32_t stream, std::int64_t n_particles, std::int64_t n_coordinates, void* out,
-             const mfld_execution*);
+int uniforms(const mfld_noise*, std::uint32_t stream, std::int64_t n_members, std::int64_t n_particles,
+             std::int64_t n_coordinates, void* out, const mfld_execution*);
 void philox(const std::uint32_t counter[4], const std::uint32_t key[2], std::uint32_t out[4]);
 std::uint64_t noise_key(std::uint64_t seed, std::uint64_t replica);
 int batch(const mfld_noise*, std::int64_t n, std::int64_t batch_size, std::int64_t* rows, const mfld_execution*);

@@ -1,15 +1,18 @@
-// One overdamped Euler-Maruyama step of one panel, its noise included.
+// One affine step of one panel, its noise included.
 //
-//   theta <- theta - step_size (gradient + 2 l2 theta) + sqrt(2 temperature step_size) xi
+//   theta <- theta - c theta - h g + s xi
 //
-// Weak order 1. The quadratic regulariser is taken at the current point. Noise: stream MFLD_STREAM_MOVE, one normal per
-// moving coordinate. Frozen coordinates are the last ones and are not touched.
+// It knows neither ridge nor temperature: the Euler-Maruyama step, steps that take the ridge implicitly or exactly, and
+// proposals are rows (c, h, s) of it. c is subtracted and not 1 - c multiplied: float32 rounds 1 - c to 1 below 6e-8,
+// while what is subtracted joins the noise before it is rounded. Noise: stream MFLD_STREAM_MOVE, one normal per moving
+// coordinate. Frozen coordinates are the last ones and are not touched.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 
+#include "domain.hpp"
 #include "mfld/kernels.h"
 #include "mfld/noise.hpp"
 #include "mfld/panels.hpp"
@@ -80,24 +83,25 @@ struct PanelGradient {
 };
 
 template <class T>
-struct EulerMaruyama {
+struct Affine {
   using V = Vec<T>;
   static constexpr int lanes = panel_lanes<T>;
+  static constexpr std::int64_t n_coefficients = 3;
 
-  T decay, step_size, noise_scale;
+  T pull, step_size, noise_scale;
 
-  EulerMaruyama(const mfld_schedule& schedule, std::int64_t step) {
-    const double eta = schedule.step_size[step * schedule.stride];
-    decay = static_cast<T>(1 - 2 * eta * schedule.l2[step * schedule.stride]);
-    step_size = static_cast<T>(eta);
-    noise_scale = static_cast<T>(std::sqrt(2 * eta * schedule.temperature[step * schedule.stride]));
-  }
+  explicit Affine(const double* row)
+      : pull(static_cast<T>(row[0])), step_size(static_cast<T>(row[1])), noise_scale(static_cast<T>(row[2])) {}
+
+  // Coefficient of theta in the gradient of a potential with the ridge: 2 l2 wherever the step is made for one.
+  static double ridge(const double* row) { return row[0] / row[1]; }
 
   // From one place to another, or in place; frozen rows are neither read nor written. Returns the first lane of a real
   // particle with a coordinate that is not finite afterwards, or -1.
   std::int64_t operator()(const T* from, T* to, const PanelGradient<T>& gradient, std::int64_t n_moving,
-                          std::int64_t first_particle, std::int64_t n_particles, const NoisePlace& place) const {
-    const V d(decay), h(step_size), s(noise_scale);
+                          std::int64_t first_particle, std::int64_t n_particles, const NoisePlace& place,
+                          const Domain<T>& domain) const {
+    const V c(-pull), h(-step_size), s(noise_scale);
     V h0 = h, h1 = h;
     if (gradient.factor) {
       h0 = h * V::load(gradient.factor);
@@ -109,28 +113,32 @@ struct EulerMaruyama {
                       const T* g = gradient.row(j);
                       const T* x = from + j * lanes;
                       const bool affine = j < gradient.n_affine;
-                      const V x0 = V::load(x) * d - V::load(g) * (affine ? h0 : h) + s * xi[0];
-                      const V x1 = V::load(x + V::size) * d - V::load(g + V::size) * (affine ? h1 : h) + s * xi[1];
-                      watch.see(x0, x1);
-                      x0.store(to + j * lanes);
-                      x1.store(to + j * lanes + V::size);
+                      const V x0 = V::load(x), x1 = V::load(x + V::size);
+                      const V b0 = multiply_add(V::load(g), affine ? h0 : h, s * xi[0]);
+                      const V b1 = multiply_add(V::load(g + V::size), affine ? h1 : h, s * xi[1]);
+                      const V y0 = x0 + multiply_add(c, x0, b0);
+                      const V y1 = x1 + multiply_add(c, x1, b1);
+                      watch.see(y0, y1);
+                      y0.store(to + j * lanes);
+                      y1.store(to + j * lanes + V::size);
                     });
     const std::int64_t count = std::min<std::int64_t>(lanes, n_particles - first_particle);
+    const std::int64_t bad = domain.flat() ? watch.first_bad_lane(count) : domain.retract(to, count);
     clear_empty_lanes(to, n_moving, count);
-    return watch.first_bad_lane(count);
+    return bad;
   }
 };
 
-// sum over real particles and moving coordinates of (gradient + 2 l2 theta)^2, before a move.
+// sum over real particles and moving coordinates of (gradient + ridge theta)^2, before a move.
 template <class T>
 double squared_norm(const T* panel, const PanelGradient<T>& gradient, std::int64_t n_moving, std::int64_t count,
-                    double l2) {
+                    double ridge) {
   double sum = 0;
   for (std::int64_t j = 0; j < n_moving; ++j) {
     const T* g = gradient.row(j);
     for (std::int64_t l = 0; l < count; ++l) {
       const double factor = gradient.factor && j < gradient.n_affine ? gradient.factor[l] : 1;
-      const double b = factor * g[l] + 2 * l2 * panel[j * panel_lanes<T> + l];
+      const double b = factor * g[l] + ridge * panel[j * panel_lanes<T> + l];
       sum += b * b;
     }
   }

@@ -3,10 +3,12 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
+#include <vector>
 
 #include "baoab.hpp"
 #include "entries.hpp"
-#include "mala.hpp"
+#include "metropolis.hpp"
 #include "mfld/team.hpp"
 #include "move.hpp"
 
@@ -31,19 +33,40 @@ class Least {
 // Multiply-adds that take as long as the move of one coordinate.
 constexpr std::int64_t work_of_coordinate = 20;
 
-// body(panel, member) -> first bad lane or -1, over all panels; the first bad particle or -1 in `bad_particle`.
+// Particles of all members, panel after panel.
+template <class T>
+struct Panels {
+  PanelLayout<T> layout;
+  std::int64_t n_members, n_moving;
+  std::vector<NoisePlace> places;  // of each member
+
+  Panels(const mfld_shape& shape, const mfld_noise& noise)
+      : layout(shape.n_particles, shape.p), n_members(shape.n_members), n_moving(shape.n_moving) {
+    for (std::int64_t e = 0; e < n_members; ++e) places.emplace_back(of_member(noise, e), MFLD_STREAM_MOVE);
+  }
+
+  std::int64_t count() const { return n_members * layout.n_panels; }
+  double work() const { return static_cast<double>(layout.panel_size() * work_of_coordinate); }
+  // Particles of one member.
+  template <class Array>
+  Array* of(Array* particles, std::int64_t member) const {
+    return particles + member * layout.n_particles * layout.n_coordinates;
+  }
+};
+
+// body(member of the measure, its panel, member of the team) -> first bad lane or -1, over all panels.
 template <class T, class Body>
-int over_panels(const PanelLayout<T>& layout, int threads, const mfld_execution& execution, std::int64_t& bad_particle,
+int over_panels(const Panels<T>& panels, int threads, const mfld_execution& execution, std::int64_t& bad_particle,
                 const Body& body) {
-  const std::int64_t none = layout.n_panels * panel_lanes<T>;
+  const std::int64_t none = panels.count() * panel_lanes<T>, each = panels.layout.n_panels;
   Least first_bad(none);
   StopSignal stop(execution);
   run_team(threads, [&](int member, int members, SpinBarrier&) {
-    const Range panels = even_part(layout.n_panels, member, members);
-    for (std::int64_t p = panels.begin; p < panels.end && !stop.aborting(); ++p) {
-      if (member == 0) stop.poll(static_cast<double>(layout.panel_size() * work_of_coordinate));
-      const std::int64_t lane = body(p, member);
-      if (lane >= 0) first_bad.take(p * panel_lanes<T> + lane);
+    const Range mine = even_part(panels.count(), member, members);
+    for (std::int64_t i = mine.begin; i < mine.end && !stop.aborting(); ++i) {
+      if (member == 0) stop.poll(panels.work());
+      const std::int64_t e = i / each, p = i % each, lane = body(e, p, member);
+      if (lane >= 0) first_bad.take(e * panels.layout.n_particles + p * panel_lanes<T> + lane);
     }
   });
   bad_particle = first_bad.value() == none ? -1 : first_bad.value();
@@ -51,115 +74,122 @@ int over_panels(const PanelLayout<T>& layout, int threads, const mfld_execution&
 }
 
 template <class T>
-int threads_for(const PanelLayout<T>& layout, const mfld_execution& execution) {
-  return useful_threads(execution.num_threads, layout.n_panels,
-                        static_cast<double>(layout.n_particles * layout.n_coordinates * work_of_coordinate));
+int threads_for(const Panels<T>& panels, const mfld_execution& execution) {
+  return useful_threads(execution.num_threads, panels.count(), panels.work() * static_cast<double>(panels.count()));
 }
 
 }  // namespace
 
 template <class T>
-int move(void* particles, const void* gradient, std::int64_t n_particles, std::int64_t p, std::int64_t n_moving,
-         const mfld_schedule* schedule, const mfld_noise* noise, std::int64_t* bad_particle,
-         const mfld_execution* execution) {
+int affine(void* particles, const void* gradient, const mfld_shape* shape, const double* coefficients,
+           const mfld_domain* domain, const mfld_noise* noise, std::int64_t* bad_particle,
+           const mfld_execution* execution) {
   return guarded([&] {
-    const PanelLayout<T> layout(n_particles, p);
-    const EulerMaruyama<T> scheme(*schedule, 0);
-    const NoisePlace place(*noise, MFLD_STREAM_MOVE);
-    const int threads = threads_for(layout, *execution);
+    const Panels<T> panels(*shape, *noise);
+    const PanelLayout<T>& layout = panels.layout;
+    const Affine<T> scheme(coefficients);
+    const Domain<T> on(*domain);
+    const int threads = threads_for(panels, *execution);
     const Buffer<T> scratch(threads * 2 * layout.panel_size());
-    auto* x = static_cast<T*>(particles);
-    return over_panels(layout, threads, *execution, *bad_particle, [&](std::int64_t i, int member) {
+    return over_panels(panels, threads, *execution, *bad_particle, [&](std::int64_t e, std::int64_t p, int member) {
+      T* x = panels.of(static_cast<T*>(particles), e);
       T* panel = &scratch[member * 2 * layout.panel_size()];
       T* slope = panel + layout.panel_size();
-      layout.pack(x, i, panel);
-      layout.pack(static_cast<const T*>(gradient), i, slope);
-      const std::int64_t bad =
-          scheme(panel, panel, {slope, n_moving, nullptr, nullptr}, n_moving, i * panel_lanes<T>, n_particles, place);
-      layout.unpack(panel, i, x);
+      layout.pack(x, p, panel);
+      layout.pack(panels.of(static_cast<const T*>(gradient), e), p, slope);
+      const std::int64_t bad = scheme(panel, panel, {slope, panels.n_moving, nullptr, nullptr}, panels.n_moving,
+                                      p * panel_lanes<T>, layout.n_particles, panels.places[e], on);
+      layout.unpack(panel, p, x);
       return bad;
     });
   });
 }
 
 template <class T>
-int baoab(void* particles, void* velocities, const void* gradient, std::int64_t n_particles, std::int64_t p,
-          std::int64_t n_moving, std::int32_t part, double friction, const mfld_schedule* schedule,
-          const mfld_noise* noise, std::int64_t* bad_particle, const mfld_execution* execution) {
+int baoab(void* particles, void* velocities, const void* gradient, const mfld_shape* shape, std::int32_t part,
+          const double* coefficients, const mfld_noise* noise, std::int64_t* bad_particle,
+          const mfld_execution* execution) {
   return guarded([&] {
-    const PanelLayout<T> layout(n_particles, p);
-    const Baoab<T> scheme(*schedule, 0, friction);
-    const NoisePlace place(*noise, MFLD_STREAM_MOVE);
-    const int threads = threads_for(layout, *execution);
+    const Panels<T> panels(*shape, *noise);
+    const PanelLayout<T>& layout = panels.layout;
+    const Baoab<T> scheme(coefficients);
+    const int threads = threads_for(panels, *execution);
     const Buffer<T> scratch(threads * 3 * layout.panel_size());
-    auto *x = static_cast<T*>(particles), *v = static_cast<T*>(velocities);
-    return over_panels(layout, threads, *execution, *bad_particle, [&](std::int64_t i, int member) {
+    return over_panels(panels, threads, *execution, *bad_particle, [&](std::int64_t e, std::int64_t p, int member) {
+      T *x = panels.of(static_cast<T*>(particles), e), *v = panels.of(static_cast<T*>(velocities), e);
       T* panel = &scratch[member * 3 * layout.panel_size()];
       T* velocity = panel + layout.panel_size();
       T* slope = velocity + layout.panel_size();
-      layout.pack(x, i, panel);
-      layout.pack(v, i, velocity);
-      layout.pack(static_cast<const T*>(gradient), i, slope);
-      const std::int64_t first = i * panel_lanes<T>;
+      layout.pack(x, p, panel);
+      layout.pack(v, p, velocity);
+      layout.pack(panels.of(static_cast<const T*>(gradient), e), p, slope);
+      const std::int64_t first = p * panel_lanes<T>, n = layout.n_particles;
+      if (part == MFLD_BAOAB_CLOSE) {
+        const std::int64_t bad = scheme.close(panel, velocity, slope, panels.n_moving, first, n);
+        layout.unpack(velocity, p, v);
+        return bad;
+      }
       const std::int64_t bad =
-          part == MFLD_BAOAB_OPEN
-              ? scheme.open(panel, velocity, panel, velocity, slope, n_moving, first, n_particles, place)
-              : scheme.close(panel, velocity, slope, n_moving, first, n_particles);
-      if (part == MFLD_BAOAB_OPEN) layout.unpack(panel, i, x);
-      layout.unpack(velocity, i, v);
+          scheme.open(panel, velocity, panel, velocity, slope, panels.n_moving, first, n, panels.places[e]);
+      layout.unpack(panel, p, x);
+      layout.unpack(velocity, p, v);
       return bad;
     });
   });
 }
 
 template <class T>
-int mala_accept(void* particles, void* values, void* gradient, const void* proposals, const void* proposal_values,
-                const void* proposal_gradient, std::int64_t n_particles, std::int64_t p, std::int64_t n_moving,
-                const mfld_schedule* schedule, const mfld_noise* noise, std::int64_t* accepted,
-                const mfld_execution* execution) {
+int accept(void* particles, void* values, void* gradient, const void* proposals, const void* proposal_values,
+           const void* proposal_gradient, const mfld_shape* shape, const double* coefficients, const mfld_noise* noise,
+           std::int64_t* accepted, double* probability, const mfld_execution* execution) {
   return guarded([&] {
     auto *x = static_cast<T*>(particles), *u = static_cast<T*>(values), *g = static_cast<T*>(gradient);
     const auto *y = static_cast<const T*>(proposals), *w = static_cast<const T*>(proposal_values),
-               *c = static_cast<const T*>(proposal_gradient);
-    const double step_size = schedule->step_size[0], temperature = schedule->temperature[0], l2 = schedule->l2[0];
+               *f = static_cast<const T*>(proposal_gradient);
+    const std::int64_t p = shape->p, n_moving = shape->n_moving, n = shape->n_members * shape->n_particles;
     const auto finite = [](T z) { return std::isfinite(z); };
+    const Buffer<double> ratios(n);
     std::atomic<std::int64_t> count{0};
-    const int threads =
-        useful_threads(execution->num_threads, n_particles, static_cast<double>(n_particles * (n_moving + 20)));
+    const int threads = useful_threads(execution->num_threads, n, static_cast<double>(n * (n_moving + 20)));
     StopSignal stop(*execution);
     run_team(threads, [&](int member, int members, SpinBarrier&) {
-      const Range mine = even_part(n_particles, member, members);
+      const Range mine = even_part(n, member, members);
       std::int64_t count_here = 0;
       for (std::int64_t i = mine.begin; i < mine.end && !stop.aborting(); ++i) {
         if (member == 0) stop.poll(static_cast<double>(4 * n_moving + 100));
         const std::int64_t at = i * p;
+        ratios[i] = 0;
         if (!finite(w[i]) || !std::all_of(y + at, y + at + n_moving, finite) ||
-            !std::all_of(c + at, c + at + n_moving, finite))
+            !std::all_of(f + at, f + at + n_moving, finite))
           continue;
         const double log_ratio =
-            mala_log_ratio<T>({x + at, static_cast<double>(u[i]), g + at}, {y + at, static_cast<double>(w[i]), c + at},
-                              n_moving, step_size, temperature, l2);
-        if (!(std::log(acceptance_uniform(*noise, i)) < log_ratio)) continue;
+            metropolis_log_ratio<T>({x + at, static_cast<double>(u[i]), g + at},
+                                    {y + at, static_cast<double>(w[i]), f + at}, n_moving, coefficients);
+        if (std::isnan(log_ratio)) continue;  // of numbers so large that their squares overflow
+        ratios[i] = std::exp(std::min(log_ratio, 0.0));
+        const mfld_noise own = of_member(*noise, i / shape->n_particles);
+        if (!(std::log(acceptance_uniform(own, i % shape->n_particles)) < log_ratio)) continue;
         std::copy_n(y + at, p, x + at);
-        std::copy_n(c + at, p, g + at);
+        std::copy_n(f + at, p, g + at);
         u[i] = w[i];
         ++count_here;
       }
       count += count_here;
     });
+    if (stop.aborting()) return MFLD_STOPPED;
     *accepted = count;
-    return stop.aborting() ? MFLD_STOPPED : MFLD_DONE;
+    *probability = std::accumulate(&ratios[0], &ratios[n], 0.0) / static_cast<double>(n);
+    return MFLD_DONE;
   });
 }
 
-#define MFLD_INSTANTIATE(T)                                                                                           \
-  template int move<T>(void*, const void*, std::int64_t, std::int64_t, std::int64_t, const mfld_schedule*,            \
-                       const mfld_noise*, std::int64_t*, const mfld_execution*);                                      \
-  template int baoab<T>(void*, void*, const void*, std::int64_t, std::int64_t, std::int64_t, std::int32_t, double,    \
-                        const mfld_schedule*, const mfld_noise*, std::int64_t*, const mfld_execution*);               \
-  template int mala_accept<T>(void*, void*, void*, const void*, const void*, const void*, std::int64_t, std::int64_t, \
-                              std::int64_t, const mfld_schedule*, const mfld_noise*, std::int64_t*,                   \
-                              const mfld_execution*);
+#define MFLD_INSTANTIATE(T)                                                                                            \
+  template int affine<T>(void*, const void*, const mfld_shape*, const double*, const mfld_domain*, const mfld_noise*,  \
+                         std::int64_t*, const mfld_execution*);                                                        \
+  template int baoab<T>(void*, void*, const void*, const mfld_shape*, std::int32_t, const double*, const mfld_noise*,  \
+                        std::int64_t*, const mfld_execution*);                                                         \
+  template int accept<T>(void*, void*, void*, const void*, const void*, const void*, const mfld_shape*, const double*, \
+                         const mfld_noise*, std::int64_t*, double*, const mfld_execution*);
 MFLD_INSTANTIATE(float)
 MFLD_INSTANTIATE(double)
 #undef MFLD_INSTANTIATE

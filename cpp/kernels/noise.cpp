@@ -108,20 +108,25 @@ void fill_uniforms(const NoisePlace& place, std::int64_t first_particle, std::in
   }
 }
 
-// fill(first particle) for panels of `lanes` particles.
-template <class Fill>
-int over_panels(std::int64_t n_particles, std::int64_t n_coordinates, std::int64_t lanes,
-                const mfld_execution& execution, const Fill& fill) {
-  const std::int64_t n_panels = ceil_div(n_particles, lanes);
+// fill(place, first particle, their numbers) for panels of `lanes` particles of each member.
+template <class T, class Fill>
+int over_panels(const mfld_noise& noise, std::uint32_t stream, std::int64_t n_members, std::int64_t n_particles,
+                std::int64_t n_coordinates, std::int64_t lanes, T* out, const mfld_execution& execution,
+                const Fill& fill) {
+  const std::int64_t each = ceil_div(n_particles, lanes), n_panels = n_members * each;
   constexpr double work_of_number = 6;  // so that 10 us of it are worth a thread
   const double work = work_of_number * static_cast<double>(lanes * n_coordinates);
   StopSignal stop(execution);
   run_team(useful_threads(execution.num_threads, n_panels, work * static_cast<double>(n_panels)),
            [&](int member, int members, SpinBarrier&) {
              const Range mine = even_part(n_panels, member, members);
-             for (std::int64_t panel = mine.begin; panel < mine.end && !stop.aborting(); ++panel) {
-               if (member == 0) stop.poll(work);
-               fill(panel * lanes);
+             for (std::int64_t panel = mine.begin; panel < mine.end && !stop.aborting();) {
+               const std::int64_t e = panel / each, end = std::min(mine.end, (e + 1) * each);
+               const NoisePlace place(of_member(noise, e), stream);
+               for (; panel < end && !stop.aborting(); ++panel) {
+                 if (member == 0) stop.poll(work);
+                 fill(place, (panel - e * each) * lanes, out + e * n_particles * n_coordinates);
+               }
              }
            });
   return stop.aborting() ? MFLD_STOPPED : MFLD_DONE;
@@ -130,26 +135,28 @@ int over_panels(std::int64_t n_particles, std::int64_t n_coordinates, std::int64
 }  // namespace
 
 template <class T>
-int normals(const mfld_noise* noise, std::uint32_t stream, std::int64_t n_particles, std::int64_t n_coordinates,
-            void* out, const mfld_execution* execution) {
-  const NoisePlace place(*noise, stream);
-  return over_panels(n_particles, n_coordinates, 2 * Vec<T>::size, *execution, [&](std::int64_t first) {
-    fill_panel(place, first, n_particles, n_coordinates, static_cast<T*>(out));
-  });
+int normals(const mfld_noise* noise, std::uint32_t stream, std::int64_t n_members, std::int64_t n_particles,
+            std::int64_t n_coordinates, void* out, const mfld_execution* execution) {
+  return over_panels(*noise, stream, n_members, n_particles, n_coordinates, 2 * Vec<T>::size, static_cast<T*>(out),
+                     *execution, [=](const NoisePlace& place, std::int64_t first, T* own) {
+                       fill_panel(place, first, n_particles, n_coordinates, own);
+                     });
 }
 
 template <class T>
-int uniforms(const mfld_noise* noise, std::uint32_t stream, std::int64_t n_particles, std::int64_t n_coordinates,
-             void* out, const mfld_execution* execution) {
-  const NoisePlace place(*noise, stream);
-  return over_panels(n_particles, n_coordinates, 2 * HalfVec::size, *execution, [&](std::int64_t first) {
-    fill_uniforms(place, first, n_particles, n_coordinates, static_cast<T*>(out));
-  });
+int uniforms(const mfld_noise* noise, std::uint32_t stream, std::int64_t n_members, std::int64_t n_particles,
+             std::int64_t n_coordinates, void* out, const mfld_execution* execution) {
+  return over_panels(*noise, stream, n_members, n_particles, n_coordinates, 2 * HalfVec::size, static_cast<T*>(out),
+                     *execution, [=](const NoisePlace& place, std::int64_t first, T* own) {
+                       fill_uniforms(place, first, n_particles, n_coordinates, own);
+                     });
 }
 
-#define MFLD_INSTANTIATE(T)                                                                                            \
-  template int normals<T>(const mfld_noise*, std::uint32_t, std::int64_t, std::int64_t, void*, const mfld_execution*); \
-  template int uniforms<T>(const mfld_noise*, std::uint32_t, std::int64_t, std::int64_t, void*, const mfld_execution*);
+#define MFLD_INSTANTIATE(T)                                                                                   \
+  template int normals<T>(const mfld_noise*, std::uint32_t, std::int64_t, std::int64_t, std::int64_t, void*,  \
+                          const mfld_execution*);                                                             \
+  template int uniforms<T>(const mfld_noise*, std::uint32_t, std::int64_t, std::int64_t, std::int64_t, void*, \
+                           const mfld_execution*);
 MFLD_INSTANTIATE(float)
 MFLD_INSTANTIATE(double)
 #undef MFLD_INSTANTIATE

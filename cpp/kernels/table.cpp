@@ -46,7 +46,7 @@ template <class T>
 constexpr mfld_kernels kernels() {
   return {{&activation<T>, &loss<T>, &conjugate<T>},
           {&neurons<T>, &predict<T>, &pull_back<T>, &pull_back_rows<T>},
-          {&move<T>, &baoab<T>, &mala_accept<T>},
+          {&affine<T>, &baoab<T>, &accept<T>},
           {&normals<T>, &uniforms<T>},
           &advance<T>,
           &dual_sweep<T>};

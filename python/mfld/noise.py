@@ -40,6 +40,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -108,6 +109,18 @@ class Place(NamedTuple):
             raise ValueError(f"members of all clouds must be at most {_MAX_MEMBER + 1} together, got more")
         return Place(self.key, self.step, self.population + number, self.num_threads)
 
+    def of_members(self, members: Sequence[int]) -> tuple[int, int, int, int]:
+        """Key, step, first population and threads, as the core takes them; so many members along each axis.
+
+        Raises
+        ------
+        ValueError
+            As `member` does.
+        """
+        if members:
+            self.member(math.prod(members) - 1)
+        return self.key, self.step, self.population, self.threads
+
     def beside(self, purpose: str) -> Place:
         """Place of what is no cloud: a purpose among `POPULATIONS`."""
         return Place(self.key, self.step, POPULATIONS[purpose], self.num_threads)
@@ -133,22 +146,25 @@ class Place(NamedTuple):
         Leading axes of the particles number members, each with a population of its own.
         """
         *members, n, _ = particles.shape
-        if not members:
-            return self.normals(n, n_coordinates, particles.dtype, stream)
-        draws = [self.member(e).normals(n, n_coordinates, particles.dtype, stream) for e in range(math.prod(members))]
-        return np.stack(draws).reshape(*members, n, n_coordinates)
+        key, step, population, threads = self.of_members(members)
+        return _core.backend.normals(
+            key, step, n, n_coordinates, particles.dtype, STREAMS[stream], population, threads, members
+        )
 
     def uniforms(
         self, n_particles: int, n_coordinates: int, dtype: DTypeLike = "float64", stream: str = "acceptance"
     ) -> FloatArray:
-        """Uniform numbers in (0, 1], shape (n_particles, n_coordinates), from two normals each.
-
-        Half the squared length of two normals is exponential, and ``exp(-)`` of that uniform.
-        """
-        normals = self.normals(n_particles, 2 * n_coordinates, "float64", stream)
-        pairs = normals.reshape(n_particles, n_coordinates, 2)
-        uniforms: FloatArray = np.exp(-np.sum(pairs**2, axis=2) / 2)
-        return uniforms.astype(dtype)
+        """Uniform numbers in (0, 1), shape (n_particles, n_coordinates)."""
+        return _core.backend.uniforms(
+            self.key,
+            self.step,
+            n_particles,
+            n_coordinates,
+            np.dtype(dtype),
+            STREAMS[stream],
+            self.population,
+            self.threads,
+        )
 
     def batch(self, n: int, batch_size: int) -> NDArray[np.int64]:
         """Rows of a mini-batch: ``batch_size`` of n without replacement."""

@@ -75,9 +75,16 @@ class Reference(ABC):
     def log_normaliser(self, space: Space, temperature: float) -> float:
         """``log integral exp(-energy / temperature)`` over the domain; infinite where it is not proper."""
 
-    def follow(self, temperature: NDArray[np.float64], start: float) -> NDArray[np.float64]:
-        """Values of l2 under which annealing keeps the measure: ``l2 * temperature / start``."""
-        return self.l2 * (temperature / start) if start > 0 else np.array([self.l2])
+    def follow(self, temperature: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Values of l2 under which annealing keeps the measure: ``l2 * temperature / start``, and l2 from a start at 0.
+
+        Parameters
+        ----------
+        temperature : ndarray, shape (1 or n_replicates, n_steps)
+        start : ndarray, shape (1 or n_replicates, 1)
+        """
+        warm = start > 0
+        return np.where(warm, self.l2 * (temperature / np.where(warm, start, 1.0)), self.l2)
 
 
 @dataclass(frozen=True)

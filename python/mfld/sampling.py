@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -10,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfld import noise, validation
+from mfld.dynamics import MALA, Step
+from mfld.gradients import Drift, FullBatch
 from mfld.objectives import Potential
-from mfld.state import Cloud
+from mfld.state import Buffers, Cloud
 from mfld.validation import FloatArray
 
 TARGET_ACCEPTANCE = 0.574  # optimal for MALA in many dimensions: Roberts & Rosenthal 1998
+_MALA, _FULL = MALA(), FullBatch()
 _LONGEST_STEP = 2.5  # times 1 / l2: rho = exp(-5), beyond which a proposal forgets its start in any case
 
 
@@ -36,24 +40,16 @@ Watched: TypeAlias = Callable[[Chains], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class GibbsSampler:
-    """Metropolis-adjusted Langevin chains for ``exp(-(V + l2 |theta|**2) / temperature)``, one at each point.
+    """Independent chains of `MALA` for ``exp(-(V + l2 |theta|**2) / temperature)``, one at each point.
 
-    The ridge is integrated exactly, so that it sets no limit to the step::
-
-        theta' = rho theta - (1 - rho) / (2 l2) grad V + sqrt((1 - rho**2) temperature / (2 l2)) xi,
-        rho = exp(-2 l2 step_size)
-
-    and is accepted with the probability that leaves the law invariant. For small steps it is the Euler-Maruyama step.
-    The step size starts at ``min(1 / (2 l2), temperature / (2 mean |grad V|**2))`` and is multiplied by
-    ``exp(acceptance - 0.574)`` after a move that adapts, a function of the chains' state alone. Noise: streams ``move``
-    and ``acceptance``, at the place (key, moves made). Source: Roberts, Tweedie 1996, "Exponential convergence of
-    Langevin distributions and their discrete approximations"; with the reference in the proposal Cotter, Roberts,
-    Stuart, White 2013, "MCMC methods for functions".
+    The step size starts at ``temperature / (2 mean |grad V|**2 + 4 l2 temperature)`` and is multiplied by
+    ``exp(acceptance - 0.574)`` after a move that adapts, a function of the chains' state alone. Noise: that of `MALA`,
+    at the place (key, moves made).
 
     Parameters
     ----------
     potential : Potential
-        With a value, and ``l2 > 0``.
+        With a value; with l2 of 0 it has to confine the chains itself.
     temperature : float
         Positive.
     key, population : int
@@ -63,8 +59,9 @@ class GibbsSampler:
 
     Raises
     ------
-    ValueError
-        If l2 or the temperature is 0.
+    TypeError, ValueError
+        If the potential has no value or the temperature is not positive; when chains start, if there is neither l2 nor
+        a gradient by which a step size could be chosen.
 
     Examples
     --------
@@ -88,55 +85,37 @@ class GibbsSampler:
 
     def __post_init__(self) -> None:
         validation.real("temperature", self.temperature, positive=True)
-        validation.real("potential.l2", self.potential.l2, positive=True)
+        _MALA.check(self.potential, _FULL)
 
     def start(self, points: FloatArray, step_size: float | None = None, moves: int = 0) -> Chains:
         """Chains at these points."""
         values, gradient = self.potential.value_and_gradient(points)
         if step_size is None:
             slope = float(np.mean(np.sum(gradient.astype(np.float64) ** 2, axis=1)))
-            step_size = self.temperature / (2 * slope + 4 * self.potential.l2 * self.temperature)
+            scale = 2 * slope + 4 * self.potential.l2 * self.temperature
+            if not scale > 0:
+                raise ValueError("step_size must be given where the potential has no l2 and no gradient at the points")
+            step_size = self.temperature / scale
         return Chains(points, values, gradient, step_size, moves)
 
     def move(self, chains: Chains, adapt: bool = True) -> Chains:
         """One move of every chain."""
-        l2, temperature, n_moving = self.potential.l2, self.temperature, self.potential.n_moving
-        x, slope = chains.points[:, :n_moving], chains.gradient[:, :n_moving]
-        real = chains.points.dtype.type
-        rho = real(np.exp(-2 * l2 * chains.step_size))
-        pull = real(-np.expm1(-2 * l2 * chains.step_size) / (2 * l2))
-        variance = -np.expm1(-4 * l2 * chains.step_size) * temperature / (2 * l2)
-
-        still = rho * x
-        moved = still - pull * slope
-        moved += real(np.sqrt(variance)) * self._normals(chains, "move", n_moving)
-        finite = np.isfinite(moved).all(axis=1)
-        proposal = chains.points.copy()
-        proposal[finite, :n_moving] = moved[finite]
-        values, gradient = self.potential.value_and_gradient(proposal)
-
-        # Without the gradient the proposal is reversible for the Gaussian reference: of the densities the terms in the
-        # gradients remain, and nothing large cancels.
-        new, new_slope = proposal[:, :n_moving], gradient[:, :n_moving]
-        there = _dot(slope, 2 * (new - still) + pull * slope)
-        back = _dot(new_slope, 2 * (x - rho * new) + pull * new_slope)
-        log_ratio = float(pull) / (2 * variance) * (there - back)
-        log_ratio -= (values.astype(np.float64) - chains.values) / temperature
-        log_ratio[~finite] = -np.inf
-        # Half the squared length of two normals is exponential, as is -log of a uniform number.
-        log_uniform = -np.sum(self._normals(chains, "acceptance", 2).astype(np.float64) ** 2, axis=1) / 2
-        accepted = log_uniform < log_ratio
-        acceptance = float(np.mean(np.exp(np.minimum(log_ratio, 0.0))))
+        place = noise.Place(self.key, chains.moves, self.population, self.num_threads)
+        step = Step(chains.step_size, self.temperature, self.potential.l2, self.potential.space, place)
+        known: Buffers = {"potential": chains.values, "force": chains.gradient}
+        moved = _MALA.move(chains.points, known, Drift(self.potential, _FULL), step)
         step_size = chains.step_size
         if adapt:
-            step_size = min(step_size * float(np.exp(acceptance - TARGET_ACCEPTANCE)), _LONGEST_STEP / l2)
+            step_size *= math.exp(moved.acceptance - TARGET_ACCEPTANCE)
+            if self.potential.l2 > 0:
+                step_size = min(step_size, _LONGEST_STEP / self.potential.l2)
         return Chains(
-            np.where(accepted[:, np.newaxis], proposal, chains.points),
-            np.where(accepted, values, chains.values),
-            np.where(accepted[:, np.newaxis], gradient, chains.gradient),
+            moved.particles,
+            moved.buffers["potential"],
+            moved.buffers["force"],
             step_size,
             chains.moves + 1,
-            acceptance,
+            moved.acceptance,
         )
 
     def move_until_forgotten(self, chains: Chains, watched: Watched, most_moves: int) -> Chains:
@@ -148,10 +127,6 @@ class GibbsSampler:
             if np.max(np.abs(kept)) < 0.3:
                 break
         return chains
-
-    def _normals(self, chains: Chains, stream: str, n_coordinates: int) -> FloatArray:
-        place = noise.Place(self.key, chains.moves, self.population, self.num_threads)
-        return place.normals(len(chains.points), n_coordinates, chains.points.dtype, stream)
 
 
 def systematic(weights: NDArray[np.float64], size: int, offset: float) -> NDArray[np.int64]:
@@ -206,11 +181,6 @@ def resample(cloud: Cloud, n_particles: int | None = None, seed: int = 0) -> Clo
     weights = np.ones(n) if cloud.weights is None else cloud.weights.astype(np.float64)
     offset = noise.Place.of(seed).beside("resample").uniforms(1, 1).item()
     return Cloud(cloud.particles[systematic(weights, size, offset)])
-
-
-def _dot(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
-    products: NDArray[np.float64] = np.einsum("ij,ij->i", a, b).astype(np.float64)
-    return products
 
 
 def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -218,11 +218,35 @@ Scheduled: TypeAlias = float | Schedule | Callable[[int], float]
 """A number, a `Schedule`, or a function of the step."""
 
 
+def check_each(
+    name: str, value: Any, n_replicates: int, *, positive: bool = False
+) -> Scheduled | tuple[Scheduled, ...]:
+    """The value as `check` has it, or a tuple of them, one for each replicate."""
+    several = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    if not several:
+        return check(name, value, positive=positive)
+    if len(value) != n_replicates:
+        raise ValueError(
+            f"{name} must be one for all replicates, or a sequence of n_replicates={n_replicates}, got {len(value)}"
+        )
+    return tuple(check(f"{name}[{r}]", own, positive=positive) for r, own in enumerate(value))
+
+
 def check(name: str, value: Scheduled, *, positive: bool = False) -> Scheduled:
     """The value as it came, once it is known to be a number in range, a schedule or a function."""
     if isinstance(value, Schedule) or callable(value):
         return value
     return validation.real(name, value, positive=positive, non_negative=not positive)
+
+
+def table(
+    name: str, value: Scheduled | tuple[Scheduled, ...], first: int, n_steps: int, *, positive: bool = False
+) -> Values:
+    """`values` with a row for each replicate, or one for all: shape (1 or n_replicates, 1 or n_steps)."""
+    if not isinstance(value, tuple):
+        return values(name, value, first, n_steps, positive=positive)[np.newaxis]
+    rows = [values(f"{name}[{r}]", own, first, n_steps, positive=positive) for r, own in enumerate(value)]
+    return np.stack(np.broadcast_arrays(*rows)) if len({len(row) for row in rows}) > 1 else np.stack(rows)
 
 
 def values(name: str, value: Scheduled, first: int, n_steps: int, *, positive: bool = False) -> Values:

@@ -21,7 +21,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from mfld import validation
+from mfld import _core, validation
 from mfld.noise import Place
 from mfld.validation import FloatArray
 
@@ -119,8 +119,10 @@ class Sphere(Block):
         object.__setattr__(self, "n_coordinates", validation.integer("n_coordinates", self.n_coordinates, 2))
 
     def retract(self, points: FloatArray) -> FloatArray:
-        with np.errstate(invalid="ignore", divide="ignore"):  # the origin leads nowhere: found as a particle not finite
-            unit: FloatArray = points / np.sqrt(np.sum(np.square(points), axis=-1, keepdims=True))
+        # The origin leads nowhere, and neither does a point whose length overflows: found as particles not finite.
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            length = np.sqrt(np.sum(np.square(points), axis=-1, keepdims=True))
+            unit: FloatArray = points / np.where(np.isfinite(length), length, np.nan)
         return unit
 
     def tangent(self, points: FloatArray, vectors: FloatArray) -> FloatArray:
@@ -308,6 +310,16 @@ class Space:
         for block in self.domain:
             yield block, slice(start, start + block.n_coordinates)
             start += block.n_coordinates
+
+    def native(self) -> _core.Domain | None:
+        """The domain as the compiled core takes it; None where steps need not be brought back."""
+        if self.flat:
+            return None
+        domain = _core.Domain()
+        for block in self.domain:
+            lower, upper = ([], []) if block.limits is None else (end.tolist() for end in block.limits)
+            domain.add(block.kind, block.n_coordinates, lower, upper)
+        return domain
 
     def retract(self, theta: FloatArray) -> FloatArray:
         """Points of the domain to which steps lead; moving coordinates only, shape (..., n_moving)."""

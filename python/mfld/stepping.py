@@ -26,9 +26,9 @@ from mfld.validation import FloatArray
 class Plan:
     """Numbers of the steps of a call, and the parts that make them.
 
-    ``step_size``, ``temperature`` and ``l2`` are float64 arrays: each of length 1, a constant, or with an entry per
-    step. Each may have a row for each replicate. ``l2`` replaces that of the objective. ``places`` are those
-    of the first step, one for each replicate, with the number of threads.
+    ``step_size``, ``temperature`` and ``l2`` are float64 arrays of shape (1 or R, 1 or n_steps): rows for R replicates
+    or one for all, and an entry per step or a constant. ``l2`` replaces that of the objective. ``places`` are those of
+    the first step, one for each replicate, with the number of threads.
     """
 
     step_size: NDArray[np.float64]
@@ -45,7 +45,7 @@ class Plan:
     def numbers(self, k: int, replicate: int = 0) -> tuple[float, float, float]:
         """Step size, temperature and l2 of the call's step k of a replicate."""
         step_size, temperature, l2 = (
-            (values[replicate] if values.ndim == 2 else values).item(k if values.shape[-1] > 1 else 0)
+            values.item(replicate if len(values) > 1 else 0, k if values.shape[1] > 1 else 0)
             for values in (self.step_size, self.temperature, self.l2)
         )
         return step_size, temperature, l2
@@ -90,17 +90,12 @@ def steps(objective: Objective, particles: FloatArray, buffers: Buffers, n_steps
 def _in_core(objective: Objective, particles: FloatArray, buffers: Buffers, n_steps: int, plan: Plan) -> Outcome | None:
     """All steps in one call of the core; None where it does not know a part."""
     problem = objective.native(particles.dtype)
-    if problem is None or not objective.space.flat or plan.temperature.ndim > 1 or plan.l2.ndim > 1:
+    if problem is None:
         return None
     estimator = plan.gradient.native(objective, particles, buffers)
     dynamics = plan.dynamics.native(particles, buffers)
     if estimator is None or dynamics is None:
         return None
-    length = max(plan.step_size.shape[-1], plan.temperature.size, plan.l2.size)
-    step_size, temperature, l2 = (
-        values if values.shape[-1] == length else np.repeat(values, length, axis=-1)
-        for values in (plan.step_size, plan.temperature, plan.l2)
-    )
     place = plan.places[0]
     moving = particles.copy()
     report = _core.backend.advance(
@@ -112,14 +107,13 @@ def _in_core(objective: Objective, particles: FloatArray, buffers: Buffers, n_st
         problem.weights,
         estimator.form,
         dynamics.form,
-        np.ascontiguousarray(step_size).reshape(-1, length),
-        temperature,
-        l2,
+        plan.dynamics.coefficients(plan.step_size, plan.temperature, plan.l2),
         n_steps,
         [own.key for own in plan.places],
         place.step,
         place.population,
         plan.num_threads,
+        objective.space.native(),
     )
     reached = dict(buffers)
     for part in (estimator, dynamics):

@@ -35,6 +35,16 @@ struct Report : mfld_report {
   Report(const Report&) = delete;
 };
 
+// Of each replicate.
+constexpr double affine_rows[][3] = {
+    {0.004, 0.1, 0.045}, {0.002, 0.05, 0.03}, {0.001, 0.02, 0.02}, {0.003, 0.07, 0.04}, {0.001, 0.03, 0.02}};
+constexpr double baoab_rows[][4] = {{0.05, 0.002, 0.86, 0.05},
+                                    {0.025, 0.001, 0.93, 0.04},
+                                    {0.01, 0.0005, 0.97, 0.02},
+                                    {0.035, 0.001, 0.9, 0.04},
+                                    {0.015, 0.0005, 0.96, 0.03}};
+constexpr mfld_domain flat = {nullptr, 0};
+
 template <class T>
 struct Problem {
   mfld_network network;
@@ -74,22 +84,21 @@ struct Problem {
     mfld_dynamics dynamics = {};
     dynamics.kind = dynamics_kind;
     if (dynamics_kind == MFLD_BAOAB) {
-      dynamics.friction = 1.5;
       dynamics.velocities = velocities.data();
       dynamics.force = force.data();
     }
     const mfld_loss half_squared = {1, 0};
     const mfld_samples samples = {inputs.data(), targets.data(), nullptr, n_samples};
-    const double step_size[] = {0.1, 0.05, 0.02, 0.07, 0.03}, temperature = 0.01, l2 = 0.02;
-    std::vector<mfld_schedule> schedules;
+    std::vector<mfld_coefficients> coefficients;
     std::vector<mfld_noise> noises;
     for (std::int64_t r = first; r < first + n_replicates; ++r) {
-      schedules.push_back({&step_size[r], &temperature, &l2, 0});
+      coefficients.push_back({dynamics_kind == MFLD_BAOAB ? baoab_rows[r] : affine_rows[r], 0});
       noises.push_back({42 + static_cast<std::uint64_t>(r), 7, 1});
     }
     const mfld_execution execution = {threads, nullptr, nullptr};
     CHECK(mfld::advance<T>(&network, &half_squared, &samples, moved.data(), n_replicates, n_particles, steps,
-                           &estimator, &dynamics, schedules.data(), noises.data(), &report, &execution) == MFLD_DONE);
+                           &estimator, &dynamics, coefficients.data(), &flat, noises.data(), &report,
+                           &execution) == MFLD_DONE);
     std::vector<T> all;
     for (std::int64_t r = 0; r < n_replicates; ++r)
       for (const auto* array : {&moved, &velocities, &force, &anchor, &anchor_gradient, &predictions}) {
@@ -131,7 +140,7 @@ TEST_CASE_TEMPLATE("the same bytes for any number of threads", T, float, double)
   for (const Shape& shape : shapes) {
     const Problem<T> problem(shape);
     for (const int estimator : {MFLD_FULL_BATCH, MFLD_MINIBATCH, MFLD_SVRG, MFLD_SARAH})
-      for (const int dynamics : {MFLD_OVERDAMPED, MFLD_BAOAB}) {
+      for (const int dynamics : {MFLD_AFFINE, MFLD_BAOAB}) {
         if ((estimator == MFLD_FULL_BATCH) != (shape.batch == 0)) continue;
         Report first, other;
         const std::vector<T> alone = problem.advanced(1, 4, first, estimator, dynamics);
@@ -151,7 +160,7 @@ TEST_CASE_TEMPLATE("each replicate is its own run", T, float, double) {
   for (const Shape& shape : {Shape{7, 5, 3, 2, 0, 0, 2}, {50, 20, 2, 1, 6, 0, 2}, {700, 300, 20, 1, 200, 1, 2}}) {
     const Problem<T> problem(shape);
     for (const int estimator : {MFLD_FULL_BATCH, MFLD_MINIBATCH, MFLD_SVRG, MFLD_SARAH})
-      for (const int dynamics : {MFLD_OVERDAMPED, MFLD_BAOAB}) {
+      for (const int dynamics : {MFLD_AFFINE, MFLD_BAOAB}) {
         if ((estimator == MFLD_FULL_BATCH) != (shape.batch == 0)) continue;
         std::vector<T> alone;
         Report single[most_replicates], together;
@@ -178,10 +187,7 @@ TEST_CASE_TEMPLATE("a stop leaves whole steps only", T, float, double) {
                            problem.particles.begin() + static_cast<std::ptrdiff_t>(problem.cloud()) * n_replicates);
       const mfld_loss half_squared = {1, 0};
       const mfld_samples samples = {problem.inputs.data(), problem.targets.data(), nullptr, problem.n_samples};
-      const double step_size[] = {0.1, 0.05, 0.02}, temperature = 0.01, l2 = 0.02;
-      const mfld_schedule schedules[] = {{&step_size[0], &temperature, &l2, 0},
-                                         {&step_size[1], &temperature, &l2, 0},
-                                         {&step_size[2], &temperature, &l2, 0}};
+      const mfld_coefficients coefficients[] = {{affine_rows[0], 0}, {affine_rows[1], 0}, {affine_rows[2], 0}};
       const mfld_noise noises[] = {{42, 7, 1}, {43, 7, 1}, {44, 7, 1}};
       int calls = 0;
       const mfld_execution execution = {2, [](void* count) { return int(++*static_cast<int*>(count) > 1500); }, &calls};
@@ -191,11 +197,12 @@ TEST_CASE_TEMPLATE("a stop leaves whole steps only", T, float, double) {
       estimator.batch_size = 32;
       mfld_dynamics dynamics = {};
       CHECK(mfld::advance<T>(&problem.network, &half_squared, &samples, moved.data(), n_replicates, n_particles,
-                             1 << 20, &estimator, &dynamics, schedules, noises, &report, &execution) == MFLD_STOPPED);
+                             1 << 20, &estimator, &dynamics, coefficients, &flat, noises, &report,
+                             &execution) == MFLD_STOPPED);
       CHECK(report.status == MFLD_STOPPED);
       REQUIRE(report.steps > 0);
       for (std::int64_t r = 0; r < n_replicates; ++r) {
-        const std::vector<T> redone = problem.advanced(1, report.steps, again, MFLD_MINIBATCH, MFLD_OVERDAMPED, r);
+        const std::vector<T> redone = problem.advanced(1, report.steps, again, MFLD_MINIBATCH, MFLD_AFFINE, r);
         CHECK(std::memcmp(&moved[static_cast<std::size_t>(r) * problem.cloud()], redone.data(),
                           problem.cloud() * sizeof(T)) == 0);
       }

@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define MFLD_KERNEL_ABI 5
+#define MFLD_KERNEL_ABI 6
 
 /* Streams of noise: what a random number is for. A new one is a line at the end. Never renumber: the numbers are part
  * of every published result. */
@@ -64,13 +64,35 @@ typedef struct {
   int64_t n_samples;
 } mfld_samples;
 
-/* Step k of a call uses entry k * stride: stride 0 is a constant. */
+/* How a step moves a particle theta with the gradient g and normals xi, by numbers of which it has a row:
+ *
+ *   MFLD_AFFINE   (c, h, s)     theta <- theta - c theta - h g + s xi
+ *   MFLD_BAOAB    (a, r, e, s)  v -= a g + r theta;  theta += a v;  v = e v + s xi;  theta += a v;  v -= a g + r theta
+ *
+ * the last part of BAOAB with the gradient at the new position. What c and s are for a step size, a ridge and a
+ * temperature is the caller's to say. A step of a call has its row at `rows + step * stride`; stride 0 is a constant.
+ */
+enum { MFLD_AFFINE = 0, MFLD_BAOAB = 1 };
+#define MFLD_MOST_COEFFICIENTS 4
+
 typedef struct {
-  const double* step_size;
-  const double* temperature;
-  const double* l2;
+  const double* rows;
   int64_t stride;
-} mfld_schedule;
+} mfld_coefficients;
+
+/* Consecutive moving coordinates, and where an affine move leaves them; a domain is the product of such blocks. */
+enum { MFLD_EUCLIDEAN = 0, MFLD_SPHERE = 1, MFLD_TORUS = 2, MFLD_BOX = 3 };
+
+typedef struct {
+  int32_t kind;
+  int64_t n_coordinates;
+  const double *lower, *upper; /* (n_coordinates): ends of the intervals of a torus or box, else NULL */
+} mfld_block;
+
+typedef struct {
+  const mfld_block* blocks;
+  int64_t n_blocks; /* 0: Euclidean */
+} mfld_domain;
 
 /* A place in the noise: which key, the step at which the call starts, which population of particles. */
 typedef struct {
@@ -94,13 +116,10 @@ typedef struct {
   int32_t valid;            /* in and out: whether the buffers hold what they should */
 } mfld_estimator;
 
-/* How a step moves particles. */
-enum { MFLD_OVERDAMPED = 0, MFLD_BAOAB = 1 };
-
+/* What moves carry from step to step. */
 typedef struct {
-  int32_t kind;
-  /* Of BAOAB, else 0 and NULL; of each replicate. */
-  double friction;
+  int32_t kind; /* MFLD_AFFINE or MFLD_BAOAB */
+  /* Of BAOAB, else NULL; of each replicate. */
   void* velocities;    /* (n_particles, p) */
   void* force;         /* (n_particles, p): estimated gradient at the particles, ridge excluded */
   int32_t force_valid; /* in and out: 0 stands for a first step, whose gradient is still to be estimated */
@@ -178,32 +197,36 @@ typedef struct {
                         const mfld_execution*);
 } mfld_network_kernels;
 
-/* One step in place on the first n_moving of p coordinates. bad_particle: the first that is not finite afterwards, or
- * -1. gradient (n_particles, p), here and below: ridge excluded. */
+/* Particles (n_members, n_particles, p), of which the first n_moving coordinates move. Members draw from the
+ * populations behind that of the noise. */
 typedef struct {
-  /* overdamped Euler-Maruyama:
-   * theta -= step_size * (gradient + 2 l2 theta); theta += sqrt(2 temperature step_size) xi */
-  int (*euler)(void* particles, const void* gradient, int64_t n_particles, int64_t p, int64_t n_moving,
-               const mfld_schedule*, const mfld_noise*, int64_t* bad_particle, const mfld_execution*);
+  int64_t n_members, n_particles, p, n_moving;
+} mfld_shape;
+
+/* One step in place, by one row of coefficients. bad_particle: the first that is not finite afterwards, counted through
+ * all members, or -1. gradient, here and below, has the shape of the particles, ridge excluded. */
+typedef struct {
+  int (*affine)(void* particles, const void* gradient, const mfld_shape*, const double* coefficients,
+                const mfld_domain*, const mfld_noise*, int64_t* bad_particle, const mfld_execution*);
   /* one part of a BAOAB step: MFLD_BAOAB_OPEN changes particles and velocities, MFLD_BAOAB_CLOSE velocities */
-  int (*baoab)(void* particles, void* velocities, const void* gradient, int64_t n_particles, int64_t p,
-               int64_t n_moving, int32_t part, double friction, const mfld_schedule*, const mfld_noise*,
-               int64_t* bad_particle, const mfld_execution*);
-  /* The Metropolis step of MALA: proposals, made by `euler`, replace particles, values and gradients where accepted;
-   * never where they are not finite. values: (n_particles), ridge excluded. */
+  int (*baoab)(void* particles, void* velocities, const void* gradient, const mfld_shape*, int32_t part,
+               const double* coefficients, const mfld_noise*, int64_t* bad_particle, const mfld_execution*);
+  /* The Metropolis step: proposals, made by `affine` with the same coefficients, replace particles, values and
+   * gradients where accepted; never where they are not finite. values: (n_members, n_particles), ridge excluded.
+   * accepted: how many; probability: the mean of those with which they were. */
   int (*accept)(void* particles, void* values, void* gradient, const void* proposals, const void* proposal_values,
-                const void* proposal_gradient, int64_t n_particles, int64_t p, int64_t n_moving, const mfld_schedule*,
-                const mfld_noise*, int64_t* accepted, const mfld_execution*);
+                const void* proposal_gradient, const mfld_shape*, const double* coefficients, const mfld_noise*,
+                int64_t* accepted, double* probability, const mfld_execution*);
 } mfld_move_kernels;
 
-/* Noise as numbers, out (n_particles, n_coordinates). */
+/* Noise as numbers, out (n_members, n_particles, n_coordinates). */
 typedef struct {
   /* standard normals */
-  int (*normals)(const mfld_noise*, uint32_t stream, int64_t n_particles, int64_t n_coordinates, void* out,
-                 const mfld_execution*);
+  int (*normals)(const mfld_noise*, uint32_t stream, int64_t n_members, int64_t n_particles, int64_t n_coordinates,
+                 void* out, const mfld_execution*);
   /* uniform on (0, 1) */
-  int (*uniforms)(const mfld_noise*, uint32_t stream, int64_t n_particles, int64_t n_coordinates, void* out,
-                  const mfld_execution*);
+  int (*uniforms)(const mfld_noise*, uint32_t stream, int64_t n_members, int64_t n_particles, int64_t n_coordinates,
+                  void* out, const mfld_execution*);
 } mfld_noise_kernels;
 
 /* The kernels of one precision. */
@@ -213,11 +236,12 @@ typedef struct {
   mfld_move_kernels moves;
   mfld_noise_kernels noise;
   /* n_steps steps of mean-field Langevin dynamics on particles (n_replicates, n_particles, p) and the buffers of the
-   * estimator and the dynamics, which have that leading axis too, in place. A schedule, all of one stride, and a noise
-   * for each replicate. They stop at the same count of steps. */
+   * estimator and the dynamics, which have that leading axis too, in place. Coefficients, all of one stride, and a
+   * noise for each replicate. They stop at the same count of steps. */
   int (*advance)(const mfld_network*, const mfld_loss*, const mfld_samples*, void* particles, int64_t n_replicates,
-                 int64_t n_particles, int64_t n_steps, mfld_estimator*, mfld_dynamics*, const mfld_schedule* schedules,
-                 const mfld_noise* noises, mfld_report*, const mfld_execution*);
+                 int64_t n_particles, int64_t n_steps, mfld_estimator*, mfld_dynamics*,
+                 const mfld_coefficients* coefficients, const mfld_domain*, const mfld_noise* noises, mfld_report*,
+                 const mfld_execution*);
   /* visits rows one after the other: dual variables and log-weights of the particles, in place */
   int (*dual_sweep)(const mfld_network*, const mfld_loss*, const mfld_samples*, const void* particles,
                     int64_t n_particles, mfld_dual_sweep*, const mfld_execution*);

@@ -96,6 +96,12 @@ MFLD_INLINE HalfVec pack_high(HalfVec even, HalfVec odd) {
 #endif
 }
 
+// Members of a measure draw from consecutive populations.
+inline mfld_noise of_member(mfld_noise noise, std::int64_t member) {
+  noise.population += static_cast<std::uint32_t>(member);
+  return noise;
+}
+
 // Everything of a place but particle and coordinate block, broadcast once.
 struct NoisePlace {
   HalfVec key[philox_rounds][2];  // each round's key in both halves of every lane

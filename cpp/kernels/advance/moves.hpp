@@ -1,10 +1,10 @@
 // The moves that gradients lead to:
 //
-//   overdamped   gradient q at theta_q, then step q                                             q = 0 .. n_steps - 1
+//   affine       gradient q at theta_q, then step q                                             q = 0 .. n_steps - 1
 //   BAOAB        gradient q at theta_q, then the end of step q - 1 and the beginning of step q   q = 0 .. n_steps
 //
 // where BAOAB has no gradient 0 if the caller knows it (the force). The schemes of one panel are in move.hpp and
-// baoab.hpp; a type of moves has the members of OverdampedMoves, and gives them the panels.
+// baoab.hpp; a type of moves has the members of AffineMoves, and gives them the panels.
 #pragma once
 
 #include <algorithm>
@@ -23,22 +23,22 @@ using Mark = std::pair<std::int64_t, std::int64_t>;  // step, particle
 inline constexpr Mark nowhere = {std::numeric_limits<std::int64_t>::max(), -1};
 
 template <class T>
-class OverdampedMoves {
+class AffineMoves {
  public:
   static constexpr bool splits_steps = false, has_velocities = false;
   // How gradients lead to moves: the same for all panels.
   struct Step {
     std::int64_t q;
-    EulerMaruyama<T> scheme;
+    Affine<T> scheme;
     NoisePlace place;
   };
 
-  OverdampedMoves(const Passes<T>& passes, const Stretch<T>& stretch) : passes_(passes), stretch_(stretch) {}
+  AffineMoves(const Passes<T>& passes, const Stretch<T>& stretch) : passes_(passes), stretch_(stretch) {}
 
   std::int64_t first() const { return 0; }
   std::int64_t end() const { return stretch_.n_steps; }
   Step step(std::int64_t q) const {
-    return {q, EulerMaruyama<T>(stretch_.schedule, q), NoisePlace(stretch_.noise_at(q), MFLD_STREAM_MOVE)};
+    return {q, Affine<T>(stretch_.row(q)), NoisePlace(stretch_.noise_at(q), MFLD_STREAM_MOVE)};
   }
 
   // A member's panels, before the first gradient.
@@ -50,10 +50,13 @@ class OverdampedMoves {
   // end: no step begins here.
   Mark move(const Step& step, std::int64_t p, const PanelGradient<T>& estimate, bool) const {
     const std::int64_t first = p * panel_lanes<T>;
-    const std::int64_t lane = step.scheme(passes_.panel(step.q, p), passes_.panel(step.q + 1, p), estimate,
-                                          passes_.network.n_moving(), first, passes_.layout.n_particles, step.place);
+    const std::int64_t lane =
+        step.scheme(passes_.panel(step.q, p), passes_.panel(step.q + 1, p), estimate, passes_.network.n_moving(), first,
+                    passes_.layout.n_particles, step.place, passes_.problem.domain);
     return lane < 0 ? nowhere : Mark(step.q, first + lane);
   }
+  // 2 l2 in force at the last step.
+  double ridge() const { return Affine<T>::ridge(stretch_.row(stretch_.n_steps - 1)); }
 
   // Whole steps once gradient q has led to its moves; and back to the caller's arrays what these left behind.
   std::int64_t steps_behind(std::int64_t q) const { return q + 1; }
@@ -82,7 +85,7 @@ class BaoabMoves {
   std::int64_t end() const { return stretch_.n_steps + 1; }
   Step step(std::int64_t q) const {
     const auto scheme = [&](std::int64_t k) {
-      return 0 <= k && k < stretch_.n_steps ? Baoab<T>(stretch_.schedule, k, dynamics_.friction) : Baoab<T>();
+      return 0 <= k && k < stretch_.n_steps ? Baoab<T>(stretch_.row(k)) : Baoab<T>();
     };
     return {q, scheme(q - 1), scheme(q), NoisePlace(stretch_.noise_at(q), MFLD_STREAM_MOVE)};
   }
@@ -105,6 +108,8 @@ class BaoabMoves {
     if (step.q > 0) bad = close(step, p, estimate);
     return end ? bad : std::min(bad, open(step, p, estimate));
   }
+
+  double ridge() const { return Baoab<T>::ridge(stretch_.row(stretch_.n_steps - 1)); }
 
   std::int64_t steps_behind(std::int64_t q) const { return std::max<std::int64_t>(q, 0); }
   void store(std::int64_t steps, std::int64_t p, bool kept) const {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "domain.hpp"
 #include "mfld/kernels.h"
 #include "mfld/losses.hpp"
 #include "mfld/panels.hpp"
@@ -11,7 +12,7 @@
 
 namespace mfld {
 
-// A risk, and how many of its rows a gradient sees.
+// A risk, the domain of its particles, and how many of its rows a gradient sees.
 template <class T>
 struct Problem {
   NetworkPanel<T> network;
@@ -19,15 +20,17 @@ struct Problem {
   T loss_parameter;
   std::int64_t target_width;
   const mfld_samples& samples;
+  Domain<T> domain;
   std::int64_t n_particles, batch_size;  // rows of a mini-batch, 0: there are none
 
   Problem(const mfld_network& description, const mfld_loss& loss_, const mfld_samples& samples_,
-          std::int64_t n_particles_, std::int64_t batch_size_)
+          const mfld_domain& domain_, std::int64_t n_particles_, std::int64_t batch_size_)
       : network(description),
         loss(loss_kernels<T>[loss_.id]),
         loss_parameter(static_cast<T>(loss_.parameter)),
         target_width(loss_infos[loss_.id].targets == MFLD_TARGETS_CLASS ? 1 : network.n_outputs),
         samples(samples_),
+        domain(domain_),
         n_particles(n_particles_),
         batch_size(batch_size_) {}
 };
@@ -39,9 +42,11 @@ struct Stretch {
   std::int64_t n_steps;
   mfld_estimator& estimator;
   mfld_dynamics& dynamics;
-  mfld_schedule schedule;
+  mfld_coefficients coefficients;
   mfld_noise noise;
 
+  // Of the move of step q.
+  const double* row(std::int64_t q) const { return coefficients.rows + q * coefficients.stride; }
   mfld_noise noise_at(std::int64_t q) const {
     return {noise.key, noise.step + static_cast<std::uint64_t>(q), noise.population};
   }

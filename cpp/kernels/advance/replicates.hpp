@@ -30,14 +30,14 @@ template <class T>
 class Replicates {
  public:
   Replicates(const Problem<T>& problem, const Method<T>& method, void* particles, std::int64_t n_replicates,
-             std::int64_t n_steps, mfld_estimator& estimator, mfld_dynamics& dynamics, const mfld_schedule* schedules,
-             const mfld_noise* noises, const mfld_execution& execution)
+             std::int64_t n_steps, mfld_estimator& estimator, mfld_dynamics& dynamics,
+             const mfld_coefficients* coefficients, const mfld_noise* noises, const mfld_execution& execution)
       : problem_(problem),
         method_(method),
         n_steps_(n_steps),
         estimator_(estimator),
         dynamics_(dynamics),
-        schedules_(schedules),
+        coefficients_(coefficients),
         noises_(noises),
         execution_(execution),
         replicates_(static_cast<std::size_t>(n_replicates), {nullptr, estimator, dynamics, {}}) {
@@ -178,14 +178,13 @@ class Replicates {
     Replicate& own = replicates_[r];
     own.estimator.valid = estimator_.valid;
     own.dynamics.force_valid = dynamics_.force_valid;
-    const mfld_schedule& all = schedules_[r];
-    const std::int64_t skipped = done * all.stride;
+    const mfld_coefficients& all = coefficients_[r];
     const Stretch<T> stretch = {
         static_cast<T*>(own.particles),
         count,
         own.estimator,
         own.dynamics,
-        {all.step_size + skipped, all.temperature + skipped, all.l2 + skipped, all.stride},
+        {all.rows + done * all.stride, all.stride},
         {noises_[r].key, noises_[r].step + static_cast<std::uint64_t>(done), noises_[r].population}};
     own.reached = method_.advance(problem_, memory, stretch, execution);
   }
@@ -207,7 +206,7 @@ class Replicates {
   const std::int64_t n_steps_;
   mfld_estimator& estimator_;
   mfld_dynamics& dynamics_;
-  const mfld_schedule* const schedules_;
+  const mfld_coefficients* const coefficients_;
   const mfld_noise* const noises_;
   const mfld_execution& execution_;
   std::vector<Replicate> replicates_;

@@ -150,7 +150,7 @@ class Advance {
                 p, end || anchor_.is_full(q + 1));
             if (last)
               memory_.squared_norms[l] += squared_norm(passes_.panel(q, p), estimate, problem_.network.n_moving(),
-                                                       layout.particles_in(p), last_l2());
+                                                       layout.particles_in(p), moves_.ridge());
             note(q, moves_.move(step, p, estimate, end));
           }
         }
@@ -205,8 +205,6 @@ class Advance {
     bad_ = std::min(bad_, bad);
     diverged_[q & 1].store(true, std::memory_order_relaxed);
   }
-
-  double last_l2() const { return stretch_.schedule.l2[(stretch_.n_steps - 1) * stretch_.schedule.stride]; }
 
   const Problem<T>& problem_;
   Workspace<T>& memory_;

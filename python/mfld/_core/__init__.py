@@ -8,10 +8,11 @@ import os
 from pathlib import Path
 
 from . import _binding
-from ._binding import Backend, Dynamics, Estimator, Loss, Network, Report
+from ._binding import Backend, Domain, Dynamics, Estimator, Loss, Network, Report
 
 __all__ = [
     "Backend",
+    "Domain",
     "Dynamics",
     "Estimator",
     "Loss",

@@ -6,18 +6,24 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['Backend', 'Dynamics', 'Estimator', 'Loss', 'Network', 'Report', 'cpu_runs', 'missing_features', 'streams']
+__all__: list[str] = ['Backend', 'Domain', 'Dynamics', 'Estimator', 'Loss', 'Network', 'Report', 'cpu_runs', 'missing_features', 'streams']
 class Backend:
     """
     The kernels of one instruction-set level.
     """
     def __init__(self, path: str) -> None:
         ...
+    def accept(self, particles: numpy.ndarray, values: numpy.ndarray, gradient: numpy.ndarray, proposals: numpy.ndarray, proposal_values: numpy.ndarray, proposal_gradient: numpy.ndarray, n_moving: typing.SupportsInt | typing.SupportsIndex, coefficients: typing.Annotated[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], "FixedSize(3)"], key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> tuple[int, float]:
+        """
+        How many proposals were accepted, and with which probability on average.
+        """
     def activation(self, activation: typing.SupportsInt | typing.SupportsIndex, z: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
         ...
-    def advance(self, network: Network, loss: Loss, particles: numpy.ndarray, inputs: numpy.ndarray, targets: numpy.ndarray, weights: numpy.ndarray | None, estimator: Estimator, dynamics: Dynamics, step_size: numpy.ndarray, temperature: numpy.ndarray, l2: numpy.ndarray, n_steps: typing.SupportsInt | typing.SupportsIndex, keys: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> Report:
+    def advance(self, network: Network, loss: Loss, particles: numpy.ndarray, inputs: numpy.ndarray, targets: numpy.ndarray, weights: numpy.ndarray | None, estimator: Estimator, dynamics: Dynamics, coefficients: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]], n_steps: typing.SupportsInt | typing.SupportsIndex, keys: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, domain: Domain | None = None) -> Report:
         ...
-    def baoab(self, particles: numpy.ndarray, velocities: numpy.ndarray, gradient: numpy.ndarray, closing: bool, n_moving: typing.SupportsInt | typing.SupportsIndex, step_size: typing.SupportsFloat | typing.SupportsIndex, temperature: typing.SupportsFloat | typing.SupportsIndex, l2: typing.SupportsFloat | typing.SupportsIndex, friction: typing.SupportsFloat | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> int:
+    def affine(self, particles: numpy.ndarray, gradient: numpy.ndarray, n_moving: typing.SupportsInt | typing.SupportsIndex, coefficients: typing.Annotated[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], "FixedSize(3)"], key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, domain: Domain | None = None) -> int:
+        ...
+    def baoab(self, particles: numpy.ndarray, velocities: numpy.ndarray, gradient: numpy.ndarray, closing: bool, n_moving: typing.SupportsInt | typing.SupportsIndex, coefficients: typing.Annotated[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], "FixedSize(4)"], key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> int:
         ...
     def batch(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n: typing.SupportsInt | typing.SupportsIndex, batch_size: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0) -> numpy.typing.NDArray[numpy.int64]:
         ...
@@ -31,17 +37,13 @@ class Backend:
         ...
     def loss_smoothness(self, loss: Loss) -> float:
         ...
-    def mala_accept(self, particles: numpy.ndarray, values: numpy.ndarray, gradient: numpy.ndarray, proposals: numpy.ndarray, proposal_values: numpy.ndarray, proposal_gradient: numpy.ndarray, n_moving: typing.SupportsInt | typing.SupportsIndex, step_size: typing.SupportsFloat | typing.SupportsIndex, temperature: typing.SupportsFloat | typing.SupportsIndex, l2: typing.SupportsFloat | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> int:
-        ...
     def max_threads(self) -> int:
-        ...
-    def move(self, particles: numpy.ndarray, gradient: numpy.ndarray, n_moving: typing.SupportsInt | typing.SupportsIndex, step_size: typing.SupportsFloat | typing.SupportsIndex, temperature: typing.SupportsFloat | typing.SupportsIndex, l2: typing.SupportsFloat | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> int:
         ...
     def neurons(self, network: Network, particles: numpy.ndarray, inputs: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
         ...
     def noise_key(self, seed: typing.SupportsInt | typing.SupportsIndex, replica: typing.SupportsInt | typing.SupportsIndex = 0) -> int:
         ...
-    def normals(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n_particles: typing.SupportsInt | typing.SupportsIndex, n_coordinates: typing.SupportsInt | typing.SupportsIndex, dtype: numpy.dtype[typing.Any], stream: typing.SupportsInt | typing.SupportsIndex = 1, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
+    def normals(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n_particles: typing.SupportsInt | typing.SupportsIndex, n_coordinates: typing.SupportsInt | typing.SupportsIndex, dtype: numpy.dtype[typing.Any], stream: typing.SupportsInt | typing.SupportsIndex = 1, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, members: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = []) -> numpy.ndarray:
         ...
     def output_range(self, network: Network) -> tuple[float, float]:
         """
@@ -63,7 +65,7 @@ class Backend:
         """
         c of |h(theta, z)| <= c |theta|^2 |(z, 1)| + terms linear in theta, the 1 where there is a bias.
         """
-    def uniforms(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n_particles: typing.SupportsInt | typing.SupportsIndex, n_coordinates: typing.SupportsInt | typing.SupportsIndex, dtype: numpy.dtype[typing.Any], stream: typing.SupportsInt | typing.SupportsIndex = 1, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
+    def uniforms(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n_particles: typing.SupportsInt | typing.SupportsIndex, n_coordinates: typing.SupportsInt | typing.SupportsIndex, dtype: numpy.dtype[typing.Any], stream: typing.SupportsInt | typing.SupportsIndex = 1, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, members: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = []) -> numpy.ndarray:
         ...
     @property
     def activation_bounds(self) -> list[tuple[float, float, float]]:
@@ -107,6 +109,16 @@ class Network:
     """
     def __init__(self, n_features: typing.SupportsInt | typing.SupportsIndex, n_outputs: typing.SupportsInt | typing.SupportsIndex, has_bias: bool, activation: typing.SupportsInt | typing.SupportsIndex, readout: typing.SupportsInt | typing.SupportsIndex, output_scale: typing.SupportsFloat | typing.SupportsIndex, readout_bound: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
+class Domain:
+    """
+    Where affine moves leave particles: blocks of consecutive moving coordinates.
+    """
+    def __init__(self) -> None:
+        ...
+    def add(self, kind: str, n_coordinates: typing.SupportsInt | typing.SupportsIndex, lower: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], upper: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]) -> None:
+        """
+        One more block; the ends of its intervals are empty where it has none.
+        """
 class Estimator:
     """
     How gradients are estimated; its buffers are changed in place.
@@ -122,7 +134,7 @@ class Dynamics:
     """
     How steps move particles; its buffers are changed in place.
     """
-    def __init__(self, kind: str, friction: typing.SupportsFloat | typing.SupportsIndex = 0.0, velocities: numpy.ndarray | None = None, force: numpy.ndarray | None = None, force_valid: bool = False) -> None:
+    def __init__(self, kind: str, velocities: numpy.ndarray | None = None, force: numpy.ndarray | None = None, force_valid: bool = False) -> None:
         ...
     @property
     def valid(self) -> bool:

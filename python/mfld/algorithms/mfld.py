@@ -64,6 +64,8 @@ class MFLD(Algorithm):
     n_replicates : int
         Independent repetitions that run side by side: same objective, same seed, noise and initial particles of their
         own. Replicate r is, to the bit, the run of one replicate that starts from ``init(objective, seed, replica=r)``.
+        Step size, temperature and l2 may be sequences then, of one for each replicate, and the replicates the points of
+        a grid.
 
     Raises
     ------
@@ -93,9 +95,9 @@ class MFLD(Algorithm):
 
     n_particles: int = 1000
     _: KW_ONLY
-    step_size: Scheduled | None = None
-    temperature: Scheduled
-    l2: Scheduled | None = None
+    step_size: Scheduled | tuple[Scheduled, ...] | None = None
+    temperature: Scheduled | tuple[Scheduled, ...]
+    l2: Scheduled | tuple[Scheduled, ...] | None = None
     gradient: GradientEstimator = field(default_factory=FullBatch)
     dynamics: Dynamics = field(default_factory=Overdamped)
     dtype: DTypeLike = "float32"
@@ -103,15 +105,18 @@ class MFLD(Algorithm):
     n_replicates: int = 1
 
     def __post_init__(self) -> None:
+        n_replicates = validation.integer("n_replicates", self.n_replicates, 1)
+
+        def scheduled(name: str, positive: bool = False) -> Scheduled | tuple[Scheduled, ...]:
+            return schedules.check_each(name, getattr(self, name), n_replicates, positive=positive)
+
         checked = {
             "n_particles": validation.integer("n_particles", self.n_particles, 1),
-            "step_size": None
-            if self.step_size is None
-            else schedules.check("step_size", self.step_size, positive=True),
-            "temperature": schedules.check("temperature", self.temperature),
-            "l2": None if self.l2 is None else schedules.check("l2", self.l2),
+            "step_size": None if self.step_size is None else scheduled("step_size", positive=True),
+            "temperature": scheduled("temperature"),
+            "l2": None if self.l2 is None else scheduled("l2"),
             "dtype": validation.float_dtype("dtype", self.dtype).name,
-            "n_replicates": validation.integer("n_replicates", self.n_replicates, 1),
+            "n_replicates": n_replicates,
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -326,18 +331,18 @@ class MFLD(Algorithm):
         return dataclasses.replace(state, buffers={**state.buffers, _CURVATURE: largest})
 
     def _plan(self, objective: Objective, state: State, n_steps: int, known: NDArray[np.float64] | None = None) -> Plan:
-        temperature = schedules.values("temperature", self.temperature, state.step, n_steps)
+        temperature = schedules.table("temperature", self.temperature, state.step, n_steps)
         if self.l2 is not None:
-            l2 = schedules.values("l2", self.l2, state.step, n_steps)
-        elif callable(self.temperature) and (start := schedules.values("temperature", self.temperature, 0, 1)[0]) > 0:
-            l2 = objective.reference.follow(temperature, start)
+            l2 = schedules.table("l2", self.l2, state.step, n_steps)
+        elif isinstance(self.temperature, float):
+            l2 = np.array([[objective.l2]])
         else:
-            l2 = np.array([objective.l2])
+            l2 = objective.reference.follow(temperature, schedules.table("temperature", self.temperature, 0, 1))
         if self.step_size is None:
             curvature = state.buffers[_CURVATURE] if known is None else known
             sizes = step_size.size(curvature[:, np.newaxis], l2)
         else:
-            sizes = schedules.values("step_size", self.step_size, state.step, n_steps, positive=True)
+            sizes = schedules.table("step_size", self.step_size, state.step, n_steps, positive=True)
         threads = validation.num_threads(self.num_threads)
         return Plan(
             step_size=sizes,

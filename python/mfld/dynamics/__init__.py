@@ -1,5 +1,6 @@
 """Dynamics: how one step moves the particles."""
 
+from mfld.dynamics.affine import Affine
 from mfld.dynamics.base import Dynamics, Move, Step
 from mfld.dynamics.general import General
 from mfld.dynamics.irreversible import Irreversible
@@ -11,6 +12,7 @@ from mfld.dynamics.underdamped import Underdamped
 
 __all__ = [
     "MALA",
+    "Affine",
     "ContinuousTempering",
     "Dynamics",
     "General",

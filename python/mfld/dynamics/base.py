@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mfld import _core
 from mfld.gradients import Drift, GradientEstimator
@@ -17,6 +17,9 @@ from mfld.objectives.base import Objective
 from mfld.space import Space
 from mfld.state import Buffers
 from mfld.validation import FloatArray
+
+Numbers: TypeAlias = float | NDArray[np.float64]
+"""A number, or many of them in the shape of replicates and steps."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,6 @@ class Step:
         result[..., : self.n_moving] = self.space.retract(theta)
         return result, first_bad(result)
 
-    def members(self, *arrays: FloatArray) -> Iterator[tuple[Place, tuple[FloatArray, ...]]]:
-        """Each member's place and parts of the arrays, which are views: shape (N, n_coordinates)."""
-        flat = [array.reshape(-1, *array.shape[-2:]) for array in arrays]
-        for number in range(len(flat[0])):
-            yield self.place.member(number), tuple(array[number] for array in flat)
-
 
 def first_bad(*arrays: FloatArray) -> int:
     """The first row that is not finite in all arrays, counted through all members, or -1."""
@@ -79,7 +76,7 @@ class Move:
 
     ``gradient`` is an estimate that the step made or used, ridge excluded, and ``gradient_at`` where it was taken; None
     stands for the particles before the step. ``bad_particle`` is the first one that is not finite after the step, or
-    -1; ``acceptance`` the share of proposals that were accepted, where there are proposals.
+    -1; ``acceptance`` the mean probability with which proposals are accepted, where there are proposals.
     """
 
     particles: FloatArray
@@ -94,8 +91,8 @@ class Dynamics(ABC):
     """How one step moves particles along the gradient and with the noise.
 
     The target is the Gibbs law ``exp(-(V + l2 |theta|**2) / temperature)`` of a potential V; for an interacting
-    objective V is its first variation at the current cloud. `Overdamped` and the BAOAB scheme of `Underdamped` run
-    inside the compiled core. A subclass of your own is called once a step with all particles.
+    objective V is its first variation at the current cloud. Subclasses of `Affine`, like `Overdamped`, and the BAOAB
+    scheme of `Underdamped` run inside the compiled core. Another subclass is called once a step with all particles.
 
     Attributes
     ----------
@@ -137,6 +134,13 @@ class Dynamics(ABC):
     def native(self, particles: FloatArray, buffers: Buffers) -> Native[_core.Dynamics] | None:
         """This dynamics as the compiled core takes it, for all replicates; None where the core does not know it."""
         return None
+
+    def coefficients(self, step_size: Numbers, temperature: Numbers, l2: Numbers) -> tuple[Numbers, ...]:
+        """Coefficients of a step by which the core moves particles, for numbers or arrays of them.
+
+        Defined where `native` is: `mfld.dynamics.Affine` says what they are for one kind.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no coefficients")
 
     def check(self, objective: Objective, gradient: GradientEstimator) -> None:  # noqa: B027  most suit all
         """Raise ValueError or TypeError if this dynamics cannot serve the objective with this estimator."""

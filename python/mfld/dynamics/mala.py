@@ -9,6 +9,7 @@ import numpy as np
 
 from mfld import _core
 from mfld.dynamics.base import Dynamics, Move, Step
+from mfld.dynamics.overdamped import Overdamped
 from mfld.gradients import Drift, GradientEstimator
 from mfld.objectives.base import Objective
 from mfld.state import Buffers
@@ -19,21 +20,24 @@ from mfld.validation import FloatArray
 class MALA(Dynamics):
     """Metropolis-adjusted Langevin algorithm: a step of `Overdamped` as a proposal that may be rejected.
 
-    A particle moves from theta to the proposal theta' with the probability ``min(1, r)``::
+    The step is that of ``Overdamped(ridge="exact")``, which leaves the Gaussian reference as it is, so that the ridge
+    sets no limit to it. A particle moves from theta to the proposal theta' with the probability ``min(1, r)``::
 
-        log r = -[U(theta') - U(theta)] / T
-                -[|theta - theta' + h b(theta')|**2 - |theta' - theta + h b(theta)|**2] / (4 T h)
+        log r = -[V(theta') - V(theta)] / T + (f - f') / (2 (1 + rho) T),    rho = exp(-2 l2 step_size),
+        f  = g . (2 (theta' - rho theta) + h g),      h = (1 - rho) / (2 l2),
+        f' = g' . (2 (theta - rho theta') + h g')
 
-    with U the potential and b its gradient, ridge included, h the step size and T the temperature. The law
-    ``exp(-U / T)`` is exact at every step size. This holds where particles do not interact: accepting particles one by
-    one under a measure that moves with them has no such law, so objectives that are not linear are refused. A proposal
-    that is not finite, or whose potential or gradient is not, is rejected. Source: Roberts, Tweedie 1996, "Exponential
-    convergence of Langevin distributions and their discrete approximations". Under a schedule of temperatures it is
-    simulated annealing.
+    with V the potential without the ridge, g and g' its gradients at the two places, and T the temperature: the terms
+    of the ridge cancel. The law ``exp(-(V + l2 |theta|**2) / T)`` is exact at every step size. This holds where
+    particles do not interact: accepting particles one by one under a measure that moves with them has no such law, so
+    objectives that are not linear are refused. A proposal that is not finite, or whose potential or gradient is not, is
+    rejected. Source: Roberts, Tweedie 1996, "Exponential convergence of Langevin distributions and their discrete
+    approximations"; with the reference in the proposal Cotter, Roberts, Stuart, White 2013, "MCMC methods for
+    functions". Under a schedule of temperatures it is simulated annealing.
 
     Noise: stream ``move`` as in `Overdamped`, and one uniform for each particle, stream ``acceptance``. The buffers are
-    ``potential`` and ``force``, value and gradient at the particles without the ridge. `Info` has the share of
-    accepted proposals.
+    ``potential`` and ``force``, value and gradient at the particles without the ridge. `Info` has the mean over
+    particles of the probability with which proposals are accepted.
 
     Raises
     ------
@@ -76,24 +80,23 @@ class MALA(Dynamics):
 
     def move(self, particles: FloatArray, buffers: Buffers, drift: Drift, step: Step) -> Move:
         _check_temperature(step)
-        place = step.place
-        noise = (place.key, place.step, place.population, step.num_threads)
-        numbers = (step.n_moving, step.step_size, step.temperature, step.l2)
+        coefficients = _PROPOSAL.coefficients(step.step_size, step.temperature, step.l2)
+        numbers = (step.n_moving, coefficients, *step.place.of_members(()))
         if "potential" in buffers and "force" in buffers:
             values, force = buffers["potential"].copy(), buffers["force"].copy()
         else:
             values, force = drift.value_and_gradient(particles)
         seen = force.copy()
         proposals = particles.copy()
-        _core.backend.move(proposals, force, *numbers, *noise)
+        _core.backend.affine(proposals, force, *numbers)
         finite = np.asarray(np.isfinite(proposals).all(axis=1))
         # A potential takes finite points only: a proposal that is not has the value inf, which is never accepted.
         points = proposals if finite.all() else np.where(finite[:, np.newaxis], proposals, particles)
         proposal_values, proposal_force = drift.value_and_gradient(points)
         proposal_values[~finite] = np.inf
         moved = particles.copy()
-        accepted = _core.backend.mala_accept(
-            moved, values, force, proposals, proposal_values, proposal_force, *numbers, *noise
+        _, probability = _core.backend.accept(
+            moved, values, force, proposals, proposal_values, proposal_force, *numbers
         )
         bad = np.flatnonzero(~np.isfinite(values))
         return Move(
@@ -101,8 +104,11 @@ class MALA(Dynamics):
             {**buffers, "potential": values, "force": force},
             seen,
             bad_particle=int(bad[0]) if len(bad) else -1,
-            acceptance=accepted / len(particles),
+            acceptance=probability,
         )
+
+
+_PROPOSAL = Overdamped(ridge="exact")
 
 
 def _check_temperature(step: Step) -> None:

@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 import numpy as np
 
 from mfld import _core, validation
-from mfld.dynamics.base import Dynamics, Move, Step, first_bad
+from mfld.dynamics.base import Dynamics, Move, Numbers, Step, first_bad
 from mfld.gradients import Drift
 from mfld.native import Native, final
 from mfld.objectives.base import Objective
@@ -102,8 +102,11 @@ class Underdamped(Dynamics):
         known = "force" in buffers
         velocities = buffers["velocities"].copy()
         force = buffers["force"].copy() if known else np.empty_like(particles)
-        form = _core.Dynamics("baoab", self.friction, velocities, force, known)
+        form = _core.Dynamics("baoab", velocities, force, known)
         return Native(form, {"velocities": velocities, "force": force}, fragile=("force",))
+
+    def coefficients(self, step_size: Numbers, temperature: Numbers, l2: Numbers) -> tuple[Numbers, ...]:
+        return _half_steps(step_size, temperature, l2, self.friction)
 
     def move(self, particles: FloatArray, buffers: Buffers, drift: Drift, step: Step) -> Move:
         if "velocities" not in buffers:
@@ -111,37 +114,24 @@ class Underdamped(Dynamics):
         return _SCHEMES[self.scheme](particles, buffers, drift, step, self.friction)
 
 
+def _half_steps(h: Numbers, temperature: Numbers, l2: Numbers, friction: float) -> tuple[Numbers, ...]:
+    """Coefficients a, r, e, s of a BAOAB step: ``v -= a g + r theta``, ``theta += a v``, ``v = e v + s xi``."""
+    # exp and not 1 - friction h: the Ornstein-Uhlenbeck part is then exact for every step size.
+    return h / 2, h * l2, np.exp(-friction * h), np.sqrt(-np.expm1(-2 * friction * h) * temperature)
+
+
 def _baoab(particles: FloatArray, buffers: Buffers, drift: Drift, step: Step, friction: float) -> Move:
     force, buffers = _force(particles, buffers, drift, step)
     moved, velocities = particles.copy(), buffers["velocities"].copy()
 
-    def part(force: FloatArray, closing: bool) -> int:
-        first = -1
-        for number, (place, (theta, velocity, slope)) in enumerate(step.members(moved, velocities, force)):
-            bad = _core.backend.baoab(
-                theta,
-                velocity,
-                slope,
-                closing,
-                step.n_moving,
-                step.step_size,
-                step.temperature,
-                step.l2,
-                friction,
-                place.key,
-                place.step,
-                place.population,
-                step.num_threads,
-            )
-            if bad >= 0 > first:
-                first = number * len(theta) + bad
-        return first
+    coefficients = _half_steps(step.step_size, step.temperature, step.l2, friction)
+    numbers = (step.n_moving, coefficients, *step.place.of_members(particles.shape[:-2]))
 
-    bad_particle = part(force, closing=False)
+    bad_particle = _core.backend.baoab(moved, velocities, force, False, *numbers)
     if bad_particle >= 0:
         return Move(moved, buffers, force, bad_particle)
     force, buffers = drift(moved, buffers, step.place.ahead(1))
-    bad_particle = part(force, closing=True)
+    bad_particle = _core.backend.baoab(moved, velocities, force, True, *numbers)
     return Move(moved, {**buffers, "velocities": velocities, "force": force}, force, bad_particle, gradient_at=moved)
 
 
