@@ -180,9 +180,8 @@ class Result:
             If the objective is no EmpiricalRisk, the run has no step to take the temperature from, or an argument does
             not fit.
         """
-        validation.instance("the objective of the run", self.objective, EmpiricalRisk, "an EmpiricalRisk")
-        assert isinstance(self.objective, EmpiricalRisk)
-        last_temperature, l2 = self.algorithm.certified(self.objective, self.info)
+        risk = validation.instance("the objective of the run", self.objective, EmpiricalRisk, "an EmpiricalRisk")
+        last_temperature, l2 = self.algorithm.certified(risk, self.info)
         if temperature is None:
             temperature = last_temperature
             if math.isnan(temperature):
@@ -191,8 +190,8 @@ class Result:
             options.setdefault("l2", l2)
         options.setdefault("num_threads", self.algorithm.num_threads)
         if dual is None:
-            dual = self.algorithm.dual(self.objective, self.state)
-        return certificate(self.objective, dual, temperature, confidence=confidence, **options)
+            dual = self.algorithm.dual(risk, self.state)
+        return certificate(risk, dual, temperature, confidence=confidence, **options)
 
     def predict(self, inputs: ArrayLike) -> FloatArray:
         """Predictions of the model that was trained; with several replicates those of their mixture, the mean.
@@ -289,9 +288,8 @@ class Algorithm(ABC):
         TypeError
             If the objective is no EmpiricalRisk.
         """
-        validation.instance("objective", objective, EmpiricalRisk, "an EmpiricalRisk, which has dual variables")
-        assert isinstance(objective, EmpiricalRisk)
-        return dual_at(objective.on_threads(self.num_threads), state.measure)
+        risk = validation.instance("objective", objective, EmpiricalRisk, "an EmpiricalRisk, which has dual variables")
+        return dual_at(risk.on_threads(self.num_threads), state.measure)
 
     def certified(self, objective: Objective, info: Info) -> tuple[float, float]:
         """Temperature and l2 of the problem that the last step belongs to; NaN where there was no step."""

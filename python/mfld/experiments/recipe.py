@@ -72,14 +72,11 @@ def _loss(name: str, value: object) -> Loss:
     """A loss with a name, which a model file can keep."""
     if isinstance(value, str):
         return Loss(value)
-    validation.instance(name, value, Loss, "a name or a Loss")
-    assert isinstance(value, Loss)
-    return value
+    return validation.instance(name, value, Loss, "a name or a Loss")
 
 
-def _schedule(name: str, value: object) -> object:
-    validation.instance(name, value, Schedule, "a Schedule")
-    return value
+def _schedule(name: str, value: object) -> Schedule:
+    return validation.instance(name, value, Schedule, "a Schedule")
 
 
 def _dtype(name: str, value: Any) -> str:
