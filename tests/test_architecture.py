@@ -20,7 +20,7 @@ LAYERS = [
     ["noise"],
     ["space"],
     ["state", "references", "files", "config"],
-    ["native", "errors", "schedules"],
+    ["native", "errors", "schedules", "linear"],
     ["data"],
     ["models", "losses", "plain"],
     ["objectives"],
