@@ -238,11 +238,17 @@ class Algorithm(ABC):
     ----------
     has_dual : bool
         True where it carries dual variables of the samples.
+    goes_on : bool
+        True where a run may go on from a state with other samples, since nothing in it belongs to the rows.
+    starts_anywhere : bool
+        False where the particles stand for dual variables, so that a run on other samples does not start from them.
     num_threads : int or None
         Number of threads; None stands for what OpenMP would take. It never changes a result.
     """
 
     has_dual: ClassVar[bool] = False
+    goes_on: ClassVar[bool] = False
+    starts_anywhere: ClassVar[bool] = True
     num_threads: int | None = None
 
     @abstractmethod
@@ -276,6 +282,10 @@ class Algorithm(ABC):
         if cloud.weights is not None and not may_be_weighted:
             raise ValueError("state must have particles of equal weight (weights=None)")
         return state
+
+    def rows_of_a_step(self, objective: Objective) -> int | None:
+        """Number of rows that a step sees; None where the objective has no samples."""
+        return objective.n_samples
 
     def dual(self, objective: Objective, state: State) -> FloatArray:
         """Dual variables of the samples that belong to a state, shape (n, n_outputs), float64.

@@ -183,6 +183,9 @@ class PDA(Algorithm):
         derivative[seen] = total[seen] / weight[seen]
         return derivative
 
+    def rows_of_a_step(self, objective: Objective) -> int | None:
+        return objective.n_samples if self.batch_size is None else self.batch_size
+
     def certified(self, objective: Objective, info: Info) -> tuple[float, float]:
         return self.temperature, objective.l2  # the ridge of the last step is that of the average, on its way
 

@@ -124,6 +124,7 @@ class PSDCA(Algorithm):
     n_replicates: int = 1
 
     has_dual: ClassVar[bool] = True
+    starts_anywhere: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         checked = {
