@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import mfld
-from mfld import certificates
+from mfld import certificates, potentials
 
 VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -83,6 +83,11 @@ def certified():
     yield "log partition", digest(*certificates.log_partition(objective, dual, 0.1, **options))
 
 
+def covariance(size, seed=0):
+    square = np.random.default_rng(seed).normal(size=(size, size))
+    return np.einsum("ik,jk->ij", square, square) / size + np.eye(size)
+
+
 def matrices():
     m = 40
     rotation = np.triu(np.ones((m, m)), 1) - np.triu(np.ones((m, m)), 1).T
@@ -92,8 +97,7 @@ def matrices():
 
     well = mfld.Potential(lambda x: x, n_coordinates=m, l2=0.1)
     wide = mfld.Potential(lambda x: x, n_coordinates=500, l2=0.1)
-    square = np.random.default_rng(0).normal(size=(500, 500))
-    constant = np.einsum("ik,jk->ij", square, square) / 500 + np.eye(500)
+    constant = covariance(500)
     for name, objective, dynamics in (
         ("a function", well, mfld.General(diffusion, rotation, lambda x: 2 * x)),
         ("a constant", wide, mfld.General(constant)),
@@ -102,6 +106,25 @@ def matrices():
     ):
         solver = mfld.MFLD(50, step_size=1e-3, temperature=0.1, dynamics=dynamics, dtype="float64", num_threads=1)
         yield f"dynamics: {name}", digest_of_state(solver.run(objective, 3).state)
+
+
+def built_in():
+    means = np.random.default_rng(0).normal(size=(2, 200))
+    inputs = np.random.default_rng(1).normal(size=(1000, 200))
+    slopes = np.einsum("ij->i", inputs)
+    regression = potentials.BayesianLinearRegression(inputs, slopes)
+    logistic = potentials.BayesianLogisticRegression(inputs, np.sign(slopes))
+    for name, potential in (
+        ("gaussian", potentials.Gaussian(np.zeros(512), covariance(512))),
+        ("mixture", potentials.GaussianMixture(means, [covariance(200, seed) for seed in (2, 3)])),
+        ("linear regression", regression),
+        ("logistic regression", logistic),
+    ):
+        solver = mfld.MFLD(50, step_size=1e-3, temperature=1.0, dtype="float64", num_threads=1)
+        yield f"potential: {name}", digest_of_state(solver.run(potential, 3).state)
+    yield "posterior", digest(regression.posterior_mean, regression.posterior_covariance, regression.log_evidence())
+    yield "mode", digest(logistic.mode())
+    yield "normaliser", digest(potentials.Gaussian(np.zeros(512), covariance(512)).log_normaliser())
 
 
 def pruned():
@@ -113,7 +136,9 @@ def pruned():
     yield "prune", digest(fewer.particles, fewer.weights)
 
 
-PATHS = {function.__name__: function for function in (automatic, averaging, ascent, certified, matrices, pruned)}
+PATHS = {
+    function.__name__: function for function in (automatic, averaging, ascent, certified, matrices, built_in, pruned)
+}
 
 
 def told(name, n_threads):

@@ -268,11 +268,29 @@ def test_a_file_beyond_the_run_or_of_another_seed_is_refused(tmp_path):
     checkpoint.run(solver, risk, 10, 3, path=path)
     with pytest.raises(ValueError, match=r"n_steps must be at least 10, where .*a\.npz stands, got 9"):
         checkpoint.run(solver, risk, 9, 3, path=path)
-    with pytest.raises(ValueError, match=r"a\.npz is a checkpoint of another run: seed was 3, now it is 4"):
+    refused = r"a\.npz is a checkpoint of another run: seed was 3, now it is 4; accept_other=True .* with seed=3$"
+    with pytest.raises(ValueError, match=refused):
         checkpoint.run(solver, risk, 20, 4, path=path)
+    assert checkpoint.load(path).step == 10
     assert checkpoint.run(solver, risk, 5, 4, path=path, resume=False).state.step == 5
     again = checkpoint.run(solver, risk, 20, 4, path=path, record_every=[2, 10, 20])
     assert again.history["step"].tolist() == [10, 20]
+
+
+def test_another_seed_knowingly_goes_on_with_the_noise_of_the_file(tmp_path):
+    solver, risk = make_solver(), make_risk()
+    path = tmp_path / "a.npz"
+    checkpoint.run(solver, risk, 10, 3, path=path)
+    warned = r"another run: seed was 3, now it is 4, and the run goes on with seed=3$"
+    with pytest.warns(RuntimeWarning, match=warned) as caught:
+        result = checkpoint.run(solver, risk, 20, 4, path=path, accept_other=True)
+    assert caught[0].filename == __file__
+    assert result.state.seed == checkpoint.load(path).seed == 3
+    assert digest(result.state) == digest(solver.run(risk, 20, 3).state) != digest(solver.run(risk, 20, 4).state)
+    with pytest.warns(RuntimeWarning, match=r"seed was 3, now it is 4, and .* with seed=3; objective\.reference was"):
+        checkpoint.run(solver, make_risk(l2=0.5), 25, 4, path=path, accept_other=True)
+    with pytest.raises(ValueError, match=r"seed was 3, now it is 4; objective\.reference was .* with seed=3$"):
+        checkpoint.run(solver, make_risk(l2=0.1), 30, 4, path=path)
 
 
 # ---- what a run is of ------------------------------------------------------------------------------------------------

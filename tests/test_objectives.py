@@ -197,6 +197,65 @@ def test_batches_are_unbiased(case, rng):
     assert np.std(batches, axis=0).max() > 1e-2
 
 
+@every_case
+def test_first_variation_of_a_batch(case, rng):
+    """Against sums over its rows of predictions of single neurons, and of differences of the loss."""
+    risk = make_risk(case, rng, n=6)
+    particles, points = make_particles(risk, rng), make_particles(risk, rng, n=3)
+    rows, s = [4, 1, 3], np.full(6, 1 / 6) if risk.sample_weight is None else risk.sample_weight
+    variation = risk.first_variation(particles, rows)
+    neurons = np.stack([risk.model.predict(point[np.newaxis], risk.inputs).reshape(6, -1) for point in points])
+    predictions = risk.model.predict(particles, risk.inputs).reshape(6, -1)
+    slopes = loss_slopes(risk, predictions)
+    expected = np.einsum("i,ik,mik->m", 6 / 3 * s[rows], slopes[rows], neurons[:, rows])
+    expected += risk.l2 * np.sum(points[:, : risk.n_moving] ** 2, axis=1)
+    assert_allclose(variation(points), expected, rtol=1e-6, atol=1e-8)
+    gradient = particle_gradient(lambda x: variation(x).sum(), points)
+    gradient[:, risk.n_moving :] = 0
+    assert_allclose(variation.gradient(points), gradient, rtol=1e-6, atol=1e-7)
+    assert_allclose(variation.gradient(particles), risk.gradient(particles, rows), rtol=1e-11, atol=1e-13)
+
+
+def loss_slopes(risk, predictions, h=1e-6):
+    """Derivative of the loss of each sample in each of its outputs, by central differences."""
+    slopes = np.zeros_like(predictions)
+    for k in range(predictions.shape[1]):
+        step = np.zeros_like(predictions)
+        step[:, k] = h
+        values = [risk.loss_function.evaluate(predictions + sign * step, risk.targets)[0] for sign in (1, -1)]
+        slopes[:, k] = (values[0] - values[1]) / (2 * h)
+    return slopes
+
+
+@pytest.mark.parametrize("case", ["linear", "weights", "classes"])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_first_variations_of_batches_are_unbiased(case, size, rng):
+    risk = make_risk(case, rng, n=6)
+    particles, points = make_particles(risk, rng), make_particles(risk, rng)
+    batches = [risk.first_variation(particles, list(rows)) for rows in itertools.combinations(range(6), size)]
+    full = risk.first_variation(particles)
+    for method in ("__call__", "gradient"):
+        found = [getattr(batch, method)(points) for batch in batches]
+        assert_allclose(np.mean(found, axis=0), getattr(full, method)(points), rtol=1e-11, atol=1e-13)
+        assert np.std(found, axis=0).max() > 1e-3
+
+
+def test_dual_variables_of_a_batch(rng):
+    risk = make_risk("bounded", rng, n=6)
+    points, dual = make_particles(risk, rng), rng.normal(size=(3, 2))
+    rows = [5, 0, 2]
+    every = np.zeros((6, 2))
+    every[rows] = 6 / 3 * dual
+    assert_allclose(risk.linearised(dual, batch=rows)(points), risk.linearised(every)(points), rtol=1e-12)
+    dual[[0, 2]] = 0  # which cost nothing, in a batch as in all rows
+    every[rows] = 6 / 3 * dual
+    assert_allclose(risk.linearised(dual, batch=rows)(points), risk.linearised(every)(points), rtol=1e-12)
+    ridge = risk.l2 * np.sum(points**2, axis=1)
+    assert_allclose(risk.linearised(np.zeros((3, 2)), batch=rows)(points), ridge, rtol=1e-14)
+    with pytest.raises(ValueError, match=r"dual must have shape \(2, 2\) \(samples, outputs\), got \(3, 2\)"):
+        risk.linearised(dual, batch=[0, 1])
+
+
 def test_a_batch_of_everything_is_the_gradient(rng):
     risk = make_risk("weights", rng)
     particles = make_particles(risk, rng)
@@ -284,6 +343,8 @@ def test_refused_gradients(measure, batch, error, message):
     risk = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(2), np.ones((4, 2)), np.zeros(4), loss="squared")
     with pytest.raises(error, match=message):
         risk.gradient(measure, batch)
+    with pytest.raises(error, match=message):
+        risk.first_variation(measure, batch)
 
 
 @pytest.mark.parametrize(
@@ -380,6 +441,7 @@ def test_functions_get_arrays_that_are_theirs():
             r"the result of value must have shape \(3,\) to match the points, got \(3, 2\)",
         ),
         (lambda: quartic().gradient(np.ones((3, 2)), batch=[0]), ValueError, "batch must be None for a Potential"),
+        (lambda: quartic().first_variation([[1.0, 1.0]], [0]), ValueError, "batch must be None for a Potential"),
         (lambda: quartic()(np.ones((3, 1))), ValueError, r"particles must have shape \(N, 2\).*, got \(3, 1\)"),
     ],
 )

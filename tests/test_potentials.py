@@ -165,6 +165,21 @@ def test_batches_of_a_regression_are_unbiased(name, rng):
     batches = rng.permutation(30).reshape(6, 5)  # each row once: the mean of the estimates is the full gradient
     mean = np.mean([posterior.loss_gradient(points, rows) for rows in batches], axis=0)
     assert_allclose(mean, posterior.loss_gradient(points), rtol=1e-12)
+    variations = [posterior.first_variation(points, rows) for rows in batches]
+    assert_allclose(np.mean([each(points) for each in variations], axis=0), posterior(points), rtol=1e-12)
+    slopes = np.mean([each.gradient(points) for each in variations], axis=0)
+    assert_allclose(slopes, posterior.gradient(points), rtol=1e-12)
+    for rows, variation in zip(batches, variations, strict=True):
+        assert_allclose(variation.gradient(points), posterior.gradient(points, rows), rtol=1e-14)
+        residuals = INPUTS[rows] @ points.T - LINEAR[rows, np.newaxis]
+        terms = residuals**2 / (2 * 0.2)
+        if name == "logistic regression":
+            terms = np.log1p(np.exp(-SIGNS[rows, np.newaxis] * (INPUTS[rows] @ points.T)))
+        expected = 30 / 5 * terms.sum(axis=0) + posterior.l2 * np.sum(points**2, axis=1)
+        assert_allclose(variation(points), expected, rtol=1e-12)
+    assert posterior.first_variation(points) is posterior
+    with pytest.raises(ValueError, match="batch must hold rows between 0 and 29, got 30"):
+        posterior.first_variation(points, [30])
 
 
 @pytest.mark.parametrize("gradient", [mfld.Minibatch(10), mfld.SVRG(10, 5), mfld.SARAH(10, 5)], ids=repr)

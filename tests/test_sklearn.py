@@ -375,6 +375,22 @@ def test_partial_fits(rng):
     assert regressor.score(*DIABETES) > 0.2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "steps"),
+    [
+        ({"gradient": "full"}, 1),
+        ({"gradient": "svrg", "batch_size": 40}, 4),
+        ({"gradient": mfld.Smoothed(0.0, mfld.Minibatch(50))}, 3),
+        ({"algorithm": mfld.MFLD(20, step_size=0.1, temperature=0.0, gradient=mfld.Minibatch(15))}, 10),
+    ],
+    ids=["full", "svrg", "smoothed", "an object"],
+)
+def test_a_partial_fit_sees_each_row_about_once(arguments, steps):
+    estimator = MeanFieldClassifier(n_particles=20, step_size=0.1, random_state=0, **arguments)
+    for passes in (1, 2):
+        assert estimator.partial_fit(*IRIS, classes=[0, 1, 2]).n_iter_ == passes * steps  # of 150 rows
+
+
 @pytest.mark.parametrize("algorithm", ["pda", "psdca", mfld.PDA(5, step_size=0.1, temperature=0.1)], ids=str)
 def test_algorithms_that_belong_to_their_rows_have_no_partial_fit(algorithm):
     for estimator, data in ((MeanFieldClassifier, IRIS), (MeanFieldRegressor, DIABETES)):

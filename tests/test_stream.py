@@ -171,6 +171,24 @@ def test_learns_what_the_stream_shows():
         result.certificate()
 
 
+def test_first_variation_of_a_batch_of_a_stream(rng):
+    risk = stream(outputs=1)
+    particles, points = rng.normal(size=(6, 4)), rng.normal(size=(3, 4))
+    batch = risk.draw_batch(mfld.noise.Place.of(3, step=7), 5)
+    inputs, targets = sines(7, 5)
+
+    def neurons(theta):
+        return np.tanh(inputs @ theta[:, :2].T + theta[:, 2]) * np.tanh(theta[:, 3])
+
+    slopes = neurons(particles).mean(axis=1) - targets
+    variation = risk.first_variation(particles, batch)
+    expected = slopes @ neurons(points) / 5 + 0.05 * np.sum(points**2, axis=1)
+    assert_allclose(variation(points), expected, rtol=1e-12)
+    assert_allclose(variation.gradient(particles), risk.gradient(particles, batch), rtol=1e-11, atol=1e-14)
+    with pytest.raises(TypeError, match=r"batch must be the EmpiricalRisk that StreamRisk\.batch gives, got"):
+        risk.first_variation(particles, [0])
+
+
 def test_what_a_stream_does_not_know_is_refused():
     risk = stream()
     for method in (risk.loss, risk.value, risk.gradient, risk.first_variation):

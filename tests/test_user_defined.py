@@ -538,6 +538,11 @@ def test_a_functional_is_called_once_a_step_with_arrays_of_its_own():
             "first_variation is not defined for a Functional",
         ),
         (
+            lambda: mfld.Functional(abs, n_coordinates=2, n_samples=3).first_variation(np.ones((3, 2)), [0]),
+            TypeError,
+            "first_variation is not defined for a Functional",
+        ),
+        (
             lambda: make_solver(gradient=mfld.Minibatch(2)).init(mfld.Functional(abs, n_coordinates=2)),
             ValueError,
             r"gradient must be FullBatch\(\) for a Functional, which has no samples",

@@ -112,7 +112,12 @@ def load(
 
 
 def _resumed(
-    path: StrPath, algorithm: Algorithm | None, objective: Objective | None, accept_other: bool, stacklevel: int
+    path: StrPath,
+    algorithm: Algorithm | None,
+    objective: Objective | None,
+    accept_other: bool,
+    stacklevel: int,
+    seed: int | None = None,
 ) -> State:
     accept_other = validation.boolean("accept_other", accept_other)
     state, problem = _read(path)
@@ -120,14 +125,21 @@ def _resumed(
     kinds = {name.partition(".")[0] for name in expected}
     found = {name: value for name, value in problem.items() if name.partition(".")[0] in kinds}
     names = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-    if names:
-        differences = [
-            f"{name} was {found.get(name, 'not there')}, now it is {expected.get(name, 'not there')}" for name in names
-        ]
+    differences = [
+        f"{name} was {found.get(name, 'not there')}, now it is {expected.get(name, 'not there')}" for name in names
+    ]
+    noise = ""
+    if seed is not None and seed != state.seed:
+        differences.insert(0, f"seed was {state.seed}, now it is {seed}")
+        noise = f" with seed={state.seed}"
+    if differences:
         message = f"{path} is a checkpoint of another run: "
         if not accept_other:
-            more = [f"and {len(names) - 3} more"] if len(names) > 3 else []
-            raise ValueError(f"{message}{'; '.join(differences[:3] + more)}; accept_other=True goes on all the same")
+            more = [f"and {len(differences) - 3} more"] if len(differences) > 3 else []
+            shown = "; ".join(differences[:3] + more)
+            raise ValueError(f"{message}{shown}; accept_other=True goes on all the same{noise}")
+        if noise:
+            differences[0] += f", and the run goes on{noise}"
         warnings.warn(message + "; ".join(differences), RuntimeWarning, stacklevel=stacklevel)
     return state
 
@@ -157,13 +169,13 @@ def run(
     n_steps : int
         Steps in all, those before the file included.
     seed : int
-        Must be that of the file where there is one.
+        Must be that of the file where there is one: a run has one noise from its first step to its last.
     path, every, seconds
         As in `Checkpoint`.
     resume : bool
         False starts anew and replaces the file.
     accept_other : bool
-        As in `load`.
+        As in `load`. The noise too goes on as it began, with the seed of the file, whatever ``seed`` is.
     **options
         As in ``algorithm.run``.
 
@@ -186,13 +198,11 @@ def run(
     (300, 100)
     """
     validation.instance("algorithm", algorithm, Algorithm, "an Algorithm")
-    n_steps = validation.integer("n_steps", n_steps, 0)
+    n_steps, seed = validation.integer("n_steps", n_steps, 0), validation.seed(seed)
     callbacks = [*options.pop("callbacks", ()), Checkpoint(path, every=every, seconds=seconds)]
     if not (resume and Path(path).exists()):
         return algorithm.run(objective, n_steps, seed, callbacks=callbacks, **options)
-    state = _resumed(path, algorithm, objective, accept_other, stacklevel=3)
-    if state.seed != seed:
-        raise ValueError(f"{path} is a checkpoint of another run: seed was {state.seed}, now it is {seed}")
+    state = _resumed(path, algorithm, objective, accept_other, stacklevel=3, seed=seed)
     if state.step > n_steps:
         raise ValueError(f"n_steps must be at least {state.step}, where {path} stands, got {n_steps}")
     options.pop("particles", None)  # where the run started

@@ -35,6 +35,13 @@ class LossFunction(ABC):
     called once a step with all rows of the step, and once more where a loss is recorded; predictions, their pull-back
     to the particles, the noise and the move stay native.
 
+    Attributes
+    ----------
+    has_conjugate : bool
+        True where `conjugate` is defined, which certificates and dual methods need.
+    has_probabilities : bool
+        True where predictions are log-odds, or with several outputs logits of classes.
+
     Examples
     --------
     >>> import numpy as np
@@ -53,6 +60,7 @@ class LossFunction(ABC):
     """
 
     has_conjugate: ClassVar[bool] = False
+    has_probabilities: bool = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -251,6 +259,10 @@ class Loss(LossFunction):
 
     def __repr__(self) -> str:
         return f"Loss({self.name!r}{'' if self.parameter is None else f', {self.parameter_name}={self.parameter}'})"
+
+    @property
+    def has_probabilities(self) -> bool:  # type: ignore[override]
+        return self.name in ("logistic", "cross_entropy")
 
     @property
     def parameter_name(self) -> str | None:

@@ -49,9 +49,10 @@ def final(part: _Part) -> _Part:
     """Class decorator that refuses subclasses: the core would compute them as their parent."""
 
     def refuse(cls: type, **_: object) -> None:
+        open_parent = [parent for parent in part.__mro__ if parent.__module__.startswith("mfld.")][-1]
         raise TypeError(
             f"{cls.__name__} must not be a subclass of {part.__name__}, which the compiled core computes: what it "
-            f"overrides would be left out. Subclass {part.__mro__[1].__name__}, with a {part.__name__} inside"
+            f"overrides would be left out. Subclass {open_parent.__name__}, with a {part.__name__} inside"
         )
 
     part.__init_subclass__ = classmethod(refuse)  # type: ignore[assignment, arg-type]

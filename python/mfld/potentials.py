@@ -19,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mfld import validation
+from mfld import linear, validation
 from mfld.objectives.base import Measure, Potential
 from mfld.validation import FloatArray
 
@@ -119,8 +119,10 @@ class Gaussian(BuiltIn):
         self.mean = validation.array("mean", mean, np.float64)
         validation.shape("mean", self.mean, ("p",))
         p = len(self.mean)
-        self.covariance = np.eye(p) if covariance is None else _covariance("covariance", covariance, p)
-        self._precision = np.linalg.inv(self.covariance)
+        self.covariance = np.eye(p) if covariance is None else validation.array("covariance", covariance, np.float64)
+        validation.shape("covariance", self.covariance, (p, p), "to match the mean")
+        self._factor = _factor("covariance", self.covariance)
+        self._precision = linear.inverse(self._factor)
         super().__init__(p)
 
     def _energy(self, points: FloatArray) -> FloatArray:
@@ -132,7 +134,7 @@ class Gaussian(BuiltIn):
         return np.asarray(np.einsum("ij,mj->mi", self._like(self._precision, points), offsets))
 
     def _log_normaliser(self, temperature: float) -> float:
-        return _log_gaussian(temperature * self.covariance)
+        return _log_gaussian(self._factor, temperature)
 
     @staticmethod
     def _like(array: FloatArray, points: FloatArray) -> FloatArray:
@@ -233,12 +235,13 @@ class GaussianMixture(BuiltIn):
         if given.ndim == 0:
             given = np.broadcast_to(float(given) * np.eye(p), (n_modes, p, p))
         validation.shape("covariances", given, (n_modes, p, p), "(modes, coordinates, coordinates)")
-        self.covariances = np.stack([_covariance(f"covariances[{k}]", c, p) for k, c in enumerate(given)])
+        self.covariances = np.array(given)
         even = np.full(n_modes, 1 / n_modes) if weights is None else weights
         self.weights = validation.weights("weights", even, (n_modes,), "to match means", np.float64)
-        self._precisions = np.linalg.inv(self.covariances)
+        factors = [_factor(f"covariances[{k}]", covariance) for k, covariance in enumerate(self.covariances)]
+        self._precisions = np.stack([linear.inverse(factor) for factor in factors])
         with np.errstate(divide="ignore"):  # a weight of 0
-            self._log_scales = np.log(self.weights) - [_log_gaussian(c) for c in self.covariances]
+            self._log_scales = np.log(self.weights) - [_log_gaussian(factor) for factor in factors]
         super().__init__(p)
 
     def _energy(self, points: FloatArray) -> FloatArray:
@@ -262,9 +265,10 @@ class GaussianMixture(BuiltIn):
     def _log_normaliser(self, temperature: float) -> float:
         if temperature == 1:
             return 0.0
+        _check_grid(type(self).__name__, self.n_coordinates)
         # The density of one mode is exp(-TAIL) at its ends. Between modes that are d deviations apart the logarithm has
         # singularities pi / d deviations beside the real axis, which ask for steps that are finer than for one mode.
-        spread = np.sqrt(np.linalg.eigvalsh(self.covariances) * temperature)
+        spread = np.sqrt(np.linalg.eigvalsh(self.covariances) * temperature)  # of at most two rows: no threads
         reach = math.sqrt(2 * _TAIL) * spread.max()
         axes = [(low - reach, high + reach) for low, high in zip(self.means.min(0), self.means.max(0), strict=True)]
         return _grid_integral(self, temperature, axes, 0.1 * min(1.0, 1 / math.sqrt(temperature)) * spread.min())
@@ -403,19 +407,40 @@ class _Regression(BuiltIn):
         with np.errstate(over="ignore", invalid="ignore"):
             return self._sum(points, rows) * points.dtype.type(self.n_samples / len(rows))
 
+    def first_variation(self, measure: Measure, batch: ArrayLike | None = None) -> Potential:
+        """The potential itself, whatever the measure; from a batch of B rows its sum over them, times n / B."""
+        if batch is None:
+            return self
+        rows = validation.rows("batch", batch, self.n_samples)
+        scale = self.n_samples / len(rows)
+        return Potential(
+            lambda points: self.loss_gradient(points, rows),
+            lambda points: scale * self._total(points, rows),
+            space=self.space,
+            reference=self.reference,
+        )
+
     def _derivative(self, points: FloatArray) -> FloatArray:
         return self._sum(points, slice(None))
 
     def _sum(self, points: FloatArray, rows: slice | NDArray[np.int64]) -> FloatArray:
         """Sum over rows of the gradient of minus the log-likelihood, shape (M, p)."""
-        inputs, targets = (part[rows].astype(points.dtype) for part in (self.inputs, self.targets))
+        inputs, targets = self._rows(points, rows)
         slopes = self._slopes(self._predictors(points, inputs), targets)
         return np.asarray(np.einsum("mn,jn->mj", slopes, np.ascontiguousarray(inputs.T)))
 
     def _energy(self, points: FloatArray) -> FloatArray:
-        inputs, targets = self.inputs.astype(points.dtype), self.targets.astype(points.dtype)
+        return self._total(points, slice(None))
+
+    def _total(self, points: FloatArray, rows: slice | NDArray[np.int64]) -> FloatArray:
+        """Sum over rows of minus the log-likelihood, shape (M,)."""
+        inputs, targets = self._rows(points, rows)
         terms = self._terms(self._predictors(points, inputs), targets)
         return np.asarray(np.sum(terms, axis=1, dtype=np.float64), points.dtype)
+
+    def _rows(self, points: FloatArray, rows: slice | NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+        """Inputs and targets of rows in the precision of the points."""
+        return self.inputs[rows].astype(points.dtype), self.targets[rows].astype(points.dtype)
 
     @staticmethod
     def _predictors(points: FloatArray, inputs: FloatArray) -> FloatArray:
@@ -465,9 +490,11 @@ class BayesianLinearRegression(_Regression):
     ) -> None:
         self.noise_variance = validation.real("noise_variance", noise_variance, positive=True)
         super().__init__(inputs, targets, prior_variance)
-        precision = self.inputs.T @ self.inputs / self.noise_variance + np.eye(self.n_coordinates) / self.prior_variance
-        self.posterior_covariance: FloatArray = np.linalg.inv(precision)
-        self.posterior_mean: FloatArray = np.linalg.solve(precision, self.inputs.T @ self.targets / self.noise_variance)
+        gram = np.einsum("ni,nj->ij", self.inputs, self.inputs)
+        factor = linear.cholesky(gram / self.noise_variance + np.eye(self.n_coordinates) / self.prior_variance)
+        right = np.einsum("ni,n->i", self.inputs, self.targets)
+        self.posterior_covariance: FloatArray = linear.inverse(factor)
+        self.posterior_mean: FloatArray = linear.solve(factor, right / self.noise_variance)
 
     def log_evidence(self) -> float:
         """Logarithm of the marginal density of the targets."""
@@ -482,7 +509,7 @@ class BayesianLinearRegression(_Regression):
 
     def _log_normaliser(self, temperature: float) -> float:
         lowest = float(self(self.posterior_mean[np.newaxis])[0])
-        return _log_gaussian(temperature * self.posterior_covariance) - lowest / temperature
+        return _log_gaussian(linear.cholesky(self.posterior_covariance), temperature) - lowest / temperature
 
 
 class BayesianLogisticRegression(_Regression):
@@ -527,8 +554,8 @@ class BayesianLogisticRegression(_Regression):
         theta = np.zeros((1, self.n_coordinates))
         for _ in range(100):
             gradient = self.gradient(theta)[0]
-            direction = np.linalg.solve(self._hessian(theta[0]), gradient)
-            if gradient @ direction < 1e-24 * (1 + abs(float(self(theta)[0]))):
+            direction = linear.solve(linear.cholesky(self._hessian(theta[0])), gradient)
+            if np.sum(gradient * direction) < 1e-24 * (1 + abs(float(self(theta)[0]))):
                 break
             length = 1.0
             while length > 1e-10 and self(theta - length * direction) > self(theta):
@@ -537,8 +564,8 @@ class BayesianLogisticRegression(_Regression):
         return cast(FloatArray, theta[0])
 
     def _hessian(self, theta: FloatArray) -> FloatArray:
-        slope = _logistic(self.inputs @ theta)
-        likelihood = (self.inputs * (slope * (1 - slope))[:, np.newaxis]).T @ self.inputs
+        slope = _logistic(self._predictors(theta[np.newaxis], self.inputs)[0])
+        likelihood: FloatArray = np.einsum("ni,nj->ij", self.inputs * (slope * (1 - slope))[:, np.newaxis], self.inputs)
         return likelihood + np.eye(self.n_coordinates) / self.prior_variance
 
     def _terms(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
@@ -551,11 +578,11 @@ class BayesianLogisticRegression(_Regression):
         mode = self.mode()
         # Around the mode in units of the curvature there. The energy is convex: once it is high all around a box, it is
         # higher outside.
-        axes = np.linalg.cholesky(np.linalg.inv(self._hessian(mode)) * temperature)
+        axes = linear.cholesky(linear.inverse(linear.cholesky(self._hessian(mode))) * temperature)
         lowest = float(self(mode[np.newaxis])[0])
 
         def energy(u: FloatArray) -> FloatArray:
-            return (self(mode + u @ axes.T) - lowest) / temperature
+            return (self(mode + np.einsum("mj,ij->mi", u, axes)) - lowest) / temperature
 
         n_axes = self.n_coordinates
         _check_grid(type(self).__name__, n_axes)
@@ -574,12 +601,14 @@ class BayesianLogisticRegression(_Regression):
 # ---- shared by them --------------------------------------------------------------------------------------------------
 
 
-def _covariance(name: str, value: ArrayLike, p: int) -> FloatArray:
-    matrix = validation.array(name, value, np.float64)
-    validation.shape(name, matrix, (p, p), "to match the mean")
-    if not np.allclose(matrix, matrix.T, rtol=1e-12, atol=0) or np.linalg.eigvalsh(matrix)[0] <= 0:
-        raise ValueError(f"{name} must be symmetric and positive definite, got {matrix.tolist()}")
-    return matrix
+def _factor(name: str, covariance: FloatArray) -> FloatArray:
+    """Cholesky factor of a covariance."""
+    try:
+        if np.allclose(covariance, covariance.T, rtol=1e-12, atol=0):
+            return linear.cholesky(covariance)
+    except ValueError:
+        pass
+    raise ValueError(f"{name} must be symmetric and positive definite, got {covariance.tolist()}")
 
 
 def _halved(values: Any) -> FloatArray:
@@ -591,9 +620,9 @@ def _logistic(z: FloatArray) -> FloatArray:
     return np.asarray(np.where(z < 0, e, 1) / (1 + e), z.dtype)
 
 
-def _log_gaussian(covariance: FloatArray) -> float:
-    """Logarithm of the integral of a Gaussian of this covariance that is 1 at its top."""
-    return float(len(covariance) * math.log(2 * math.pi) + np.linalg.slogdet(covariance)[1]) / 2
+def _log_gaussian(factor: FloatArray, temperature: float = 1.0) -> float:
+    """Logarithm of the integral of a Gaussian that is 1 at its top, of covariance ``temperature L L'``."""
+    return len(factor) / 2 * math.log(2 * math.pi * temperature) + float(np.sum(np.log(np.diagonal(factor))))
 
 
 def _log_integral(log_density: FloatArray, cell: float) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mfld import validation
+from mfld import linear, validation
 from mfld.models import Model
 from mfld.state import Cloud
 from mfld.validation import FloatArray
@@ -123,10 +123,7 @@ class _Neurons:
 
 
 class _Triangle:
-    """Cholesky factor L of a matrix that grows and shrinks by a row and column, in sums whose order is fixed.
-
-    LAPACK would do, were it not that its bits, and with them the weights, depend on the threads of BLAS.
-    """
+    """Cholesky factor L of a matrix that grows and shrinks by a row and column, in the sums of `mfld.linear`."""
 
     def __init__(self, most: int) -> None:
         self._factor = np.zeros((most, most))
@@ -135,7 +132,7 @@ class _Triangle:
     def append(self, row: NDArray[np.float64]) -> None:
         """Add a last row, up to its diagonal."""
         n = self._size
-        solved = self._forwards(row[:n])
+        solved = linear.forwards(self._factor[:n, :n], row[:n])
         # Equal neurons leave nothing but rounding, of either sign.
         pivot = max(float(row[n] - np.sum(solved**2)), 1e-13 * float(row[n]))
         self._factor[n, :n], self._factor[n, n] = solved, np.sqrt(pivot)
@@ -157,20 +154,9 @@ class _Triangle:
             below[j + 1 :, j] = cosine * column + sine * rest[j + 1 :]
             rest[j + 1 :] = cosine * rest[j + 1 :] - sine * column
 
-    def solve(self, right: NDArray[np.float64]) -> NDArray[np.float64]:
+    def solve(self, right: NDArray[np.float64]) -> FloatArray:
         """Solution x of ``L L' x = right``."""
-        solution = self._forwards(right)
-        for j in reversed(range(self._size)):
-            solution[j] /= self._factor[j, j]
-            solution[:j] -= self._factor[j, :j] * solution[j]
-        return solution
-
-    def _forwards(self, right: NDArray[np.float64]) -> NDArray[np.float64]:
-        solution = right.copy()
-        for j in range(self._size):
-            solution[j] /= self._factor[j, j]
-            solution[j + 1 :] -= self._factor[j + 1 : self._size, j] * solution[j]
-        return solution
+        return linear.solve(self._factor[: self._size, : self._size], right)
 
 
 def _greedy(neurons: _Neurons, target: NDArray[np.float64], size: int) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ expected and what came: TypeError for a wrong kind of thing, ValueError for a wr
 
 import operator
 from collections.abc import Collection
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -15,6 +15,8 @@ from mfld import _core
 
 FloatArray: TypeAlias = NDArray[np.floating[Any]]
 FloatDType: TypeAlias = np.dtype[np.floating[Any]]
+
+_Kind = TypeVar("_Kind")
 
 _DOUBLE = np.dtype(np.float64)
 _FLOATS = frozenset([np.dtype(np.float32), _DOUBLE])
@@ -63,9 +65,11 @@ def choice(name: str, value: object, names: Collection[str]) -> str:
     return value
 
 
-def instance(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
+def instance(name: str, value: object, kind: type[_Kind], expected: str) -> _Kind:
+    """The value itself, which is of this class."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {expected}, got {show(value)}")
+    return value
 
 
 def function(name: str, value: object) -> None:

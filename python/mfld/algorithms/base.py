@@ -180,9 +180,8 @@ class Result:
             If the objective is no EmpiricalRisk, the run has no step to take the temperature from, or an argument does
             not fit.
         """
-        validation.instance("the objective of the run", self.objective, EmpiricalRisk, "an EmpiricalRisk")
-        assert isinstance(self.objective, EmpiricalRisk)
-        last_temperature, l2 = self.algorithm.certified(self.objective, self.info)
+        risk = validation.instance("the objective of the run", self.objective, EmpiricalRisk, "an EmpiricalRisk")
+        last_temperature, l2 = self.algorithm.certified(risk, self.info)
         if temperature is None:
             temperature = last_temperature
             if math.isnan(temperature):
@@ -191,8 +190,8 @@ class Result:
             options.setdefault("l2", l2)
         options.setdefault("num_threads", self.algorithm.num_threads)
         if dual is None:
-            dual = self.algorithm.dual(self.objective, self.state)
-        return certificate(self.objective, dual, temperature, confidence=confidence, **options)
+            dual = self.algorithm.dual(risk, self.state)
+        return certificate(risk, dual, temperature, confidence=confidence, **options)
 
     def predict(self, inputs: ArrayLike) -> FloatArray:
         """Predictions of the model that was trained; with several replicates those of their mixture, the mean.
@@ -239,11 +238,17 @@ class Algorithm(ABC):
     ----------
     has_dual : bool
         True where it carries dual variables of the samples.
+    goes_on : bool
+        True where a run may go on from a state with other samples, since nothing in it belongs to the rows.
+    starts_anywhere : bool
+        False where the particles stand for dual variables, so that a run on other samples does not start from them.
     num_threads : int or None
         Number of threads; None stands for what OpenMP would take. It never changes a result.
     """
 
     has_dual: ClassVar[bool] = False
+    goes_on: ClassVar[bool] = False
+    starts_anywhere: ClassVar[bool] = True
     num_threads: int | None = None
 
     @abstractmethod
@@ -278,6 +283,10 @@ class Algorithm(ABC):
             raise ValueError("state must have particles of equal weight (weights=None)")
         return state
 
+    def rows_of_a_step(self, objective: Objective) -> int | None:
+        """Number of rows that a step sees; None where the objective has no samples."""
+        return objective.n_samples
+
     def dual(self, objective: Objective, state: State) -> FloatArray:
         """Dual variables of the samples that belong to a state, shape (n, n_outputs), float64.
 
@@ -289,9 +298,8 @@ class Algorithm(ABC):
         TypeError
             If the objective is no EmpiricalRisk.
         """
-        validation.instance("objective", objective, EmpiricalRisk, "an EmpiricalRisk, which has dual variables")
-        assert isinstance(objective, EmpiricalRisk)
-        return dual_at(objective.on_threads(self.num_threads), state.measure)
+        risk = validation.instance("objective", objective, EmpiricalRisk, "an EmpiricalRisk, which has dual variables")
+        return dual_at(risk.on_threads(self.num_threads), state.measure)
 
     def certified(self, objective: Objective, info: Info) -> tuple[float, float]:
         """Temperature and l2 of the problem that the last step belongs to; NaN where there was no step."""

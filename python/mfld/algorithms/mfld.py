@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -104,6 +104,8 @@ class MFLD(Algorithm):
     num_threads: int | None = None
     n_replicates: int = 1
 
+    goes_on: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         n_replicates = validation.integer("n_replicates", self.n_replicates, 1)
 
@@ -125,6 +127,9 @@ class MFLD(Algorithm):
         if self.step_size is None and not self.dynamics.has_stable_step:
             raise ValueError(f"step_size must be given with {self.dynamics}: the automatic one is for Overdamped()")
         validation.num_threads(self.num_threads)
+
+    def rows_of_a_step(self, objective: Objective) -> int | None:
+        return self.gradient.rows_of_a_step(objective)
 
     def init(
         self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None, *, replica: int = 0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
-from typing import ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import _core, noise, schedules, validation
 from mfld.algorithms.base import Algorithm
@@ -16,7 +16,7 @@ from mfld.dynamics import Dynamics, Overdamped
 from mfld.errors import DivergenceError
 from mfld.gradients import FullBatch
 from mfld.noise import Place
-from mfld.objectives import EmpiricalRisk, Objective, Potential, StreamRisk
+from mfld.objectives import EmpiricalRisk, Objective, Potential, Risk, StreamRisk
 from mfld.schedules import Scheduled
 from mfld.state import Buffers, Cloud, Info, State
 from mfld.stepping import Outcome, Plan, steps
@@ -130,16 +130,12 @@ class PDA(Algorithm):
         seed, replica = validation.seed(seed), validation.seed(replica, "replica")
         places = [noise.initial(seed, replica + r, self.num_threads) for r in range(self.n_replicates)]
         particles = start(objective, particles, self.n_replicates, self.n_particles, self.dtype, places)
-        seen = self._seen(objective)
-        nothing = {
-            name: np.zeros((self.n_replicates, seen.n_first, width), dtype)
-            for name, (width, dtype) in seen.widths().items()
+        risk = self._risk(objective)
+        buffers: dict[str, NDArray[Any]] = {
+            name: np.zeros((self.n_replicates, risk.n_samples or 0, width), dtype)
+            for name, (width, dtype) in risk.record_widths(self.dtype).items()
         }
-        buffers = {
-            **nothing,
-            "inner_steps": np.zeros(self.n_replicates, np.int64),
-            "output": particles,
-        }
+        buffers |= {"inner_steps": np.zeros(self.n_replicates, np.int64), "output": particles}
         return State({"mu": Cloud(particles)}, step=0, seed=seed, buffers=buffers, replica=replica)
 
     def advance(self, objective: Objective, state: State, n_steps: int = 1) -> tuple[State, Info]:
@@ -149,25 +145,26 @@ class PDA(Algorithm):
         """
         self.check(objective, state)
         n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)
-        seen = self._seen(objective)
-        seen.check_steps(state, n_steps)
-        return advance_each(lambda single: self._step(seen, single), state, n_steps)
+        self.check_steps(objective, state, n_steps)
+        risk = self._risk(objective)
+        return advance_each(lambda single: self._step(risk, single), state, n_steps)
 
     def check(self, objective: Objective, state: State | None = None) -> None:
-        seen = self._seen(objective)
-        if objective.l2 == 0:
+        risk = self._risk(objective)
+        if risk.l2 == 0:
             raise ValueError("l2 of the objective must be positive: without a ridge the Gibbs measure does not exist")
-        self.dynamics.check(seen.example(), FullBatch())
-        self.dynamics.check_space(objective)
+        flat = Potential(np.zeros_like, lambda x: np.zeros(len(x)), space=risk.space, l2=risk.l2)  # like all averages
+        self.dynamics.check(flat, FullBatch())
+        self.dynamics.check_space(risk)
         if state is None:
             return
         state = self._first_replicate(objective, state, self.dtype)
-        for name, (width, _) in seen.widths().items():
+        for name, (width, _) in risk.record_widths(self.dtype).items():
             if name not in state.buffers:
                 raise ValueError(
                     f"state must come from a PDA on {type(objective).__name__} data: it has no buffer {name}"
                 )
-            expected = (1, seen.n_rows(state), width)
+            expected = (1, risk.n_recorded(state.buffers), width)
             validation.shape(f"state.buffers[{name!r}]", state.buffers[name], expected, "to suit the objective")
 
     def dual(self, objective: Objective, state: State) -> FloatArray:
@@ -186,33 +183,53 @@ class PDA(Algorithm):
         derivative[seen] = total[seen] / weight[seen]
         return derivative
 
+    def rows_of_a_step(self, objective: Objective) -> int | None:
+        return objective.n_samples if self.batch_size is None else self.batch_size
+
     def certified(self, objective: Objective, info: Info) -> tuple[float, float]:
         return self.temperature, objective.l2  # the ridge of the last step is that of the average, on its way
 
     def check_steps(self, objective: Objective, state: State, n_steps: int) -> None:
         """Refuse a run for which a stream's capacity is too small."""
-        self._seen(objective).check_steps(state, n_steps)
+        risk, batch_size = self._risk(objective), self.batch_size
+        if risk.capacity is None or batch_size is None:
+            return  # of data, which have a row each from the start
+        kept, capacity = risk.n_recorded(state.buffers), risk.capacity
+        needed = kept + n_steps * batch_size
+        if n_steps > 0 and needed > capacity:
+            fit = max(0, capacity - kept) // batch_size
+            raise ValueError(
+                f"n_steps must be at most {fit} here, got {n_steps}: the StreamRisk has capacity={capacity}, the "
+                f"state keeps {kept} samples, and each step adds batch_size={batch_size}: this run takes "
+                f"capacity={needed}"
+            )
 
     def potential(self, objective: EmpiricalRisk | StreamRisk, state: State) -> Potential:
         """The averaged potential ``gbar_t`` of a state of one replicate after t >= 1 steps, its ridge included."""
         _ = state.only_cloud  # of one replicate
         if state.step == 0:
             raise ValueError("state must have made a step: before the first one nothing is averaged")
-        return _average(self._seen(objective), state.buffers, state.step)
+        return _average(self._risk(objective), state.buffers, state.step)
 
-    def _seen(self, objective: Objective) -> _SeenData | _SeenStream:
-        """Record of an objective's samples; refuses one whose samples this solver cannot draw."""
-        kinds = EmpiricalRisk, StreamRisk
-        validation.instance("objective", objective, kinds, "an EmpiricalRisk or a StreamRisk")
-        if objective.n_samples is None:
-            return _SeenStream(cast(StreamRisk, objective), self)
-        return _SeenData(cast(EmpiricalRisk, objective), self)
+    def _risk(self, objective: Objective) -> Risk:
+        """The objective on this solver's threads; refuses one whose samples it cannot draw or keep."""
+        risk = validation.instance("objective", objective, Risk, "an EmpiricalRisk or a StreamRisk")
+        n, batch_size = risk.n_samples, self.batch_size
+        if n is None and batch_size is None:
+            raise ValueError("batch_size must be given for a StreamRisk, which never has all samples, got None")
+        if n is None and risk.capacity is None:
+            raise ValueError("capacity of the StreamRisk must be given for PDA, which keeps the samples, got None")
+        if n is not None and batch_size is not None and batch_size > n:
+            raise ValueError(f"batch_size must be at most the number of samples, {n}, got {batch_size}")
+        return risk.on_threads(self.num_threads)
 
-    def _step(self, seen: _SeenData | _SeenStream, state: State) -> tuple[State, Info]:
+    def _step(self, risk: Risk, state: State) -> tuple[State, Info]:
         t = state.step + 1
-        added, loss = seen.add(state)
-        buffers = {**state.buffers, **added}
-        averaged = _average(seen, buffers, t)
+        place = Place(state.key, state.step, 0, self.num_threads)
+        batch = None if self.batch_size is None else risk.draw_batch(place, self.batch_size)
+        record, loss = risk.recorded(state.buffers, state.particles, batch, t)
+        buffers = {**state.buffers, **record}
+        averaged = _average(risk, buffers, t)
 
         inner = max(1, round(float(schedules.values("inner_steps", self.inner_steps, state.step, 1)[0])))
         done = int(state.buffers["inner_steps"][0])
@@ -257,115 +274,15 @@ class PDA(Algorithm):
         return State({"mu": Cloud(particles)}, t, state.seed, buffers, state.replica)
 
 
-def _average(seen: _SeenData | _SeenStream, buffers: Buffers, t: int) -> Potential:
+def _average(risk: Risk, buffers: Buffers, t: int) -> Potential:
     """The averaged potential after step t, from the buffers of one replicate; refuses one without a Gibbs measure."""
-    risk, dual = seen.frozen(buffers, 2 / ((t + 1) * (t + 2)))
-    l2 = seen.risk.l2 * t / (t + 2)
-    needed = smallest_ridge(risk, dual)
+    seen, dual = risk.averaged(buffers, 2 / ((t + 1) * (t + 2)))
+    l2 = risk.l2 * t / (t + 2)
+    needed = smallest_ridge(seen, dual)
     if l2 <= needed:
         raise ValueError(
-            f"l2 of the objective must be above {needed * (t + 2) / t:.3g} at step {t} of PDA, got {seen.risk.l2:g}: "
+            f"l2 of the objective must be above {needed * (t + 2) / t:.3g} at step {t} of PDA, got {risk.l2:g}: "
             f"the neurons of {risk.model} grow like |theta|**2, and below it the average has no Gibbs measure; "
             "with a bounded activation or readout it always has one"
         )
-    return risk.linearised(dual, l2, seen.solver.num_threads)
-
-
-class _SeenData:
-    """Record of an EmpiricalRisk: for each sample the sum of its derivatives and that of their factors."""
-
-    def __init__(self, risk: EmpiricalRisk, solver: PDA) -> None:
-        n, batch_size = risk.n_samples, solver.batch_size
-        if batch_size is not None and batch_size > n:
-            raise ValueError(f"batch_size must be at most the number of samples, {n}, got {batch_size}")
-        self.risk, self.solver = risk, solver
-
-    @property
-    def n_first(self) -> int:
-        """Number of rows of the buffers before the first step."""
-        return self.risk.n_samples
-
-    def widths(self) -> dict[str, tuple[int, str]]:
-        """Numbers that the buffers have for each sample, and their precision."""
-        return {"dual_sum": (self.risk.model.n_outputs, "float64"), "dual_weight": (1, "float64")}
-
-    def n_rows(self, state: State) -> int:
-        """Number of samples for which the buffers of a state have a row, or should have."""
-        return self.risk.n_samples
-
-    def check_steps(self, state: State, n_steps: int) -> None:
-        """Refuse more steps than can be kept; here all can."""
-
-    def add(self, state: State) -> tuple[Buffers, float]:
-        """The buffers with the samples of the next step, and the mean loss of that batch."""
-        t, n, batch_size = state.step + 1, self.risk.n_samples, self.solver.batch_size
-        rows = None if batch_size is None else _core.backend.batch(state.key, state.step, n, batch_size)
-        # In float64: averages of derivatives rounded to float32 may lie outside of the conjugate's domain.
-        particles = state.particles.astype(np.float64)
-        derivative, loss = self.risk.on_threads(self.solver.num_threads).derivative(particles, rows)
-        sums, weights = (np.array(state.buffers[name]) for name in ("dual_sum", "dual_weight"))
-        drawn, factor = (slice(None), t) if rows is None else (rows, t * n / len(rows))
-        sums[:, drawn] += factor * derivative
-        weights[:, drawn] += factor
-        return {"dual_sum": sums, "dual_weight": weights}, loss
-
-    def frozen(self, buffers: Buffers, scale: float) -> tuple[EmpiricalRisk, FloatArray]:
-        """A risk and dual variables whose potential is the one of what was seen, times the scale."""
-        return self.risk, scale * buffers["dual_sum"][0]
-
-    def example(self) -> Potential:
-        """A potential of the kind that the dynamics meets."""
-        return self.risk.linearised(np.zeros((self.risk.n_samples, self.risk.model.n_outputs)))
-
-
-class _SeenStream:
-    """Record of a StreamRisk: the samples seen, each with its coefficient; methods as in `_SeenData`."""
-
-    def __init__(self, risk: StreamRisk, solver: PDA) -> None:
-        if solver.batch_size is None:
-            raise ValueError("batch_size must be given for a StreamRisk, which never has all samples, got None")
-        if risk.data.capacity is None:
-            raise ValueError("capacity of the StreamRisk must be given for PDA, which keeps the samples, got None")
-        self.risk, self.solver, self.batch_size, self.capacity = risk, solver, solver.batch_size, risk.data.capacity
-
-    n_first = 0
-
-    def widths(self) -> dict[str, tuple[int, str]]:
-        model = self.risk.model
-        return {
-            "kept_inputs": (model.n_features, np.dtype(self.solver.dtype).name),
-            "kept_sum": (model.n_outputs, "float64"),
-        }
-
-    def n_rows(self, state: State) -> int:
-        return len(state.buffers["kept_inputs"][0])
-
-    def check_steps(self, state: State, n_steps: int) -> None:
-        kept, capacity = self.n_rows(state), self.capacity
-        needed = kept + n_steps * self.batch_size
-        if n_steps > 0 and needed > capacity:
-            fit = max(0, capacity - kept) // self.batch_size
-            raise ValueError(
-                f"n_steps must be at most {fit} here, got {n_steps}: the StreamRisk has capacity={capacity}, the "
-                f"state keeps {kept} samples, and each step adds batch_size={self.batch_size}: this run takes "
-                f"capacity={needed}"
-            )
-
-    def add(self, state: State) -> tuple[Buffers, float]:
-        batch = self.risk.batch(state.step, self.batch_size).on_threads(self.solver.num_threads)
-        derivative, loss = batch.derivative(state.particles)
-        coefficients = (state.step + 1) / self.batch_size * derivative.astype(np.float64)
-        added = {"kept_inputs": batch.inputs, "kept_sum": coefficients}
-        return {
-            name: np.concatenate([kept, added[name][np.newaxis].astype(kept.dtype)], axis=1)
-            for name, kept in state.buffers.items()
-            if name in added
-        }, loss
-
-    def frozen(self, buffers: Buffers, scale: float) -> tuple[EmpiricalRisk, FloatArray]:
-        return self.risk.frozen(buffers["kept_inputs"][0], scale * buffers["kept_sum"][0])
-
-    def example(self) -> Potential:
-        model = self.risk.model
-        risk, dual = self.risk.frozen(np.zeros((1, model.n_features)), np.zeros((1, model.n_outputs)))
-        return risk.linearised(dual, self.risk.l2)
+    return seen.linearised(dual, l2, risk.num_threads)

@@ -124,6 +124,7 @@ class PSDCA(Algorithm):
     n_replicates: int = 1
 
     has_dual: ClassVar[bool] = True
+    starts_anywhere: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         checked = {
@@ -263,13 +264,11 @@ class PSDCA(Algorithm):
         validation.shape("state.buffers['dual']", state.buffers["dual"], expected, "to suit the objective")
 
     def _risk(self, objective: Objective) -> EmpiricalRisk:
-        validation.instance("objective", objective, EmpiricalRisk, "an EmpiricalRisk, whose loss has a dual")
-        assert isinstance(objective, EmpiricalRisk)
-        model = objective.model
-        validation.instance("the objective's loss", objective.loss_function, Loss, "a Loss, whose conjugate is known")
-        validation.instance("the objective's model", model, TwoLayerNetwork, "a TwoLayerNetwork, whose bound is known")
-        assert isinstance(model, TwoLayerNetwork)
-        if objective.l2 <= 0:
+        risk = validation.instance("objective", objective, EmpiricalRisk, "an EmpiricalRisk, whose loss has a dual")
+        validation.instance("the objective's loss", risk.loss_function, Loss, "a Loss, whose conjugate is known")
+        expected = "a TwoLayerNetwork, whose bound is known"
+        model = validation.instance("the objective's model", risk.model, TwoLayerNetwork, expected)
+        if risk.l2 <= 0:
             raise ValueError(
                 "l2 must be positive for PSDCA: without a ridge the dual's Gibbs law does not exist; got 0"
             )
@@ -278,7 +277,7 @@ class PSDCA(Algorithm):
                 f"PSDCA needs a bounded neuron, got readout={model.readout!r} with activation={model.activation!r}: "
                 "take readout='bounded', 'parity', 'signs' or 'fixed' with a bounded activation, like 'tanh'"
             )
-        return objective.on_threads(self.num_threads)
+        return risk.on_threads(self.num_threads)
 
 
 def dual_of_zero(risk: EmpiricalRisk) -> NDArray[np.float64]:

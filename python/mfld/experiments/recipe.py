@@ -37,7 +37,7 @@ from mfld.experiments.datasets import Dataset
 from mfld.experiments.trained import TrainedModel
 from mfld.fitting import ALGORITHMS, GRADIENTS, STEP_SHARE, Choices
 from mfld.gradients import GradientEstimator, Minibatch
-from mfld.losses import Loss
+from mfld.losses import Loss, LossFunction
 from mfld.models import TwoLayerNetwork, activations, readouts
 from mfld.objectives import EmpiricalRisk
 from mfld.schedules import Schedule
@@ -72,14 +72,11 @@ def _loss(name: str, value: object) -> Loss:
     """A loss with a name, which a model file can keep."""
     if isinstance(value, str):
         return Loss(value)
-    validation.instance(name, value, Loss, "a name or a Loss")
-    assert isinstance(value, Loss)
-    return value
+    return validation.instance(name, value, Loss, "a name or a Loss")
 
 
-def _schedule(name: str, value: object) -> object:
-    validation.instance(name, value, Schedule, "a Schedule")
-    return value
+def _schedule(name: str, value: object) -> Schedule:
+    return validation.instance(name, value, Schedule, "a Schedule")
 
 
 def _dtype(name: str, value: Any) -> str:
@@ -250,7 +247,7 @@ class Recipe:
     def as_json(self) -> dict[str, Any]:
         """The choices as numbers and texts."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {k: repr(v) if isinstance(v, (Loss, Schedule)) else v for k, v in values.items()}
+        return {k: repr(v) if isinstance(v, (LossFunction, Schedule)) else v for k, v in values.items()}
 
 
 @dataclass(frozen=True, eq=False)

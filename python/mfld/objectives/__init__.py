@@ -3,7 +3,7 @@
 from mfld.objectives.base import Measure, Objective, Potential
 from mfld.objectives.functional import Functional
 from mfld.objectives.game import Game
-from mfld.objectives.risk import EmpiricalRisk
+from mfld.objectives.risk import EmpiricalRisk, Risk
 from mfld.objectives.stream import StreamRisk
 
-__all__ = ["EmpiricalRisk", "Functional", "Game", "Measure", "Objective", "Potential", "StreamRisk"]
+__all__ = ["EmpiricalRisk", "Functional", "Game", "Measure", "Objective", "Potential", "Risk", "StreamRisk"]

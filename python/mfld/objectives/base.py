@@ -43,7 +43,7 @@ class Objective(ABC):
     n_samples : int or None
         Number of samples that `loss_gradient` can take a batch of; None where there are none, or no end of them.
     has_batches : bool
-        True where `loss_gradient` takes a batch; by default where there is a number of samples.
+        True where `loss_gradient` and `first_variation` take a batch; by default where there is a number of samples.
     has_gradient : bool
         False where the gradient over all samples is an expectation that is not known: of a stream.
     linear : bool
@@ -68,7 +68,7 @@ class Objective(ABC):
     ...         return float(np.sum(self.residual(measure) ** 2) / 2)
     ...     def loss_gradient(self, measure, batch=None):
     ...         return np.tile(self.residual(measure), (len(self.cloud(measure).particles), 1))
-    ...     def first_variation(self, measure):
+    ...     def first_variation(self, measure, batch=None):
     ...         slope = self.residual(measure)
     ...         return mfld.Potential(lambda x: np.tile(slope, (len(x), 1)), n_coordinates=2, l2=self.l2)
     >>> solver = mfld.MFLD(n_particles=500, step_size=0.1, temperature=0.01)
@@ -196,11 +196,25 @@ class Objective(ABC):
         raise NotImplementedError(f"{type(self).__name__} does not define loss_gradient_by_particle")
 
     @abstractmethod
-    def first_variation(self, measure: Measure) -> Potential:
+    def first_variation(self, measure: Measure, batch: ArrayLike | None = None) -> Potential:
         """First variation of F at a measure: a function of theta, frozen, for value and gradient at any points.
 
         It is normalised as the formula gives it, without centring: for a risk with sample weights s,
-        ``sum_i s_i l'(f_mu(z_i), y_i) h(theta, z_i) + l2 |theta|**2``.
+        ``sum_i s_i l'(f_mu(z_i), y_i) h(theta, z_i) + l2 |theta|**2``. From a batch I of B of the n samples it is
+        estimated without bias, the ridge as it is::
+
+            (n / B) * sum_{i in I} s_i l'(f_mu(z_i), y_i) h(theta, z_i) + l2 |theta|**2
+
+        Parameters
+        ----------
+        measure : Cloud or array_like, shape (N, n_coordinates)
+        batch : array_like of int, shape (B,), optional
+            As in `loss_gradient`: at the particles of the measure the gradients agree.
+
+        Returns
+        -------
+        Potential
+            With the ridge, or another reference, of the objective.
         """
 
     def value(self, measure: Measure) -> float:
@@ -377,8 +391,7 @@ class Potential(Objective):
         return cloud.mean(self._values(cloud.particles))
 
     def loss_gradient(self, measure: Measure, batch: ArrayLike | None = None) -> FloatArray:
-        if batch is not None:
-            raise ValueError("batch must be None for a Potential, which has no samples")
+        self._check_no_batch(batch)
         points = self.cloud(measure).particles
         return self._as_gradient(self._gradient(points.copy()), points)
 
@@ -404,9 +417,15 @@ class Potential(Objective):
         value, gradient = self._value_and_gradient(points.copy())
         return self._as_values(value, points), self._as_gradient(gradient, points)
 
-    def first_variation(self, measure: Measure) -> Potential:
+    def first_variation(self, measure: Measure, batch: ArrayLike | None = None) -> Potential:
         """The potential itself, whatever the measure."""
+        self._check_no_batch(batch)
         return self
+
+    @staticmethod
+    def _check_no_batch(batch: ArrayLike | None) -> None:
+        if batch is not None:
+            raise ValueError("batch must be None for a Potential, which has no samples")
 
     def _values(self, points: FloatArray) -> FloatArray:
         if self._value is None:

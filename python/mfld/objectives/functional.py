@@ -204,7 +204,7 @@ class Functional(Objective):
             gradient[:, self.n_moving :] = 0
         return gradient
 
-    def first_variation(self, measure: Measure) -> Potential:
+    def first_variation(self, measure: Measure, batch: ArrayLike | None = None) -> Potential:
         raise TypeError(
             "first_variation is not defined for a Functional, whose gradient is known at its own particles only; what "
             "needs it at other points (certificates, dual averaging, frozen potentials) takes an EmpiricalRisk, a "

@@ -1,30 +1,83 @@
-"""Empirical risk of a model."""
+"""Risks of a model: what those of finite data and of a stream have in common, and the empirical risk."""
 
 from __future__ import annotations
 
 import copy
 import functools
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import references, validation
 from mfld.data import Rows
-from mfld.losses import AnyLoss, as_loss
+from mfld.losses import AnyLoss, LossFunction, as_loss
 from mfld.models import Model
 from mfld.native import Problem, final
 from mfld.noise import Place
 from mfld.objectives.base import Measure, Objective, Potential
-from mfld.state import Cloud
+from mfld.state import Buffers, Cloud
 from mfld.validation import FloatArray, FloatDType
 
 _Samples: TypeAlias = Callable[[FloatDType], tuple[FloatArray, FloatArray]]
 
 
+class Risk(Objective):
+    """Mean loss of a model's predictions over samples, with the ridge: `EmpiricalRisk` or `StreamRisk`.
+
+    An algorithm that sums the derivatives of many steps, like `PDA`, keeps a *record* of the samples seen: arrays among
+    the buffers of a state, shape (1, J, width), with a row for each of J samples.
+
+    Attributes
+    ----------
+    model : Model
+    loss_function : LossFunction
+    capacity : int or None
+        Most samples that a record may hold; None where it is to be given, or there is no need for it.
+    """
+
+    any_precision = True
+    model: Model
+    loss_function: LossFunction
+    capacity: int | None = None
+
+    def on_threads(self, num_threads: int | None) -> Self:
+        same = copy.copy(self)
+        same.num_threads = num_threads
+        return same
+
+    def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
+        """The model's initial particles."""
+        return self.model.initial_particles(n_particles, place, dtype)
+
+    def predict(self, measure: Measure, inputs: ArrayLike) -> FloatArray:
+        cloud = self.cloud(measure)
+        return self.model.predict(cloud.particles, inputs, cloud.weights, self.num_threads)
+
+    @abstractmethod
+    def record_widths(self, dtype: DTypeLike) -> dict[str, tuple[int, DTypeLike]]:
+        """Arrays of a record by their names: how many numbers they have for a sample, and in which precision.
+
+        ``dtype`` is that of the run.
+        """
+
+    @abstractmethod
+    def n_recorded(self, record: Buffers) -> int:
+        """Number J of samples for which a record has a row, or should have."""
+
+    @abstractmethod
+    def recorded(self, record: Buffers, particles: FloatArray, batch: Any, factor: float) -> tuple[Buffers, float]:
+        """A new record, with ``factor`` times the derivatives of a batch added, and the mean loss of that batch."""
+
+    @abstractmethod
+    def averaged(self, record: Buffers, scale: float) -> tuple[EmpiricalRisk, FloatArray]:
+        """A risk and dual variables whose potential is ``scale`` times the sum of a record, see `linearised`."""
+
+
 @final
-class EmpiricalRisk(Objective):
+class EmpiricalRisk(Risk):
     """Regularised empirical risk ``F(mu) = sum_i s_i l(f_mu(z_i), y_i) + l2 E_mu |theta|**2``.
 
     Its first variation, a function of theta, is ``sum_i s_i l'(f_mu(z_i), y_i) h(theta, z_i) + l2 |theta|**2``. Source:
@@ -71,7 +124,6 @@ class EmpiricalRisk(Objective):
     """
 
     data: Rows
-    any_precision = True
 
     def __init__(
         self,
@@ -162,8 +214,8 @@ class EmpiricalRisk(Objective):
         threads = validation.num_threads(self.num_threads)
         return self.model.pull_back_rows(cloud.particles, inputs, cotangent, own.astype(np.int64, copy=False), threads)
 
-    def first_variation(self, measure: Measure) -> Potential:
-        return self.linearised(self.derivative(measure)[0])
+    def first_variation(self, measure: Measure, batch: ArrayLike | None = None) -> Potential:
+        return self.linearised(self.derivative(measure, batch)[0], batch=batch)
 
     def derivative(self, measure: Measure, batch: ArrayLike | None = None) -> tuple[FloatArray, float]:
         """Derivative of the loss in the prediction of each sample, and the mean loss.
@@ -184,34 +236,41 @@ class EmpiricalRisk(Objective):
         _, values, derivative, weights = self._evaluate(self.cloud(measure), batch)
         return derivative, float(np.sum(weights * values))
 
-    def linearised(self, dual: ArrayLike, l2: float | None = None, num_threads: int | None = None) -> Potential:
+    def linearised(
+        self,
+        dual: ArrayLike,
+        l2: float | None = None,
+        num_threads: int | None = None,
+        *,
+        batch: ArrayLike | None = None,
+    ) -> Potential:
         """Potential ``sum_ik s_i g_ik h_k(theta, z_i) + l2 |theta|**2`` of dual variables g: native, at any points.
 
-        With ``g_i = l'(f_mu(z_i), y_i)`` it is the first variation at mu. Samples whose dual variables are 0 cost
-        nothing.
+        With ``g_i = l'(f_mu(z_i), y_i)`` it is the first variation at mu. Over a batch of B rows the sum is scaled by
+        n / B. Samples whose dual variables are 0 cost nothing.
 
         Parameters
         ----------
-        dual : array_like, shape (n, n_outputs)
+        dual : array_like, shape (n, n_outputs) or (B, n_outputs)
         l2 : float, optional
             By default that of the risk.
         num_threads : int, optional
             By default that of the risk, see `on_threads`. It never changes a value.
+        batch : array_like of int, shape (B,), optional
+            Rows of the samples that the dual variables belong to; all of them by default.
 
         Raises
         ------
         TypeError, ValueError
-            If the dual variables have the wrong shape, are no array of reals, or are not finite.
+            If the dual variables have the wrong shape, are no array of reals, or are not finite; if a row does not
+            exist.
         """
+        rows = None if batch is None else validation.rows("batch", batch, self.n_samples)
         dual = validation.array("dual", dual, np.float64)
-        validation.shape("dual", dual, (self.n_samples, self.model.n_outputs), "(samples, outputs)")
+        n_rows = self.n_samples if rows is None else len(rows)
+        validation.shape("dual", dual, (n_rows, self.model.n_outputs), "(samples, outputs)")
         threads = self.num_threads if num_threads is None else num_threads
-        return _Linearised(self, _with_dual(self, dual), self.l2 if l2 is None else l2, threads)
-
-    def on_threads(self, num_threads: int | None) -> Self:
-        same = copy.copy(self)
-        same.num_threads = num_threads
-        return same
+        return _Linearised(self, _with_dual(self, dual, rows), self.l2 if l2 is None else l2, threads)
 
     def of_rows(self, rows: NDArray[np.int64]) -> tuple[EmpiricalRisk, float]:
         """The risk of some samples only, and their share of the weight: sum_i s_i over the rows."""
@@ -219,13 +278,24 @@ class EmpiricalRisk(Objective):
         part.data, share = self.data.take(rows)
         return part, share
 
-    def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
-        """The model's initial particles."""
-        return self.model.initial_particles(n_particles, place, dtype)
+    def record_widths(self, dtype: DTypeLike) -> dict[str, tuple[int, DTypeLike]]:
+        return {"dual_sum": (self.model.n_outputs, "float64"), "dual_weight": (1, "float64")}
 
-    def predict(self, measure: Measure, inputs: ArrayLike) -> FloatArray:
-        cloud = self.cloud(measure)
-        return self.model.predict(cloud.particles, inputs, cloud.weights, self.num_threads)
+    def n_recorded(self, record: Buffers) -> int:
+        return self.n_samples
+
+    def recorded(self, record: Buffers, particles: FloatArray, batch: Any, factor: float) -> tuple[Buffers, float]:
+        # In float64: averages of derivatives rounded to float32 may lie outside of the conjugate's domain.
+        derivative, loss = self.derivative(particles.astype(np.float64), batch)
+        sums, weights = np.array(record["dual_sum"]), np.array(record["dual_weight"])
+        rows = slice(None) if batch is None else batch
+        factor = factor * self.n_samples / len(derivative)
+        sums[:, rows] += factor * derivative
+        weights[:, rows] += factor
+        return {"dual_sum": sums, "dual_weight": weights}, loss
+
+    def averaged(self, record: Buffers, scale: float) -> tuple[EmpiricalRisk, FloatArray]:
+        return self, scale * record["dual_sum"][0]
 
     def native(self, dtype: FloatDType) -> Problem | None:
         network, loss = self.model.native, self.loss_function.native
@@ -242,12 +312,18 @@ class EmpiricalRisk(Objective):
     def _evaluate(self, cloud: Cloud, batch: ArrayLike | None) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """Inputs, loss, its derivative and its weight in the risk, ``s_i`` times n / B, for all rows or those given."""
         inputs, targets, _ = self.data.cast(cloud.particles.dtype)
-        weights = np.full(self.n_samples, 1 / self.n_samples) if self.sample_weight is None else self.sample_weight
-        if batch is not None:
-            rows = validation.rows("batch", batch, self.n_samples)
-            inputs, targets, weights = inputs[rows], targets[rows], weights[rows] * (self.n_samples / len(rows))
+        rows = None if batch is None else validation.rows("batch", batch, self.n_samples)
+        weights = self._weights(rows)
+        if rows is not None:
+            inputs, targets = inputs[rows], targets[rows]
         values, derivative = self.loss_function.evaluate(self._predict(cloud, inputs), targets)
         return inputs, values, derivative, weights
+
+    def _weights(self, rows: NDArray[np.int64] | None) -> FloatArray:
+        """Weights s of all samples, or of these rows times n / B."""
+        n = self.n_samples
+        weights = np.full(n, 1 / n) if self.sample_weight is None else self.sample_weight
+        return weights if rows is None else weights[rows] * (n / len(rows))
 
     def _pull_back(
         self, points: FloatArray, inputs: FloatArray, cotangent: FloatArray, num_threads: int | None
@@ -279,17 +355,18 @@ class _Linearised(Potential):
         return self._risk.initial_particles(n_particles, place, dtype)
 
 
-def _with_dual(risk: EmpiricalRisk, dual: FloatArray) -> _Samples:
+def _with_dual(risk: EmpiricalRisk, dual: FloatArray, rows: NDArray[np.int64] | None) -> _Samples:
     """Inputs and weighted dual variables in either precision, of the samples whose dual variables are not 0."""
-    weights = 1 / risk.n_samples if risk.sample_weight is None else risk.sample_weight[:, np.newaxis]
-    cotangent = weights * dual
-    active = cotangent.any(axis=1)
-    rows = slice(None) if active.all() else np.flatnonzero(active)
+    cotangent = risk._weights(rows)[:, np.newaxis] * dual
+    active = np.asarray(cotangent.any(axis=1))
+    active[0] |= not active.any()  # at least one row: the kernels take no empty data
+    if not active.all():
+        rows = np.flatnonzero(active) if rows is None else rows[active]
+        cotangent = cotangent[active]
 
     @functools.cache
     def samples(dtype: FloatDType) -> tuple[FloatArray, FloatArray]:
-        # At least one row: the kernels take no empty data.
-        chosen = rows if isinstance(rows, slice) or len(rows) else slice(1)
-        return risk.data.cast(dtype).inputs[chosen], cotangent[chosen].astype(dtype)
+        inputs = risk.data.cast(dtype).inputs
+        return inputs if rows is None else inputs[rows], cotangent.astype(dtype)
 
     return samples

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -14,12 +13,13 @@ from mfld.data import Stream
 from mfld.losses import AnyLoss, as_loss
 from mfld.models import Model
 from mfld.noise import Place
-from mfld.objectives.base import Measure, Objective, Potential
-from mfld.objectives.risk import EmpiricalRisk
+from mfld.objectives.base import Measure, Potential
+from mfld.objectives.risk import EmpiricalRisk, Risk
+from mfld.state import Buffers
 from mfld.validation import FloatArray
 
 
-class StreamRisk(Objective):
+class StreamRisk(Risk):
     """Regularised expected risk ``F(mu) = E_(z, y) l(f_mu(z), y) + l2 E_mu |theta|**2`` of samples that arrive.
 
     `MFLD` with a `Minibatch` sees new samples at every step, and the loss in its history is that of the step's samples.
@@ -71,7 +71,6 @@ class StreamRisk(Objective):
     has_value = False
     has_gradient = False
     has_batches = True
-    any_precision = True
 
     def __init__(
         self,
@@ -91,6 +90,10 @@ class StreamRisk(Objective):
 
     def __repr__(self) -> str:
         return f"StreamRisk({self.model!r}, loss={self.loss_function!r}, l2={self.l2:g})"
+
+    @property
+    def capacity(self) -> int | None:  # type: ignore[override]
+        return self.data.capacity
 
     def batch(self, step: int, n_rows: int) -> EmpiricalRisk:
         """Risk of the samples of a step.
@@ -123,11 +126,6 @@ class StreamRisk(Objective):
     def sampled(self, step: int, n_rows: int) -> EmpiricalRisk:
         return self.batch(step, n_rows)
 
-    def on_threads(self, num_threads: int | None) -> Self:
-        same = copy.copy(self)
-        same.num_threads = num_threads
-        return same
-
     def frozen(self, inputs: ArrayLike, coefficients: ArrayLike) -> tuple[EmpiricalRisk, FloatArray]:
         """A risk and dual variables with the potential ``sum_jk c_jk h_k(theta, z_j)``, see `EmpiricalRisk.linearised`.
 
@@ -157,20 +155,39 @@ class StreamRisk(Objective):
         """Gradient over a batch, the `EmpiricalRisk` of some samples; over all samples it is unknown."""
         if batch is None:
             raise self._unknown("gradient")
-        validation.instance("batch", batch, EmpiricalRisk, "the EmpiricalRisk that StreamRisk.batch gives")
-        gradient: FloatArray = batch.loss_gradient(measure)
-        return gradient
+        return self._given(batch).loss_gradient(measure)
 
-    def first_variation(self, measure: Measure) -> Potential:
-        raise self._unknown("first variation")
+    def first_variation(self, measure: Measure, batch: Any = None) -> Potential:
+        """First variation over a batch, the `EmpiricalRisk` of some samples; over all samples it is unknown.
 
-    def predict(self, measure: Measure, inputs: ArrayLike) -> FloatArray:
-        cloud = self.cloud(measure)
-        return self.model.predict(cloud.particles, inputs, cloud.weights, self.num_threads)
+        ``(1 / B) * sum_j l'(f_mu(z_j), y_j) h(theta, z_j) + l2 |theta|**2`` over the B samples of the batch, which for
+        one that the stream drew is the expectation's estimate without bias.
+        """
+        if batch is None:
+            raise self._unknown("first variation")
+        return self._given(batch).first_variation(measure)
 
-    def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
-        """The model's initial particles."""
-        return self.model.initial_particles(n_particles, place, dtype)
+    def record_widths(self, dtype: DTypeLike) -> dict[str, tuple[int, DTypeLike]]:
+        return {"kept_inputs": (self.model.n_features, dtype), "kept_sum": (self.model.n_outputs, "float64")}
+
+    def n_recorded(self, record: Buffers) -> int:
+        return len(record["kept_inputs"][0])
+
+    def recorded(self, record: Buffers, particles: FloatArray, batch: Any, factor: float) -> tuple[Buffers, float]:
+        derivative, loss = batch.derivative(particles)
+        coefficients = factor / batch.n_samples * derivative.astype(np.float64)
+        added = {"kept_inputs": batch.inputs, "kept_sum": coefficients}
+        return {
+            name: np.concatenate([record[name], rows[np.newaxis].astype(record[name].dtype)], axis=1)
+            for name, rows in added.items()
+        }, loss
+
+    def averaged(self, record: Buffers, scale: float) -> tuple[EmpiricalRisk, FloatArray]:
+        return self.frozen(record["kept_inputs"][0], scale * record["kept_sum"][0])
+
+    @staticmethod
+    def _given(batch: Any) -> EmpiricalRisk:
+        return validation.instance("batch", batch, EmpiricalRisk, "the EmpiricalRisk that StreamRisk.batch gives")
 
     def _unknown(self, what: str) -> TypeError:
         return TypeError(

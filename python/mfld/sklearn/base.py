@@ -20,11 +20,11 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from mfld import dynamics as dynamics_module
 from mfld import fitting, validation
-from mfld.algorithms import MFLD, PSDCA, Algorithm, Callback, Result
+from mfld.algorithms import Algorithm, Callback, Result
 from mfld.callbacks import Progress
 from mfld.dynamics import Dynamics
 from mfld.fitting import ALGORITHMS, GRADIENTS, Choices, KeepBest
-from mfld.gradients import GradientEstimator, Minibatch
+from mfld.gradients import GradientEstimator
 from mfld.losses import AnyLoss, LossFunction
 from mfld.models import Model, TwoLayerNetwork
 from mfld.objectives import EmpiricalRisk
@@ -206,13 +206,22 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         self._check_own_parameters()
         if first:
             self._start(X, y, weights)
-        gradient = self._gradient(len(X))
-        n_steps = math.ceil(len(X) / gradient.batch_size) if isinstance(gradient, Minibatch) else 1
-        return self._run(self._risk(X, y, weights), n_steps, None, None, go_on=not first)
+        return self._run(self._risk(X, y, weights), None, None, None, go_on=not first)
 
     def _run(
-        self, risk: EmpiricalRisk, n_steps: int, held_out: EmpiricalRisk | None, hooks: Callback | None, *, go_on: bool
+        self,
+        risk: EmpiricalRisk,
+        n_steps: int | None,
+        held_out: EmpiricalRisk | None,
+        hooks: Callback | None,
+        *,
+        go_on: bool,
     ) -> Self:
+        """Make steps, by default as many as see each row about once, from the start or from where the last fit was."""
+        start = self.state_.clouds["mu"].particles if go_on else None
+        solver = self._solver(risk, start)
+        if n_steps is None:
+            n_steps = math.ceil(risk.n_samples / (solver.rows_of_a_step(risk) or risk.n_samples))
         callbacks: list[Callback] = [Progress()] if self.verbose else []
         if hooks is not None:
             callbacks.append(hooks)
@@ -220,14 +229,12 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         if held_out is not None:
             stop = KeepBest(held_out, self.n_iter_no_change, self.tol, fitting.pace(n_steps))
             callbacks.append(stop)
-        start = self.state_.clouds["mu"].particles if go_on else None
-        solver = self._solver(risk, start)
         result: Result
-        if go_on and isinstance(solver, MFLD):
+        if go_on and solver.goes_on:
             result = solver.run(risk, n_steps, state=self.state_, callbacks=callbacks)
         else:
             # Dual ascent starts from the Gaussian: its particles belong to dual variables, and these to their rows.
-            start = None if isinstance(solver, PSDCA) else start
+            start = start if solver.starts_anywhere else None
             result = solver.run(risk, n_steps, self._seed, particles=start, callbacks=callbacks)
         self.state_ = result.state if stop is None or stop.best is None else stop.best
         self.loss_curve_ = result.history["loss"]
@@ -447,7 +454,7 @@ ATTRIBUTES = """
 
 
 def check_goes_on(algorithm: Named | Algorithm) -> None:
-    if algorithm != "mfld" and not isinstance(algorithm, MFLD):
+    if algorithm != "mfld" and not getattr(algorithm, "goes_on", False):
         raise TypeError(f"partial_fit needs algorithm='mfld': others belong to their rows; got {algorithm!r}")
 
 

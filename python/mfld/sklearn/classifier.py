@@ -16,7 +16,7 @@ from mfld import fitting
 from mfld.algorithms import Algorithm
 from mfld.dynamics import Dynamics
 from mfld.gradients import GradientEstimator
-from mfld.losses import AnyLoss, Loss, LossFunction, as_loss
+from mfld.losses import AnyLoss, LossFunction, as_loss
 from mfld.models import Model
 from mfld.schedules import Scheduled
 from mfld.sklearn.base import ATTRIBUTES, PARAMETERS, MeanFieldEstimator, Named, check_goes_on
@@ -167,9 +167,11 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
         return fitting.decided(self.decision_function(X), self.classes_)
 
     def _has_probabilities(self) -> bool:
-        name = self.loss.name if isinstance(self.loss, Loss) else self.loss
-        if name in ("auto", "logistic", "cross_entropy"):
-            return True
+        try:
+            if self.loss == "auto" or as_loss(self.loss).has_probabilities:
+                return True
+        except (TypeError, ValueError):
+            pass  # no loss, which fit will say
         raise AttributeError(f"probabilities exist for the losses logistic and cross_entropy, not for {self.loss!r}")
 
     @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
