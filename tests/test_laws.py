@@ -60,6 +60,69 @@ def test_quadratic_potential(objective, curvature, n_steps, dtype):
     assert (np.abs(np.corrcoef(x.T)[np.triu_indices(3, 1)]) < 5 / np.sqrt(n)).all()
 
 
+# Without a gradient a step is x <- (1 - c) x + s xi; here c, s^2 / (2 T h) and the stationary variance over T / (2 l2),
+# of z = l2 h.
+RIDGES = {
+    "explicit": (lambda z: 2 * z, lambda z: 1.0, lambda z: 1 / (1 - z)),
+    "implicit": (lambda z: 2 * z / (1 + 2 * z), lambda z: (1 + 2 * z) ** -2, lambda z: 1 / (1 + z)),
+    "crank_nicolson": (lambda z: 2 * z / (1 + z), lambda z: (1 + z) ** -2, lambda z: 1.0),
+    "exact": (lambda z: -np.expm1(-2 * z), lambda z: -np.expm1(-4 * z) / (4 * z), lambda z: 1.0),
+}
+
+
+@pytest.mark.parametrize("ridge", RIDGES)
+@pytest.mark.parametrize("native", [True, False], ids=["native", "python"])
+def test_ways_to_take_the_ridge(ridge, native, dtype):
+    n, l2, temperature, start = 100_000, 1.0, 0.7, 2.0
+    flat = mfld.Potential(lambda x: 0 * x, n_coordinates=3, l2=l2)
+    objective = ridge_alone(2 * l2) if native else flat
+    for step_size in (0.6,) if ridge == "explicit" else (0.6, 2.5):
+        pull, spread, ratio = (law(l2 * step_size) for law in RIDGES[ridge])
+        solver = mfld.MFLD(
+            n, step_size=step_size, temperature=temperature, dtype=dtype, dynamics=mfld.Overdamped(ridge)
+        )
+        for n_steps in (1, 40):
+            result = solver.run(objective, n_steps, seed=1, particles=np.full((n, 3), start))
+            kept = (1 - pull) ** (2 * n_steps)
+            variance = spread * 2 * temperature * step_size * (1 - kept) / (1 - (1 - pull) ** 2)
+            x = result.particles.astype(np.float64)
+            assert_mean(x.mean(axis=0), (1 - pull) ** n_steps * start, np.sqrt(variance / n))
+            assert_mean(x.var(axis=0, ddof=1), variance, variance * np.sqrt(2 / (n - 1)))
+        if ridge != "crank_nicolson" or step_size < 1:  # which forgets slowly at large steps
+            assert_allclose(variance, ratio * temperature / (2 * l2), rtol=1e-6)
+        # The gradient that the step took: 2 l2 x at the particles before it, and nothing else.
+        before = solver.run(objective, 39, seed=1, particles=np.full((n, 3), start)).particles
+        norm = np.sqrt(np.mean(np.sum((2 * l2 * before.astype(np.float64)) ** 2, axis=1)))
+        assert_allclose(result.info.gradient_norm, norm, rtol=1e-6)
+
+
+def test_ways_to_take_the_ridge_are_one_without_it():
+    well = mfld.Potential(lambda x: x, n_coordinates=2)
+    runs = [
+        mfld.MFLD(20, step_size=0.1, temperature=0.3, dynamics=mfld.Overdamped(ridge)).run(well, 5).particles
+        for ridge in RIDGES
+    ]
+    for run in runs[1:]:
+        assert_allclose(run, runs[0], rtol=1e-6)
+    with pytest.raises(ValueError, match="ridge must be one of explicit, implicit, crank_nicolson, exact; got 'none'"):
+        mfld.Overdamped("none")
+
+
+def test_a_small_ridge_is_in_force_in_float32():
+    """step_size * l2 is a sixth of the grain of float32 at 1: what is multiplied by it would not change a particle."""
+    n, step_size, l2, temperature, n_steps = 64, 1e-3, 1e-5, 1e-9, 1_000_000
+    model = mfld.TwoLayerNetwork(n_features=16, output_scale=0.0, readout="fixed", bias=False)
+    risk = mfld.EmpiricalRisk(model, np.ones((1, 16)), [0.0], loss="squared", l2=l2)
+    solver = mfld.MFLD(n, step_size=step_size, temperature=temperature)
+    x = solver.run(risk, n_steps, particles=np.ones((n, 16)), record_every=n_steps).particles.astype(np.float64)
+    decay = np.exp(-2 * l2 * step_size * n_steps)
+    spread = np.sqrt(2 * temperature * step_size * n_steps)
+    # Rounding is another noise, uniform within the grain of 2**-24 below 1.
+    rounding = 2.0**-24 / np.sqrt(12) * np.sqrt(n_steps)
+    assert_mean(x.mean(), decay, np.hypot(spread, rounding) / np.sqrt(x.size))
+    assert 1 - decay > 100 * spread / np.sqrt(x.size)
+
+
 def test_anisotropic_gaussian_with_rotated_axes():
     n, step_size, temperature, angle = 200_000, 0.15, 0.5, 0.6
     axes = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

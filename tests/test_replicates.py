@@ -14,6 +14,7 @@ import pytest
 import mfld
 from mfld import checkpoint, noise, statistics
 from mfld.data import Rows
+from mfld.schedules import Power
 
 ESTIMATORS = [
     mfld.FullBatch(),
@@ -143,6 +144,49 @@ def test_replicates_of_any_size_side_by_side_or_in_turn(n_particles, num_threads
     for r in range(3):
         alone = single.run(risk, 12, state=single.init(risk, 5, replica=r)).state
         assert contents(together.replicate(r)) == contents(alone)
+
+
+@pytest.mark.parametrize("dynamics", [mfld.Overdamped(), mfld.Underdamped(1.0), mfld.Preconditioned()], ids=repr)
+def test_replicates_with_numbers_of_their_own(dynamics):
+    """A grid of settings, with the same noise where the replicates have the same number."""
+    risk = make_risk()
+    step_size, temperature = (0.1, Power(0.2, 0.5), 0.05), (1e-2, 1e-3, Power(0.1, 1.0))
+    l2 = (0.1, lambda k: 0.01 / (k + 1), 0.0)
+    options = {"dynamics": dynamics, "gradient": mfld.Minibatch(4)}
+    grid = make_solver(step_size=step_size, temperature=temperature, l2=list(l2), **options)
+    for replica in (0, (2, 2, 2), (1, 0, 5)):
+        together = grid.run(risk, 11, state=grid.init(risk, 5, replica=replica))
+        numbers = (0, 1, 2) if replica == 0 else replica
+        assert together.state.replicas == numbers
+        for r, number in enumerate(numbers):
+            one = make_solver(step_size=step_size[r], temperature=temperature[r], l2=l2[r], n_replicates=1, **options)
+            alone = one.run(risk, 11, state=one.init(risk, 5, replica=number))
+            assert contents(together.state.replicate(r)) == contents(alone.state)
+            assert together.state.replicate(r).replica == number
+            info = together.info.replicates[r]
+            assert (info.step_size, info.temperature, info.l2) == (
+                alone.info.step_size,
+                alone.info.temperature,
+                alone.info.l2,
+            )
+
+
+def test_annealed_replicates_keep_their_references():
+    risk = make_risk()
+    cooling = Power(0.1, 0.5)
+    grid = make_solver(n_replicates=2, temperature=(cooling, 2 * cooling))
+    infos = grid.run(risk, 4).info.replicates
+    assert [info.l2 for info in infos] == [risk.l2 * 0.5] * 2
+    assert [info.temperature for info in infos] == [0.05, 0.1]
+
+
+def test_numbers_of_replicates_are_checked():
+    with pytest.raises(ValueError, match="l2 must be one for all replicates, or a sequence of n_replicates=3, got 2"):
+        make_solver(l2=[0.1, 0.2])
+    with pytest.raises(ValueError, match=r"step_size\[1\] must be finite and positive, got 0"):
+        make_solver(step_size=[0.1, 0.0, 0.1])
+    with pytest.raises(ValueError, match="replica must be one number, or one for each of 3 replicates, got"):
+        make_solver().init(make_risk(), replica=(0, 1))
 
 
 @every_algorithm

@@ -5,10 +5,10 @@ import warnings
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import mfld
-from mfld import checkpoint, noise, references
+from mfld import _core, checkpoint, noise, references
 
 BLOCKS = {
     "sphere": mfld.Sphere(3),
@@ -346,3 +346,108 @@ def test_another_energy_in_the_objective_is_the_same_problem():
     variance = 0.5 / (1 - 0.05 / 2)
     assert abs(x.mean() - 1) < 5 * math.sqrt(variance / 20_000)
     assert abs(x.var() / variance - 1) < 5 * math.sqrt(2 / 20_000)
+
+
+# ---- in the compiled core --------------------------------------------------------------------------------------------
+
+MIXED = (
+    mfld.Sphere(3),
+    mfld.Euclidean(2),
+    mfld.Torus(2, period=1.3),
+    mfld.Box([-0.5, 0.1], [0.25, 2.0]),
+    mfld.Sphere(2),
+)
+
+
+@pytest.mark.parametrize("n_particles", [1, 70])
+def test_affine_moves_end_on_the_domain(n_particles, dtype, level, rng):
+    """By the same move without a domain, and `Space.retract`."""
+    space = mfld.Space(domain=MIXED)
+    particles, gradient = 3 * rng.normal(size=(2, 2, n_particles, 13)).astype(dtype)
+    numbers = (11, (0.1, 0.2, 0.4), 5, 3, 1, 2)
+    free, kept = particles.copy(), particles.copy()
+    assert _core.backend.affine(free, gradient, *numbers) == -1
+    assert _core.backend.affine(kept, gradient, *numbers, space.native()) == -1
+    expected = free.copy()
+    expected[..., :11] = space.retract(free[..., :11])
+    assert_allclose(kept, expected, rtol=0, atol=20 * np.finfo(dtype).eps)
+    assert_array_equal(kept[..., 11:], particles[..., 11:])
+    for block, part in space.parts():
+        if block.limits is not None:
+            lower, upper = (end.astype(dtype) for end in block.limits)
+            assert (kept[..., part] >= lower).all()
+            assert (kept[..., part] <= upper).all()
+
+
+@pytest.mark.parametrize("bad", [0, 37, 69])
+@pytest.mark.parametrize("value", [0.0, 1e30, np.nan, np.inf])
+def test_points_that_lead_nowhere_are_found(bad, value, rng):
+    space = mfld.Space(domain=[mfld.Sphere(3), mfld.Torus(1), mfld.Box([0.0], [1.0])])
+    particles = rng.normal(size=(70, 5)).astype(np.float32)
+    particles[bad, :3] = value
+    with np.errstate(invalid="ignore"):
+        assert not np.isfinite(space.retract(particles[bad])).all()
+    moved = particles.copy()
+    still = (np.zeros_like(particles), 5, (0.0, 0.1, 0.0), 5, 3, 1, 2)
+    assert _core.backend.affine(moved, *still, space.native()) == bad
+
+
+def test_a_domain_must_cover_what_moves():
+    x = np.zeros((2, 3))
+    with pytest.raises(ValueError, match="domain must have 3 coordinates, those that move, got 2"):
+        _core.backend.affine(x, x, 3, (0.0, 0.1, 0.1), 1, 0, 0, 1, mfld.Space(domain=[mfld.Sphere(2)]).native())
+    with pytest.raises(ValueError, match="a torus of 2 coordinates must have 2 lower and upper ends, got 1 and 2"):
+        _core.Domain().add("torus", 2, [0.0], [1.0, 1.0])
+
+
+class InPython(mfld.Objective):
+    """A risk that the core does not know, so that each step is taken by itself."""
+
+    def __init__(self, risk):
+        self.risk, self.space, self.reference, self.n_samples = risk, risk.space, risk.reference, risk.n_samples
+
+    def initial_particles(self, n_particles, place=0, dtype="float32"):
+        return self.risk.initial_particles(n_particles, place, dtype)
+
+    def loss(self, measure):
+        return self.risk.loss(measure)
+
+    def loss_gradient(self, measure, batch=None):
+        return self.risk.loss_gradient(measure, batch)
+
+    def first_variation(self, measure, batch=None):
+        return self.risk.first_variation(measure, batch)
+
+
+@pytest.mark.parametrize("gradient", [mfld.FullBatch(), mfld.Minibatch(7), mfld.SVRG(7, 5)], ids=repr)
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_networks_on_domains_run_in_the_core(gradient, num_threads, dtype, level, rng):
+    """Directions on a sphere, bias on a circle, readouts in a box; frozen signs behind a sphere."""
+    inputs, targets = rng.normal(size=(40, 3)), rng.normal(size=(40, 2))
+    blocks = (mfld.Sphere(3), mfld.Torus(1, period=2.0), mfld.Box([-1.0] * 2, [1.5] * 2))
+    for domain, readout in ((blocks, "linear"), (blocks[:2], "signs")):
+        model = mfld.TwoLayerNetwork(3, 2, readout=readout, domain=domain)
+        risk = mfld.EmpiricalRisk(
+            model,
+            inputs,
+            targets,
+            loss="half_squared",
+            reference=references.Uniform(),
+            sample_weight=rng.uniform(size=40),
+        )
+        options = {"step_size": 0.05, "temperature": 0.01, "gradient": gradient, "dtype": dtype}
+        native = mfld.MFLD(60, num_threads=num_threads, **options).run(risk, 9, seed=3)
+        step_by_step = mfld.MFLD(60, **options).run(InPython(risk), 9, seed=3)
+        assert risk.native(np.dtype(dtype)) is not None
+        assert_allclose(native.particles, step_by_step.particles, atol=300 * np.finfo(dtype).eps)
+        assert_allclose(native.info.gradient_norm, step_by_step.info.gradient_norm, rtol=1e-4)
+        assert np.abs(native.particles - native.algorithm.init(risk, 3).particles).max() > 0.1
+        assert_allclose(np.linalg.norm(native.particles[:, :3], axis=1), 1, rtol=1e-6)
+
+
+def test_a_model_refuses_a_domain_that_does_not_fit():
+    with pytest.raises(ValueError, match="n_moving must be 3, the number of coordinates of the domain"):
+        mfld.TwoLayerNetwork(3, domain=[mfld.Sphere(3)])
+    model = mfld.TwoLayerNetwork(3, readout="fixed", bias=False, domain=[mfld.Sphere(3)])
+    with pytest.raises(ValueError, match="reference must not be Gaussian on a domain"):
+        mfld.EmpiricalRisk(model, np.ones((2, 3)), [1.0, 2.0], loss="squared", l2=0.1)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -223,7 +223,7 @@ class Choices:
     num_threads: int | None = None
 
 
-def _mfld(c: Choices) -> Algorithm:
+def _mfld(c: Choices) -> MFLD:
     return MFLD(
         c.n_particles,
         step_size=c.step_size,
@@ -234,6 +234,15 @@ def _mfld(c: Choices) -> Algorithm:
         dtype=c.dtype,
         num_threads=c.num_threads,
     )
+
+
+def _mfld_grid(choices: Sequence[Choices], l2: Sequence[Scheduled]) -> Algorithm | None:
+    if any(callable(own.temperature) and own.l2 is None for own in choices):
+        return None  # l2 follows the temperature then, from the objective's own
+    sizes = tuple(own.step_size for own in choices if own.step_size is not None)
+    temperatures = tuple(own.temperature for own in choices)
+    solver = _mfld(choices[0])
+    return replace(solver, step_size=sizes or None, temperature=temperatures, l2=tuple(l2), n_replicates=len(l2))
 
 
 def _pda(c: Choices) -> Algorithm:
@@ -268,12 +277,15 @@ class Kind:
     has_step_size : bool
     samples_rows : bool
         Whether many rows make mini-batches.
+    make_grid : callable, optional
+        One algorithm for several choices, whose replicates they are; None where there is none.
     """
 
     make: Callable[[Choices], Algorithm]
     reference_scale: float
     has_step_size: bool = True
     samples_rows: bool = False
+    make_grid: Callable[[Sequence[Choices], Sequence[Scheduled]], Algorithm | None] | None = None
 
     def temperature(self, l2: float, reference_scale: float | None = None) -> float:
         """The temperature for a ridge, with this reference scale in place of the kind's own."""
@@ -284,7 +296,7 @@ class Kind:
 # The Langevin methods stop long before the cloud has forgotten its start. The dual one samples Gibbs measures to the
 # end, for which the temperature has to be high enough for chains to mix.
 ALGORITHMS: dict[str, Kind] = {
-    "mfld": Kind(_mfld, reference_scale=0.1, samples_rows=True),
+    "mfld": Kind(_mfld, reference_scale=0.1, samples_rows=True, make_grid=_mfld_grid),
     "pda": Kind(_pda, reference_scale=0.1),
     "psdca": Kind(_psdca, reference_scale=0.5, has_step_size=False),
 }
@@ -294,9 +306,21 @@ ALGORITHMS: dict[str, Kind] = {
 def side_by_side(
     algorithm: str, risks: Sequence[EmpiricalRisk], choices: Sequence[Choices], n_steps: int, seed: int
 ) -> list[Result]:
-    """Runs that share rows, initial particles and noise, and differ in l2, temperature and step size; ends only."""
-    make = ALGORITHMS[algorithm].make
-    return [make(own).run(risk, n_steps, seed, record_every=n_steps) for risk, own in zip(risks, choices, strict=True)]
+    """Runs that share rows, initial particles and noise, and differ in l2, temperature and step size; ends only.
+
+    Those of mean-field Langevin dynamics are the replicates of one run, and one call of the core where it knows the
+    parts.
+    """
+    kind = ALGORITHMS[algorithm]
+    l2 = [risk.l2 if own.l2 is None else own.l2 for risk, own in zip(risks, choices, strict=True)]
+    grid = None if kind.make_grid is None else kind.make_grid(choices, l2)
+    if grid is None:
+        pairs = zip(risks, choices, strict=True)
+        return [kind.make(own).run(risk, n_steps, seed, record_every=n_steps) for risk, own in pairs]
+    state = grid.init(risks[0], seed, replica=(0,) * len(choices))
+    together = grid.run(risks[0], n_steps, state=state, record_every=n_steps)
+    each = zip(choices, risks, together.state.each(), together.info.each(), strict=True)
+    return [Result(kind.make(own), risk, ended, {}, info) for own, risk, ended, info in each]
 
 
 class KeepBest(StopOnPlateau):

@@ -6,7 +6,7 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from mfld import _core, noise, validation
 from mfld import space as spaces
 from mfld.native import final
 from mfld.noise import Place
-from mfld.space import Space
+from mfld.space import Block, Space
 from mfld.validation import FloatArray
 
 
@@ -245,6 +245,8 @@ class TwoLayerNetwork(Model):
         Factor of every neuron. A network that *sums* M neurons is one with ``output_scale=M``.
     readout_bound : float
         B, positive.
+    domain : sequence of blocks, optional
+        Where the moving coordinates stay, see `mfld.Space`; by default Euclidean space.
 
     Raises
     ------
@@ -270,6 +272,7 @@ class TwoLayerNetwork(Model):
     bias: bool = True
     output_scale: float = 1.0
     readout_bound: float = 1.0
+    domain: tuple[Block, ...] = field(default=(), repr=False)
 
     has_particle_batches: ClassVar[bool] = True
 
@@ -288,11 +291,14 @@ class TwoLayerNetwork(Model):
         if not self._readout_has_coordinates and self.n_outputs > 1:
             equal = f"n_outputs must be 1 with readout={self.readout!r}: all would be equal"
             raise ValueError(f"{equal}; got {self.n_outputs}")
+        object.__setattr__(self, "domain", tuple(self.domain))
+        _ = self.space  # whose numbers have to fit
 
     @property
     def space(self) -> Space:
         readout = self.slices["readout"]
-        return Space(int(readout.stop), int(readout.start if self._readout_is_frozen else readout.stop))
+        n_moving = int(readout.start if self._readout_is_frozen else readout.stop)
+        return Space(int(readout.stop), n_moving, domain=self.domain)
 
     @property
     def slices(self) -> dict[str, slice]:
@@ -385,6 +391,8 @@ class TwoLayerNetwork(Model):
     def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
         """Independent draws: weights from N(0, 1/n_features), bias and readout from N(0, 1), signs +1 or -1 evenly.
 
+        On a domain those of `Space.draw`.
+
         Parameters
         ----------
         n_particles : int
@@ -403,7 +411,8 @@ class TwoLayerNetwork(Model):
             If an argument is of the wrong kind or out of range.
         """
         particles = self.space.draw(noise.start(place), n_particles, dtype)
-        particles[:, self.slices["weights"]] /= particles.dtype.type(np.sqrt(self.n_features))
+        if not self.domain:
+            particles[:, self.slices["weights"]] /= particles.dtype.type(np.sqrt(self.n_features))
         if self._readout_is_frozen:
             signs = particles[:, self.slices["readout"]]
             signs[:] = np.where(signs < 0, -1, 1)

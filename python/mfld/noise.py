@@ -192,6 +192,17 @@ def initial(seed: int, replica: int, num_threads: int | None = None) -> Place:
     return Place.of(key(seed, replica) if replica else seed, num_threads=num_threads)
 
 
+def replicas(replica: int | Sequence[int], n_replicates: int) -> tuple[int, ...]:
+    """Numbers of so many replicates: as they are given, or counted on from the first."""
+    if isinstance(replica, Sequence):
+        numbers = tuple(validation.seed(own, f"replica[{r}]") for r, own in enumerate(replica))
+        if len(numbers) != n_replicates:
+            raise ValueError(f"replica must be one number, or one for each of {n_replicates} replicates, got {numbers}")
+        return numbers
+    first = validation.seed(replica, "replica")
+    return tuple(range(first, first + n_replicates))
+
+
 _key = functools.lru_cache(_core.backend.noise_key)  # every call of an algorithm asks for it
 
 

@@ -87,8 +87,9 @@ class State:
         At least 0 and below 2**64.
     buffers : mapping of str to ndarray
         Whatever else an algorithm carries from step to step.
-    replica : int
-        Number of the first replicate, which with the seed is the key of its noise; those behind it count on.
+    replica : int or tuple of int
+        Number of the first replicate, which with the seed is the key of its noise; those behind it count on. Or the
+        number of each: replicates of one number have the same noise.
 
     Raises
     ------
@@ -108,7 +109,7 @@ class State:
     step: int
     seed: int
     buffers: Buffers = field(default_factory=dict)
-    replica: int = 0
+    replica: int | tuple[int, ...] = 0
 
     def __post_init__(self) -> None:
         validation.instance("clouds", self.clouds, Mapping, "a mapping of names to clouds")
@@ -118,13 +119,15 @@ class State:
             if cloud.particles.ndim < 3:
                 got = cloud.particles.shape
                 raise ValueError(f"clouds[{name!r}] must have particles of shape (replicates, ..., N, p), got {got}")
-        numbers = {name: len(cloud.particles) for name, cloud in self.clouds.items()}
-        if len(set(numbers.values())) > 1:
-            raise ValueError(f"clouds must have the same number of replicates, got {numbers}")
+        lengths = {name: len(cloud.particles) for name, cloud in self.clouds.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"clouds must have the same number of replicates, got {lengths}")
         object.__setattr__(self, "clouds", MappingProxyType(dict(self.clouds)))
         object.__setattr__(self, "step", validation.integer("step", self.step, 0, validation.MAX_STEP))
         object.__setattr__(self, "seed", validation.seed(self.seed))
-        object.__setattr__(self, "replica", validation.seed(self.replica, "replica"))
+        numbers = noise.replicas(self.replica, self.n_replicates)
+        counted = numbers == tuple(range(numbers[0], numbers[0] + len(numbers)))
+        object.__setattr__(self, "replica", numbers[0] if counted else numbers)
         buffers = {name: validation.frozen(np.asarray(value)) for name, value in self.buffers.items()}
         object.__setattr__(self, "buffers", MappingProxyType(buffers))
 
@@ -159,14 +162,20 @@ class State:
         return 1
 
     @property
+    def replicas(self) -> tuple[int, ...]:
+        """Numbers of the replicates."""
+        first = self.replica
+        return first if isinstance(first, tuple) else tuple(range(first, first + self.n_replicates))
+
+    @property
     def key(self) -> int:
         """Key of the noise of the first replicate, ``noise.key(seed, replica)``."""
-        return noise.key(self.seed, self.replica)
+        return noise.key(self.seed, self.replicas[0])
 
     @property
     def keys(self) -> list[int]:
         """Keys of the noise of all replicates."""
-        return [noise.key(self.seed, self.replica + r) for r in range(self.n_replicates)]
+        return [noise.key(self.seed, number) for number in self.replicas]
 
     def place(self, cloud: str = "mu", replicate: int = 0, num_threads: int | None = None) -> noise.Place:
         """Place of a cloud's noise at the next step: its first member's population, and those of others follow it.
@@ -184,7 +193,7 @@ class State:
             if name == cloud:
                 break
             population += math.prod(other.particles.shape[1:-2])
-        key = noise.key(self.seed, self.replica + replicate)
+        key = noise.key(self.seed, self.replicas[replicate])
         return noise.Place(key, self.step, population, num_threads)
 
     def replicate(self, r: int) -> State:
@@ -205,7 +214,7 @@ class State:
                 for name, cloud in self.clouds.items()
             },
             buffers={name: value[r : r + 1] for name, value in self.buffers.items()},
-            replica=self.replica + r,
+            replica=self.replicas[r],
         )
 
     def each(self) -> list[State]:

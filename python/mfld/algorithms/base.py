@@ -253,7 +253,12 @@ class Algorithm(ABC):
 
     @abstractmethod
     def init(
-        self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None, *, replica: int = 0
+        self,
+        objective: Objective,
+        seed: int = 0,
+        particles: ArrayLike | None = None,
+        *,
+        replica: int | Sequence[int] = 0,
     ) -> State:
         """State before the first step."""
 

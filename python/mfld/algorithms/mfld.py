@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
 
@@ -132,7 +133,12 @@ class MFLD(Algorithm):
         return self.gradient.rows_of_a_step(objective)
 
     def init(
-        self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None, *, replica: int = 0
+        self,
+        objective: Objective,
+        seed: int = 0,
+        particles: ArrayLike | None = None,
+        *,
+        replica: int | Sequence[int] = 0,
     ) -> State:
         """State before the first step.
 
@@ -144,8 +150,10 @@ class MFLD(Algorithm):
         particles : array_like, shape (n_particles, p) or (n_replicates, n_particles, p), optional
             Where to start; by default the objective's initial particles, those of replica r > 0 with the seed
             ``noise.key(seed, r)``.
-        replica : int
-            Number of the first replicate. The noise of replica r has the key ``noise.key(seed, r)``.
+        replica : int or sequence of int
+            Number of the first replicate, or of each: those of one number have the same noise and initial particles,
+            so that what differs comes from their step size, temperature and l2. The noise of replica r has the key
+            ``noise.key(seed, r)``.
 
         Raises
         ------
@@ -153,10 +161,10 @@ class MFLD(Algorithm):
             If an argument is of the wrong kind or out of range, or the particles do not fit.
         """
         self.check(objective)
-        seed, replica = validation.seed(seed), validation.seed(replica, "replica")
-        places = [noise.initial(seed, replica + r, self.num_threads) for r in range(self.n_replicates)]
+        seed, replicas = validation.seed(seed), noise.replicas(replica, self.n_replicates)
+        places = [noise.initial(seed, number, self.num_threads) for number in replicas]
         particles = start(objective, particles, self.n_replicates, self.n_particles, self.dtype, places)
-        return State({"mu": Cloud(particles)}, step=0, seed=seed, replica=replica)
+        return State({"mu": Cloud(particles)}, step=0, seed=seed, replica=replicas)
 
     def advance(
         self, objective: Objective, state: State, n_steps: int = 1, *, probe: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
 
@@ -123,12 +124,17 @@ class PDA(Algorithm):
         validation.num_threads(self.num_threads)
 
     def init(
-        self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None, *, replica: int = 0
+        self,
+        objective: Objective,
+        seed: int = 0,
+        particles: ArrayLike | None = None,
+        *,
+        replica: int | Sequence[int] = 0,
     ) -> State:
         """State before the first step; arguments as in `MFLD.init`."""
         self.check(objective)
-        seed, replica = validation.seed(seed), validation.seed(replica, "replica")
-        places = [noise.initial(seed, replica + r, self.num_threads) for r in range(self.n_replicates)]
+        seed, replicas = validation.seed(seed), noise.replicas(replica, self.n_replicates)
+        places = [noise.initial(seed, number, self.num_threads) for number in replicas]
         particles = start(objective, particles, self.n_replicates, self.n_particles, self.dtype, places)
         risk = self._risk(objective)
         buffers: dict[str, NDArray[Any]] = {
@@ -136,7 +142,7 @@ class PDA(Algorithm):
             for name, (width, dtype) in risk.record_widths(self.dtype).items()
         }
         buffers |= {"inner_steps": np.zeros(self.n_replicates, np.int64), "output": particles}
-        return State({"mu": Cloud(particles)}, step=0, seed=seed, buffers=buffers, replica=replica)
+        return State({"mu": Cloud(particles)}, step=0, seed=seed, buffers=buffers, replica=replicas)
 
     def advance(self, objective: Objective, state: State, n_steps: int = 1) -> tuple[State, Info]:
         """Make outer steps; arguments and errors as in `MFLD.advance`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import NamedTuple
 
@@ -119,7 +120,12 @@ class _Phases(Algorithm):
             )
 
     def init(
-        self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None, *, replica: int = 0
+        self,
+        objective: Objective,
+        seed: int = 0,
+        particles: ArrayLike | None = None,
+        *,
+        replica: int | Sequence[int] = 0,
     ) -> State:
         """State before the first step; arguments and errors as in `MFLD.init`."""
         self.check(objective)
@@ -288,7 +294,12 @@ class TopParticles(_Phases):
         self._check_arguments(("sample", "descend"))
 
     def init(
-        self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None, *, replica: int = 0
+        self,
+        objective: Objective,
+        seed: int = 0,
+        particles: ArrayLike | None = None,
+        *,
+        replica: int | Sequence[int] = 0,
     ) -> State:
         """State before the first step; arguments and errors as in `MFLD.init`."""
         state = super().init(objective, seed, particles, replica=replica)

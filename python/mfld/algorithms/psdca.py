@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -145,7 +145,12 @@ class PSDCA(Algorithm):
         validation.num_threads(self.num_threads)
 
     def init(
-        self, objective: Objective, seed: int = 0, particles: ArrayLike | None = None, *, replica: int = 0
+        self,
+        objective: Objective,
+        seed: int = 0,
+        particles: ArrayLike | None = None,
+        *,
+        replica: int | Sequence[int] = 0,
     ) -> State:
         """State before the first epoch.
 
@@ -165,7 +170,7 @@ class PSDCA(Algorithm):
             If an argument is of the wrong kind or out of range, or this algorithm cannot serve the objective.
         """
         risk = self._risk(objective)
-        seed, replica = validation.seed(seed), validation.seed(replica, "replica")
+        seed, replicas = validation.seed(seed), noise.replicas(replica, self.n_replicates)
         moving = risk.n_moving
 
         def draw(n_particles: int, place: noise.Place, dtype: DTypeLike) -> FloatArray:
@@ -173,21 +178,21 @@ class PSDCA(Algorithm):
             drawn[:, :moving] = risk.reference.draw(place, n_particles, risk.space, self.temperature, dtype)
             return drawn
 
-        places = [noise.initial(seed, replica + r, self.num_threads) for r in range(self.n_replicates)]
+        places = [noise.initial(seed, number, self.num_threads) for number in replicas]
         begun = start(risk, particles, self.n_replicates, self.n_particles, self.dtype, places, draw)
         states = []
-        for r, given in enumerate(begun):
+        for number, given in zip(replicas, begun, strict=True):
             work = _Work(
                 self,
                 risk,
-                key=noise.key(seed, replica + r),
+                key=noise.key(seed, number),
                 particles=given[np.lexsort(given[:, moving:].T)] if moving < risk.n_coordinates else given,
                 log_weights=np.zeros(self.n_particles),
                 dual=dual_of_zero(risk),
                 log_partition=risk.reference.log_normaliser(risk.space, self.temperature),
             )
             work.temper()
-            states.append(work.state(work.values(), 0, seed, replica + r))
+            states.append(work.state(work.values(), 0, seed, number))
         return join(states)
 
     def advance(self, objective: Objective, state: State, n_steps: int = 1) -> tuple[State, Info]:
@@ -224,7 +229,9 @@ class PSDCA(Algorithm):
 
         def reached() -> State:
             each = zip(works, values, strict=True)
-            return join([work.state(own, step, state.seed, state.replica + r) for r, (work, own) in enumerate(each)])
+            return join(
+                [work.state(own, step, state.seed, r) for r, (work, own) in zip(state.replicas, each, strict=True)]
+            )
 
         try:
             for k in range(state.step, state.step + n_steps):

@@ -89,7 +89,8 @@ def join(states: Sequence[State]) -> State:
             weights = np.concatenate([member.weights for member in members if member.weights is not None])
         clouds[name] = Cloud(_frozen([member.particles for member in members]), weights)
     buffers = {name: _frozen([state.buffers[name] for state in states]) for name in first.buffers}
-    return dataclasses.replace(first, clouds=clouds, buffers=buffers)
+    numbers = tuple(number for state in states for number in state.replicas)
+    return dataclasses.replace(first, clouds=clouds, buffers=buffers, replica=numbers)
 
 
 def together(infos: Sequence[Info]) -> Info:

@@ -138,9 +138,11 @@ class TrainedModel:
         OSError
             If it cannot be written; a file that was there before is then untouched.
         """
+        # The domain of its training is of no use to predictions.
+        model = {name: value for name, value in asdict(self.model).items() if name != "domain"}
         metadata = {
             "format": _FORMAT,
-            "model": asdict(self.model),
+            "model": model,
             "loss": self.loss.name,
             "loss_parameter": self.loss.parameter,
             "encoding": self.encoding.as_json(),

@@ -18,6 +18,7 @@ from mfld.models import Model
 from mfld.native import Problem, final
 from mfld.noise import Place
 from mfld.objectives.base import Measure, Objective, Potential
+from mfld.references import Reference
 from mfld.state import Buffers, Cloud
 from mfld.validation import FloatArray, FloatDType
 
@@ -99,6 +100,8 @@ class EmpiricalRisk(Risk):
         Coefficient of the ridge on all moving coordinates: no factor 1/2, so that the weight decay is ``2 * l2``.
     sample_weight : array_like, shape (n,), optional
         At least 0; normalised to the weights s of sum 1. Default: 1/n each.
+    reference : Reference, optional
+        In place of l2, like `mfld.references.Uniform()` on a bounded domain of the model.
 
     Raises
     ------
@@ -134,12 +137,13 @@ class EmpiricalRisk(Risk):
         loss: AnyLoss,
         l2: float = 0.0,
         sample_weight: ArrayLike | None = None,
+        reference: Reference | None = None,
     ) -> None:
         validation.instance("model", model, Model, "a Model, like a TwoLayerNetwork")
         self.model = model
         self.loss_function = as_loss(loss)
         self.space = model.space
-        self.reference = references.given(l2, None, self.space)
+        self.reference = references.given(l2, reference, self.space)
 
         checked = validation.array("inputs", inputs)
         validation.shape("inputs", checked, ("n", model.n_features), "(samples, n_features of the model)")
@@ -270,7 +274,8 @@ class EmpiricalRisk(Risk):
         n_rows = self.n_samples if rows is None else len(rows)
         validation.shape("dual", dual, (n_rows, self.model.n_outputs), "(samples, outputs)")
         threads = self.num_threads if num_threads is None else num_threads
-        return _Linearised(self, _with_dual(self, dual, rows), self.l2 if l2 is None else l2, threads)
+        reference = self.reference if l2 is None else references.given(l2, None, self.space)
+        return _Linearised(self, _with_dual(self, dual, rows), reference, threads)
 
     def of_rows(self, rows: NDArray[np.int64]) -> tuple[EmpiricalRisk, float]:
         """The risk of some samples only, and their share of the weight: sum_i s_i over the rows."""
@@ -334,7 +339,7 @@ class EmpiricalRisk(Risk):
 class _Linearised(Potential):
     """Potential of frozen dual variables: the points are free."""
 
-    def __init__(self, risk: EmpiricalRisk, samples: _Samples, l2: float, num_threads: int | None) -> None:
+    def __init__(self, risk: EmpiricalRisk, samples: _Samples, reference: Reference, num_threads: int | None) -> None:
         def pull_back(points: FloatArray) -> tuple[FloatArray, FloatArray]:
             return risk._pull_back(points, *samples(points.dtype), num_threads)
 
@@ -343,13 +348,13 @@ class _Linearised(Potential):
             value=lambda points: pull_back(points)[0],
             value_and_gradient=pull_back,
             space=risk.space,
-            l2=l2,
+            reference=reference,
         )
         self.num_threads = num_threads
         self._risk, self._samples = risk, samples
 
     def on_threads(self, num_threads: int | None) -> _Linearised:
-        return _Linearised(self._risk, self._samples, self.l2, num_threads)
+        return _Linearised(self._risk, self._samples, self.reference, num_threads)
 
     def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
         return self._risk.initial_particles(n_particles, place, dtype)

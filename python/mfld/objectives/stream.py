@@ -15,6 +15,7 @@ from mfld.models import Model
 from mfld.noise import Place
 from mfld.objectives.base import Measure, Potential
 from mfld.objectives.risk import EmpiricalRisk, Risk
+from mfld.references import Reference
 from mfld.state import Buffers
 from mfld.validation import FloatArray
 
@@ -44,6 +45,8 @@ class StreamRisk(Risk):
     capacity : int, optional
         Most samples that a run of `PDA` may keep, which needs it: each takes n_features numbers of the run's precision
         and n_outputs float64.
+    reference
+        As in `EmpiricalRisk`.
 
     Raises
     ------
@@ -80,13 +83,14 @@ class StreamRisk(Risk):
         loss: AnyLoss,
         l2: float = 0.0,
         capacity: int | None = None,
+        reference: Reference | None = None,
     ) -> None:
         validation.instance("model", model, Model, "a Model, like a TwoLayerNetwork")
         self.model = model
         self.data = Stream(sample, capacity)
         self.loss_function = as_loss(loss)
         self.space = model.space
-        self.reference = references.given(l2, None, self.space)
+        self.reference = references.given(l2, reference, self.space)
 
     def __repr__(self) -> str:
         return f"StreamRisk({self.model!r}, loss={self.loss_function!r}, l2={self.l2:g})"
@@ -112,7 +116,7 @@ class StreamRisk(Risk):
         """
         returned = self.data.batch(step, n_rows)
         try:
-            risk = EmpiricalRisk(self.model, *returned, loss=self.loss_function, l2=self.l2)
+            risk = EmpiricalRisk(self.model, *returned, loss=self.loss_function, reference=self.reference)
         except (TypeError, ValueError) as error:
             error.add_note(f"in what sample({step}, {n_rows}) returned")
             raise
