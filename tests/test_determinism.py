@@ -73,6 +73,18 @@ def test_threads_do_not_change_a_bit_of_a_stage(level, dtype, rng):
     assert all(stages(num_threads) == alone for num_threads in (2, 3, 7))
 
 
+@pytest.mark.parametrize("n_features", [3, 200])  # a strip of features, and two of them
+def test_threads_and_company_do_not_change_a_bit_of_a_neuron(level, dtype, rng, n_features):
+    model = mfld.TwoLayerNetwork(n_features, n_outputs=2)
+    theta, inputs = model.initial_particles(300, dtype=dtype), rng.normal(size=(101, n_features)).astype(dtype)
+    alone = model.neurons(theta, inputs, num_threads=1)
+    for num_threads in (2, 3):
+        assert model.neurons(theta, inputs, num_threads=num_threads).tobytes() == alone.tobytes()
+    for particles, rows in [(slice(1), slice(1)), (slice(95, 98), slice(15, 18)), (slice(7, None), slice(100, None))]:
+        part = model.neurons(theta[particles], inputs[rows])
+        assert part.tobytes() == alone[rows, particles].tobytes()
+
+
 def test_the_tree_over_particles_has_one_shape(level, rng):
     # From one leaf to many, powers of two of them and not, shared by as many threads as leaves or fewer.
     net = mfld.TwoLayerNetwork(60).native

@@ -381,6 +381,45 @@ def test_ctrl_c_is_answered_within_stages(stage):
     assert float(python(code)) < 0.5
 
 
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS, /proc")
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_a_kernel_without_memory_raises_and_can_be_called_again(num_threads):
+    code = f"""
+        import resource
+        from mfld import _core
+        risk, solver = make_problem(num_threads={num_threads})
+        before = digest(solver.run(risk, 5).particles)
+        large = mfld.MFLD(200_000, step_size=0.1, temperature=1e-3, num_threads={num_threads})
+        start = large.init(risk, seed=1)
+        as_it_was = digest(start.particles)
+        calls = {{
+            # With the rows of all draws there is a set of them, twice as large.
+            "batch": lambda: _core.backend.batch(1, 0, 10**9, 2**22),
+            "particle_batches": lambda: _core.backend.particle_batches(1, 0, 10**9, 2**21, 2, 0, {num_threads}),
+            # Activations of 48 rows, of all particles, take twice as much as these.
+            "advance": lambda: large.run(risk, 1, state=start),
+        }}
+        with open("/proc/self/statm") as f:
+            used = int(f.read().split()[0]) * resource.getpagesize()
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**25 + 2**24, most))
+        for name, call in calls.items():
+            try:
+                call()
+            except MemoryError as error:
+                print(name, type(error).__name__)  # NumPy's own has another name
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        assert digest(start.particles) == as_it_was
+        for call in calls.values():
+            call()
+        print(digest(solver.run(risk, 5).particles) == before)
+    """
+    assert python(code) == "batch MemoryError\nparticle_batches MemoryError\nadvance MemoryError\nTrue"
+
+
 # ---- the process around ----------------------------------------------------------------------------------------------
 
 

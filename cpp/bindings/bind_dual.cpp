@@ -3,7 +3,6 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <optional>
 
@@ -62,8 +61,10 @@ py::array dual_step(const Backend& backend, const mfld_loss& loss, const py::arr
   const auto* a = static_cast<const double*>(checked(step, "step", true, {n}));
   auto stepped = empty(true, {n, k});
   auto* out = static_cast<double*>(stepped.mutable_data());
-  std::copy_n(g, n * k, out);
-  run_or_throw(1, [&](const mfld_execution* e) { return backend.table().dual_step(&loss, out, u, y, a, n, k, e); });
+  run_or_throw(1, [&](const mfld_execution* e) {
+    if (!copied(g, n * k, out, *e)) return static_cast<int>(MFLD_STOPPED);
+    return backend.table().dual_step(&loss, out, u, y, a, n, k, e);
+  });
   return stepped;
 }
 

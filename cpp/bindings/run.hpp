@@ -51,15 +51,25 @@ void run_or_throw(int num_threads, const Kernel& kernel) {
   if (!run(num_threads, kernel)) throw py::error_already_set();
 }
 
-// The first of `count` numbers that is not between 0 and end - 1; -1: none. Polls like a kernel, since there may be as
-// many as a kernel has to work on.
+// Of arrays that are as large as those a kernel works on: numbers between two looks at signals.
+inline constexpr std::int64_t numbers_at_once = 1 << 20;
+
+// Copies `count` numbers. False: stopped on the way.
+inline bool copied(const double* from, std::int64_t count, double* to, const mfld_execution& execution) {
+  for (std::int64_t first = 0; first < count; first += numbers_at_once) {
+    if (execution.poll(execution.poll_context)) return false;
+    std::copy_n(from + first, std::min(numbers_at_once, count - first), to + first);
+  }
+  return true;
+}
+
+// The first of `count` numbers that is not between 0 and end - 1; -1: none.
 inline std::int64_t first_outside(const std::int64_t* numbers, std::int64_t count, std::int64_t end) {
-  constexpr std::int64_t at_once = 1 << 20;
   std::int64_t bad = -1;
   run_or_throw(1, [&](const mfld_execution* e) {
-    for (std::int64_t first = 0; first < count; first += at_once) {
+    for (std::int64_t first = 0; first < count; first += numbers_at_once) {
       if (e->poll(e->poll_context)) return MFLD_STOPPED;
-      for (std::int64_t i = first; i < std::min(count, first + at_once); ++i)
+      for (std::int64_t i = first; i < std::min(count, first + numbers_at_once); ++i)
         if (numbers[i] < 0 || numbers[i] >= end) {
           bad = i;
           return MFLD_DONE;

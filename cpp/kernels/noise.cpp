@@ -54,7 +54,7 @@ MFLD_INLINE void store_rows(const Vec<T> (&columns)[group_size], T* out, std::in
 }
 
 template <class T>
-void fill_panel(const NoisePlace& place, std::int64_t first_particle, std::int64_t n_particles,
+void fill_panel(const NoisePlace& place, std::int64_t first_particle, std::int64_t n_particles, Range coordinates,
                 std::int64_t n_coordinates, T* out) {
   constexpr int lanes = 2 * Vec<T>::size;
   const PanelNoise<T> panel(place, static_cast<std::uint32_t>(first_particle));
@@ -63,8 +63,8 @@ void fill_panel(const NoisePlace& place, std::int64_t first_particle, std::int64
   // The processor does not foresee short stores to 32 rows in turn: what the next panel writes is fetched meanwhile.
   const T* const next = rows + lanes * n_coordinates;
   const bool fetch_next = first_particle + 2 * lanes <= n_particles;
-  for (std::int64_t first = 0; first < n_coordinates; first += group_size) {
-    const std::int64_t width = std::min<std::int64_t>(group_size, n_coordinates - first);
+  for (std::int64_t first = coordinates.begin; first < coordinates.end; first += group_size) {
+    const std::int64_t width = std::min<std::int64_t>(group_size, coordinates.end - first);
     if (fetch_next)
       for (std::int64_t at = 0; at < width * lanes; at += 64 / static_cast<std::int64_t>(sizeof(T)))
         __builtin_prefetch(next + first * lanes + at, /*to write*/ 1);
@@ -88,14 +88,14 @@ void fill_panel(const NoisePlace& place, std::int64_t first_particle, std::int64
 
 // Two coordinates of a panel of double's lanes, block by block.
 template <class T>
-void fill_uniforms(const NoisePlace& place, std::int64_t first_particle, std::int64_t n_particles,
+void fill_uniforms(const NoisePlace& place, std::int64_t first_particle, std::int64_t n_particles, Range coordinates,
                    std::int64_t n_coordinates, T* out) {
   constexpr int lanes = 2 * HalfVec::size, at_once = 4;
   const PanelNoise<double> panel(place, static_cast<std::uint32_t>(first_particle));
   const std::int64_t count = std::min<std::int64_t>(lanes, n_particles - first_particle);
   T* const rows = out + first_particle * n_coordinates;
-  for (std::int64_t first = 0; first < n_coordinates; first += at_once) {
-    const std::int64_t width = std::min<std::int64_t>(at_once, n_coordinates - first);
+  for (std::int64_t first = coordinates.begin; first < coordinates.end; first += at_once) {
+    const std::int64_t width = std::min<std::int64_t>(at_once, coordinates.end - first);
     HalfVec low[at_once], high[at_once];  // of two blocks, for the panel's two vectors each
     panel.words(static_cast<std::uint32_t>(first / 2), low, high);
     alignas(64) std::uint64_t words[at_once][lanes];
@@ -108,25 +108,30 @@ void fill_uniforms(const NoisePlace& place, std::int64_t first_particle, std::in
   }
 }
 
-// fill(place, first particle, their numbers) for panels of `lanes` particles of each member.
+// fill(place, first particle, coordinates, their numbers) for panels of `lanes` particles of each member; a panel may
+// be very long.
 template <class T, class Fill>
 int over_panels(const mfld_noise& noise, std::uint32_t stream, std::int64_t n_members, std::int64_t n_particles,
                 std::int64_t n_coordinates, std::int64_t lanes, T* out, const mfld_execution& execution,
                 const Fill& fill) {
   const std::int64_t each = ceil_div(n_particles, lanes), n_panels = n_members * each;
-  constexpr double work_of_number = 6;  // so that 10 us of it are worth a thread
+  constexpr double work_of_number = 6;    // so that 10 us of it are worth a thread
+  constexpr std::int64_t at_once = 4096;  // whole blocks of the noise
   const double work = work_of_number * static_cast<double>(lanes * n_coordinates);
   StopSignal stop(execution);
   run_team(useful_threads(execution.num_threads, n_panels, work * static_cast<double>(n_panels)),
            [&](int member, int members, SpinBarrier&) {
              const Range mine = even_part(n_panels, member, members);
-             for (std::int64_t panel = mine.begin; panel < mine.end && !stop.aborting();) {
+             for (std::int64_t panel = mine.begin; panel < mine.end;) {
                const std::int64_t e = panel / each, end = std::min(mine.end, (e + 1) * each);
                const NoisePlace place(of_member(noise, e), stream);
-               for (; panel < end && !stop.aborting(); ++panel) {
-                 if (member == 0) stop.poll(work);
-                 fill(place, (panel - e * each) * lanes, out + e * n_particles * n_coordinates);
-               }
+               for (; panel < end; ++panel)
+                 for (std::int64_t at = 0; at < n_coordinates; at += at_once) {
+                   const Range coordinates = {at, std::min(n_coordinates, at + at_once)};
+                   if (member == 0) stop.poll(work_of_number * static_cast<double>(lanes * coordinates.size()));
+                   if (stop.aborting()) return;
+                   fill(place, (panel - e * each) * lanes, coordinates, out + e * n_particles * n_coordinates);
+                 }
              }
            });
   return stop.aborting() ? MFLD_STOPPED : MFLD_DONE;
@@ -138,8 +143,8 @@ template <class T>
 int normals(const mfld_noise* noise, std::uint32_t stream, std::int64_t n_members, std::int64_t n_particles,
             std::int64_t n_coordinates, void* out, const mfld_execution* execution) {
   return over_panels(*noise, stream, n_members, n_particles, n_coordinates, 2 * Vec<T>::size, static_cast<T*>(out),
-                     *execution, [=](const NoisePlace& place, std::int64_t first, T* own) {
-                       fill_panel(place, first, n_particles, n_coordinates, own);
+                     *execution, [=](const NoisePlace& place, std::int64_t first, Range coordinates, T* own) {
+                       fill_panel(place, first, n_particles, coordinates, n_coordinates, own);
                      });
 }
 
@@ -147,8 +152,8 @@ template <class T>
 int uniforms(const mfld_noise* noise, std::uint32_t stream, std::int64_t n_members, std::int64_t n_particles,
              std::int64_t n_coordinates, void* out, const mfld_execution* execution) {
   return over_panels(*noise, stream, n_members, n_particles, n_coordinates, 2 * HalfVec::size, static_cast<T*>(out),
-                     *execution, [=](const NoisePlace& place, std::int64_t first, T* own) {
-                       fill_uniforms(place, first, n_particles, n_coordinates, own);
+                     *execution, [=](const NoisePlace& place, std::int64_t first, Range coordinates, T* own) {
+                       fill_uniforms(place, first, n_particles, coordinates, n_coordinates, own);
                      });
 }
 

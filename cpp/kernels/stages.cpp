@@ -26,10 +26,9 @@ int predict(const mfld_network* description, const void* particles, const void* 
     const LeafSums<T> sums(layout, outputs, round_up(blocks.most_rows, Vec<T>::size));
     const std::int64_t stride = sums.stride();
 
-    const double leaf_work = static_cast<double>(layout.panels_per_leaf * lanes) *
-                             static_cast<double>(blocks.most_rows * (network.n_features + 16));
-    const int threads =
-        useful_threads(execution->num_threads, layout.n_leaves, leaf_work * static_cast<double>(layout.n_leaves));
+    const auto panel_work = static_cast<double>(lanes * blocks.most_rows * (network.n_features + 16));
+    const int threads = useful_threads(execution->num_threads, layout.n_leaves,
+                                       panel_work * static_cast<double>(layout.panels_per_leaf * layout.n_leaves));
     const std::int64_t terms_size = outputs * lanes;
     // per member: panel, coefficient, offset, share, values, slope, predictions
     const std::int64_t scratch_size =
@@ -51,11 +50,11 @@ int predict(const mfld_network* description, const void* particles, const void* 
       for (std::int64_t b = 0; b < blocks.n_blocks; ++b) {
         const Range rows = blocks.rows(b);
         for (std::int64_t l = leaves.begin; l < leaves.end && !stop.aborting(); ++l) {
-          if (member == 0) stop.poll(leaf_work);
           T* leaf = sums.leaf(b, l);
           std::fill_n(leaf, outputs * stride, T(0));
           const Range panels = layout.panels_of(l);
-          for (std::int64_t p = panels.begin; p < panels.end; ++p) {
+          for (std::int64_t p = panels.begin; p < panels.end && !stop.aborting(); ++p) {
+            if (member == 0) stop.poll(panel_work);
             layout.pack(static_cast<const T*>(particles), p, panel);
             panel_share(layout, p, static_cast<const T*>(coefficients), share);
             network.terms(panel, coefficient, offset);

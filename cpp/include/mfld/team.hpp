@@ -99,7 +99,8 @@ inline int useful_threads(int num_threads, std::int64_t parts, double work) {
       std::clamp<std::int64_t>(std::min<std::int64_t>(limit, num_threads), 1, std::max<std::int64_t>(parts, 1)));
 }
 
-// Runs body(member, members) on up to `threads` threads; the calling thread is member 0.
+// Runs body(member, members, barrier) on up to `threads` threads; the calling thread is member 0. A body allocates
+// nothing and throws nothing: what is thrown in a parallel region ends the process (tests/cpp/test_memory.cpp).
 template <class Body>
 void run_team(int threads, const Body& body) {
 #ifdef MFLD_HAS_OPENMP
