@@ -17,10 +17,10 @@ FILES = {
 LAYERS = [
     ["_core"],
     ["validation"],
-    ["noise"],
+    ["native", "noise"],
     ["space"],
     ["state", "references", "files", "config"],
-    ["native", "errors", "schedules", "linear"],
+    ["errors", "schedules", "linear"],
     ["data"],
     ["models", "losses", "plain"],
     ["objectives"],

@@ -184,12 +184,12 @@ LINEAR = {"value": lambda x, z: z @ x.T, "gradient": lambda x, z: np.tile(z[:, n
 # Each constructor with arguments that are right.
 CONSTRUCTORS = {
     mfld.TwoLayerNetwork: {"n_features": 3, "n_outputs": 1, "activation": "tanh", "readout": "linear", "bias": True}
-    | {"output_scale": 1.0, "readout_bound": 1.0},
+    | {"output_scale": 1.0, "readout_bound": 1.0, "domain": ()},
     mfld.NeuronModel: LINEAR
     | {"n_features": 3, "n_coordinates": 3, "n_outputs": 1, "n_moving": None}
     | {"initial_particles": None, "space": None},
     mfld.EmpiricalRisk: {"model": MODEL, "inputs": INPUTS, "targets": TARGETS, "loss": "squared", "l2": 0.0}
-    | {"sample_weight": None},
+    | {"sample_weight": None, "reference": None},
     mfld.Potential: {"gradient": abs, "value": None, "value_and_gradient": None, "n_coordinates": 3, "n_moving": None}
     | {"l2": 0.0, "space": None, "reference": None},
     mfld.Functional: {

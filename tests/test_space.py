@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import mfld
 from mfld import _core, checkpoint, noise, references
+from mfld.space import Block
 
 BLOCKS = {
     "sphere": mfld.Sphere(3),
@@ -377,6 +378,51 @@ def test_affine_moves_end_on_the_domain(n_particles, dtype, level, rng):
             lower, upper = (end.astype(dtype) for end in block.limits)
             assert (kept[..., part] >= lower).all()
             assert (kept[..., part] <= upper).all()
+
+
+class Shifted(Block):
+    """The circle of period 1 that starts at -1/2, which the core does not know."""
+
+    n_coordinates, volume = 1, 1.0
+
+    def retract(self, points):
+        return points - np.floor(points + 0.5)
+
+    def draw(self, normals, uniforms):
+        return uniforms - 0.5
+
+
+def test_a_block_that_the_core_does_not_know_is_brought_back_by_its_own_method(rng):
+    own, torus = (mfld.Space(domain=[mfld.Sphere(2), block]) for block in (Shifted(), mfld.Torus(1)))
+    assert (own.in_core, own.native(), torus.in_core) == (False, None, True)
+    inputs, targets = rng.normal(size=(20, 2)), rng.normal(size=20)
+    runs = []
+    for space in (own, torus):
+        # Of period 1 in the bias: on both circles the same.
+        waves = mfld.NeuronModel(
+            lambda x, z: np.cos(z @ x[:, :2].T) * np.sin(2 * np.pi * x[:, 2]),
+            lambda x, z: np.concatenate(
+                [
+                    -np.sin(z @ x[:, :2].T)[..., np.newaxis] * z[:, np.newaxis] * np.sin(2 * np.pi * x[:, 2:]),
+                    (2 * np.pi * np.cos(z @ x[:, :2].T) * np.cos(2 * np.pi * x[:, 2]))[..., np.newaxis],
+                ],
+                axis=2,
+            ),
+            n_features=2,
+            space=space,
+        )
+        risk = mfld.EmpiricalRisk(waves, inputs, targets, loss="squared", reference=references.Uniform())
+        start = torus.retract(own.draw(noise.Place.of(2), 30, "float64"))
+        start = space.retract(start)
+        runs.append(mfld.MFLD(30, step_size=0.01, temperature=0.1, dtype="float64").run(risk, 20, particles=start))
+    assert_allclose(torus.retract(runs[0].particles), runs[1].particles, atol=1e-12)
+    assert runs[0].particles[:, 2].min() < -0.1
+
+
+def test_blocks_of_the_core_have_no_subclasses():
+    for block in (mfld.Euclidean, mfld.Sphere, mfld.Torus, mfld.Box):
+        with pytest.raises(TypeError, match=f"Own must not be a subclass of {block.__name__}.*Subclass Block"):
+            type("Own", (block,), {})
 
 
 @pytest.mark.parametrize("bad", [0, 37, 69])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -291,6 +291,7 @@ class TwoLayerNetwork(Model):
         if not self._readout_has_coordinates and self.n_outputs > 1:
             equal = f"n_outputs must be 1 with readout={self.readout!r}: all would be equal"
             raise ValueError(f"{equal}; got {self.n_outputs}")
+        validation.instance("domain", self.domain, Sequence, "a sequence of blocks, like [Sphere(3), Euclidean(1)]")
         object.__setattr__(self, "domain", tuple(self.domain))
         _ = self.space  # whose numbers have to fit
 

@@ -1,7 +1,7 @@
 """Parts that the compiled core knows: what they hand to it, and why they have no subclasses.
 
-Models, losses, objectives, gradient estimators and dynamics describe themselves to the core by ``native``, which is
-None where it does not know them. Where all parts of a step are known, any number of steps is one call of the core.
+Models, losses, objectives, domains, gradient estimators and dynamics describe themselves to the core by ``native``,
+which is None where it does not know them. Where all parts of a step are known, any number of steps is one call of it.
 """
 
 from __future__ import annotations

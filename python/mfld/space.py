@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from mfld import _core, validation
+from mfld.native import final
 from mfld.noise import Place
 from mfld.validation import FloatArray
 
@@ -35,13 +36,13 @@ class Block(ABC):
         How many coordinates it takes.
     flat : bool
         True where steps need not be brought back: Euclidean space.
-    kind : str
-        Name under which the compiled core knows the block.
+    kind : str or None
+        Name under which the compiled core knows the block; None: it does not.
     """
 
     n_coordinates: int
     flat: ClassVar[bool] = False
-    kind: ClassVar[str]
+    kind: ClassVar[str | None] = None
 
     @abstractmethod
     def retract(self, points: FloatArray) -> FloatArray:
@@ -69,6 +70,7 @@ class Block(ABC):
         return None
 
 
+@final
 @dataclass(frozen=True)
 class Euclidean(Block):
     """Euclidean space.
@@ -82,7 +84,7 @@ class Euclidean(Block):
 
     n_coordinates: int
     flat: ClassVar[bool] = True
-    kind: ClassVar[str] = "euclidean"
+    kind: ClassVar[str | None] = "euclidean"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_coordinates", validation.integer("n_coordinates", self.n_coordinates, 1))
@@ -98,6 +100,7 @@ class Euclidean(Block):
         return normals
 
 
+@final
 @dataclass(frozen=True)
 class Sphere(Block):
     """Unit sphere of a Euclidean space with so many coordinates: ``|theta| = 1``.
@@ -113,7 +116,7 @@ class Sphere(Block):
     """
 
     n_coordinates: int
-    kind: ClassVar[str] = "sphere"
+    kind: ClassVar[str | None] = "sphere"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_coordinates", validation.integer("n_coordinates", self.n_coordinates, 2))
@@ -138,6 +141,7 @@ class Sphere(Block):
         return self.retract(normals)
 
 
+@final
 @dataclass(frozen=True)
 class Torus(Block):
     """Torus: so many coordinates modulo the period, in [0, period).
@@ -152,7 +156,7 @@ class Torus(Block):
 
     n_coordinates: int
     period: float = 1.0
-    kind: ClassVar[str] = "torus"
+    kind: ClassVar[str | None] = "torus"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_coordinates", validation.integer("n_coordinates", self.n_coordinates, 1))
@@ -178,6 +182,7 @@ class Torus(Block):
         return np.zeros(self.n_coordinates), np.full(self.n_coordinates, self.period)
 
 
+@final
 @dataclass(frozen=True)
 class Box(Block):
     """Box of intervals, at whose faces steps are reflected.
@@ -196,7 +201,7 @@ class Box(Block):
 
     lower: tuple[float, ...]
     upper: tuple[float, ...]
-    kind: ClassVar[str] = "box"
+    kind: ClassVar[str | None] = "box"
 
     def __post_init__(self) -> None:
         lower, upper = (
@@ -254,6 +259,8 @@ class Space:
     ----------
     flat : bool
         True where all of the domain is Euclidean, so that steps need not be brought back.
+    in_core : bool
+        True where the compiled core knows all blocks.
 
     Raises
     ------
@@ -274,6 +281,7 @@ class Space:
     n_moving: int
     domain: tuple[Block, ...]
     flat: bool = field(compare=False, repr=False)
+    in_core: bool = field(compare=False, repr=False)
 
     def __init__(
         self, n_coordinates: int | None = None, n_moving: int | None = None, *, domain: Sequence[Block] = ()
@@ -293,6 +301,7 @@ class Space:
         object.__setattr__(self, "n_moving", m)
         object.__setattr__(self, "domain", blocks or (Euclidean(m),))
         object.__setattr__(self, "flat", all(block.flat for block in self.domain))
+        object.__setattr__(self, "in_core", all(block.kind is not None for block in self.domain))
 
     @property
     def n_frozen(self) -> int:
@@ -312,13 +321,13 @@ class Space:
             start += block.n_coordinates
 
     def native(self) -> _core.Domain | None:
-        """The domain as the compiled core takes it; None where steps need not be brought back."""
-        if self.flat:
+        """The domain as the compiled core takes it; None where it brings nothing back, `flat` or not `in_core`."""
+        if self.flat or not self.in_core:
             return None
         domain = _core.Domain()
         for block in self.domain:
             lower, upper = ([], []) if block.limits is None else (end.tolist() for end in block.limits)
-            domain.add(block.kind, block.n_coordinates, lower, upper)
+            domain.add(str(block.kind), block.n_coordinates, lower, upper)
         return domain
 
     def retract(self, theta: FloatArray) -> FloatArray:

@@ -90,7 +90,7 @@ def steps(objective: Objective, particles: FloatArray, buffers: Buffers, n_steps
 def _in_core(objective: Objective, particles: FloatArray, buffers: Buffers, n_steps: int, plan: Plan) -> Outcome | None:
     """All steps in one call of the core; None where it does not know a part."""
     problem = objective.native(particles.dtype)
-    if problem is None:
+    if problem is None or not objective.space.in_core:
         return None
     estimator = plan.gradient.native(objective, particles, buffers)
     dynamics = plan.dynamics.native(particles, buffers)

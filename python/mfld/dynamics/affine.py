@@ -82,4 +82,6 @@ class Affine(Dynamics):
             *step.place.of_members(particles.shape[:-2]),
             step.space.native(),
         )
+        if not step.space.in_core:
+            moved, bad_particle = step.moved(moved, moved[..., : step.n_moving])
         return Move(moved, buffers, gradient, bad_particle)
