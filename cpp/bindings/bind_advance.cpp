@@ -55,35 +55,54 @@ struct Dynamics {
   }
 };
 
-// Rows of coefficients for each replicate and step, from columns of shape (1 or n_replicates, 1 or n_steps).
+// One coefficient of each replicate and step: a number, or an array of shape (1 or n_replicates, 1 or n_steps).
+class Column {
+ public:
+  explicit Column(const py::object& numbers) {
+    if (PyFloat_Check(numbers.ptr()))
+      number_ = numbers.cast<double>();
+    else
+      array_ = py::array_t<double, py::array::forcecast>(numbers);
+  }
+
+  std::int64_t replicates() const { return array_ ? extent(0) : 1; }
+  std::int64_t steps() const { return array_ ? extent(1) : 1; }
+  double at(std::int64_t r, std::int64_t k) const {
+    return array_ ? *array_->data(replicates() == 1 ? 0 : r, steps() == 1 ? 0 : k) : number_;
+  }
+
+ private:
+  std::int64_t extent(py::ssize_t axis) const { return array_->ndim() == 2 ? array_->shape(axis) : -1; }
+
+  double number_ = 0;
+  std::optional<py::array_t<double, py::array::forcecast>> array_;
+};
+
+// Rows of coefficients as the kernels take them.
 class Rows {
  public:
-  Rows(const std::vector<py::array_t<double, py::array::forcecast>>& columns, std::int32_t kind,
-       std::int64_t n_replicates, std::int64_t n_steps) {
-    const std::size_t width = kind == MFLD_BAOAB ? 4 : 3;
-    if (columns.size() != width)
+  Rows(const std::vector<py::object>& numbers, std::int32_t kind, std::int64_t n_replicates, std::int64_t n_steps) {
+    const std::int64_t width = kind == MFLD_BAOAB ? 4 : 3;
+    const std::vector<Column> columns(numbers.begin(), numbers.end());
+    if (static_cast<std::int64_t>(columns.size()) != width)
       throw py::value_error("coefficients must be " + std::to_string(width) + " for this kind, got " +
                             std::to_string(columns.size()));
     std::int64_t replicates = 1, steps = 1;
-    for (const auto& column : columns) {
-      const bool fits = column.ndim() == 2 && (column.shape(0) == 1 || column.shape(0) == n_replicates) &&
-                        (column.shape(1) == 1 || column.shape(1) == n_steps);
-      if (!fits) throw py::value_error("coefficients must have shapes (1 or n_replicates, 1 or n_steps)");
-      replicates = std::max<std::int64_t>(replicates, column.shape(0));
-      steps = std::max<std::int64_t>(steps, column.shape(1));
+    for (const Column& column : columns) {
+      const auto fits = [](std::int64_t extent, std::int64_t all) { return extent == 1 || extent == all; };
+      if (!fits(column.replicates(), n_replicates) || !fits(column.steps(), n_steps))
+        throw py::value_error("coefficients must be numbers, or have shapes (1 or n_replicates, 1 or n_steps)");
+      replicates = std::max(replicates, column.replicates());
+      steps = std::max(steps, column.steps());
     }
-    const auto w = static_cast<std::int64_t>(width);
-    rows_.resize(static_cast<std::size_t>(replicates * steps * w));
-    for (std::int64_t c = 0; c < w; ++c) {
-      const auto column = columns[c].unchecked<2>();
-      for (std::int64_t r = 0; r < replicates; ++r)
-        for (std::int64_t k = 0; k < steps; ++k)
-          rows_[(r * steps + k) * w + c] = column(column.shape(0) == 1 ? 0 : r, column.shape(1) == 1 ? 0 : k);
-    }
+    rows_.reserve(static_cast<std::size_t>(replicates * steps * width));
+    for (std::int64_t r = 0; r < replicates; ++r)
+      for (std::int64_t k = 0; k < steps; ++k)
+        for (const Column& column : columns) rows_.push_back(column.at(r, k));
     if (!std::all_of(rows_.begin(), rows_.end(), [](double x) { return std::isfinite(x); }))
       throw py::value_error("coefficients must be finite");
     for (std::int64_t r = 0; r < n_replicates; ++r)
-      each_.push_back({rows_.data() + (replicates == 1 ? 0 : r * steps * w), steps == 1 ? 0 : w});
+      each_.push_back({rows_.data() + (replicates == 1 ? 0 : r * steps * width), steps == 1 ? 0 : width});
   }
   const mfld_coefficients* each() const { return each_.data(); }
 
@@ -102,10 +121,9 @@ struct Report {
 
 Report advance(const Backend& backend, const mfld_network& network, const mfld_loss& loss, py::array& particles,
                const py::array& inputs, const py::array& targets, const std::optional<py::array>& weights,
-               Estimator& estimator, Dynamics& dynamics,
-               const std::vector<py::array_t<double, py::array::forcecast>>& coefficients, std::int64_t n_steps,
-               const std::vector<std::uint64_t>& keys, std::uint64_t step, std::int64_t population, int num_threads,
-               const std::optional<Domain>& domain) {
+               Estimator& estimator, Dynamics& dynamics, const std::vector<py::object>& coefficients,
+               std::int64_t n_steps, const std::vector<std::uint64_t>& keys, std::uint64_t step,
+               std::int64_t population, int num_threads, const std::optional<Domain>& domain) {
   const bool wide = precision(particles, "particles");
   const auto p = backend.n_coordinates(network);
   void* x = checked_writable(particles, "particles", wide, {-1, -1, p});

@@ -75,7 +75,9 @@ class Reference(ABC):
     def log_normaliser(self, space: Space, temperature: float) -> float:
         """``log integral exp(-energy / temperature)`` over the domain; infinite where it is not proper."""
 
-    def follow(self, temperature: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[np.float64]:
+    def follow(
+        self, temperature: float | NDArray[np.float64], start: float | NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         """Values of l2 under which annealing keeps the measure: ``l2 * temperature / start``, and l2 from a start at 0.
 
         Parameters

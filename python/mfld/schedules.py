@@ -241,8 +241,10 @@ def check(name: str, value: Scheduled, *, positive: bool = False) -> Scheduled:
 
 def table(
     name: str, value: Scheduled | tuple[Scheduled, ...], first: int, n_steps: int, *, positive: bool = False
-) -> Values:
-    """`values` with a row for each replicate, or one for all: shape (1 or n_replicates, 1 or n_steps)."""
+) -> float | Values:
+    """`values` with a row for each replicate, or one for all: a number, or shape (1 or n_replicates, 1 or n_steps)."""
+    if isinstance(value, float):
+        return value
     if not isinstance(value, tuple):
         return values(name, value, first, n_steps, positive=positive)[np.newaxis]
     rows = [values(f"{name}[{r}]", own, first, n_steps, positive=positive) for r, own in enumerate(value)]

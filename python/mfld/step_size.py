@@ -148,7 +148,7 @@ def _ahead(objective: Objective, particles: FloatArray, step: Step) -> float:
     return found
 
 
-def size(curvature: float | NDArray[np.float64], l2: NDArray[np.float64]) -> NDArray[np.float64]:
+def size(curvature: float | NDArray[np.float64], l2: float | NDArray[np.float64]) -> NDArray[np.float64]:
     """The step sizes for curvatures of the loss and ridges, broadcast; 1 where there is neither."""
     total = curvature + 2 * l2
     return np.where(total > 0, 1 / np.where(total > 0, total, 1.0), 1.0)

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mfld import _core
-from mfld.dynamics.base import Dynamics, Move, Step
+from mfld.dynamics.base import Dynamics, Move, Numbers, Step
 from mfld.gradients import Drift, GradientEstimator
 from mfld.noise import Place
 from mfld.objectives.base import Objective
@@ -26,14 +25,14 @@ from mfld.validation import FloatArray
 class Plan:
     """Numbers of the steps of a call, and the parts that make them.
 
-    ``step_size``, ``temperature`` and ``l2`` are float64 arrays of shape (1 or R, 1 or n_steps): rows for R replicates
-    or one for all, and an entry per step or a constant. ``l2`` replaces that of the objective. ``places`` are those of
-    the first step, one for each replicate, with the number of threads.
+    ``step_size``, ``temperature`` and ``l2`` are numbers, or float64 arrays of shape (1 or R, 1 or n_steps): rows for R
+    replicates or one for all, and an entry per step or a constant. ``l2`` replaces that of the objective. ``places``
+    are those of the first step, one for each replicate, with the number of threads.
     """
 
-    step_size: NDArray[np.float64]
-    temperature: NDArray[np.float64]
-    l2: NDArray[np.float64]
+    step_size: Numbers
+    temperature: Numbers
+    l2: Numbers
     gradient: GradientEstimator
     dynamics: Dynamics
     places: tuple[Place, ...]
@@ -44,16 +43,18 @@ class Plan:
 
     def numbers(self, k: int, replicate: int = 0) -> tuple[float, float, float]:
         """Step size, temperature and l2 of the call's step k of a replicate."""
-        step_size, temperature, l2 = (
-            values.item(replicate if len(values) > 1 else 0, k if values.shape[1] > 1 else 0)
-            for values in (self.step_size, self.temperature, self.l2)
-        )
-        return step_size, temperature, l2
+        return _at(self.step_size, replicate, k), _at(self.temperature, replicate, k), _at(self.l2, replicate, k)
 
     @property
     def num_threads(self) -> int:
         """Number of threads, which changes no number."""
         return self.places[0].threads
+
+
+def _at(numbers: Numbers, replicate: int, k: int) -> float:
+    if isinstance(numbers, float):
+        return numbers
+    return float(numbers[replicate if len(numbers) > 1 else 0, k if numbers.shape[1] > 1 else 0])
 
 
 @dataclass(frozen=True, eq=False)

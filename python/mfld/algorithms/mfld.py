@@ -14,6 +14,7 @@ from mfld import noise, schedules, step_size, validation
 from mfld.algorithms.base import Algorithm
 from mfld.algorithms.replicates import start, together
 from mfld.dynamics import Dynamics, Overdamped
+from mfld.dynamics.base import Numbers
 from mfld.errors import DivergenceError
 from mfld.gradients import FullBatch, GradientEstimator
 from mfld.noise import Place
@@ -344,11 +345,13 @@ class MFLD(Algorithm):
         return dataclasses.replace(state, buffers={**state.buffers, _CURVATURE: largest})
 
     def _plan(self, objective: Objective, state: State, n_steps: int, known: NDArray[np.float64] | None = None) -> Plan:
+        sizes: Numbers
+        l2: Numbers
         temperature = schedules.table("temperature", self.temperature, state.step, n_steps)
         if self.l2 is not None:
             l2 = schedules.table("l2", self.l2, state.step, n_steps)
         elif isinstance(self.temperature, float):
-            l2 = np.array([[objective.l2]])
+            l2 = objective.l2
         else:
             l2 = objective.reference.follow(temperature, schedules.table("temperature", self.temperature, 0, 1))
         if self.step_size is None:

@@ -241,8 +241,8 @@ class PDA(Algorithm):
         done = int(state.buffers["inner_steps"][0])
         plan = Plan(
             step_size=schedules.table("step_size", self.step_size, state.step, 1, positive=True),
-            temperature=np.array([[self.temperature]]),
-            l2=np.array([[averaged.l2]]),
+            temperature=self.temperature,
+            l2=averaged.l2,
             gradient=FullBatch(),
             dynamics=self.dynamics,
             places=(Place(state.key, done, 0, validation.num_threads(self.num_threads)),),
@@ -251,12 +251,12 @@ class PDA(Algorithm):
         if outcome.interrupt is not None:
             raise outcome.interrupt
         if outcome.bad is not None:
-            raise DivergenceError(state.step, outcome.bad[1], plan.step_size.item(), state)
+            raise DivergenceError(state.step, outcome.bad[1], plan.numbers(0)[0], state)
         return self._reached(state, buffers, outcome, done + inner), Info(
             steps=1,
             loss=loss,
             gradient_norm=outcome.gradient_norm[0],
-            step_size=plan.step_size.item(),
+            step_size=plan.numbers(0)[0],
             temperature=self.temperature,
             l2=averaged.l2,
             acceptance=outcome.acceptance[0],
