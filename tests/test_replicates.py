@@ -180,6 +180,12 @@ def test_annealed_replicates_keep_their_references():
     assert [info.temperature for info in infos] == [0.05, 0.1]
 
 
+def test_a_grid_has_no_single_certificate():
+    grid = make_solver(n_replicates=2, temperature=(0.1, 0.2))
+    with pytest.raises(ValueError, match="the replicates must have one temperature and one l2, got several"):
+        grid.run(make_risk(), 2).certificate()
+
+
 def test_numbers_of_replicates_are_checked():
     with pytest.raises(ValueError, match="l2 must be one for all replicates, or a sequence of n_replicates=3, got 2"):
         make_solver(l2=[0.1, 0.2])

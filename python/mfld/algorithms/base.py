@@ -177,10 +177,15 @@ class Result:
         Raises
         ------
         TypeError, ValueError
-            If the objective is no EmpiricalRisk, the run has no step to take the temperature from, or an argument does
-            not fit.
+            If the objective is no EmpiricalRisk, the run has no step to take the temperature from, its replicates have
+            several temperatures or l2, or an argument does not fit.
         """
         risk = validation.instance("the objective of the run", self.objective, EmpiricalRisk, "an EmpiricalRisk")
+        if len({(info.temperature, info.l2) for info in self.info.each()}) > 1:
+            raise ValueError(
+                "the replicates must have one temperature and one l2, got several: their mixture is of no one problem. "
+                "Certify each: mfld.certificate(objective, algorithm.dual(objective, state.replicate(r)), temperature)"
+            )
         last_temperature, l2 = self.algorithm.certified(risk, self.info)
         if temperature is None:
             temperature = last_temperature
