@@ -14,7 +14,7 @@ import pytest
 from scipy.special import expit, softmax
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris, load_wine
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
@@ -296,7 +296,7 @@ def test_the_precision_is_that_of_the_inputs(kind):
     X, y = DIABETES
     regressor = MeanFieldRegressor(**QUICK).fit(X.astype(kind), y)
     assert regressor.cloud_.particles.dtype == kind
-    assert regressor.predict(X).dtype == kind
+    assert regressor.predict(X).dtype == np.float64  # the offset of the targets may need it
 
 
 # ---- weights ---------------------------------------------------------------------------------------------------------
@@ -430,6 +430,122 @@ def test_fits_that_go_on_validate_on_the_same_rows(make, monkeypatch):
     assert len(set(seen)) == 1
     regressor.set_params(warm_start=False).fit(*DIABETES)
     assert (seen[3] == seen[0]) == (regressor.random_state == 0)  # a cold one draws anew
+
+
+# ---- what fails, fails loudly ----------------------------------------------------------------------------------------
+
+
+def interrupted(predictions, targets):
+    raise KeyboardInterrupt
+
+
+def broken(predictions, targets):
+    raise RuntimeError("no loss today")
+
+
+BREAKS = {
+    "divergence": ({"step_size": 1e200, "batch_size": 5}, mfld.DivergenceError),
+    "Ctrl-C": ({"loss": interrupted}, KeyboardInterrupt),
+    "own loss": ({"loss": broken}, RuntimeError),
+    "refused": ({"n_particles": 0}, ValueError),
+    "refused late": ({"certify": True, "loss": lambda u, y: ((u - y) ** 2, 2 * (u - y))}, ValueError),
+}
+
+
+@pytest.mark.parametrize(("change", "error"), BREAKS.values(), ids=BREAKS)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_fit_that_fails_leaves_the_last_one_whole(method, change, error, rng):
+    X = rng.normal(size=(40, 3))
+    regressor = MeanFieldRegressor(**QUICK).fit(X, X[:, 0])
+    before = regressor.predict(X)
+    cold = clone(regressor).set_params(**change)
+    if method == "partial_fit" and "certify" in change:
+        return  # it makes none
+    with pytest.raises(error):
+        getattr(regressor.set_params(**change), method)(X, 1000 * X[:, 0] + 1e5)
+    regressor.set_params(**{name: getattr(MeanFieldRegressor(**QUICK), name) for name in change})
+    assert regressor.predict(X).tobytes() == before.tobytes()
+    assert regressor.partial_fit(X, X[:, 0]).n_iter_ == QUICK["n_steps"] + 1  # and it goes on
+    with pytest.raises(error):
+        getattr(cold, method)(X, X[:, 0])
+    with pytest.raises(NotFittedError):
+        cold.predict(X)
+
+
+def test_classes_and_features_are_those_of_the_last_whole_fit():
+    classifier = MeanFieldClassifier(**QUICK).fit(*IRIS)
+    with pytest.raises(mfld.DivergenceError):
+        classifier.set_params(step_size=1e200).fit(TWO[0][:, :2], TWO[1] + 5)
+    assert classifier.classes_.tolist() == [0, 1, 2]
+    assert classifier.predict_proba(IRIS[0]).shape == (150, 3)
+
+
+@pytest.mark.parametrize("offset", [1.7e9, -3e12])
+def test_offsets_of_targets_are_double_whatever_the_particles_are(offset, rng):
+    X = rng.normal(size=(300, 3))
+    y = offset + 3 * X[:, 0]
+    regressor = MeanFieldRegressor(n_particles=100, n_steps=300, random_state=0).fit(X.astype(np.float32), y)
+    assert regressor.cloud_.particles.dtype == np.float32
+    errors = regressor.predict(X.astype(np.float32)) - y
+    assert 1 - np.mean(errors**2) / np.var(y) > 0.99
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_particles": 30}, "n_particles must be 20 as before in a fit that goes on, got 30"),
+        ({"activation": "tanh"}, "activation must be 'silu' as before in a fit that goes on, got 'tanh'"),
+        ({"readout": "linear"}, "readout must be 'bounded' as before"),
+        ({"readout_bound": 2.0}, "readout_bound must be 5.0 as before .* got 2.0"),
+        ({"standardise": False}, "standardise must be True as before"),
+        ({"model": mfld.TwoLayerNetwork}, "model must be None as before"),
+    ],
+)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_network_that_goes_on_is_the_same_network(method, change, message):
+    regressor = MeanFieldRegressor(warm_start=True, **QUICK).fit(*DIABETES)
+    with pytest.raises(ValueError, match=message):
+        getattr(regressor.set_params(**change), method)(*DIABETES)
+    name, before = next((name, getattr(MeanFieldRegressor(**QUICK), name)) for name in change)
+    assert getattr(regressor.set_params(**{name: before}), method)(*DIABETES).n_iter_ > QUICK["n_steps"]
+
+
+def test_a_loss_of_other_outputs_does_not_go_on():
+    classifier = MeanFieldClassifier(warm_start=True, **QUICK).fit(*TWO)
+    with pytest.raises(ValueError, match=r"loss must be one of 1 outputs as before .* got 'cross_entropy' of 2"):
+        classifier.set_params(loss="cross_entropy").fit(*TWO)
+    assert classifier.set_params(loss="hinge").fit(*TWO).n_iter_ == 2 * QUICK["n_steps"]
+
+
+def test_rows_are_held_out_by_strata_and_classes_too_rare_are_named(rng):
+    X = rng.normal(size=(60, 2))
+    stopped = MeanFieldClassifier(early_stopping=True, **QUICK)
+    with pytest.raises(ValueError, match="at least 2 rows of each class with early_stopping, got 1 of class 'sick'"):
+        stopped.fit(X, np.where(np.arange(60) == 7, "sick", "well"))
+    two = np.where(np.arange(60) % 50 == 7, "sick", "well")
+    train, held_out = stopped.fit(X, two)._split(two)
+    assert set(two[train]) == {"sick", "well"}
+    assert sorted([*train, *held_out]) == list(range(60))
+    with pytest.raises(ValueError, match=r"rows of each class to train on, got 0\.9: none of class 'sick'"):
+        clone(stopped).set_params(validation_fraction=0.9).fit(X, two)
+    with pytest.raises(ValueError, match=r"at least 3 rows on either side, .* got 0\.02: of 60 rows 2"):
+        clone(stopped).set_params(validation_fraction=0.02).fit(X, np.arange(60) % 3)
+
+
+def test_masked_values_are_refused_by_name():
+    X, y = IRIS
+    masked = np.ma.array(X, mask=X > 7.5)
+    for call, name in (
+        (lambda: MeanFieldClassifier(**QUICK).fit(masked, y), "X"),
+        (lambda: MeanFieldClassifier(**QUICK).fit(X, np.ma.array(y, mask=y == 2)), "y"),
+        (lambda: MeanFieldRegressor(**QUICK).fit(X, y, np.ma.array(X[:, 0], mask=y == 2)), "sample_weight"),
+        (lambda: MeanFieldClassifier(**QUICK).partial_fit(list(masked), y, [0, 1, 2]), "X"),
+        (lambda: MeanFieldClassifier(**QUICK).fit(X, y).predict(masked), "X"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} must have no masked values, got"):
+            call()
+    whole = MeanFieldClassifier(**QUICK).fit(np.ma.array(X), y)  # nothing is masked
+    assert whole.cloud_.particles.tobytes() == MeanFieldClassifier(**QUICK).fit(X, y).cloud_.particles.tobytes()
 
 
 # ---- randomness, threads, copies -------------------------------------------------------------------------------------

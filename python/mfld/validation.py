@@ -99,6 +99,7 @@ def num_threads(value: object) -> int:
 
 def array(name: str, value: ArrayLike, dtype: DTypeLike | None = None) -> FloatArray:
     """A C-contiguous array of finite reals: in `dtype`, or float32 and float64 kept and all else made float64."""
+    unmasked(name, value)
     try:
         given = np.asarray(value)
     except ValueError as error:  # a ragged list
@@ -116,6 +117,14 @@ def array(name: str, value: ArrayLike, dtype: DTypeLike | None = None) -> FloatA
         where = f" in {result.dtype}" if np.isfinite(given).all() else ""
         raise ValueError(f"{name} must be finite{where}, got {_first(given, ~finite)}")
     return result
+
+
+def unmasked(name: str, value: object) -> None:
+    """Refuse masked values (``numpy.ma``): an array made of them holds what lies under the mask."""
+    for part in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part):
+            count = np.count_nonzero(np.ma.getmaskarray(part))
+            raise ValueError(f"{name} must have no masked values, got {count}: fill them in or leave their rows out")
 
 
 def shape(name: str, value: FloatArray, expected: tuple[int | str, ...], why: str = "") -> None:
@@ -146,6 +155,7 @@ def weights(name: str, value: ArrayLike, expected: tuple[int, ...], why: str, dt
 
 def rows(name: str, value: ArrayLike, n_samples: int) -> NDArray[np.int64]:
     """Row numbers of a batch of samples."""
+    unmasked(name, value)
     try:
         given = np.asarray(value)
     except ValueError as error:  # a ragged list
@@ -162,6 +172,7 @@ def rows(name: str, value: ArrayLike, n_samples: int) -> NDArray[np.int64]:
 
 def returned(name: str, value: object, expected: tuple[int, ...] | None, dtype: DTypeLike, why: str) -> FloatArray:
     """An array that a user's function returned: real, of a shape (None: any), in a dtype; it need not be finite."""
+    unmasked(name, value)
     try:
         given = np.asarray(value)
     except (TypeError, ValueError) as error:

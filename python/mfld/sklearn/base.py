@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import math
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeAlias, TypeVar
 
 import numpy as np
 from joblib import effective_n_jobs
@@ -40,7 +41,33 @@ if TYPE_CHECKING:
 # The number of steps is a parameter, and not by the rows: the default one, 500, sees each row about ten times at least.
 _LEAST_SHARE = 1 / 40  # of the rows, in a mini-batch
 
+# What a network is made of at the start of a training, and is no other where a fit goes on.
+_OF_START = ("standardise", "model")
+_OF_NETWORK = ("activation", "readout", "readout_bound")
+
 Named: TypeAlias = str
+
+_Arguments = ParamSpec("_Arguments")
+_Estimator = TypeVar("_Estimator", bound="MeanFieldEstimator")
+_Answer = TypeVar("_Answer")
+
+
+def whole_or_not(
+    method: Callable[Concatenate[_Estimator, _Arguments], _Answer],
+) -> Callable[Concatenate[_Estimator, _Arguments], _Answer]:
+    """A method that trains: whatever exception ends it leaves the estimator as it was before, fitted or not."""
+
+    @functools.wraps(method)
+    def trained(self: _Estimator, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Answer:
+        # A fit sets attributes and changes none in place: a shallow copy brings all of them back, in one assignment.
+        before = dict(vars(self))
+        try:
+            return method(self, *args, **kwargs)
+        except BaseException:
+            self.__dict__ = before
+            raise
+
+    return trained
 
 
 def _has_defaults(kind: type) -> bool:
@@ -174,7 +201,9 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         """Train on checked rows: from the start, or from the state that the last fit led to."""
         n_steps = validation.integer("n_steps", self.n_steps, 1)
         self._check_own_parameters()
-        if not go_on:
+        if go_on:
+            self._check_same_network()
+        else:
             self._start(X, y, weights)
         held_out = None
         if self.early_stopping:
@@ -206,6 +235,8 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         self._check_own_parameters()
         if first:
             self._start(X, y, weights)
+        else:
+            self._check_same_network()
         return self._run(self._risk(X, y, weights), None, None, None, go_on=not first)
 
     def _run(
@@ -220,6 +251,11 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         """Make steps, by default as many as see each row about once, from the start or from where the last fit was."""
         start = self.state_.clouds["mu"].particles if go_on else None
         solver = self._solver(risk, start)
+        n_particles = getattr(solver, "n_particles", None)
+        if start is not None and solver.starts_anywhere and self.state_.clouds["mu"].weights is None:
+            before = start.shape[-2]
+            if n_particles not in (None, before):
+                raise ValueError(f"n_particles must be {before} as before in a fit that goes on, got {n_particles}")
         if n_steps is None:
             n_steps = math.ceil(risk.n_samples / (solver.rows_of_a_step(risk) or risk.n_samples))
         callbacks: list[Callback] = [Progress()] if self.verbose else []
@@ -255,8 +291,20 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             validation.integer("batch_size", self.batch_size, 1)
         validation.real("tol", self.tol, non_negative=True)
 
+    def _check_same_network(self) -> None:
+        """Raise ValueError where what the network was made of has changed."""
+        for name, before in self._of_start.items():
+            now = getattr(self, name)
+            if now is not before and now != before:
+                raise ValueError(f"{name} must be {before!r} as before in a fit that goes on, got {now!r}")
+        if self.model is None and self._n_outputs() != self.model_.n_outputs:
+            outputs = f"{self.model_.n_outputs} outputs as before in a fit that goes on"
+            raise ValueError(f"loss must be one of {outputs}, got {self.loss!r} of {self._n_outputs()}")
+
     def _start(self, X: FloatArray, y: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
         """Seed, model and standardisation of a new training."""
+        names = _OF_START if self.model is not None else _OF_START + _OF_NETWORK
+        self._of_start = {name: getattr(self, name) for name in names}
         self._seed = _seed(self.random_state)
         # Kept, so that fits that go on validate on the same rows, and not on some that were trained on.
         state = self.random_state
@@ -293,10 +341,29 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
 
     def _split(self, y: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows to train on and to validate on: the same in all fits that go on from one another."""
-        stratify = y if isinstance(self, ClassifierMixin) else None
-        rows, seed = np.arange(len(y)), self._split_seed
-        split = train_test_split(rows, test_size=self.validation_fraction, random_state=seed, stratify=stratify)
-        return np.sort(split[0]), np.sort(split[1])
+        rows, share = np.arange(len(y)), self.validation_fraction
+        split_of = functools.partial(train_test_split, rows, test_size=share, random_state=self._split_seed)
+        if not isinstance(self, ClassifierMixin):
+            train, held_out = split_of()
+            return np.sort(train), np.sort(held_out)
+        classes, counts = np.unique(y, return_counts=True)
+        if counts.min() < 2:
+            rare = classes[counts.argmin()].item()
+            raise ValueError(f"y must have at least 2 rows of each class with early_stopping, got 1 of class {rare!r}")
+        fewest = min(math.ceil(share * len(y)), math.floor((1 - share) * len(y)))
+        if fewest < len(classes):
+            raise ValueError(
+                f"validation_fraction must leave at least {len(classes)} rows on either side, as many as there are "
+                f"classes, got {share}: of {len(y)} rows {fewest} are on one"
+            )
+        train, held_out = split_of(stratify=y)
+        left_out = np.setdiff1d(classes, y[train])
+        if left_out.size:
+            raise ValueError(
+                f"validation_fraction must leave rows of each class to train on, got {share}: none of class "
+                f"{left_out[0].item()!r}"
+            )
+        return np.sort(train), np.sort(held_out)
 
     def _risk(self, X: FloatArray, y: NDArray[Any], weights: NDArray[np.float64] | None) -> EmpiricalRisk:
         return EmpiricalRisk(
@@ -354,6 +421,8 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, *, reset: bool, **options: Any
     ) -> tuple[FloatArray, NDArray[Any], NDArray[np.float64] | None]:
         """Rows of positive weight, and their weights."""
+        for name, given in (("X", X), ("y", y), ("sample_weight", sample_weight)):
+            validation.unmasked(name, given)
         dtypes = (np.float64, np.float32)
         inputs, targets = validate_data(self, X, y, dtype=dtypes, order="C", reset=reset, **options)
         if sample_weight is None:
@@ -368,6 +437,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
 
     def _inputs(self, X: ArrayLike) -> FloatArray:
         """Inputs of a fitted estimator as its network takes them."""
+        validation.unmasked("X", X)
         return self._standardised(validate_data(self, X, dtype=(np.float64, np.float32), order="C", reset=False))
 
     def _standardised(self, X: FloatArray) -> FloatArray:
@@ -422,7 +492,8 @@ PARAMETERS = """
         a minute, and needs a temperature at which chains mix: take the bounded neurons of ``activation="tanh"``, and
         ``algorithm="psdca"``.
     warm_start : bool
-        Whether `fit` goes on from the neurons of the last one.
+        Whether `fit` goes on from the neurons of the last one. The network, its number of neurons and the
+        standardisation are then to stay as they were.
     random_state : int, RandomState or None
         Of the initial neurons, the noise, the mini-batches and the held-out rows.
     n_jobs : int, optional

@@ -19,7 +19,7 @@ from mfld.gradients import GradientEstimator
 from mfld.losses import AnyLoss, LossFunction, as_loss
 from mfld.models import Model
 from mfld.schedules import Scheduled
-from mfld.sklearn.base import ATTRIBUTES, PARAMETERS, MeanFieldEstimator, Named, check_goes_on
+from mfld.sklearn.base import ATTRIBUTES, PARAMETERS, MeanFieldEstimator, Named, check_goes_on, whole_or_not
 from mfld.sklearn.hooks import with_callbacks
 from mfld.validation import FloatArray
 
@@ -112,6 +112,7 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
         )
         self.class_weight = class_weight
 
+    @whole_or_not
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train on rows X, shape (n, n_features), and labels y, shape (n,), with weights of rows, shape (n,)."""
@@ -124,6 +125,7 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
         self.classes_ = classes
         return self._train(inputs, labels, self._weighted(labels, weights), weights, go_on=go_on)
 
+    @whole_or_not
     def partial_fit(
         self,
         X: ArrayLike,

@@ -10,7 +10,7 @@ from sklearn.base import RegressorMixin
 
 from mfld import fitting
 from mfld.losses import LossFunction, as_loss
-from mfld.sklearn.base import ATTRIBUTES, PARAMETERS, MeanFieldEstimator, check_goes_on
+from mfld.sklearn.base import ATTRIBUTES, PARAMETERS, MeanFieldEstimator, check_goes_on, whole_or_not
 from mfld.sklearn.hooks import with_callbacks
 from mfld.validation import FloatArray
 
@@ -35,6 +35,7 @@ class MeanFieldRegressor(RegressorMixin, MeanFieldEstimator):  # type: ignore[mi
     True
     """
 
+    @whole_or_not
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train on rows X, shape (n, n_features), and numbers y, shape (n,) or (n, n_targets), with weights of rows."""
@@ -42,6 +43,7 @@ class MeanFieldRegressor(RegressorMixin, MeanFieldEstimator):  # type: ignore[mi
         inputs, targets, weights = self._rows(X, y, sample_weight, reset=not go_on)
         return self._train(inputs, targets, weights, weights, go_on=go_on)
 
+    @whole_or_not
     def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Go on with some rows, as many steps as see each of them about once.
 
@@ -58,10 +60,10 @@ class MeanFieldRegressor(RegressorMixin, MeanFieldEstimator):  # type: ignore[mi
         return self._one_pass(inputs, targets, weights, first=first)
 
     def predict(self, X: ArrayLike) -> FloatArray:
-        """Predicted numbers, shape (n,) or (n, n_targets)."""
+        """Predicted numbers, shape (n,) or (n, n_targets), float64: the offset may be large beside what varies."""
         outputs = self._outputs(X)
         numbers: FloatArray = outputs.reshape(len(outputs), -1) * self.target_scale_ + self.target_mean_
-        return np.reshape(numbers, (len(outputs), *self._columns)).astype(outputs.dtype)
+        return np.reshape(numbers, (len(outputs), *self._columns))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
