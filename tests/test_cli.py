@@ -539,7 +539,7 @@ def test_diabetes_is_as_good_as_ridge_regression_on_the_same_splits():
         trained = experiments.train(data, seed).trained
         ours.append(trained.split_scores(data)["test"].score)
         held_out = np.isin(np.arange(len(data.inputs)), trained.test_rows)
-        scaled = (data.inputs - trained.input_mean) / trained.input_scale
+        scaled = (data.inputs - trained.scaling.centre) / trained.scaling.scale
         fitted = RidgeCV(alphas=np.logspace(-3, 4, 50)).fit(scaled[~held_out], data.targets[~held_out])
         ridge.append(fitted.score(scaled[held_out], data.targets[held_out]))
     assert np.mean(ours) >= np.mean(ridge) - 0.01

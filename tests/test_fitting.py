@@ -121,7 +121,11 @@ def test_both_fronts_take_the_same_step():
     X = IRIS[0][rows].astype(np.float32)
     fitted.fit(X, IRIS[1][rows])
     risk = mfld.EmpiricalRisk(
-        fitted.model_, (X - fitted.input_mean_) / fitted.input_scale_, IRIS[1][rows], loss="cross_entropy", l2=5e-3
+        fitted.model_,
+        (X - fitted.scaling_.centre) / fitted.scaling_.scale,
+        IRIS[1][rows],
+        loss="cross_entropy",
+        l2=5e-3,
     )
     chosen = training.trained.hyperparameters
     own = [fitting.largest_curvature(risk, 30, seed, "float32", 1) for seed in (4, fitted.state_.seed)]
@@ -329,7 +333,7 @@ for name in ("iris", "breast_cancer"):
     path = f"{sys.argv[1]}/{name}.npz"
     assert cli.main(["train", name, "--output", path, "--quiet", "--n-steps", "40", "--json"]) == 0
     trained = experiments.TrainedModel.load(path)
-    show(name, trained.particles, trained.input_mean, trained.input_scale, repr(trained.provenance["validation"]))
+    show(name, trained.particles, trained.scaling.centre, trained.scaling.scale, repr(trained.provenance["validation"]))
     predicted = trained.outputs(experiments.load(name).inputs)
     show(name, predicted, repr(trained.provenance["scores"]))
 for fitted, data in (
@@ -342,7 +346,7 @@ for fitted, data in (
 rng = np.random.default_rng(0)
 X, y = rng.normal(size=(12_000, 40)), rng.normal(size=12_000)  # BLAS shares out work of this size
 wide = MeanFieldRegressor(random_state=0, n_steps=3, step_size=0.01).fit(X, y, rng.random(12_000))
-show("wide", wide.cloud_.particles, wide.input_mean_, wide.input_scale_)
+show("wide", wide.cloud_.particles, wide.scaling_.centre, wide.scaling_.scale)
 setting = experiments.teacher_student(n_features=200, n_teachers=100, n_samples=3000)
 show("teacher", setting.weights, setting.inputs, setting.targets)
 show("population risk", setting.population_risk(setting.student(300).initial_particles(300, 0, "float64")))

@@ -76,7 +76,7 @@ def by_hand(estimator, X):
     """Outputs from the public attributes, in NumPy."""
     cloud = estimator.cloud_
     weights = np.full(len(cloud.particles), 1 / len(cloud.particles)) if cloud.weights is None else cloud.weights
-    neurons = estimator.model_.neurons(cloud.particles, (X - estimator.input_mean_) / estimator.input_scale_)
+    neurons = estimator.model_.neurons(cloud.particles, (X - estimator.scaling_.centre) / estimator.scaling_.scale)
     return np.tensordot(neurons, weights, axes=(1, 0))
 
 

@@ -28,7 +28,7 @@ from mfld.dynamics import (
     Preconditioned,
     Underdamped,
 )
-from mfld.errors import DivergenceError
+from mfld.errors import ConvergenceError, DivergenceError
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch, Smoothed
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
@@ -53,6 +53,7 @@ __all__ = [
     "Checkpoint",
     "Cloud",
     "ContinuousTempering",
+    "ConvergenceError",
     "DivergenceError",
     "Dynamics",
     "EmpiricalRisk",

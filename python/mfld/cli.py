@@ -20,7 +20,7 @@ from mfld import experiments, plots, schedules, validation
 from mfld._core import __version__
 from mfld.callbacks import Progress
 from mfld.config import show_config
-from mfld.errors import DivergenceError
+from mfld.errors import ConvergenceError, DivergenceError
 from mfld.experiments import Dataset, Recipe, Scores, TrainedModel
 from mfld.experiments.encoding import TASKS
 from mfld.experiments.recipe import CHECKS, METHODS
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         status: int = options.command(options)
-    except (ValueError, ImportError, OSError, DivergenceError) as error:
+    except (ValueError, ImportError, OSError, DivergenceError, ConvergenceError) as error:
         print(f"mfld: {_message(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

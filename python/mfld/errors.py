@@ -53,3 +53,14 @@ class DivergenceError(RuntimeError):
             f"step {self.step} diverged: particle {self.particle}{where} is no longer finite. "
             f"A smaller step_size usually helps (it was {self.step_size:g}); the last good state is in .state"
         )
+
+
+class ConvergenceError(RuntimeError):
+    """A run has ended with a network that is worse than a constant prediction.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> issubclass(mfld.ConvergenceError, RuntimeError)
+    True
+    """

@@ -1,6 +1,7 @@
 """From data to a run: the choices that `mfld train` and the estimators for scikit-learn make by one rule.
 
-* Features, and the targets of a regression, are standardised by their (weighted) mean and standard deviation.
+* Features, and the targets of a regression, are standardised by their (weighted) mean and standard deviation; features
+  with values far out by median and quartiles, and these values are drawn in (`scaling`).
 * Two classes take the logistic loss, more the cross-entropy, numbers the half squared loss.
 * The temperature follows from l2, so that the reference measure N(0, temperature / (2 l2)) is the same for all.
 * The step size is half of the largest one that is stable at the start, from the curvature of the risk.
@@ -26,7 +27,7 @@ from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
 from mfld.losses import Loss, LossFunction
 from mfld.objectives import EmpiricalRisk
 from mfld.schedules import Scheduled
-from mfld.state import State
+from mfld.state import Cloud, State
 from mfld.step_size import curvature
 from mfld.validation import FloatArray
 
@@ -36,6 +37,8 @@ LOOKS = 100  # in a run, about: at the loss of held-out rows, and of callbacks
 
 # Of digits, 512 rows give step sizes that spread by a third, 1024 by a tenth.
 _CURVATURE_ROWS, _CURVATURE_PARTICLES = 1024, 256
+_FAR, _BEND = 12.0, 3.0  # standard deviations
+_QUARTILES_APART = 1.349  # of the standard normal law
 _CHUNK = 4096  # rows: a copy of all of them in double precision can be what memory lacks
 
 
@@ -66,21 +69,86 @@ def moments(
     return mean, deviation
 
 
-def standardised(
-    values: FloatArray,
-    mean: NDArray[np.float64],
-    deviation: NDArray[np.float64],
-    dtype: DTypeLike,
-    rows: NDArray[np.int64] | None = None,
-) -> FloatArray:
-    """``(values - mean) / deviation`` of all rows or of these, computed in double precision; read-only."""
-    n = len(values) if rows is None else len(rows)
-    result = np.empty((n, values.shape[1]), dtype)
-    for start in range(0, n, _CHUNK):
-        piece = slice(start, start + _CHUNK)
-        result[piece] = (values[piece if rows is None else rows[piece]] - mean) / deviation
-    result.flags.writeable = False
-    return result
+def scaling(
+    values: FloatArray, weights: NDArray[np.float64] | None = None, rows: NDArray[np.int64] | None = None
+) -> Scaling:
+    """Scaling of features by their mean and standard deviation; by median and quartiles where some values are far out.
+
+    A column with a value beyond 12 standard deviations, is bent at 3; where its
+    quartiles differ, deviations are those of the normal law with these quartiles.
+
+    Parameters
+    ----------
+    values, weights, rows
+        As in `moments`.
+    """
+    centre, scale = moments(values, weights, rows)
+    bend = np.full(len(centre), np.inf)
+    counted = None if weights is None else weights > 0
+    for k, all_rows in enumerate(values.T):
+        column = np.array(all_rows if rows is None else all_rows[rows], np.float64)
+        own = weights
+        if counted is not None and weights is not None:
+            column, own = column[counted], weights[counted]
+        if np.abs(column - centre[k]).max() <= _FAR * scale[k]:
+            continue
+        bend[k] = _BEND
+        low, median, high = _quantiles(column, own)
+        if high > low:
+            centre[k], scale[k] = median, (high - low) / _QUARTILES_APART
+    return Scaling(centre, scale, bend)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """How features become inputs: ``z = (x - centre) / scale``, and beyond ``bend`` its size grows like a logarithm.
+
+    ::
+
+        |z| -> bend * (1 + log(|z| / bend))        where |z| > bend
+
+    so that a row that is far out is an input like the others: the curvature of its loss, by which steps become
+    unstable, is that of a square of the input.
+
+    Attributes
+    ----------
+    centre, scale, bend : ndarray, shape (n_features,)
+        ``bend`` is infinite where there is none.
+    """
+
+    centre: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    bend: NDArray[np.float64]
+
+    @classmethod
+    def none(cls, n_features: int) -> Scaling:
+        """Features as they are."""
+        return cls(np.zeros(n_features), np.ones(n_features), np.full(n_features, np.inf))
+
+    def apply(self, values: FloatArray, dtype: DTypeLike, rows: NDArray[np.int64] | None = None) -> FloatArray:
+        """Inputs of all rows or of these, computed in double precision; read-only."""
+        n = len(values) if rows is None else len(rows)
+        result = np.empty((n, values.shape[1]), dtype)
+        bent = np.flatnonzero(np.isfinite(self.bend))
+        bend = self.bend[bent]
+        for start in range(0, n, _CHUNK):
+            piece = slice(start, start + _CHUNK)
+            z = (values[piece if rows is None else rows[piece]] - self.centre) / self.scale
+            if len(bent):
+                size = np.abs(z[:, bent])
+                beyond = bend * (1 + np.log(np.maximum(size, bend) / bend))
+                z[:, bent] = np.copysign(np.where(size > bend, beyond, size), z[:, bent])
+            result[piece] = z
+        result.flags.writeable = False
+        return result
+
+
+def _quantiles(column: NDArray[np.float64], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """Quartiles of a column: the least values that have a quarter, a half, three quarters of the weight below or at."""
+    order = np.argsort(column, kind="stable")
+    below = np.arange(1.0, len(column) + 1) if weights is None else np.cumsum(weights[order])
+    found = np.searchsorted(below, np.array([0.25, 0.5, 0.75]) * below[-1])
+    return column[order[np.minimum(found, len(column) - 1)]]
 
 
 def _average(values: NDArray[np.float64], weights: NDArray[np.float64] | None) -> float:
@@ -126,6 +194,40 @@ def decided(outputs: FloatArray, classes: NDArray[Any]) -> NDArray[Any]:
     chosen = (outputs > 0).astype(int) if outputs.ndim == 1 else outputs.argmax(axis=1)
     labels: NDArray[Any] = classes[chosen]
     return labels
+
+
+# ---- how good a fit is at least
+
+
+def complaint(risk: EmpiricalRisk, measure: Cloud) -> str | None:
+    """What is wrong with a fit that is worse than the constant prediction, for a message; None where it is not.
+
+    The constants are 0, which on standardised targets is the mean, and the logarithms of the shares of classes.
+    """
+    loss = risk.loss(measure)
+    best = min(_loss_of_constant(risk, constant) for constant in _constants(risk))
+    if loss <= best:
+        return None
+    return f"the loss of the network on its own rows, {loss:.4g}, is above {best:.4g}, that of a constant prediction"
+
+
+def _constants(risk: EmpiricalRisk) -> list[NDArray[np.float64]]:
+    targets, weights = risk.targets, risk.sample_weight
+    constants = [np.zeros(risk.model.n_outputs)]
+    with np.errstate(divide="ignore"):
+        if risk.loss_function.targets == "sign":
+            share = np.array([_average((column > 0).astype(np.float64), weights) for column in targets.T])
+            constants.append(np.log(share) - np.log1p(-share))
+        if risk.loss_function.targets == "class":
+            classes = range(risk.model.n_outputs)
+            constants.append(np.log([_average((targets[:, 0] == k).astype(np.float64), weights) for k in classes]))
+    return [np.clip(constant, -30, 30) for constant in constants]
+
+
+def _loss_of_constant(risk: EmpiricalRisk, constant: NDArray[np.float64]) -> float:
+    predictions = np.tile(constant, (risk.n_samples, 1))
+    values, _ = risk.loss_function.evaluate(predictions, risk.targets.astype(np.float64))
+    return _average(values, risk.sample_weight)
 
 
 # ---- step size and rows of a step

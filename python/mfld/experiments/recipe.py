@@ -33,6 +33,7 @@ from mfld import _core, fitting, schedules, validation
 from mfld import checkpoint as checkpoints
 from mfld.algorithms import Algorithm, Callback, Result
 from mfld.certificates import Certificate
+from mfld.errors import ConvergenceError
 from mfld.experiments.datasets import Dataset
 from mfld.experiments.trained import TrainedModel
 from mfld.fitting import ALGORITHMS, GRADIENTS, STEP_SHARE, Choices
@@ -331,6 +332,9 @@ def train(
         record={"train_loss": problem.mean_loss(problem.rows), "test_loss": problem.mean_loss(test_rows)},
         callbacks=callbacks,
     )
+    complaint = fitting.complaint(problem.risk(l2), result.measure)
+    if complaint is not None:
+        raise ConvergenceError(f"{complaint}: more n_steps, a smaller step_size or a larger l2 may help")
     provenance = {
         "data": data.name,
         "fingerprint": data.fingerprint,
@@ -447,7 +451,6 @@ class _Problem:
             output_scale=recipe.output_scale,
             readout_bound=recipe.readout_bound,
         )
-        mean, deviation = fitting.moments(data.inputs, rows=rows)
         target_mean, target_scale = 0.0, 1.0
         if data.classes is None:
             (target_mean,), (target_scale,) = fitting.moments(data.targets[rows, np.newaxis])
@@ -458,8 +461,7 @@ class _Problem:
             particles=model.initial_particles(recipe.n_particles, seed, recipe.dtype),
             loss=loss,
             encoding=data.encoding,
-            input_mean=mean,
-            input_scale=deviation,
+            scaling=fitting.scaling(data.inputs, rows=rows),
             target_mean=float(target_mean),
             target_scale=float(target_scale),
             classes=data.classes,

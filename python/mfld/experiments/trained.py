@@ -21,9 +21,10 @@ from mfld.losses import Loss
 from mfld.models import TwoLayerNetwork
 from mfld.validation import FloatArray
 
-_FORMAT = 3
-_READABLE = (2, 3)  # 2 had no weights
-_ARRAYS = ("particles", "input_mean", "input_scale", "target_mean", "target_scale", "classes", "test_rows", "weights")
+_FORMAT = 4
+_READABLE = (2, 3, 4)  # 2 had no weights, 3 no bend
+_SCALING = {"centre": "input_mean", "scale": "input_scale", "bend": "input_bend"}  # names in the file
+_ARRAYS = ("particles", "target_mean", "target_scale", "classes", "test_rows", "weights")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class TrainedModel:
         On standardised targets in a regression.
     encoding : Encoding
         How the columns of a table become features.
-    input_mean, input_scale : ndarray, shape (n_features,)
+    scaling : mfld.fitting.Scaling
+        How features become inputs.
     target_mean, target_scale : float
         0 and 1 for classes.
     classes : ndarray or None
@@ -66,8 +68,7 @@ class TrainedModel:
     particles: FloatArray
     loss: Loss
     encoding: Encoding
-    input_mean: NDArray[np.float64]
-    input_scale: NDArray[np.float64]
+    scaling: fitting.Scaling
     target_mean: float
     target_scale: float
     classes: NDArray[Any] | None
@@ -79,7 +80,7 @@ class TrainedModel:
     def standardised(self, inputs: ArrayLike, rows: NDArray[np.int64] | None = None) -> FloatArray:
         """Inputs, or these rows of them, as the network takes them; read-only."""
         inputs = np.asarray(inputs, np.float64)
-        return fitting.standardised(inputs, self.input_mean, self.input_scale, self.particles.dtype, rows)
+        return self.scaling.apply(inputs, self.particles.dtype, rows)
 
     def encoded(self, targets: ArrayLike) -> NDArray[np.float64]:
         """Targets as the loss takes them: signs, class numbers, or standardised numbers."""
@@ -151,6 +152,7 @@ class TrainedModel:
         }
         arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
         arrays = {name: array for name, array in arrays.items() if array is not None}
+        arrays |= {stored: getattr(self.scaling, name) for name, stored in _SCALING.items()}
         with replacing(path) as file:
             np.savez(file, metadata=np.array(json.dumps(metadata)), **arrays)
 
@@ -188,8 +190,11 @@ class TrainedModel:
                 hyperparameters=metadata["hyperparameters"],
                 provenance=metadata["provenance"],
                 particles=arrays["particles"],
-                input_mean=arrays["input_mean"],
-                input_scale=arrays["input_scale"],
+                scaling=fitting.Scaling(
+                    arrays["input_mean"],
+                    arrays["input_scale"],
+                    arrays.get("input_bend", np.full(len(arrays["input_mean"]), np.inf)),  # none before format 4
+                ),
                 target_mean=float(arrays["target_mean"]),
                 target_scale=float(arrays["target_scale"]),
                 classes=arrays.get("classes"),
@@ -208,10 +213,13 @@ class TrainedModel:
         validation.shape("particles", validation.array("particles", self.particles), ("N", model.n_coordinates))
         if self.weights is not None:
             validation.weights("weights", self.weights, (len(self.particles),), "to match particles", np.float64)
-        for name in ("input_mean", "input_scale"):
-            validation.shape(name, validation.array(name, getattr(self, name)), (model.n_features,))
-        if (self.input_scale <= 0).any():
-            raise ValueError(f"input_scale must be positive, got {self.input_scale.min()}")
+        for name, stored in _SCALING.items():
+            values = getattr(self.scaling, name)
+            if name != "bend":
+                validation.array(stored, values)
+            validation.shape(stored, values, (model.n_features,))
+            if name != "centre" and not (values > 0).all():
+                raise ValueError(f"{stored} must be positive, got {values.min()}")
         if len(self.encoding.feature_names) != model.n_features:
             raise ValueError(f"encoding must have {model.n_features} features, got {self.encoding.feature_names}")
         if self.test_rows.dtype.kind not in "iu" or self.test_rows.ndim != 1:

@@ -6,6 +6,7 @@ import copy
 import functools
 import inspect
 import math
+import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from numbers import Integral
@@ -15,6 +16,7 @@ import numpy as np
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -89,8 +91,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
 
     state_: State
     model_: Model
-    input_mean_: NDArray[np.float64]
-    input_scale_: NDArray[np.float64]
+    scaling_: fitting.Scaling
     target_mean_: NDArray[np.float64]
     target_scale_: NDArray[np.float64]
 
@@ -222,6 +223,11 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             own = "loss" if known else "model"
             raise ValueError(f"certify must be False with a {own} of your own: what a certificate needs is not known")
         self._run(risk, n_steps, held_out, hooks, go_on=go_on)
+        complaint = fitting.complaint(risk, self.cloud_)
+        if complaint is not None:
+            warnings.warn(
+                f"{complaint}: more n_steps or a smaller step_size may help", ConvergenceWarning, stacklevel=4
+            )
         if self.certify:
             solver = self._solver(risk, self.state_.clouds["mu"].particles)
             ended = Result(solver, risk, self.state_, {}, Info(0, temperature=self.temperature_))
@@ -309,9 +315,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         # Kept, so that fits that go on validate on the same rows, and not on some that were trained on.
         state = self.random_state
         self._split_seed = state if isinstance(state, Integral) else check_random_state(state).randint(2**31)
-        self.input_mean_, self.input_scale_ = np.zeros(X.shape[1]), np.ones(X.shape[1])
-        if self.standardise:
-            self.input_mean_, self.input_scale_ = fitting.moments(X, weights)
+        self.scaling_ = fitting.scaling(X, weights) if self.standardise else fitting.Scaling.none(X.shape[1])
         self._start_targets(y, weights)
         n_features, n_outputs = X.shape[1], self._n_outputs()
         if self.model is not None:
@@ -441,7 +445,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         return self._standardised(validate_data(self, X, dtype=(np.float64, np.float32), order="C", reset=False))
 
     def _standardised(self, X: FloatArray) -> FloatArray:
-        return fitting.standardised(X, self.input_mean_, self.input_scale_, X.dtype)
+        return self.scaling_.apply(X, X.dtype)
 
     def _outputs(self, X: ArrayLike) -> FloatArray:
         """Outputs of the network, shape (n,) or (n, n_outputs)."""
@@ -479,7 +483,7 @@ PARAMETERS = """
         gradient, dynamics nor step size.
         An object brings its own number of particles, step size, temperature, gradient, dynamics, precision and threads.
     standardise : bool
-        Whether features are standardised.
+        Whether features are standardised; those with values far out robustly, see `mfld.fitting.scaling`.
     early_stopping : bool
         Hold out some rows, stop when their loss has not fallen by ``tol`` for ``n_iter_no_change`` looks, a hundredth
         of ``n_steps`` each, and keep the neurons with the lowest one.
@@ -518,7 +522,7 @@ ATTRIBUTES = """
     certificate_ : mfld.Certificate
         With ``certify``: how far from the optimum the Gibbs measure of the dual variables is at most, on the rows of
         the last fit, or the reason why there is no number; see `mfld.certificate`.
-    input_mean_, input_scale_ : ndarray, shape (n_features,)
+    scaling_ : mfld.fitting.Scaling
     n_features_in_ : int
     feature_names_in_ : ndarray
         Where X has names."""
