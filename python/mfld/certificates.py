@@ -393,6 +393,9 @@ def student_quantile(confidence: float, degrees: int) -> float:
 def _why_not(risk: EmpiricalRisk, g: NDArray[np.float64], temperature: float, l2: float) -> str | None:
     loss = risk.loss_function
     reasons = {
+        f"the particles live on the domain {risk.space.domain}, and certificates know Euclidean space only": (
+            not risk.space.flat
+        ),
         "the temperature is 0: there is no Gibbs measure": temperature == 0,
         "l2 is 0: the Gibbs measure is not normalisable": l2 == 0,
         "the loss is not convex: there is no duality gap": not loss.convex,

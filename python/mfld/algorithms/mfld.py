@@ -301,6 +301,8 @@ class MFLD(Algorithm):
 
     def check(self, objective: Objective, state: State | None = None) -> None:
         validation.instance("objective", objective, Objective, "an Objective")
+        if state is None:
+            objective.check()
         self.gradient.check(objective)
         self.dynamics.check(objective, self.gradient)
         if objective.members or not objective.space.flat:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
@@ -62,6 +63,32 @@ class Step:
         result = particles.copy()
         result[..., : self.n_moving] = self.space.retract(theta)
         return result, first_bad(result)
+
+
+def checked_coefficients(
+    dynamics: Dynamics, step_size: Numbers, temperature: Numbers, l2: Numbers
+) -> tuple[float | NDArray[np.float64], ...]:
+    """Coefficients of steps as the core takes them; refuses what it could not move by."""
+    found = dynamics.coefficients(step_size, temperature, l2)
+    name = f"{type(dynamics).__name__}.coefficients(step_size, temperature, l2)"
+    if not isinstance(found, tuple) or len(found) not in (3, 4):
+        raise TypeError(f"{name} must return a tuple of numbers or arrays, got {found!r}")
+    rows = tuple(own if type(own) is float else _as_coefficient(name, own) for own in found)
+    finite = all(math.isfinite(own) if isinstance(own, float) else np.isfinite(own).all() for own in rows)
+    if not finite or np.min(rows[1 if len(rows) == 3 else 0]) <= 0:
+        raise ValueError(
+            f"{name} must be finite, with a positive step, got {rows} for step_size={step_size}, "
+            f"temperature={temperature}, l2={l2}"
+        )
+    return rows
+
+
+def _as_coefficient(name: str, own: object) -> float | NDArray[np.float64]:
+    try:
+        numbers = np.asarray(own, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must return numbers or arrays of them, got {own!r}") from None
+    return float(numbers) if numbers.ndim == 0 else numbers
 
 
 def first_bad(*arrays: FloatArray) -> int:

@@ -111,6 +111,16 @@ class Objective(ABC):
         """This objective as the compiled core takes it; None where the core does not know it."""
         return None
 
+    def check(self) -> None:
+        """Raise TypeError or ValueError if space, reference and members are not what algorithms take; before a run."""
+        kind = type(self).__name__
+        validation.instance(f"{kind}.space", getattr(self, "space", None), Space, "a Space, like Space(3)")
+        validation.instance(f"{kind}.reference", self.reference, Reference, "a Reference, like Gaussian(0.1)")
+        validation.instance(f"{kind}.members", self.members, tuple, "a tuple of integers")
+        for number in self.members:
+            validation.integer(f"{kind}.members", number, 1)
+        self.reference.check(self.space)
+
     def on_threads(self, num_threads: int | None) -> Self:
         """The same objective, evaluated on so many threads; None: what OpenMP would take. It never changes a value."""
         return self
