@@ -24,7 +24,7 @@ _SHORTEST = 64  # moves of the first attempt
 _LARGEST_R_HAT = 1.1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Certificate:
     """Verdict of a duality gap about an answer; see `certificate`.
 
@@ -74,6 +74,9 @@ class Certificate:
     particles: FloatArray | None = None
     r_hat: float = math.nan
     n_moves: int = 0
+
+    def __repr__(self) -> str:
+        return f"Certificate({self})"
 
     def __str__(self) -> str:
         if self.reason is not None:

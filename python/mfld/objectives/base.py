@@ -23,6 +23,16 @@ Measure: TypeAlias = Cloud | ArrayLike
 """A cloud, or its particles, shape (N, p), where they weigh the same."""
 
 
+class SetOnce:
+    """Attributes that are set once, but for the number of threads: what is computed from them would not follow."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in vars(self) and name != "num_threads":
+            kind = type(self).__name__
+            raise AttributeError(f"{name} of a {kind} is read-only, since it is used already: make another {kind}")
+        super().__setattr__(name, value)
+
+
 class Objective(ABC):
     """A functional of a probability measure, ``F(mu) = U(mu) + l2 * E_mu |theta|**2``.
 
