@@ -331,3 +331,12 @@ def test_a_divergence_stays_one_when_a_callback_fails_at_the_end():
     with pytest.raises(mfld.DivergenceError) as caught:
         make_solver(step_size=200.0).run(REAL, 1000, callbacks=[Failing("end")])
     assert caught.value.result.state is caught.value.state
+
+
+def test_steps_beyond_the_noise_are_refused_before_the_first():
+    well = mfld.Potential(lambda x: x, n_coordinates=1)
+    solver = mfld.MFLD(3, step_size=0.1, temperature=1.0)
+    state = solver.init(well)
+    late = mfld.State(dict(state.clouds), 2**48 - 3, 0)
+    with pytest.raises(ValueError, match="n_steps must be between 0 and"):
+        solver.run(well, 5, state=late)

@@ -354,3 +354,16 @@ def test_sampler_refuses_what_has_no_step_or_no_value():
         GibbsSampler(flat, temperature=1.0, key=0).start(np.zeros((3, 1)))
     with pytest.raises(TypeError, match="needs the value"):
         GibbsSampler(mfld.Potential(lambda x: x, n_coordinates=1, l2=1.0), temperature=1.0, key=0)
+
+
+def test_what_knows_euclidean_space_only_says_so():
+    circle = mfld.Space(domain=[mfld.Sphere(2)])
+    well = mfld.Potential(lambda x: 0 * x, lambda x: 0 * x[:, 0], space=circle, reference=mfld.references.Uniform())
+    with pytest.raises(ValueError, match="on the domain"):
+        GibbsSampler(well, 1.0, key=1)
+    model = mfld.TwoLayerNetwork(2, readout="fixed", bias=False, domain=[mfld.Sphere(2)])
+    risk = mfld.EmpiricalRisk(model, np.eye(2), [1.0, -1.0], loss="logistic", reference=mfld.references.Uniform())
+    assert "certificates know Euclidean space only" in mfld.certificate(risk, [0.1, 0.1], 0.1).reason
+    for solver in (mfld.PSDCA(20, temperature=0.1), mfld.PDA(20, step_size=0.1, temperature=0.1)):
+        with pytest.raises(ValueError, match="objective must live in Euclidean space"):
+            solver.init(risk)

@@ -792,7 +792,7 @@ def described(tmp_path, **changed):
         "from mfld import checkpoint\n"
         "print(json.dumps([checkpoint.fingerprint(objective=o) for o in m.objectives]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 
@@ -923,3 +923,19 @@ def test_what_cannot_be_read_is_unseen_and_no_error():
     assert "<f8 array of shape (1,)" in gradient_with(Parameter(1.0))
     assert gradient_with(Parameter(1.0)) == gradient_with(Parameter(1.0)) != gradient_with(Parameter(2.0))
     assert gradient_with({"module": Stubborn()}) == gradient_with({"module": Stubborn()})
+
+
+def test_a_run_from_a_state_resumes_by_the_same_line(tmp_path):
+    well = mfld.Potential(lambda x: x, n_coordinates=1)
+    grid = mfld.MFLD(5, step_size=(0.1, 0.2), temperature=1.0, n_replicates=2)
+    start = grid.init(well, 3, replica=(4, 4))
+
+    def line(n_steps):
+        return checkpoint.run(grid, well, n_steps, path=tmp_path / "run.npz", state=start)
+
+    line(5)
+    whole = grid.run(well, 9, state=start)
+    resumed = line(9)
+    assert resumed.state.replicas == (4, 4)
+    assert resumed.state.step == 9
+    assert resumed.state.measure.particles.tobytes() == whole.state.measure.particles.tobytes()

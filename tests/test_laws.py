@@ -387,3 +387,24 @@ def test_stein_identity_of_interacting_particles(gradient, loss, step_size):
     # Likewise E b = 0: the mean of b is the change of the mean particle, up to noise s / step_size a step.
     drift = (first - state.particles).mean(axis=0) / (step_size * n_steps)
     assert_mean(np.mean(mean_gradient, axis=0), drift, s / step_size / np.sqrt(n * n_steps))
+
+
+@pytest.mark.parametrize(
+    "dynamics",
+    [mfld.Overdamped(), mfld.dynamics.General(np.eye(16)), mfld.dynamics.Irreversible(np.zeros((16, 16)))],
+    ids=["overdamped", "general", "irreversible"],
+)
+def test_a_small_ridge_is_in_force_whoever_makes_the_step(dynamics):
+    """Against the same run without it: the noise of both is the same, and what is left is rounding and the ridge."""
+    n, step_size, l2, n_steps = 3000, 1e-3, 1e-5, 3000
+    settings = {"step_size": step_size, "temperature": 1e-6, "dynamics": dynamics}
+    ends = [
+        mfld.MFLD(n, **settings)
+        .run(mfld.Potential(lambda x: 0 * x, n_coordinates=16, l2=ridge), n_steps, particles=np.full((n, 16), 1.7))
+        .particles.astype(float)
+        for ridge in (l2, 0.0)
+    ]
+    pull = (ends[1] - ends[0]).mean()
+    rounding = 2 * 2.0**-23 / np.sqrt(12) * np.sqrt(n_steps / ends[0].size)
+    assert_mean(pull, 1.7 * -np.expm1(-2 * l2 * step_size * n_steps), rounding)
+    assert pull > 20 * rounding

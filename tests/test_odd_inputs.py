@@ -226,9 +226,9 @@ CONSTRUCTORS = {
     schedules.SwitchOff: {"schedule": 1.0, "at": 3},
     noise.key: {"seed": 0, "replica": 0},
     noise.normals: {"seed": 0, "step": 0, "n_particles": 2, "n_coordinates": 3, "dtype": "float32", "stream": "move"}
-    | {"population": 0, "replica": 0},
+    | {"population": 0, "replica": 0, "num_threads": None},
     noise.minibatch: {"seed": 0, "step": 0, "n": 12, "batch_size": 4, "population": 0, "replica": 0},
-    mfld.quantities.loss: {"objective": WELL},
+    mfld.quantities.loss: {"objective": WELL, "num_threads": None},
     mfld.quantities.predictions: {"model": MODEL, "inputs": INPUTS, "num_threads": None},
 }
 # What names an argument in a message, beside its own name.

@@ -224,3 +224,31 @@ def test_the_posterior_is_sampled(dtype):
 def test_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_potentials_keep_what_they_were_made_of():
+    mean, covariance = np.zeros(2), np.eye(2)
+    means, weights = np.zeros((2, 2)), np.array([0.5, 0.5])
+    well, mixture = mfld.potentials.Gaussian(mean, covariance), mfld.potentials.GaussianMixture(means, 1.0, weights)
+    points = np.ones((1, 2))
+    before = well(points), mixture(points)
+    for array in (mean, covariance, means, weights):
+        array[...] = 3 * array + 5
+    np.testing.assert_array_equal([well(points), mixture(points)], before)
+    for potential, name in ((well, "mean"), (well, "covariance"), (mixture, "means"), (mixture, "weights")):
+        assert not getattr(potential, name).flags.writeable
+        with pytest.raises(AttributeError, match=f"{name} of a {type(potential).__name__} is read-only"):
+            setattr(potential, name, 1.0)
+
+
+def test_regressions_and_risks_are_set_once():
+    inputs, targets = np.eye(2), np.array([1.0, -1.0])
+    posterior = mfld.potentials.BayesianLinearRegression(inputs, targets, noise_variance=1.0)
+    for name in ("inputs", "targets", "noise_variance", "prior_variance"):
+        with pytest.raises(AttributeError, match=f"{name} of a BayesianLinearRegression is read-only"):
+            setattr(posterior, name, 2.0)
+    risk = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(2), inputs, targets, loss="squared")
+    for name in ("model", "loss_function", "reference", "data", "space"):
+        with pytest.raises(AttributeError, match=f"{name} of a EmpiricalRisk is read-only"):
+            setattr(risk, name, None)
+    assert risk.on_threads(2).num_threads == 2

@@ -326,3 +326,13 @@ def test_every_estimator_says_how_many_rows_its_step_sees(wrap, rng):
     ]
     assert sizes[0] == sizes[1]
     assert sizes[2] > 5 * sizes[0]
+
+
+def test_an_estimator_that_does_not_say_its_rows_has_no_automatic_step():
+    class Own(mfld.GradientEstimator):
+        def estimate(self, objective, particles, buffers, place):
+            return objective.loss_gradient(particles), {}
+
+    with pytest.raises(ValueError, match=r"step_size must be given with .*, which does not define rows_of_a_step"):
+        mfld.MFLD(5, temperature=0.1, gradient=Own())
+    mfld.MFLD(5, step_size=0.1, temperature=0.1, gradient=Own())

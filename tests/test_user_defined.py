@@ -665,3 +665,121 @@ def test_wrappers_say_what_to_install(name, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, name, None)
     with pytest.raises(ImportError, match=f"Functional.from_{name} needs {name}: pip install {name}"):
         getattr(mfld.Functional, f"from_{name}")(abs, n_coordinates=1)
+
+
+# ---- mistakes in parts of one's own ----------------------------------------------------------------------------------
+
+
+def quadratic(**options):
+    return mfld.Potential(lambda x: x, lambda x: np.sum(x**2, axis=1) / 2, n_coordinates=1, **options)
+
+
+def moving(returned):
+    class Own(mfld.Dynamics):
+        def move(self, particles, buffers, drift, step):
+            gradient, buffers = drift(particles, buffers, step.place)
+            return returned(particles, buffers, gradient)
+
+    return mfld.MFLD(5, step_size=0.1, temperature=1.0, dynamics=Own())
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "message"),
+    [
+        (lambda p, b, g: None, TypeError, r"what Own\.move returned must be a Move"),
+        (
+            lambda p, b, g: mfld.dynamics.Move(p.tolist(), b, g),
+            TypeError,
+            "the particles of what Own.move returned must be",
+        ),
+        (
+            lambda p, b, g: mfld.dynamics.Move(p[:2], b, g),
+            ValueError,
+            r"must have shape \(5, 1\) to match those before",
+        ),
+        (
+            lambda p, b, g: mfld.dynamics.Move(2.0 * p.astype("f8"), b, g),
+            TypeError,
+            "must be float32 as before, got float64",
+        ),
+    ],
+)
+def test_a_dynamics_must_return_a_move_of_the_particles(returned, error, message):
+    with pytest.raises(error, match=message):
+        moving(returned).run(quadratic(), 1)
+
+
+def test_a_dynamics_that_does_not_look_for_bad_particles_diverges_all_the_same():
+    def returned(particles, buffers, gradient):
+        moved = particles.copy()
+        moved[3] = np.nan
+        return mfld.dynamics.Move(moved, buffers, gradient)
+
+    with pytest.raises(mfld.DivergenceError, match="particle 3 is no longer finite"):
+        moving(returned).run(quadratic(), 2)
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "error", "message"),
+    [
+        (lambda h, t, l2: (0, h, np.float32(0.5)), None, ""),
+        (lambda h, t, l2: None, TypeError, r"Own\.coefficients\(step_size, temperature, l2\) must return a tuple"),
+        (lambda h, t, l2: (0.0, h), TypeError, "must return a tuple of numbers or arrays, got"),
+        (lambda h, t, l2: (0.0, h, "much"), TypeError, "must return numbers or arrays of them, got 'much'"),
+        (lambda h, t, l2: (np.nan, h, 0.1), ValueError, "must be finite, with a positive step, got"),
+        (lambda h, t, l2: (0.0, -h, 0.1), ValueError, "with a positive step, got"),
+        (lambda h, t, l2: (0.0, 0 * h, 0.1), ValueError, "for step_size=0.1, temperature=1.0, l2=0.0"),
+    ],
+)
+@pytest.mark.parametrize("native", [True, False])
+def test_coefficients_of_an_affine_dynamics_are_checked(coefficients, error, message, native):
+    class Own(mfld.dynamics.Affine):
+        def coefficients(self, step_size, temperature, l2):
+            return coefficients(step_size, temperature, l2)
+
+    objective = quadratic()
+    if native:
+        objective = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(1), [[1.0]], [1.0], loss="squared")
+    solver = mfld.MFLD(5, step_size=0.1, temperature=1.0, dynamics=Own())
+    if error is None:
+        solver.run(objective, 2)
+        return
+    with pytest.raises(error, match=message):
+        solver.run(objective, 2)
+
+
+@pytest.mark.parametrize("name", ["move", "native", "start", "buffer_names"])
+def test_an_affine_dynamics_is_its_coefficients(name):
+    with pytest.raises(TypeError, match=f"Own must not define {name}"):
+        type("Own", (mfld.dynamics.Affine,), {name: None})
+
+
+@pytest.mark.parametrize(
+    ("attributes", "error", "message"),
+    [
+        ({"space": None}, TypeError, r"Own\.space must be a Space"),
+        ({"space": (2, 2)}, TypeError, r"Own\.space must be a Space"),
+        ({"reference": 0.1}, TypeError, r"Own\.reference must be a Reference"),
+        ({"members": 3}, TypeError, r"Own\.members must be a tuple"),
+        ({"members": (0,)}, ValueError, r"Own\.members must be at least 1"),
+        ({"reference": mfld.references.Uniform()}, ValueError, "domain must be bounded for a uniform reference"),
+        (
+            {"space": mfld.Space(domain=[mfld.Sphere(2)]), "reference": mfld.references.Gaussian(0.5)},
+            ValueError,
+            "reference must not be Gaussian on a domain",
+        ),
+        ({"loss": lambda self, measure: np.ones(3)}, TypeError, "loss of Own must return a number, got array"),
+        ({"loss": lambda self, measure: None}, TypeError, "loss of Own must return a number, got None"),
+    ],
+)
+def test_the_parts_of_an_objective_are_checked(attributes, error, message):
+    own = {
+        "space": mfld.Space(2),
+        "loss": lambda self, measure: 0.0,
+        "loss_gradient": lambda self, measure, batch=None: np.zeros_like(self.cloud(measure).particles),
+        "first_variation": lambda self, measure, batch=None: None,
+        **attributes,
+    }
+    objective = type("Own", (mfld.Objective,), own)()
+    with pytest.raises(error, match=message):
+        mfld.MFLD(5, step_size=0.1, temperature=1.0).run(objective, 1)

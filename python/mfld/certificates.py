@@ -24,7 +24,7 @@ _SHORTEST = 64  # moves of the first attempt
 _LARGEST_R_HAT = 1.1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Certificate:
     """Verdict of a duality gap about an answer; see `certificate`.
 
@@ -74,6 +74,9 @@ class Certificate:
     particles: FloatArray | None = None
     r_hat: float = math.nan
     n_moves: int = 0
+
+    def __repr__(self) -> str:
+        return f"Certificate({self})"
 
     def __str__(self) -> str:
         if self.reason is not None:
@@ -393,6 +396,9 @@ def student_quantile(confidence: float, degrees: int) -> float:
 def _why_not(risk: EmpiricalRisk, g: NDArray[np.float64], temperature: float, l2: float) -> str | None:
     loss = risk.loss_function
     reasons = {
+        f"the particles live on the domain {risk.space.domain}, and certificates know Euclidean space only": (
+            not risk.space.flat
+        ),
         "the temperature is 0: there is no Gibbs measure": temperature == 0,
         "l2 is 0: the Gibbs measure is not normalisable": l2 == 0,
         "the loss is not convex: there is no duality gap": not loss.convex,

@@ -177,7 +177,7 @@ def run(
     accept_other : bool
         As in `load`. The noise too goes on as it began, with the seed of the file, whatever ``seed`` is.
     **options
-        As in ``algorithm.run``.
+        As in ``algorithm.run``; ``particles`` or ``state`` are where the run starts that has no file yet.
 
     Raises
     ------
@@ -200,8 +200,15 @@ def run(
     validation.instance("algorithm", algorithm, Algorithm, "an Algorithm")
     n_steps, seed = validation.integer("n_steps", n_steps, 0), validation.seed(seed)
     callbacks = [*options.pop("callbacks", ()), Checkpoint(path, every=every, seconds=seconds)]
+    begun = options.pop("state", None)
     if not (resume and Path(path).exists()):
-        return algorithm.run(objective, n_steps, seed, callbacks=callbacks, **options)
+        if begun is None:
+            return algorithm.run(objective, n_steps, seed, callbacks=callbacks, **options)
+        validation.instance("state", begun, State, "a State")
+        if begun.step > n_steps:
+            raise ValueError(f"n_steps must be at least {begun.step}, where state stands, got {n_steps}")
+        return algorithm.run(objective, n_steps - begun.step, state=begun, callbacks=callbacks, **options)
+    seed = seed if begun is None else begun.seed
     state = _resumed(path, algorithm, objective, accept_other, stacklevel=3, seed=seed)
     if state.step > n_steps:
         raise ValueError(f"n_steps must be at least {state.step}, where {path} stands, got {n_steps}")

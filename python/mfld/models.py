@@ -6,7 +6,7 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import numpy as np
@@ -207,7 +207,7 @@ class Model(ABC):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TwoLayerNetwork(Model):
     """Two-layer network in the mean-field scaling: the average of a neuron over the measure of its parameters.
 
@@ -272,7 +272,7 @@ class TwoLayerNetwork(Model):
     bias: bool = True
     output_scale: float = 1.0
     readout_bound: float = 1.0
-    domain: tuple[Block, ...] = field(default=(), repr=False)
+    domain: tuple[Block, ...] = ()
 
     has_particle_batches: ClassVar[bool] = True
 
@@ -294,6 +294,10 @@ class TwoLayerNetwork(Model):
         validation.instance("domain", self.domain, Sequence, "a sequence of blocks, like [Sphere(3), Euclidean(1)]")
         object.__setattr__(self, "domain", tuple(self.domain))
         _ = self.space  # whose numbers have to fit
+
+    def __repr__(self) -> str:
+        shown = [field for field in fields(self) if field.name != "domain" or self.domain]
+        return f"TwoLayerNetwork({', '.join(f'{field.name}={getattr(self, field.name)!r}' for field in shown)})"
 
     @property
     def space(self) -> Space:

@@ -238,6 +238,7 @@ def normals(
     stream: str = "move",
     population: int = 0,
     replica: int = 0,
+    num_threads: int | None = None,
 ) -> FloatArray:
     """Standard normals of one step: with the default stream, the ``xi`` that a run with this seed adds at this step.
 
@@ -257,6 +258,8 @@ def normals(
         What the numbers are for: a name among ``mfld.noise.STREAMS``.
     population : int
         Number of the cloud, below 2**16.
+    num_threads : int, optional
+        It never changes a number.
 
     Returns
     -------
@@ -283,7 +286,7 @@ def normals(
         validation.float_dtype("dtype", dtype),
         STREAMS[validation.choice("stream", stream, STREAMS)],
         validation.integer("population", population, 0, _MAX_POPULATION),
-        _core.backend.max_threads(),
+        validation.num_threads(num_threads),
     )
 
 

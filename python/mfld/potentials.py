@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfld import linear, validation
-from mfld.objectives.base import Measure, Potential
+from mfld.objectives.base import Measure, Potential, SetOnce
 from mfld.validation import FloatArray
 
 __all__ = [
@@ -39,7 +39,7 @@ _MOST_POINTS = 4_000_000  # of a grid
 _LINE = 20_001  # points of a grid in one dimension
 
 
-class BuiltIn(Potential):
+class BuiltIn(SetOnce, Potential):
     """A `Potential` with a known normalising constant."""
 
     def __init__(self, n_coordinates: int, l2: float = 0.0) -> None:
@@ -116,10 +116,10 @@ class Gaussian(BuiltIn):
     """
 
     def __init__(self, mean: ArrayLike, covariance: ArrayLike | None = None) -> None:
-        self.mean = validation.array("mean", mean, np.float64)
+        self.mean = _own("mean", mean)
         validation.shape("mean", self.mean, ("p",))
         p = len(self.mean)
-        self.covariance = np.eye(p) if covariance is None else validation.array("covariance", covariance, np.float64)
+        self.covariance = _own("covariance", np.eye(p) if covariance is None else covariance)
         validation.shape("covariance", self.covariance, (p, p), "to match the mean")
         self._factor = _factor("covariance", self.covariance)
         self._precision = linear.inverse(self._factor)
@@ -228,16 +228,16 @@ class GaussianMixture(BuiltIn):
     def __init__(
         self, means: ArrayLike, covariances: float | ArrayLike = 1.0, weights: ArrayLike | None = None
     ) -> None:
-        self.means = validation.array("means", means, np.float64)
+        self.means = _own("means", means)
         validation.shape("means", self.means, ("K", "p"))
         n_modes, p = self.means.shape
         given = validation.array("covariances", covariances, np.float64)
         if given.ndim == 0:
             given = np.broadcast_to(float(given) * np.eye(p), (n_modes, p, p))
         validation.shape("covariances", given, (n_modes, p, p), "(modes, coordinates, coordinates)")
-        self.covariances = np.array(given)
+        self.covariances = validation.frozen(given)
         even = np.full(n_modes, 1 / n_modes) if weights is None else weights
-        self.weights = validation.weights("weights", even, (n_modes,), "to match means", np.float64)
+        self.weights = validation.frozen(validation.weights("weights", even, (n_modes,), "to match means", np.float64))
         factors = [_factor(f"covariances[{k}]", covariance) for k, covariance in enumerate(self.covariances)]
         self._precisions = np.stack([linear.inverse(factor) for factor in factors])
         with np.errstate(divide="ignore"):  # a weight of 0
@@ -599,6 +599,11 @@ class BayesianLogisticRegression(_Regression):
 
 
 # ---- shared by them --------------------------------------------------------------------------------------------------
+
+
+def _own(name: str, values: ArrayLike) -> FloatArray:
+    """An array of numbers that the caller cannot change any more."""
+    return validation.frozen(validation.array(name, values, np.float64))
 
 
 def _factor(name: str, covariance: FloatArray) -> FloatArray:

@@ -21,10 +21,11 @@ Quantity: TypeAlias = Callable[[State], ArrayLike]
 """A function of the state; its value is a number or an array of always the same shape."""
 
 
-def loss(objective: Objective) -> Quantity:
+def loss(objective: Objective, num_threads: int | None = None) -> Quantity:
     """``U(mu)``, the objective without ridge and entropy, at the particles of the state.
 
-    With the risk on other data it is the loss on a validation set.
+    With the risk on other data it is the loss on a validation set. ``num_threads`` is by default that of the objective,
+    and never changes a value.
 
     Examples
     --------
@@ -43,6 +44,8 @@ def loss(objective: Objective) -> Quantity:
     True
     """
     validation.instance("objective", objective, Objective, "an Objective")
+    if num_threads is not None:
+        objective = objective.on_threads(validation.num_threads(num_threads))
     return lambda state: objective.loss(state.measure)
 
 

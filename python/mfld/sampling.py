@@ -86,6 +86,7 @@ class GibbsSampler:
     def __post_init__(self) -> None:
         validation.real("temperature", self.temperature, positive=True)
         _MALA.check(self.potential, _FULL)
+        _MALA.check_space(self.potential)
 
     def start(self, points: FloatArray, step_size: float | None = None, moves: int = 0) -> Chains:
         """Chains at these points."""

@@ -274,7 +274,7 @@ class Info:
     step_size, temperature, l2 : float
         Those of the step. NaN without a step.
     acceptance : float
-        Share of the proposals of the call that were accepted, where the dynamics has proposals; else NaN.
+        Mean probability with which proposals of the call were accepted, where the dynamics has proposals; else NaN.
     gradient_variance : float
         Mean over particles of ``|estimate - full gradient|**2`` at the last step, where it was asked for; else NaN.
     replicates : tuple of Info

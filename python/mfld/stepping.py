@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mfld import _core
-from mfld.dynamics.base import Dynamics, Move, Numbers, Step
+from mfld import _core, validation
+from mfld.dynamics.base import Dynamics, Move, Numbers, Step, checked_coefficients, first_bad
 from mfld.gradients import Drift, GradientEstimator
 from mfld.noise import Place
 from mfld.objectives.base import Objective
@@ -108,7 +108,7 @@ def _in_core(objective: Objective, particles: FloatArray, buffers: Buffers, n_st
         problem.weights,
         estimator.form,
         dynamics.form,
-        plan.dynamics.coefficients(plan.step_size, plan.temperature, plan.l2),
+        checked_coefficients(plan.dynamics, plan.step_size, plan.temperature, plan.l2),
         n_steps,
         [own.key for own in plan.places],
         place.step,
@@ -154,8 +154,9 @@ def _one_by_one(objective: Objective, particles: FloatArray, buffers: Buffers, n
             for r, one in enumerate(each):
                 step = plan.at(k, objective.space, r)
                 move = plan.dynamics.move(one.particles, one.buffers, drift, step)
-                if move.bad_particle >= 0:
-                    bad = bad or (r, move.bad_particle)
+                bad_particle = _checked(move, plan.dynamics, one.particles)
+                if bad_particle >= 0:
+                    bad = bad or (r, bad_particle)
                     continue
                 acceptance = move.acceptance if k == 0 else (k * one.acceptance + move.acceptance) / (k + 1)
                 then = _Reached(move.particles, move.buffers, acceptance=acceptance)
@@ -180,12 +181,27 @@ def _one_by_one(objective: Objective, particles: FloatArray, buffers: Buffers, n
     )
 
 
+def _checked(move: Move, dynamics: Dynamics, before: FloatArray) -> int:
+    """The first particle that is not finite after a move, or -1; refuses what is no move of these particles."""
+    name = f"what {type(dynamics).__name__}.move returned"
+    validation.instance(name, move, Move, "a Move")
+    validation.instance(f"the particles of {name}", move.particles, np.ndarray, "an ndarray")
+    validation.shape(f"the particles of {name}", move.particles, before.shape, "to match those before")
+    if move.particles.dtype != before.dtype:
+        raise TypeError(f"the particles of {name} must be {before.dtype} as before, got {move.particles.dtype}")
+    if move.bad_particle >= 0 or np.isfinite(move.particles).all():
+        return move.bad_particle
+    return first_bad(move.particles)
+
+
 def _with_sight(reached: _Reached, drift: Drift, before: _Reached, move: Move, step: Step) -> _Reached:
     """With the loss and the gradient norm where the step took its gradient."""
     seen = before.particles if move.gradient_at is None else move.gradient_at
     moving = np.s_[..., : step.n_moving]
     full = move.gradient[moving].astype(np.float64) + 2 * step.l2 * seen[moving]
     loss = drift.gradient.loss(drift.objective, seen, step.place)
+    if np.ndim(loss) != 0 or not isinstance(loss, (float, int, np.number)):
+        raise TypeError(f"loss of {type(drift.objective).__name__} must return a number, got {loss!r}")
     with np.errstate(over="ignore"):  # near a divergence the square is infinite before the particles are
         norm = float(np.sqrt(np.mean(np.sum(full**2, axis=-1))))
-    return replace(reached, loss=loss, gradient_norm=norm)
+    return replace(reached, loss=float(loss), gradient_norm=norm)

@@ -57,6 +57,10 @@ class Callback(Protocol):
 
     every: int | None = 10
 
+    def __repr__(self) -> str:
+        pace = "some tenths of a second" if self.every is None else f"{self.every} steps"
+        return f"{type(self).__name__}(every {pace})"
+
     def on_problem(self, algorithm: Algorithm, objective: Objective) -> None:
         """Called first, with what runs on what."""
         return
@@ -389,6 +393,7 @@ class Algorithm(ABC):
                 raise ValueError(
                     f"seed must be left out where state is given: it has the seed {state.seed}, got {seed}"
                 )
+        validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)  # which the noise has room for
         self.check_steps(objective, state, n_steps)
         end = state.step + n_steps
         record_steps = _record_steps(record_every, state.step, end)

@@ -60,7 +60,8 @@ class MFLD(Algorithm):
     dynamics : Dynamics
         How a step moves particles.
     dtype : {"float32", "float64"}
-        Precision of the particles and of all that is computed on them.
+        Precision of the particles and of all that is computed on them. Without noise float32 loses what a step changes
+        by less than 6e-8 of a coordinate, a small ridge for one: take float64 for temperature 0 then.
     num_threads : int, optional
         Default: what OpenMP would take (OMP_NUM_THREADS). It never changes the result.
     n_replicates : int
@@ -126,6 +127,12 @@ class MFLD(Algorithm):
             object.__setattr__(self, name, value)
         validation.instance("gradient", self.gradient, GradientEstimator, "a GradientEstimator, like FullBatch()")
         validation.instance("dynamics", self.dynamics, Dynamics, "a Dynamics, like Overdamped()")
+        own = type(self.gradient).rows_of_a_step is GradientEstimator.rows_of_a_step
+        if self.step_size is None and own and not self.gradient.exact:
+            raise ValueError(
+                f"step_size must be given with {self.gradient!r}, which does not define rows_of_a_step: the automatic "
+                "one depends on how many rows a step sees"
+            )
         if self.step_size is None and not self.dynamics.has_stable_step:
             raise ValueError(f"step_size must be given with {self.dynamics}: the automatic one is for Overdamped()")
         validation.num_threads(self.num_threads)
@@ -301,6 +308,8 @@ class MFLD(Algorithm):
 
     def check(self, objective: Objective, state: State | None = None) -> None:
         validation.instance("objective", objective, Objective, "an Objective")
+        if state is None:
+            objective.check()
         self.gradient.check(objective)
         self.dynamics.check(objective, self.gradient)
         if objective.members or not objective.space.flat:

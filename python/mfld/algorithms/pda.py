@@ -157,6 +157,8 @@ class PDA(Algorithm):
 
     def check(self, objective: Objective, state: State | None = None) -> None:
         risk = self._risk(objective)
+        if not risk.space.flat:
+            raise ValueError(f"objective must live in Euclidean space for PDA, got the domain {risk.space.domain}")
         if risk.l2 == 0:
             raise ValueError("l2 of the objective must be positive: without a ridge the Gibbs measure does not exist")
         flat = Potential(np.zeros_like, lambda x: np.zeros(len(x)), space=risk.space, l2=risk.l2)  # like all averages

@@ -275,6 +275,8 @@ class PSDCA(Algorithm):
         validation.instance("the objective's loss", risk.loss_function, Loss, "a Loss, whose conjugate is known")
         expected = "a TwoLayerNetwork, whose bound is known"
         model = validation.instance("the objective's model", risk.model, TwoLayerNetwork, expected)
+        if not risk.space.flat:
+            raise ValueError(f"objective must live in Euclidean space for PSDCA, got the domain {risk.space.domain}")
         if risk.l2 <= 0:
             raise ValueError(
                 "l2 must be positive for PSDCA: without a ridge the dual's Gibbs law does not exist; got 0"

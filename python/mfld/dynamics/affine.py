@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import ClassVar
 
 from mfld import _core
-from mfld.dynamics.base import Dynamics, Move, Numbers, Step
+from mfld.dynamics.base import Dynamics, Move, Numbers, Step, checked_coefficients
 from mfld.gradients import Drift
 from mfld.native import Native
 from mfld.state import Buffers
@@ -78,7 +78,7 @@ class Affine(Dynamics):
             moved,
             gradient,
             step.n_moving,
-            self.coefficients(step.step_size, step.temperature, step.l2),
+            checked_coefficients(self, step.step_size, step.temperature, step.l2),
             *step.place.of_members(particles.shape[:-2]),
             step.space.native(),
         )

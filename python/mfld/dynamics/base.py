@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
@@ -62,6 +63,40 @@ class Step:
         result = particles.copy()
         result[..., : self.n_moving] = self.space.retract(theta)
         return result, first_bad(result)
+
+
+def checked_coefficients(
+    dynamics: Dynamics, step_size: Numbers, temperature: Numbers, l2: Numbers
+) -> tuple[float | NDArray[np.float64], ...]:
+    """Coefficients of steps as the core takes them; refuses what it could not move by."""
+    found = dynamics.coefficients(step_size, temperature, l2)
+    if not isinstance(found, tuple) or len(found) not in (3, 4):
+        raise TypeError(f"{_named(dynamics)} must return a tuple of numbers or arrays, got {found!r}")
+    rows = [own if isinstance(own, float) else _as_coefficient(dynamics, own) for own in found]
+    of_step = 1 if len(rows) == 3 else 0
+    for k, own in enumerate(rows):
+        if isinstance(own, float):
+            fits = math.isfinite(own) and (k != of_step or own > 0)
+        else:
+            fits = bool(np.isfinite(own).all() and (k != of_step or (own > 0).all()))
+        if not fits:
+            raise ValueError(
+                f"{_named(dynamics)} must be finite, with a positive step, got {tuple(rows)} for "
+                f"step_size={step_size}, temperature={temperature}, l2={l2}"
+            )
+    return tuple(rows)
+
+
+def _named(dynamics: Dynamics) -> str:
+    return f"{type(dynamics).__name__}.coefficients(step_size, temperature, l2)"
+
+
+def _as_coefficient(dynamics: Dynamics, own: object) -> float | NDArray[np.float64]:
+    try:
+        numbers = np.asarray(own, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{_named(dynamics)} must return numbers or arrays of them, got {own!r}") from None
+    return float(numbers) if numbers.ndim == 0 else numbers
 
 
 def first_bad(*arrays: FloatArray) -> int:
@@ -158,5 +193,6 @@ class Dynamics(ABC):
         """One step of all particles, which stay as they are: shape (N, n_coordinates), or (..., N, n_coordinates).
 
         Only the leading ``step.n_moving`` coordinates may move. The ridge is the dynamics' to add: its gradient is
-        ``2 * step.l2 * theta``.
+        ``2 * step.l2 * theta``. Add drift and noise to each other first and then to the particles: float32 rounds away
+        what is below 6e-8 of a coordinate, unless it comes with the noise.
         """

@@ -103,13 +103,14 @@ class General(Dynamics):
             diffusion = _at("diffusion", self.diffusion, particles, m)
             both = diffusion if self.skew is None else diffusion + _at("skew", self.skew, particles, m)
             # Not a matrix product of BLAS, whose bits depend on threads and on the number of rows.
-            theta = theta - step.step_size * np.einsum("...ij,...j->...i", both.astype(b.dtype), b)
+            change = -step.step_size * np.einsum("...ij,...j->...i", both.astype(b.dtype), b)
             if step.temperature > 0:
                 divergence = self._divergence(particles, m)
                 if divergence is not None:
-                    theta += (step.step_size * step.temperature * divergence).astype(theta.dtype)
+                    change += (step.step_size * step.temperature * divergence).astype(theta.dtype)
                 root = float(np.sqrt(2 * step.temperature * step.step_size)) * _root(diffusion)
-                theta += np.einsum("...ij,...j->...i", root.astype(theta.dtype), step.normals(particles))
+                change += np.einsum("...ij,...j->...i", root.astype(theta.dtype), step.normals(particles))
+            theta = theta + change
         moved, bad_particle = step.moved(particles, theta)
         return Move(moved, buffers, gradient, bad_particle)
 

@@ -76,9 +76,10 @@ class Irreversible(Dynamics):
             theta, b = step.moving(particles, gradient)
             # Not a matrix product of BLAS, whose bits depend on threads and on the number of rows.
             b = b + np.einsum("ij,...j->...i", self._skew.astype(b.dtype), b)
-            theta = theta - step.step_size * b
+            change = -step.step_size * b
             if step.temperature > 0:
-                theta += float(np.sqrt(2 * step.temperature * step.step_size)) * step.normals(particles)
+                change += float(np.sqrt(2 * step.temperature * step.step_size)) * step.normals(particles)
+            theta = theta + change
         moved, bad_particle = step.moved(particles, theta)
         return Move(moved, buffers, gradient, bad_particle)
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from mfld import _core
-from mfld.dynamics.base import Dynamics, Move, Step
+from mfld.dynamics.base import Dynamics, Move, Step, checked_coefficients
 from mfld.dynamics.overdamped import Overdamped
 from mfld.gradients import Drift, GradientEstimator
 from mfld.objectives.base import Objective
@@ -80,7 +80,7 @@ class MALA(Dynamics):
 
     def move(self, particles: FloatArray, buffers: Buffers, drift: Drift, step: Step) -> Move:
         _check_temperature(step)
-        coefficients = _PROPOSAL.coefficients(step.step_size, step.temperature, step.l2)
+        coefficients = checked_coefficients(_PROPOSAL, step.step_size, step.temperature, step.l2)
         numbers = (step.n_moving, coefficients, *step.place.of_members(()))
         if "potential" in buffers and "force" in buffers:
             values, force = buffers["potential"].copy(), buffers["force"].copy()

@@ -102,9 +102,10 @@ class Preconditioned(Dynamics):
                 average *= self.decay
                 average += (1 - self.decay) * b**2
             preconditioner = 1 / (self.epsilon + np.sqrt(second_moment[..., : step.n_moving]))
-            theta = theta - step.step_size * preconditioner * b
+            change = -step.step_size * preconditioner * b
             if step.temperature > 0:
                 variance = 2 * step.temperature * step.step_size * preconditioner
-                theta += np.sqrt(variance) * step.normals(particles)
+                change += np.sqrt(variance) * step.normals(particles)
+            theta = theta + change
         moved, bad_particle = step.moved(particles, theta)
         return Move(moved, {**buffers, "second_moment": second_moment}, gradient, bad_particle)

@@ -23,6 +23,16 @@ Measure: TypeAlias = Cloud | ArrayLike
 """A cloud, or its particles, shape (N, p), where they weigh the same."""
 
 
+class SetOnce:
+    """Attributes that are set once, but for the number of threads: what is computed from them would not follow."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in vars(self) and name != "num_threads":
+            kind = type(self).__name__
+            raise AttributeError(f"{name} of a {kind} is read-only, since it is used already: make another {kind}")
+        super().__setattr__(name, value)
+
+
 class Objective(ABC):
     """A functional of a probability measure, ``F(mu) = U(mu) + l2 * E_mu |theta|**2``.
 
@@ -110,6 +120,16 @@ class Objective(ABC):
     def native(self, dtype: FloatDType) -> Problem | None:
         """This objective as the compiled core takes it; None where the core does not know it."""
         return None
+
+    def check(self) -> None:
+        """Raise TypeError or ValueError if space, reference and members are not what algorithms take; before a run."""
+        kind = type(self).__name__
+        validation.instance(f"{kind}.space", getattr(self, "space", None), Space, "a Space, like Space(3)")
+        validation.instance(f"{kind}.reference", self.reference, Reference, "a Reference, like Gaussian(0.1)")
+        validation.instance(f"{kind}.members", self.members, tuple, "a tuple of integers")
+        for number in self.members:
+            validation.integer(f"{kind}.members", number, 1)
+        self.reference.check(self.space)
 
     def on_threads(self, num_threads: int | None) -> Self:
         """The same objective, evaluated on so many threads; None: what OpenMP would take. It never changes a value."""

@@ -17,7 +17,7 @@ from mfld.losses import AnyLoss, LossFunction, as_loss
 from mfld.models import Model
 from mfld.native import Problem, final
 from mfld.noise import Place
-from mfld.objectives.base import Measure, Objective, Potential
+from mfld.objectives.base import Measure, Objective, Potential, SetOnce
 from mfld.references import Reference
 from mfld.state import Buffers, Cloud
 from mfld.validation import FloatArray, FloatDType
@@ -25,7 +25,7 @@ from mfld.validation import FloatArray, FloatDType
 _Samples: TypeAlias = Callable[[FloatDType], tuple[FloatArray, FloatArray]]
 
 
-class Risk(Objective):
+class Risk(SetOnce, Objective):
     """Mean loss of a model's predictions over samples, with the ridge: `EmpiricalRisk` or `StreamRisk`.
 
     An algorithm that sums the derivatives of many steps, like `PDA`, keeps a *record* of the samples seen: arrays among
@@ -280,7 +280,7 @@ class EmpiricalRisk(Risk):
     def of_rows(self, rows: NDArray[np.int64]) -> tuple[EmpiricalRisk, float]:
         """The risk of some samples only, and their share of the weight: sum_i s_i over the rows."""
         part = copy.copy(self)
-        part.data, share = self.data.take(rows)
+        vars(part)["data"], share = self.data.take(rows)
         return part, share
 
     def record_widths(self, dtype: DTypeLike) -> dict[str, tuple[int, DTypeLike]]:
