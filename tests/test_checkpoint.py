@@ -3,14 +3,17 @@
 import ast
 import enum
 import errno
+import functools
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -687,16 +690,23 @@ def test_leftovers_of_processes_that_live_stay(tmp_path):
 SCRIPT = '''
 {first_lines}
 import functools
+import types
 import numpy as np
 import mfld
 
+settings = types.ModuleType("settings")
+settings.rate = {rate}
+settings.unread = {unread}
+settings.deeper = types.ModuleType("settings.deeper")
+settings.deeper.turn = lambda x: {turn}
+OFFSET = {offset}
 SCALE = {scale}
 TABLE = np.array({table})
 
 
 def helper(x):
     {helper_comment}
-    return {helper}
+    return {helper} + OFFSET
 
 
 class Part:
@@ -743,7 +753,7 @@ class Own(mfld.Objective):
 
 
 def gradient(x{default}):
-    return SCALE * x
+    return SCALE * settings.deeper.turn(x) / settings.rate
 
 
 UNRELATED = {unrelated}
@@ -777,6 +787,10 @@ USUAL = {
     "second_line": "1",
     "same_line": "1",
     "piece": "2",
+    "rate": "1.0",
+    "unread": "1.0",
+    "turn": "x",
+    "offset": "1",
 }
 
 
@@ -819,6 +833,10 @@ def described(tmp_path, **changed):
         ({"piece": "3"}, [(4, "objective._gradient")]),
         ({"mean": "2"}, []),  # a global called as an attribute is
         ({"helper_docstring": "'Text where there was none.'"}, []),
+        ({"rate": "2.0"}, [(1, "objective._gradient")]),  # of a module
+        ({"turn": "-x"}, [(1, "objective._gradient")]),  # of a module in a module
+        ({"unread": "2.0"}, []),
+        ({"offset": "2"}, [(0, "objective.loss_gradient")]),  # named by a helper
         ({"first_lines": "# other places" + 3 * chr(10)}, []),
     ],
 )
@@ -923,6 +941,8 @@ def test_what_cannot_be_read_is_unseen_and_no_error():
     assert "<f8 array of shape (1,)" in gradient_with(Parameter(1.0))
     assert gradient_with(Parameter(1.0)) == gradient_with(Parameter(1.0)) != gradient_with(Parameter(2.0))
     assert gradient_with({"module": Stubborn()}) == gradient_with({"module": Stubborn()})
+    objective = mfld.Potential(functools.partial(lambda held, x: x, {"a": Stubborn(), "b": 80 * "c"}), n_coordinates=1)
+    assert checkpoint.fingerprint(objective=objective)["objective._gradient"].endswith("Stubborn")
 
 
 def test_a_run_from_a_state_resumes_by_the_same_line(tmp_path):
@@ -939,3 +959,98 @@ def test_a_run_from_a_state_resumes_by_the_same_line(tmp_path):
     assert resumed.state.replicas == (4, 4)
     assert resumed.state.step == 9
     assert resumed.state.measure.particles.tobytes() == whole.state.measure.particles.tobytes()
+
+
+class Tensor:
+    """As of torch: refuses to be an array while it has gradients, is on a device, or has a type that NumPy lacks."""
+
+    def __init__(self, values, dtype="torch.float32", *, gradients=False, device=None):
+        self.values, self.dtype = np.asarray(values, np.float32), dtype
+        self.gradients, self.device = gradients, device
+
+    def __array__(self, dtype=None, copy=None):
+        if self.gradients or self.device or self.dtype == "torch.bfloat16":
+            raise TypeError
+        return self.values
+
+    def __bool__(self):
+        raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
+
+    def __eq__(self, other):
+        return self
+
+    __hash__ = None
+
+    def detach(self):
+        return Tensor(self.values, self.dtype, device=self.device)
+
+    def cpu(self):
+        return Tensor(self.values, self.dtype)
+
+    def float(self):
+        return Tensor(self.values)
+
+
+class Module:
+    """As of torch: attributes are found in dicts, and a call is that of the network."""
+
+    def __init__(self, **parameters):
+        self.__dict__["_parameters"] = parameters
+
+    def __getattr__(self, name):
+        if name in self.__dict__.get("_parameters", {}):
+            return self._parameters[name]
+        raise AttributeError(name)
+
+    def __call__(self, x):
+        return x
+
+
+class Key:
+    """As of JAX: an array of keys is none of numbers."""
+
+    dtype = "key<fry>"
+
+    def __init__(self, *words):
+        self.words = words
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("JAX array with PRNGKey dtype cannot be converted to a NumPy array")
+
+
+HELD = {
+    "parameter": lambda value: Tensor([value, 1], gradients=True),
+    "bfloat16": lambda value: Tensor([value, 1], "torch.bfloat16", gradients=True, device="cuda"),
+    "module": lambda value: Module(weight=Tensor([value], gradients=True), inner=Module(bias=Tensor([2]))),
+    "key": lambda value: Key(value, 0),
+}
+
+
+@pytest.mark.parametrize("make", HELD.values(), ids=HELD)
+def test_what_torch_and_jax_hold_is_part_of_a_run(make, tmp_path, monkeypatch):
+    random = types.SimpleNamespace(key_data=lambda key: np.array(key.words, np.uint32))
+    monkeypatch.setitem(sys.modules, "jax", types.SimpleNamespace(random=random))
+    path = tmp_path / "a.npz"
+
+    def potential(held):
+        return mfld.Potential(lambda x: x if held is not None else -x, n_coordinates=1)
+
+    checkpoint.run(make_solver(), potential(make(1)), 3, path=path)
+    with pytest.raises(ValueError, match=r"objective\._gradient was"):
+        checkpoint.run(make_solver(), potential(make(2)), 6, path=path)
+    assert checkpoint.run(make_solver(), potential(make(1)), 6, path=path).state.step == 6
+
+
+def test_types_that_numpy_lacks_are_told_apart():
+    one, other = Tensor([1.0]), Tensor([1.0], "torch.bfloat16")
+    assert checkpoint._describe(one) != checkpoint._describe(other)
+
+
+def test_a_run_says_what_its_checkpoint_does_not_see(tmp_path):
+    held = {"key": Key(1), "words": 80 * "w"}  # with no JAX to read it
+    well = mfld.Potential(lambda x: x if held else -x, n_coordinates=1)
+    message = (
+        "cannot tell whether what it does not see has changed when a run goes on: objective._gradient has unseen Key"
+    )
+    with pytest.warns(RuntimeWarning, match=re.escape(message)):
+        make_solver().run(well, 3, callbacks=[mfld.Checkpoint(tmp_path / "a.npz")])

@@ -47,12 +47,13 @@ def test_a_constant_column_has_the_deviation_1():
 def test_standardised(dtype, rng):
     values = rng.normal(3, 2, size=(10_000, 2))  # several pieces
     mean, deviation = fitting.moments(values)
-    result = fitting.standardised(values, mean, deviation, dtype)
+    scaling = fitting.Scaling(mean, deviation, np.full(2, np.inf))
+    result = scaling.apply(values, dtype)
     assert result.dtype == dtype
     assert not result.flags.writeable
     assert_allclose(result, (values - mean) / deviation, rtol=1e-6 if dtype == "float32" else 1e-15)
     rows = rng.permutation(10_000)[:5000]
-    np.testing.assert_array_equal(fitting.standardised(values, mean, deviation, dtype, rows), result[rows])
+    np.testing.assert_array_equal(scaling.apply(values, dtype, rows), result[rows])
 
 
 @pytest.mark.parametrize(

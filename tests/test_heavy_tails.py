@@ -41,7 +41,7 @@ FILES = ["t", "cauchy", "pareto", "lognormal", "rare"]
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.filterwarnings("error")
 def test_regression_is_sound_by_default(name, seed):
     x, y, least = make(name, seed)
@@ -53,8 +53,8 @@ def test_classes_are_told_at_least_as_well_as_by_logistic_regression(name):
     x, y, _ = make(name, 3)
     labels = y > np.median(y)
     found = MeanFieldClassifier(random_state=0).fit(x, labels)
-    linear = LogisticRegression().fit(found.scaling_.apply(x, "float64"), labels)
-    assert found.score(x, labels) >= linear.score(found.scaling_.apply(x, "float64"), labels)
+    linear = LogisticRegression().fit(stats.zscore(x), labels)
+    assert found.score(x, labels) >= linear.score(stats.zscore(x), labels)
 
 
 def test_scaling_of_ordinary_columns_is_by_moments(rng):
@@ -126,7 +126,12 @@ def test_the_constant_that_a_fit_is_compared_with(loss, rng):
         return np.column_stack([np.zeros(2), np.full(2, 20.0), np.tile(c, (2, 1))])
 
     c = optimize.minimize(of_constant, np.zeros(k)).x
-    if loss != "half_squared":  # 0 is only nearly the best one there, with weights
-        assert fitting.complaint(risk, at(c * 1.2 + 0.3)) is not None
-        assert fitting.complaint(risk, at(c)) is None or risk.loss(at(c)) - best < 1e-6
-    assert fitting.complaint(risk, at(c + 5.0)) is not None
+    verdicts = set()
+    for shift in np.linspace(0, 3, 31):
+        loss_there = risk.loss(at(c + shift * np.arange(1, k + 1)))
+        limit = best + 0.05 * of_constant(np.zeros(k))
+        if abs(loss_there - limit) > 1e-3:  # with weights 0 is only nearly the best constant of a regression
+            found = fitting.complaint(risk, mfld.Cloud(at(c + shift * np.arange(1, k + 1)))) is not None
+            assert found == (loss_there > limit)
+            verdicts.add(found)
+    assert verdicts == {False, True}

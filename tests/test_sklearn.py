@@ -275,6 +275,7 @@ def test_arguments_are_refused_by_name(change, message):
         MeanFieldClassifier(**change).fit(*IRIS)
 
 
+@pytest.mark.filterwarnings("ignore:the loss of the network")  # at a temperature of 0.5
 def test_what_is_chosen_by_default(rng):
     rule = MeanFieldRegressor()._gradient
     assert rule(256) == mfld.FullBatch()

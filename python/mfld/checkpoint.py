@@ -17,6 +17,7 @@ import hashlib
 import inspect
 import json
 import os
+import re
 import sys
 import time
 import types
@@ -233,6 +234,11 @@ class Checkpoint(Callback):
     seconds : float, optional
         Write after so many seconds instead; a minute where neither is given.
 
+    Warns
+    -----
+    RuntimeWarning
+        When a run starts, about what of it cannot be described: see `fingerprint`.
+
     Raises
     ------
     TypeError, ValueError
@@ -266,6 +272,11 @@ class Checkpoint(Callback):
 
     def on_problem(self, algorithm: Algorithm, objective: Objective) -> None:
         self._problem = fingerprint(algorithm=algorithm, objective=objective)
+        found = {name: _UNSEEN.findall(text) for name, text in self._problem.items()}
+        unseen = "; ".join(f"{name} has {', '.join(parts)}" for name, parts in found.items() if parts)
+        if unseen:
+            message = f"a checkpoint cannot tell whether what it does not see has changed when a run goes on: {unseen}"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
 
     def on_start(self, state: State, n_steps: int) -> None:
         files.check_writable(files.followed(self.path))
@@ -310,12 +321,13 @@ def fingerprint(*, algorithm: Algorithm | None = None, objective: Objective | No
     * functions by their syntax, without docstrings, comments and layout, or where there is no source by the names and
       constants of their code, as the entry then says and another version of Python may have them otherwise; their
       defaults and closures;
-    * the globals that a function names: values, and functions and classes with their own source, but not what these
-      name in turn.
+    * the globals that a function names, and ``name`` in ``module.name`` where the module is not an installed one:
+      values, and functions and classes with their own source. Of what these functions name in turn the values count,
+      and functions and classes do not.
 
     Libraries are Python's own, JAX, mfld, NumPy, scikit-learn, SciPy and torch: their functions and classes, and all
-    modules, count by name. Not compared are their versions, ``helper`` in ``module.helper``, numbers of threads, what
-    a function reads from files or elsewhere at run time, and what cannot be read, which the entry calls unseen.
+    modules, count by name. Not compared are their versions, what a function imports itself, numbers of threads, what
+    it reads from files or elsewhere at run time, and what cannot be read, which the entry calls unseen.
 
     Examples
     --------
@@ -338,7 +350,13 @@ def fingerprint(*, algorithm: Algorithm | None = None, objective: Objective | No
 
 def _short(value: object) -> str:
     text = _describe(value)
-    return text if len(text) <= 80 else f"{_kind(value)} {_sha256(text.encode())}"
+    if len(text) <= 80:
+        return text
+    unseen = "".join(f", {found}" for found in sorted(set(_UNSEEN.findall(text))))
+    return f"{_kind(value)} {_sha256(text.encode())}{unseen}"
+
+
+_UNSEEN: Final = re.compile(r"unseen [\w.<>]+")
 
 
 def _arrays(value: object) -> Mapping[str, object] | None:
@@ -431,12 +449,13 @@ def _(value: types.FunctionType, above: tuple[int, ...]) -> str:
         return f"{value.__qualname__}{held}"
     source = _source(value.__code__)
     code = f"by names and constants {_describe(value.__code__, above)}" if source is None else source
-    # What a helper names in turn is left out, else all of a program would be part of a run.
+    read = _read_by(value)
+    # The functions that a helper names in turn are left out, else all of a program would be part of a run.
     if _named_by_function.get():
-        return f"{value.__qualname__} {code}{held}"
+        read = {name: item for name, item in read.items() if not (callable(item) or isinstance(item, types.ModuleType))}
     token = _named_by_function.set(True)
     try:
-        return f"{value.__qualname__} {code}{held}{_describe(_globals_of(value), above)}"
+        return f"{value.__qualname__} {code}{held}{_describe(read, above)}"
     finally:
         _named_by_function.reset(token)
 
@@ -456,21 +475,40 @@ def _closure_of(function: types.FunctionType) -> dict[str, object]:
     return held
 
 
-def _globals_of(function: types.FunctionType) -> dict[str, object]:
-    """Values of the globals that a function names."""
-    names: set[str] = set()
+def _read_by(function: types.FunctionType) -> dict[str, object]:
+    """Values of the globals that a function names, and of the attributes of modules."""
+    around = {**function.__globals__, **_closure_of(function)}
+    read: dict[str, object] = {}
+    value: object
     codes = [function.__code__]
     while codes:
         code = codes.pop()
-        # The names of the code alone would not do: those of attributes are among them.
-        names.update(
-            step.argval for step in dis.get_instructions(code) if step.opname in _LOADS and isinstance(step.argval, str)
-        )
         codes.extend(const for const in code.co_consts if isinstance(const, types.CodeType))
-    return {name: function.__globals__[name] for name in sorted(names) if name in function.__globals__}
+        # The names of the code alone would not do: those of attributes are among them.
+        name, value = "", None
+        for step in dis.get_instructions(code):
+            if step.opname == "EXTENDED_ARG":
+                continue
+            if step.opname in _LOADS and step.argval in around:
+                name, value = step.argval, around[step.argval]
+            elif step.opname in _ATTRIBUTES and _is_own_module(value) and hasattr(value, step.argval):
+                name, value = f"{name}.{step.argval}", getattr(value, step.argval)
+            else:
+                name, value = "", None
+            if name and step.opname != "LOAD_DEREF":  # what is in the closure is described there
+                read[name] = value
+    return read
 
 
-_LOADS: Final = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+_LOADS: Final = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS", "LOAD_DEREF")
+_ATTRIBUTES: Final = ("LOAD_ATTR", "LOAD_METHOD")
+
+
+def _is_own_module(value: object) -> bool:
+    """True for a module that is neither of a library nor of an installed package."""
+    if not isinstance(value, types.ModuleType) or _of_library(value.__name__):
+        return False
+    return not {"site-packages", "dist-packages"} & set(Path(getattr(value, "__file__", None) or "").parts)
 
 
 def _source(code: types.CodeType) -> str | None:
@@ -566,7 +604,10 @@ def _plain(value: object) -> object:
 
 def _array_of(value: Any, above: tuple[int, ...]) -> str:
     """An array of another library; some refuse to be read as they are."""
-    kind = _kind(value)
+    dtype = str(getattr(value, "dtype", ""))  # NumPy may have none like it: bfloat16
+    kind = f"{_kind(value)} {dtype}".rstrip()
+    if dtype.startswith("key<"):  # a random key of JAX
+        value = sys.modules["jax"].random.key_data(value)
     for attempt in (None, "detach", "cpu", "float"):
         try:
             value = value if attempt is None else getattr(value, attempt)()

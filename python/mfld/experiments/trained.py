@@ -176,7 +176,7 @@ class TrainedModel:
         except Exception as error:
             raise ValueError(f"{path} is not a model file of mfld") from error
         if found not in _READABLE:
-            known = " and ".join(map(str, _READABLE))
+            known = ", ".join(map(str, _READABLE))
             raise ValueError(f"{path} has model format {found}; this mfld {_core.__version__} reads {known}")
         try:
             parameter = metadata["loss_parameter"]
