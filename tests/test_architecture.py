@@ -16,7 +16,7 @@ FILES = {
 # Each layer may import from those above it in this list, and from its own package.
 LAYERS = [
     ["_core"],
-    ["validation"],
+    ["validation", "floating"],
     ["native", "noise"],
     ["space"],
     ["state", "references", "files", "config"],

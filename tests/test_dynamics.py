@@ -355,6 +355,17 @@ def test_mala_rejects_what_is_not_finite():
     assert result.history["acceptance"][-1] == 0
 
 
+@pytest.mark.parametrize("outside", [np.inf, -np.inf, np.nan])
+def test_mala_says_that_a_particle_starts_beyond_a_wall(outside):
+    box = mfld.Potential(lambda x: 0 * x, lambda x: np.where(np.abs(x[:, 0]) < 1, 0.0, outside), n_coordinates=1)
+    solver = mfld.MFLD(4, step_size=0.1, temperature=1.0, dynamics=mfld.MALA())
+    message = rf"particles must be where the potential is finite .* got {outside} at particle 2, the first of 2"
+    with pytest.raises(ValueError, match=message) as caught:
+        solver.run(box, 3, particles=[[0.0], [0.5], [1.5], [-2.0]])
+    assert caught.value.state.step == 0
+    assert solver.run(box, 3, particles=[[0.0], [0.5], [0.9], [-0.9]]).state.step == 3
+
+
 def test_mala_is_refused_where_it_is_not_exact():
     risk = ridge_alone(1.0)
     well = TARGETS["gaussian"].objective

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import noise, validation
+from mfld.floating import underflow_is_zero
 from mfld.objectives import EmpiricalRisk
 from mfld.sampling import Chains, GibbsSampler
 from mfld.state import Cloud
@@ -88,6 +89,7 @@ class Certificate:
         )
 
 
+@underflow_is_zero
 def certificate(
     risk: EmpiricalRisk,
     dual: ArrayLike,
@@ -244,6 +246,7 @@ def certificate(
     )
 
 
+@underflow_is_zero
 def dual_at(risk: EmpiricalRisk, measure: Cloud) -> FloatArray:
     """Dual variables ``l'(f_mu(z_i), y_i)`` at a measure, shape (n, n_outputs), in float64.
 
@@ -252,6 +255,7 @@ def dual_at(risk: EmpiricalRisk, measure: Cloud) -> FloatArray:
     return risk.derivative(Cloud(measure.particles.astype(np.float64), measure.weights))[0]
 
 
+@underflow_is_zero
 def fenchel_young_gap(risk: EmpiricalRisk, predictions: ArrayLike, dual: ArrayLike) -> float:
     """``sum_i s_i (l(u_i, y_i) + l*(g_i, y_i) - u_i g_i)``, which is at least 0, and 0 only for ``g_i = l'(u_i, y_i)``.
 
@@ -275,6 +279,9 @@ def fenchel_young_gap(risk: EmpiricalRisk, predictions: ArrayLike, dual: ArrayLi
     0.25
     """
     shape = (risk.n_samples, risk.model.n_outputs)
+    # What is not finite is allowed: it has an infinite gap, or none.
+    for name, given in (("predictions", predictions), ("dual", dual)):
+        validation.unmasked(name, given)
     u = np.ascontiguousarray(predictions, np.float64).reshape(shape)
     g = np.ascontiguousarray(dual, np.float64).reshape(shape)
     targets = risk.targets.astype(np.float64)
@@ -283,6 +290,7 @@ def fenchel_young_gap(risk: EmpiricalRisk, predictions: ArrayLike, dual: ArrayLi
     return float(np.average(values + conjugate - np.sum(u * g, axis=1), weights=risk.sample_weight))
 
 
+@underflow_is_zero
 def log_partition(
     risk: EmpiricalRisk,
     dual: ArrayLike,

@@ -499,6 +499,7 @@ class Drift:
     def __call__(self, particles: FloatArray, buffers: Buffers, place: Place) -> tuple[FloatArray, Buffers]:
         """Estimated gradient at particles, in their precision, and all buffers with the estimator's own renewed."""
         estimate, renewed = self.gradient.estimate(self.objective, particles, buffers, place)
+        validation.unmasked("loss_gradient(particles)", estimate)
         with np.errstate(over="ignore"):  # what overflows is found by the move
             estimate = np.ascontiguousarray(estimate, particles.dtype)
         validation.shape("loss_gradient(particles)", estimate, particles.shape, "to match particles")

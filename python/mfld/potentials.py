@@ -67,11 +67,13 @@ class BuiltIn(SetOnce, Potential):
         return self._log_normaliser(validation.real("temperature", temperature, positive=True))
 
     def _value_at(self, points: FloatArray) -> FloatArray:
-        with np.errstate(over="ignore", invalid="ignore"):  # far out it is infinite; a run finds and reports that
+        with np.errstate(
+            over="ignore", under="ignore", invalid="ignore"
+        ):  # far out it is infinite; a run finds and reports that
             return self._energy(points)
 
     def _gradient_at(self, points: FloatArray) -> FloatArray:
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             return self._derivative(points)
 
     def _both_at(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -240,7 +242,7 @@ class GaussianMixture(BuiltIn):
         self.weights = validation.frozen(validation.weights("weights", even, (n_modes,), "to match means", np.float64))
         factors = [_factor(f"covariances[{k}]", covariance) for k, covariance in enumerate(self.covariances)]
         self._precisions = np.stack([linear.inverse(factor) for factor in factors])
-        with np.errstate(divide="ignore"):  # a weight of 0
+        with np.errstate(divide="ignore", under="ignore"):  # a weight of 0
             self._log_scales = np.log(self.weights) - [_log_gaussian(factor) for factor in factors]
         super().__init__(p)
 
@@ -404,7 +406,7 @@ class _Regression(BuiltIn):
         if batch is None:
             return self._gradient_at(points)
         rows = validation.rows("batch", batch, self.n_samples)
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             return self._sum(points, rows) * points.dtype.type(self.n_samples / len(rows))
 
     def first_variation(self, measure: Measure, batch: ArrayLike | None = None) -> Potential:

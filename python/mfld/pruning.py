@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfld import linear, validation
+from mfld.floating import underflow_is_zero
 from mfld.models import Model
 from mfld.state import Cloud
 from mfld.validation import FloatArray
@@ -15,6 +16,7 @@ from mfld.validation import FloatArray
 _NUMBERS_AT_A_TIME = 2**22
 
 
+@underflow_is_zero
 def prune(
     model: Model, cloud: Cloud, inputs: ArrayLike, n_particles: int, num_threads: int | None = None
 ) -> tuple[Cloud, float]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mfld import noise, validation
 from mfld.dynamics import MALA, Step
+from mfld.floating import underflow_is_zero
 from mfld.gradients import Drift, FullBatch
 from mfld.objectives import Potential
 from mfld.state import Buffers, Cloud
@@ -143,6 +144,7 @@ def systematic(weights: NDArray[np.float64], size: int, offset: float) -> NDArra
     return np.minimum(found, len(weights) - 1)
 
 
+@underflow_is_zero
 def resample(cloud: Cloud, n_particles: int | None = None, seed: int = 0) -> Cloud:
     """Particles of equal weight for a weighted cloud, by systematic resampling.
 

@@ -92,7 +92,8 @@ class Geometric(Schedule):
 
     def __call__(self, steps: Steps) -> Values:
         stage: Values = (steps // self.stage_length).astype(np.float64)
-        return np.asarray(self.initial * self.factor**stage, np.float64)
+        with np.errstate(over="ignore", under="ignore"):  # an infinite value is refused with its step
+            return np.asarray(self.initial * self.factor**stage, np.float64)
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,8 @@ class Power(Schedule):
         object.__setattr__(self, "exponent", validation.real("exponent", self.exponent, non_negative=True))
 
     def __call__(self, steps: Steps) -> Values:
-        return np.asarray(self.initial / (1.0 + steps) ** self.exponent, np.float64)
+        with np.errstate(over="ignore", under="ignore"):  # a power beyond all bounds makes 0
+            return np.asarray(self.initial / (1.0 + steps) ** self.exponent, np.float64)
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,8 @@ class Product(Schedule):
     right: Schedule
 
     def __call__(self, steps: Steps) -> Values:
-        return self.left(steps) * self.right(steps)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # not finite: refused with its step
+            return self.left(steps) * self.right(steps)
 
 
 Scheduled: TypeAlias = float | Schedule | Callable[[int], float]

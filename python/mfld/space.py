@@ -205,8 +205,7 @@ class Box(Block):
 
     def __post_init__(self) -> None:
         lower, upper = (
-            validation.array(name, np.atleast_1d(np.asarray(getattr(self, name))), np.float64)
-            for name in ("lower", "upper")
+            np.atleast_1d(validation.array(name, getattr(self, name), np.float64)) for name in ("lower", "upper")
         )
         validation.shape("lower", lower, ("m",))
         validation.shape("upper", upper, lower.shape, "to match lower")

@@ -128,6 +128,8 @@ class State:
         numbers = noise.replicas(self.replica, self.n_replicates)
         counted = numbers == tuple(range(numbers[0], numbers[0] + len(numbers)))
         object.__setattr__(self, "replica", numbers[0] if counted else numbers)
+        for name, value in self.buffers.items():
+            validation.unmasked(f"buffers[{name!r}]", value)
         buffers = {name: validation.frozen(np.asarray(value)) for name, value in self.buffers.items()}
         object.__setattr__(self, "buffers", MappingProxyType(buffers))
 

@@ -110,7 +110,8 @@ def array(name: str, value: ArrayLike, dtype: DTypeLike | None = None) -> FloatA
         dtype = given.dtype if given.dtype in _FLOATS else _DOUBLE
     result: FloatArray = given
     if given.dtype != dtype or not given.flags.c_contiguous:
-        with np.errstate(over="ignore"):  # a value that float32 cannot hold is reported below, by name and place
+        # What is too small is 0; and a value that float32 cannot hold is reported below, by name and place.
+        with np.errstate(over="ignore", under="ignore"):
             result = np.require(given, dtype, "C")
     finite = np.isfinite(result)
     if np.count_nonzero(finite) < finite.size:
@@ -149,8 +150,10 @@ def weights(name: str, value: ArrayLike, expected: tuple[int, ...], why: str, dt
     if not (total > 0).all() or not np.isfinite(total).all():
         raise ValueError(f"{name} must have a finite sum above 0, got {total.min()}")
     if np.abs(total - 1).max() > 8 * np.finfo(dtype).eps:  # else they are normalised, and are to keep their bits
-        result = result / total
-    return result.astype(dtype)
+        with np.errstate(under="ignore"):
+            result = result / total
+    with np.errstate(under="ignore"):
+        return result.astype(dtype)
 
 
 def rows(name: str, value: ArrayLike, n_samples: int) -> NDArray[np.int64]:
@@ -181,7 +184,7 @@ def returned(name: str, value: object, expected: tuple[int, ...] | None, dtype: 
         raise TypeError(f"{name} must be an array of real numbers, got dtype {given.dtype}")
     if expected is not None:
         shape(name, given, expected, why)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         return np.asarray(given, dtype, order="C")
 
 

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import validation
 from mfld.certificates import Certificate, certificate, dual_at
+from mfld.floating import underflow_is_zero
 from mfld.objectives import EmpiricalRisk, Objective
 from mfld.state import Cloud, Info, State
 from mfld.validation import FloatArray
@@ -322,6 +323,7 @@ class Algorithm(ABC):
     def check_steps(self, objective: Objective, state: State, n_steps: int) -> None:  # noqa: B027  most take any number
         """Raise ValueError if this algorithm cannot make so many steps from the state; called before a run."""
 
+    @underflow_is_zero
     def run(
         self,
         objective: Objective,

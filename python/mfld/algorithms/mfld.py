@@ -16,6 +16,7 @@ from mfld.algorithms.replicates import start, together
 from mfld.dynamics import Dynamics, Overdamped
 from mfld.dynamics.base import Numbers
 from mfld.errors import DivergenceError
+from mfld.floating import underflow_is_zero
 from mfld.gradients import FullBatch, GradientEstimator
 from mfld.noise import Place
 from mfld.objectives import Objective
@@ -140,6 +141,7 @@ class MFLD(Algorithm):
     def rows_of_a_step(self, objective: Objective) -> int | None:
         return self.gradient.rows_of_a_step(objective)
 
+    @underflow_is_zero
     def init(
         self,
         objective: Objective,
@@ -174,6 +176,7 @@ class MFLD(Algorithm):
         particles = start(objective, particles, self.n_replicates, self.n_particles, self.dtype, places)
         return State({"mu": Cloud(particles)}, step=0, seed=seed, replica=replicas)
 
+    @underflow_is_zero
     def advance(
         self, objective: Objective, state: State, n_steps: int = 1, *, probe: bool = False
     ) -> tuple[State, Info]:

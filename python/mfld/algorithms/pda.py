@@ -15,6 +15,7 @@ from mfld.algorithms.replicates import advance_each, start
 from mfld.certificates import smallest_ridge
 from mfld.dynamics import Dynamics, Overdamped
 from mfld.errors import DivergenceError
+from mfld.floating import underflow_is_zero
 from mfld.gradients import FullBatch
 from mfld.noise import Place
 from mfld.objectives import EmpiricalRisk, Objective, Potential, Risk, StreamRisk
@@ -123,6 +124,7 @@ class PDA(Algorithm):
             raise ValueError(f"dynamics must carry nothing from step to step, like Overdamped(), got {self.dynamics}")
         validation.num_threads(self.num_threads)
 
+    @underflow_is_zero
     def init(
         self,
         objective: Objective,
@@ -144,6 +146,7 @@ class PDA(Algorithm):
         buffers |= {"inner_steps": np.zeros(self.n_replicates, np.int64), "output": particles}
         return State({"mu": Cloud(particles)}, step=0, seed=seed, buffers=buffers, replica=replicas)
 
+    @underflow_is_zero
     def advance(self, objective: Objective, state: State, n_steps: int = 1) -> tuple[State, Info]:
         """Make outer steps; arguments and errors as in `MFLD.advance`.
 

@@ -15,6 +15,7 @@ from mfld import validation
 from mfld.algorithms.base import Algorithm
 from mfld.algorithms.mfld import MFLD
 from mfld.algorithms.plateau import StopOnPlateau
+from mfld.floating import underflow_is_zero
 from mfld.objectives import Objective
 from mfld.state import Cloud, Info, State
 from mfld.validation import FloatArray
@@ -119,6 +120,7 @@ class _Phases(Algorithm):
                 f"got a StopOnPlateau for {n_replicates}"
             )
 
+    @underflow_is_zero
     def init(
         self,
         objective: Objective,
@@ -139,6 +141,7 @@ class _Phases(Algorithm):
             self._check_plateau(state.n_replicates)
             self._solvers[_Progress.of(state).phase].check(objective, _Progress.taken_from(state))
 
+    @underflow_is_zero
     def advance(self, objective: Objective, state: State, n_steps: int = 1) -> tuple[State, Info]:
         """Make steps of whichever phase it is; arguments and errors as in `MFLD.advance`.
 
@@ -293,6 +296,7 @@ class TopParticles(_Phases):
             object.__setattr__(self, "descend", replace(self.sample, temperature=0.0, n_particles=n_best))
         self._check_arguments(("sample", "descend"))
 
+    @underflow_is_zero
     def init(
         self,
         objective: Objective,

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from mfld import _core, noise, validation
 from mfld.algorithms.base import Algorithm
 from mfld.algorithms.replicates import join, start, together
+from mfld.floating import underflow_is_zero
 from mfld.losses import Loss
 from mfld.models import TwoLayerNetwork
 from mfld.objectives import EmpiricalRisk, Objective
@@ -144,6 +145,7 @@ class PSDCA(Algorithm):
             validation.integer("refresh_every", self.refresh_every, 1)
         validation.num_threads(self.num_threads)
 
+    @underflow_is_zero
     def init(
         self,
         objective: Objective,
@@ -195,6 +197,7 @@ class PSDCA(Algorithm):
             states.append(work.state(work.values(), 0, seed, number))
         return join(states)
 
+    @underflow_is_zero
     def advance(self, objective: Objective, state: State, n_steps: int = 1) -> tuple[State, Info]:
         """Make epochs; k epochs and then k epochs are 2k epochs, bit by bit.
 

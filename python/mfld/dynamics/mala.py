@@ -42,8 +42,8 @@ class MALA(Dynamics):
     Raises
     ------
     TypeError, ValueError
-        When a run starts: if the objective is not linear or has no value, if the gradient is estimated, or if the
-        temperature is 0.
+        When a run starts: if the objective is not linear or has no value, if the gradient is estimated, if the
+        temperature is 0, or if the potential is not finite at a particle.
 
     Examples
     --------
@@ -86,6 +86,7 @@ class MALA(Dynamics):
             values, force = buffers["potential"].copy(), buffers["force"].copy()
         else:
             values, force = drift.value_and_gradient(particles)
+        _check_inside(values)
         seen = force.copy()
         proposals = particles.copy()
         _core.backend.affine(proposals, force, *numbers)
@@ -98,17 +99,20 @@ class MALA(Dynamics):
         _, probability = _core.backend.accept(
             moved, values, force, proposals, proposal_values, proposal_force, *numbers
         )
-        bad = np.flatnonzero(~np.isfinite(values))
-        return Move(
-            moved,
-            {**buffers, "potential": values, "force": force},
-            seen,
-            bad_particle=int(bad[0]) if len(bad) else -1,
-            acceptance=probability,
-        )
+        return Move(moved, {**buffers, "potential": values, "force": force}, seen, acceptance=probability)
 
 
 _PROPOSAL = Overdamped(ridge="exact")
+
+
+def _check_inside(values: FloatArray) -> None:
+    # From inf every proposal is accepted, and from NaN none: such a chain does not have the law. No move leads there.
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        raise ValueError(
+            f"particles must be where the potential is finite with dynamics=MALA(), got {values[bad[0]]} at particle "
+            f"{bad[0]}, the first of {bad.size}: start within the walls"
+        )
 
 
 def _check_temperature(step: Step) -> None:

@@ -454,11 +454,13 @@ class Potential(Objective):
         return self._as_values(self._value(points.copy()), points)
 
     def _as_values(self, result: ArrayLike, points: FloatArray) -> FloatArray:
+        validation.unmasked("the result of value", result)
         values = np.asarray(result, points.dtype)
         validation.shape("the result of value", values, (len(points),), "to match the points")
         return values
 
     def _as_gradient(self, result: ArrayLike, points: FloatArray) -> FloatArray:
+        validation.unmasked("the result of gradient", result)
         gradient = np.array(result)
         validation.shape("the result of gradient", gradient, points.shape, "to match the points")
         with np.errstate(over="ignore"):  # what overflows is found by the move

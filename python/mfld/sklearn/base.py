@@ -27,6 +27,7 @@ from mfld.algorithms import Algorithm, Callback, Result
 from mfld.callbacks import Progress
 from mfld.dynamics import Dynamics
 from mfld.fitting import ALGORITHMS, GRADIENTS, Choices, KeepBest
+from mfld.floating import underflow_is_zero
 from mfld.gradients import GradientEstimator
 from mfld.losses import AnyLoss, LossFunction
 from mfld.models import Model, TwoLayerNetwork
@@ -162,6 +163,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         check_is_fitted(self)
         return self.state_.step
 
+    @underflow_is_zero
     def prune(self, n_particles: int, X: ArrayLike) -> Self:
         """A copy with fewer neurons, weighted anew so that the predictions on X change little; see `mfld.prune`.
 
@@ -190,6 +192,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
 
     # ---- training
 
+    @underflow_is_zero
     def _train(
         self,
         X: FloatArray,
@@ -236,6 +239,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             hooks.end()
         return self
 
+    @underflow_is_zero
     def _one_pass(self, X: FloatArray, y: NDArray[Any], weights: NDArray[np.float64] | None, *, first: bool) -> Self:
         """As many steps as see each row about once."""
         self._check_own_parameters()
@@ -447,6 +451,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
     def _standardised(self, X: FloatArray) -> FloatArray:
         return self.scaling_.apply(X, X.dtype)
 
+    @underflow_is_zero
     def _outputs(self, X: ArrayLike) -> FloatArray:
         """Outputs of the network, shape (n,) or (n, n_outputs)."""
         check_is_fitted(self)

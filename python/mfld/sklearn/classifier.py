@@ -15,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from mfld import fitting
 from mfld.algorithms import Algorithm
 from mfld.dynamics import Dynamics
+from mfld.floating import underflow_is_zero
 from mfld.gradients import GradientEstimator
 from mfld.losses import AnyLoss, LossFunction, as_loss
 from mfld.models import Model
@@ -177,6 +178,7 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
         raise AttributeError(f"probabilities exist for the losses logistic and cross_entropy, not for {self.loss!r}")
 
     @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
+    @underflow_is_zero
     def predict_proba(self, X: ArrayLike) -> FloatArray:
         """Probabilities of the classes, shape (n, n_classes); one against the rest for several with logistic loss."""
         scores = self.decision_function(X)
@@ -191,6 +193,7 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
         return probabilities
 
     @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
+    @underflow_is_zero
     def predict_log_proba(self, X: ArrayLike) -> FloatArray:
         """Logarithms of the probabilities."""
         with np.errstate(divide="ignore"):

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
 
 from mfld import fitting
+from mfld.floating import underflow_is_zero
 from mfld.losses import LossFunction, as_loss
 from mfld.sklearn.base import ATTRIBUTES, PARAMETERS, MeanFieldEstimator, check_goes_on, whole_or_not
 from mfld.sklearn.hooks import with_callbacks
@@ -59,6 +60,7 @@ class MeanFieldRegressor(RegressorMixin, MeanFieldEstimator):  # type: ignore[mi
         inputs, targets, weights = self._rows(X, y, sample_weight, reset=first)
         return self._one_pass(inputs, targets, weights, first=first)
 
+    @underflow_is_zero
     def predict(self, X: ArrayLike) -> FloatArray:
         """Predicted numbers, shape (n,) or (n, n_targets), float64: the offset may be large beside what varies."""
         outputs = self._outputs(X)
