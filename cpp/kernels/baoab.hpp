@@ -81,7 +81,9 @@ struct Baoab {
   }
 
  private:
-  MFLD_INLINE V kicked(V velocity, V x, V gradient) const { return velocity + multiply_add(V(-pull), x, V(-half_step) * gradient); }
+  MFLD_INLINE V kicked(V velocity, V x, V gradient) const {
+    return velocity + multiply_add(V(-pull), x, V(-half_step) * gradient);
+  }
 };
 
 }  // namespace mfld
