@@ -638,6 +638,7 @@ def test_cases_are_those_of_the_file():
         assert list(recorded()["hashes"][group]) == list(CASES[group]), "python tests/test_bits.py --write"
 
 
+@pytest.mark.filterwarnings("ignore:the loss of the network")  # short runs
 @pytest.mark.usefixtures("the_level")
 @pytest.mark.parametrize(("group", "name"), [(group, name) for group in GROUPS for name in CASES[group]])
 def test_bits(group, name):

@@ -10,6 +10,7 @@ from mfld import quantities, schedules
 from mfld.certificates import fenchel_young_gap, log_partition
 from mfld.sklearn import MeanFieldClassifier
 
+pytestmark = pytest.mark.filterwarnings("ignore:the loss of the network")  # runs of a few steps, on wild numbers
 RNG = np.random.default_rng(0)
 INPUTS = RNG.normal(size=(40, 2))
 SIGNS = np.sign(INPUTS[:, 0])
