@@ -16,7 +16,12 @@ from mfld.sklearn import MeanFieldClassifier, MeanFieldRegressor  # noqa: E402
 
 
 def make(name, seed):
-    """Features, and a target that depends on the first; the least R2 that a sound fit has."""
+    """Features, a target that depends on them, and an R2 below that of sound fits.
+
+    Over seeds sound fits have 0.977, 0.91, 0.986, 0.885 and 0.957, in the order below; with plain standardisation the
+    full batch has 0.86, 0.10, 0.39 and 0.59 on the first four, and mini-batches on Cauchy columns -1e47 and less. The
+    rare column is one that mini-batches trained soundly before, too.
+    """
     rng = np.random.default_rng(seed)
     noise = 0.1 * rng.normal(size=3000)
     if name == "t":

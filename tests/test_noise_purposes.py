@@ -52,7 +52,7 @@ class Spy:
         return [("", (key, m, b, stream, step, population + e)) for e, m, b in shape]
 
     @staticmethod
-    def _of_uniforms(key, step, n, p, dtype, stream, population, threads):
+    def _of_uniforms(key, step, n, p, dtype, stream, population, threads, members=()):
         return [("", (key, m, b, stream, step, population)) for m in range(n) for b in blocks(p, "float64")]
 
     @staticmethod

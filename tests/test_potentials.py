@@ -237,7 +237,7 @@ def test_potentials_keep_what_they_were_made_of():
     np.testing.assert_array_equal([well(points), mixture(points)], before)
     for potential, name in ((well, "mean"), (well, "covariance"), (mixture, "means"), (mixture, "weights")):
         assert not getattr(potential, name).flags.writeable
-        with pytest.raises(AttributeError, match=f"{name} of a {type(potential).__name__} is read-only"):
+        with pytest.raises(AttributeError, match=f"{name} of {type(potential).__name__} is read-only"):
             setattr(potential, name, 1.0)
 
 
@@ -245,10 +245,10 @@ def test_regressions_and_risks_are_set_once():
     inputs, targets = np.eye(2), np.array([1.0, -1.0])
     posterior = mfld.potentials.BayesianLinearRegression(inputs, targets, noise_variance=1.0)
     for name in ("inputs", "targets", "noise_variance", "prior_variance"):
-        with pytest.raises(AttributeError, match=f"{name} of a BayesianLinearRegression is read-only"):
+        with pytest.raises(AttributeError, match=f"{name} of BayesianLinearRegression is read-only"):
             setattr(posterior, name, 2.0)
     risk = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(2), inputs, targets, loss="squared")
     for name in ("model", "loss_function", "reference", "data", "space"):
-        with pytest.raises(AttributeError, match=f"{name} of a EmpiricalRisk is read-only"):
+        with pytest.raises(AttributeError, match=f"{name} of EmpiricalRisk is read-only"):
             setattr(risk, name, None)
     assert risk.on_threads(2).num_threads == 2

@@ -4,7 +4,6 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -99,8 +98,6 @@ class Rows {
     for (std::int64_t r = 0; r < replicates; ++r)
       for (std::int64_t k = 0; k < steps; ++k)
         for (const Column& column : columns) rows_.push_back(column.at(r, k));
-    if (!std::all_of(rows_.begin(), rows_.end(), [](double x) { return std::isfinite(x); }))
-      throw py::value_error("coefficients must be finite");
     for (std::int64_t r = 0; r < n_replicates; ++r)
       each_.push_back({rows_.data() + (replicates == 1 ? 0 : r * steps * width), steps == 1 ? 0 : width});
   }

@@ -21,8 +21,6 @@ struct Baoab {
   using V = Vec<T>;
   static constexpr int lanes = panel_lanes<T>;
 
-  static constexpr std::int64_t n_coefficients = 4;
-
   T half_step, pull, persistence, noise_scale;
 
   Baoab() = default;

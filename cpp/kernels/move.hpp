@@ -86,7 +86,6 @@ template <class T>
 struct Affine {
   using V = Vec<T>;
   static constexpr int lanes = panel_lanes<T>;
-  static constexpr std::int64_t n_coefficients = 3;
 
   T pull, step_size, noise_scale;
 

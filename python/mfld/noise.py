@@ -40,7 +40,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -129,16 +129,7 @@ class Place(NamedTuple):
         self, n_particles: int, n_coordinates: int, dtype: DTypeLike = "float32", stream: str = "move"
     ) -> FloatArray:
         """Standard normals, shape (n_particles, n_coordinates)."""
-        return _core.backend.normals(
-            self.key,
-            self.step,
-            n_particles,
-            n_coordinates,
-            np.dtype(dtype),
-            STREAMS[stream],
-            self.population,
-            self.threads,
-        )
+        return self._drawn(_core.backend.normals, n_particles, n_coordinates, dtype, stream, ())
 
     def normals_like(self, particles: FloatArray, n_coordinates: int, stream: str = "move") -> FloatArray:
         """Standard normals in the precision of particles, a row for each: shape (..., N, n_coordinates).
@@ -146,25 +137,26 @@ class Place(NamedTuple):
         Leading axes of the particles number members, each with a population of its own.
         """
         *members, n, _ = particles.shape
-        key, step, population, threads = self.of_members(members)
-        return _core.backend.normals(
-            key, step, n, n_coordinates, particles.dtype, STREAMS[stream], population, threads, members
-        )
+        return self._drawn(_core.backend.normals, n, n_coordinates, particles.dtype, stream, members)
 
     def uniforms(
         self, n_particles: int, n_coordinates: int, dtype: DTypeLike = "float64", stream: str = "acceptance"
     ) -> FloatArray:
         """Uniform numbers in (0, 1), shape (n_particles, n_coordinates)."""
-        return _core.backend.uniforms(
-            self.key,
-            self.step,
-            n_particles,
-            n_coordinates,
-            np.dtype(dtype),
-            STREAMS[stream],
-            self.population,
-            self.threads,
-        )
+        return self._drawn(_core.backend.uniforms, n_particles, n_coordinates, dtype, stream, ())
+
+    def _drawn(
+        self,
+        kernel: Callable[..., FloatArray],
+        n_particles: int,
+        n_coordinates: int,
+        dtype: DTypeLike,
+        stream: str,
+        members: Sequence[int],
+    ) -> FloatArray:
+        key, step, population, threads = self.of_members(members)
+        own = np.dtype(dtype), STREAMS[stream], population, threads, members
+        return kernel(key, step, n_particles, n_coordinates, *own)
 
     def batch(self, n: int, batch_size: int) -> NDArray[np.int64]:
         """Rows of a mini-batch: ``batch_size`` of n without replacement."""

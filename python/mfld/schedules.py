@@ -251,7 +251,7 @@ def table(
     if not isinstance(value, tuple):
         return values(name, value, first, n_steps, positive=positive)[np.newaxis]
     rows = [values(f"{name}[{r}]", own, first, n_steps, positive=positive) for r, own in enumerate(value)]
-    return np.stack(np.broadcast_arrays(*rows)) if len({len(row) for row in rows}) > 1 else np.stack(rows)
+    return np.stack(np.broadcast_arrays(*rows))
 
 
 def values(name: str, value: Scheduled, first: int, n_steps: int, *, positive: bool = False) -> Values:

@@ -200,7 +200,7 @@ def _with_sight(reached: _Reached, drift: Drift, before: _Reached, move: Move, s
     moving = np.s_[..., : step.n_moving]
     full = move.gradient[moving].astype(np.float64) + 2 * step.l2 * seen[moving]
     loss = drift.gradient.loss(drift.objective, seen, step.place)
-    if np.ndim(loss) != 0 or not isinstance(loss, (float, int, np.number)):
+    if not isinstance(loss, (float, int, np.number)):
         raise TypeError(f"loss of {type(drift.objective).__name__} must return a number, got {loss!r}")
     with np.errstate(over="ignore"):  # near a divergence the square is infinite before the particles are
         norm = float(np.sqrt(np.mean(np.sum(full**2, axis=-1))))

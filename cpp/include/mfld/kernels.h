@@ -73,7 +73,6 @@ typedef struct {
  * temperature is the caller's to say. A step of a call has its row at `rows + step * stride`; stride 0 is a constant.
  */
 enum { MFLD_AFFINE = 0, MFLD_BAOAB = 1 };
-#define MFLD_MOST_COEFFICIENTS 4
 
 typedef struct {
   const double* rows;

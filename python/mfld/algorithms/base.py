@@ -59,7 +59,7 @@ class Callback(Protocol):
     every: int | None = 10
 
     def __repr__(self) -> str:
-        pace = "some tenths of a second" if self.every is None else f"{self.every} steps"
+        pace = f"{_DISPLAY_SECONDS:g} s" if self.every is None else f"{self.every} steps"
         return f"{type(self).__name__}(every {pace})"
 
     def on_problem(self, algorithm: Algorithm, objective: Objective) -> None:
@@ -189,7 +189,8 @@ class Result:
         if len({(info.temperature, info.l2) for info in self.info.each()}) > 1:
             raise ValueError(
                 "the replicates must have one temperature and one l2, got several: their mixture is of no one problem. "
-                "Certify each: mfld.certificate(objective, algorithm.dual(objective, state.replicate(r)), temperature)"
+                "Certify each: mfld.certificate(objective, algorithm.dual(objective, state.replicate(r)), "
+                "temperature, l2=l2)"
             )
         last_temperature, l2 = self.algorithm.certified(risk, self.info)
         if temperature is None:

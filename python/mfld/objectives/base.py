@@ -29,7 +29,7 @@ class SetOnce:
     def __setattr__(self, name: str, value: Any) -> None:
         if name in vars(self) and name != "num_threads":
             kind = type(self).__name__
-            raise AttributeError(f"{name} of a {kind} is read-only, since it is used already: make another {kind}")
+            raise AttributeError(f"{name} of {kind} is read-only, since it is used already: make another {kind}")
         super().__setattr__(name, value)
 
 
