@@ -334,9 +334,11 @@ def fingerprint(*, algorithm: Algorithm | None = None, objective: Objective | No
     '0.1'
     """
     entries: dict[str, str] = {}
-    for name, given, parent in (("algorithm", algorithm, Algorithm), ("objective", objective, Objective)):
+    if algorithm is not None:
+        validation.instance("algorithm", algorithm, Algorithm, "an Algorithm")
+    # An algorithm of the user may run on what is no Objective, a game say.
+    for name, given in (("algorithm", algorithm), ("objective", objective)):
         if given is not None:
-            validation.instance(name, given, parent, f"an {parent.__name__}")
             kind, members = _members(given)
             entries[name] = kind
             for member, value in {**_class_members(type(given)), **members}.items():
@@ -639,7 +641,7 @@ def _members(value: object) -> tuple[str, Mapping[str, object]]:
         members = value.__getstate__()
     except Exception:
         return f"unseen {_kind(value)}", {}
-    if isinstance(members, tuple):  # of a class with __slots__
+    if isinstance(members, tuple) and all(part is None or isinstance(part, Mapping) for part in members):  # __slots__
         members = {name: item for part in members if part for name, item in part.items()}
     if not isinstance(members, Mapping):
         members = {} if members is None else {"state": members}
