@@ -537,7 +537,7 @@ def test_refused_advances(arguments, error, message):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"n_steps": -1}, ValueError, "n_steps must be at least 0, got -1"),
+        ({"n_steps": -1}, ValueError, "n_steps must be between 0 and 281474976710655, got -1"),
         ({"n_steps": True}, TypeError, r"n_steps must be an integer, got True \(bool\)"),
         ({"record_every": 0}, ValueError, "record_every must be at least 1, got 0"),
         ({"record_every": 1.5}, TypeError, r"record_every must be an integer, got 1.5 \(float\)"),

@@ -78,7 +78,11 @@ def nan_loss(predictions, targets):
             ValueError,
             "batch_size must be at most the number of samples, 12, got 13",
         ),
-        (lambda: make_solver().run(make_risk(), -1), ValueError, "n_steps must be at least 0, got -1"),
+        (
+            lambda: make_solver().run(make_risk(), -1),
+            ValueError,
+            "n_steps must be between 0 and 281474976710655, got -1",
+        ),
         (lambda: make_solver(step_size=-0.1), ValueError, "step_size must be finite and positive, got -0.1"),
         (lambda: make_solver(step_size=np.inf), ValueError, "step_size must be finite and positive, got inf"),
         (lambda: make_solver(temperature=np.nan), ValueError, "temperature must be finite and at least 0, got nan"),
@@ -317,3 +321,236 @@ def test_odd_arrays_are_taken_or_refused_by_name(odd, place):
         refusal = None
         assert result.ndim in (1, 2)
     assert refusal is None or place in refusal, (odd, refusal)
+
+
+# ---- every public argument, against one table ------------------------------------------------------------------------
+
+SIMPLE = mfld.EmpiricalRisk(
+    mfld.TwoLayerNetwork(3, activation="tanh", readout="bounded"), INPUTS, TARGETS, loss="half_squared", l2=0.1
+)
+STATE = make_solver().init(SIMPLE)
+RESULT = make_solver(n_replicates=2).run(SIMPLE, 8)
+CLOUD = mfld.Cloud(np.ones((2, 5)))
+QUICK = {"n_chains": 64, "most_moves": 128, "most_seconds": 0.05}
+
+
+TABLE = {
+    **{constructor.__qualname__: (constructor, right) for constructor, right in CONSTRUCTORS.items()},
+    "PDA": (
+        mfld.PDA,
+        {"n_particles": 8, "step_size": 0.1, "temperature": 0.1, "inner_steps": 10, "batch_size": None}
+        | {"dynamics": mfld.Overdamped(), "dtype": "float32", "num_threads": None, "n_replicates": 1},
+    ),
+    "PSDCA": (
+        mfld.PSDCA,
+        {"n_particles": 8, "temperature": 0.1, "order": "cyclic", "refresh_every": None}
+        | {"effective_sample_size": 0.5, "dtype": "float32", "num_threads": None, "n_replicates": 1},
+    ),
+    "TwoPhase": (mfld.TwoPhase, {"explore": make_solver(), "descend": None, "switch": 3}),
+    "TopParticles": (mfld.TopParticles, {"sample": make_solver(), "descend": None, "n_best": 2, "switch": 3}),
+    "Overdamped": (mfld.Overdamped, {"ridge": "exact"}),
+    "Underdamped": (mfld.Underdamped, {"friction": 1.0, "scheme": "baoab"}),
+    "Preconditioned": (mfld.Preconditioned, {"decay": 0.9, "epsilon": 1e-5, "freeze_at": None, "second_moment": 0.0}),
+    "ContinuousTempering": (
+        mfld.ContinuousTempering,
+        {"friction": 1.0, "highest": 10.0, "base_width": 1.0} | {"hot_width": 2.0, "level": 0.0},
+    ),
+    "Irreversible": (mfld.Irreversible, {"skew": [[0.0, 1.0], [-1.0, 0.0]]}),
+    "General": (mfld.General, {"diffusion": np.eye(2), "skew": None, "divergence": None}),
+    "Smoothed": (mfld.Smoothed, {"radius": 0.1, "gradient": mfld.FullBatch(), "law": "normal"}),
+    "PerParticleMinibatch": (mfld.PerParticleMinibatch, {"batch_size": 2}),
+    "Euclidean": (mfld.Euclidean, {"n_coordinates": 2}),
+    "StreamRisk": (
+        mfld.StreamRisk,
+        {"model": MODEL, "sample": lambda k, n: (INPUTS, TARGETS), "loss": "half_squared"}
+        | {"l2": 0.1, "capacity": None, "reference": None},
+    ),
+    "AverageDual": (mfld.AverageDual, {"risk": SIMPLE, "start": 0, "every": 1}),
+    "Checkpoint": (mfld.Checkpoint, {"path": "state.npz", "every": None, "seconds": None}),
+    "Product": (schedules.Product, {"left": schedules.Constant(1.0), "right": schedules.Constant(1.0)}),
+    "run": (
+        make_solver().run,
+        {"objective": SIMPLE, "n_steps": 2, "seed": 0, "particles": None, "state": None}
+        | {"record_every": 1, "record": None, "callbacks": ()},
+    ),
+    "run from a state": (make_solver().run, {"objective": SIMPLE, "n_steps": 2, "seed": 0, "state": STATE}),
+    "init": (make_solver().init, {"objective": SIMPLE, "seed": 0, "particles": None, "replica": 0}),
+    "advance": (make_solver().advance, {"objective": SIMPLE, "state": STATE, "n_steps": 1}),
+    "Result.predict": (RESULT.predict, {"inputs": INPUTS}),
+    "Result.certificate": (RESULT.certificate, {"confidence": 0.9, "dual": None, "temperature": None, **QUICK}),
+    "certificate": (
+        mfld.certificate,
+        {"risk": SIMPLE, "dual": TARGETS, "temperature": 0.1, "l2": None}
+        | {"confidence": 0.9, "tolerance": 1e-4, "seed": 0, "dtype": "float32", "num_threads": None, **QUICK},
+    ),
+    "log_partition": (
+        mfld.certificates.log_partition,
+        {"risk": SIMPLE, "dual": TARGETS, "temperature": 0.1}
+        | {"method": "thermodynamic", "n_chains": 2, "n_moves": 2, "seed": 0, "num_threads": None},
+    ),
+    "fenchel_young_gap": (
+        mfld.certificates.fenchel_young_gap,
+        {"risk": SIMPLE, "predictions": TARGETS, "dual": TARGETS},
+    ),
+    "dual_at": (mfld.certificates.dual_at, {"risk": SIMPLE, "measure": CLOUD}),
+    "smallest_ridge": (mfld.certificates.smallest_ridge, {"risk": SIMPLE, "dual": TARGETS[:, np.newaxis]}),
+    "student_quantile": (mfld.certificates.student_quantile, {"confidence": 0.9, "degrees": 31}),
+    "prune": (mfld.prune, {"model": MODEL, "cloud": CLOUD, "inputs": INPUTS, "n_particles": 1, "num_threads": None}),
+    "resample": (mfld.resample, {"cloud": CLOUD, "n_particles": 2, "seed": 0}),
+    "quantities.ridge": (mfld.quantities.ridge, {"objective": WELL}),
+    "quantities.score": (mfld.quantities.score, {"risk": SIMPLE}),
+    "quantities.gap": (mfld.quantities.gap, {"algorithm": make_solver(), "risk": SIMPLE, "temperature": 0.1}),
+    "quantities.gap_bound": (
+        mfld.quantities.gap_bound,
+        {"algorithm": make_solver(), "risk": SIMPLE, "temperature": 0.1},
+    ),
+    "statistics.summary": (mfld.statistics.summary, {"result": RESULT, "burn_in": 0}),
+    "statistics.export": (mfld.statistics.export, {"result": RESULT, "burn_in": 0}),
+    "checkpoint.load": (
+        mfld.checkpoint.load,
+        {"path": "missing.npz", "algorithm": None, "objective": None} | {"accept_other": False},
+    ),
+    "checkpoint.save": (
+        mfld.checkpoint.save,
+        {"state": STATE, "path": "state.npz", "algorithm": None, "objective": None},
+    ),
+    "checkpoint.run": (
+        mfld.checkpoint.run,
+        {"algorithm": make_solver(), "objective": SIMPLE, "n_steps": 2, "seed": 0}
+        | {"path": "run.npz", "every": None, "seconds": None, "resume": False, "accept_other": False},
+    ),
+    "checkpoint.fingerprint": (mfld.checkpoint.fingerprint, {"algorithm": make_solver(), "objective": SIMPLE}),
+    "potentials.Gaussian": (mfld.potentials.Gaussian, {"mean": [0.0, 1.0], "covariance": None}),
+    "potentials.GaussianMixture": (
+        mfld.potentials.GaussianMixture,
+        {"means": [[0.0], [1.0]], "covariances": 1.0} | {"weights": None},
+    ),
+    "potentials.DoubleWell": (
+        mfld.potentials.DoubleWell,
+        {"n_coordinates": 1, "distance": 1.0, "height": 1.0, "tilt": 0.0},
+    ),
+    "potentials.Funnel": (mfld.potentials.Funnel, {"n_coordinates": 3, "scale": 3.0}),
+    "potentials.Banana": (mfld.potentials.Banana, {"n_coordinates": 2, "scale": 3.0, "bend": 0.1}),
+    "potentials.BayesianLinearRegression": (
+        mfld.potentials.BayesianLinearRegression,
+        {"inputs": INPUTS} | {"targets": TARGETS, "noise_variance": 1.0, "prior_variance": 1.0},
+    ),
+    "potentials.BayesianLogisticRegression": (
+        mfld.potentials.BayesianLogisticRegression,
+        {"inputs": INPUTS} | {"targets": np.sign(TARGETS), "prior_variance": 1.0},
+    ),
+}
+VALUES = {
+    "None": lambda: None,
+    "text": lambda: "x",
+    "no text": lambda: "",
+    "bytes": lambda: b"\x01",
+    "True": lambda: True,
+    "huge": lambda: 10**30,
+    "beyond floats": lambda: 10**400,
+    "tiny": lambda: 1e-320,
+    "large": lambda: 1e308,
+    "-1": lambda: -1,
+    "-0.5": lambda: -0.5,
+    "nan": lambda: np.nan,
+    "inf": lambda: np.inf,
+    "-inf": lambda: -np.inf,
+    "complex": lambda: 1j,
+    "set": lambda: {1},
+    "generator": lambda: (k for k in (1, 2)),
+    "object": object,
+    "list": lambda: [],
+    "ragged": lambda: [[1.0], [1.0, 2.0]],
+    "mapping": lambda: {"a": 1},
+    "date": lambda: np.datetime64("2020"),
+    "0-d": lambda: np.array(3),
+    "1-d": lambda: np.zeros(3),
+    "2-d": lambda: np.zeros((2, 2)),
+    "3-d": lambda: np.zeros((2, 2, 2)),
+    "text array": lambda: np.array(["a"]),
+    "objects": lambda: np.array([None, 1]),
+    "masked": lambda: np.ma.array([1.0, 2.0], mask=[0, 1]),
+    "a type": lambda: int,
+    "a function": lambda: len,
+}
+# Functions of the user are called with what fits them alone; beyond them, another argument may be named with this one.
+SIZES = ("n_particles", "n_coordinates", "n_features", "n_outputs", "n_samples", "n", "n_replicates", "n_chains")
+ELSEWHERE = {
+    "objective": {"particles", "state"},
+    "state": {"particles", "seed"},
+    "sample": {"explore"},
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize(
+    ("signature", "argument"), [(name, argument) for name, (_, right) in TABLE.items() for argument in right]
+)
+def test_each_argument_against_each_odd_value(signature, argument, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call, right = TABLE[signature]
+    wrong = []
+    for value, make in VALUES.items():
+        if value in ("huge", "beyond floats") and argument in SIZES:
+            continue  # a matter of memory
+        odd = make()
+        try:
+            call(**{**right, argument: odd})
+        except (TypeError, ValueError) as error:
+            paired = set(right) if call in PAIRED else set()
+            names = {argument, *ALIASES.get(argument, ()), *ELSEWHERE.get(argument, ()), *paired}
+            if not any(name in str(error) for name in names):
+                wrong.append((value, error))
+        except (mfld.DivergenceError, FileNotFoundError):
+            pass  # by an argument that is right
+        except Exception as error:
+            wrong.append((value, error))
+    assert not wrong, "\n".join(f"{signature}({argument}={value}): {error!r}" for value, error in wrong)
+
+
+def test_every_public_signature_is_in_the_table():
+    tried = {getattr(call, "__func__", call) for call, _ in TABLE.values()}
+    modules = [mfld] + [getattr(mfld, name) for name in mfld.__all__ if inspect.ismodule(getattr(mfld, name))]
+    parts = {getattr(module, name) for module in modules for name in getattr(module, "__all__", ())}
+    left = {
+        part.__qualname__
+        for part in parts
+        if callable(part) and not inspect.isabstract(part) and part not in tried and inspect.signature(part).parameters
+    }
+    assert left <= MADE, left - MADE
+
+
+# What the library makes itself, what takes anything, and a function of the build.
+MADE = {"Callback", "Certificate", "DivergenceError", "Info", "Move", "Progress", "Result", "Step", "show_config"}
+
+
+def test_a_number_without_an_axis_and_a_generator_are_taken():
+    run = make_solver().run
+    assert run(WELL, 6, record_every=np.array(3)).history["step"].tolist() == [3, 6]
+    assert run(WELL, 6, record_every=(k for k in (2, 5))).history["step"].tolist() == [2, 5]
+    calls = []
+    watches = (mfld.StopWhen(lambda state, info: calls.append(state.step) or False, every=3) for _ in range(2))
+    run(WELL, 6, callbacks=watches)
+    assert calls == [3, 3, 6, 6]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: make_solver().run(WELL, 10**30, record_every=1), "n_steps must be between 0 and"),
+        (
+            lambda: make_solver().run(WELL, 10**12, record_every=1),
+            "record_every must be at least 100000 in a run of 1000",
+        ),
+        (lambda: schedules.SwitchOff(-1.0, at=3), "schedule must be finite and at least 0, got -1.0"),
+        (lambda: schedules.Piecewise([1.0, -1.0], [0, 3]), r"schedules\[1\] must be finite and at least 0, got -1.0"),
+        (
+            lambda: mfld.certificate(SIMPLE, TARGETS, 1e308),
+            r"temperature / \(2 l2\) must be between .* temperature=1e\+308",
+        ),
+        (lambda: make_solver(step_size=10**400), "step_size must be finite and positive, got inf"),
+    ],
+)
+def test_refusals_name_what_the_user_gave(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -184,14 +184,11 @@ def certificate(
     if n_chains % _GROUPS:
         raise ValueError(f"n_chains must be a multiple of {_GROUPS}, got {n_chains}")
     tolerance = validation.real("tolerance", tolerance, non_negative=True)
-    most_moves = validation.integer("most_moves", most_moves, 2 * _SHORTEST)
+    most_moves = validation.integer("most_moves", most_moves, 2 * _SHORTEST, validation.MAX_STEP)
     deadline = time.monotonic() + _limit("most_seconds", most_seconds)
     precision = validation.float_dtype("dtype", dtype)
     threads = validation.num_threads(risk.num_threads if num_threads is None else num_threads)
-    given = validation.array("dual", dual, np.float64)
-    given = given[:, np.newaxis] if given.ndim == 1 and risk.model.n_outputs == 1 else given
-    validation.shape("dual", given, (risk.n_samples, risk.model.n_outputs), "(samples, outputs)")
-    g = given.astype(np.float64)
+    g = _of_samples("dual", validation.array("dual", dual, np.float64), risk)
 
     def refused(reason: str, r_hat: float = math.nan, n_moves: int = 0) -> Certificate:
         return Certificate(math.nan, math.nan, math.nan, confidence, reason, g, r_hat=r_hat, n_moves=n_moves)
@@ -201,7 +198,7 @@ def certificate(
         return refused(reason)
     place = noise.Place.of(seed, num_threads=threads).beside("certificate")
     sampler = GibbsSampler(risk.linearised(g, l2, threads), temperature, place.key, place.population, threads)
-    start = _reference_sample(risk, math.sqrt(temperature / (2 * l2)), n_chains, place, precision)
+    start = _reference_sample(risk, _width(temperature, l2, precision), n_chains, place, precision)
     chains, length, r_hat, drifts = sampler.start(start), _SHORTEST, math.inf, False
     while r_hat >= _LARGEST_R_HAT or drifts:
         snapshots = None
@@ -252,6 +249,8 @@ def dual_at(risk: EmpiricalRisk, measure: Cloud) -> FloatArray:
 
     A derivative rounded to float32 may lie outside of the conjugate's domain.
     """
+    validation.instance("risk", risk, EmpiricalRisk, "an EmpiricalRisk")
+    validation.instance("measure", measure, Cloud, "a Cloud")
     return risk.derivative(Cloud(measure.particles.astype(np.float64), measure.weights))[0]
 
 
@@ -278,12 +277,8 @@ def fenchel_young_gap(risk: EmpiricalRisk, predictions: ArrayLike, dual: ArrayLi
     >>> fenchel_young_gap(risk, predictions=[1.0, 1.0], dual=[0.0, 1.0])     # the second g should be 2
     0.25
     """
-    shape = (risk.n_samples, risk.model.n_outputs)
-    # What is not finite is allowed: it has an infinite gap, or none.
-    for name, given in (("predictions", predictions), ("dual", dual)):
-        validation.unmasked(name, given)
-    u = np.ascontiguousarray(predictions, np.float64).reshape(shape)
-    g = np.ascontiguousarray(dual, np.float64).reshape(shape)
+    validation.instance("risk", risk, EmpiricalRisk, "an EmpiricalRisk")
+    u, g = _of_samples("predictions", predictions, risk), _of_samples("dual", dual, risk)
     targets = risk.targets.astype(np.float64)
     values, _ = risk.loss_function.evaluate(u, targets)
     conjugate = risk.loss_function.conjugate(g, targets)
@@ -337,12 +332,13 @@ def log_partition(
     >>> abs(estimate - exact) < 5 * error
     True
     """
+    validation.instance("risk", risk, EmpiricalRisk, "an EmpiricalRisk")
     validation.choice("method", method, ("thermodynamic", "quadrature"))
     temperature = validation.real("temperature", temperature, positive=True)
     n_chains = validation.integer("n_chains", n_chains, 2)
-    n_moves = validation.integer("n_moves", n_moves, 2)
+    n_moves = validation.integer("n_moves", n_moves, 2, validation.MAX_STEP // 16)
     threads = validation.num_threads(risk.num_threads if num_threads is None else num_threads)
-    g = np.reshape(validation.array("dual", dual, np.float64), (risk.n_samples, -1)).astype(np.float64)
+    g = _of_samples("dual", validation.array("dual", dual, np.float64), risk)
     reason = _why_not(risk, g, temperature, risk.l2)
     if reason is not None:
         raise ValueError(f"log_partition does not exist: {reason}")
@@ -351,7 +347,7 @@ def log_partition(
     if method == "quadrature":
         return _quadrature(risk, g, temperature, threads), 0.0
     place, p = noise.Place.of(seed, num_threads=threads).beside("log_partition"), risk.n_coordinates
-    width = math.sqrt(temperature / (2 * risk.l2))
+    width = _width(temperature, risk.l2, np.dtype(np.float64))
     points = width * place.normals(n_chains, p, "float64", "init")
     nodes, weights = np.polynomial.legendre.leggauss(16)
     slopes, step_size, moves, settling = np.zeros(n_chains), None, 0, n_moves // 2
@@ -392,6 +388,10 @@ def student_quantile(confidence: float, degrees: int) -> float:
     >>> round(student_quantile(0.999, 31), 2)
     3.37
     """
+    confidence = validation.real("confidence", confidence)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be above 0 and below 1, got {confidence}")
+    degrees = validation.integer("degrees", degrees, 1, validation.MAX_STEP)
     z = NormalDist().inv_cdf(confidence)
     terms = (
         (z**3 + z) / 4,
@@ -433,10 +433,29 @@ def smallest_ridge(risk: EmpiricalRisk, dual: FloatArray) -> float:
     Neurons that grow like ``a_i |theta|**2`` take away ``sum_i s_i a_i |g_i|`` of it at most, and those that grow
     linearly nothing (`Model.growth`). NaN where the growth is not known.
     """
+    validation.instance("risk", risk, EmpiricalRisk, "an EmpiricalRisk")
+    dual = _of_samples("dual", dual, risk)
     growth = risk.model.growth(risk.inputs)
     if growth is None:
         return math.nan
     return float(np.average(np.linalg.norm(dual, axis=1) * growth, weights=risk.sample_weight))
+
+
+def _width(temperature: float, l2: float, dtype: np.dtype[np.floating[Any]]) -> float:
+    """Standard deviation of the Gaussian reference."""
+    variance, most = temperature / (2 * l2), 1e-6 * float(np.finfo(dtype).max)  # squares of points have to be finite
+    if not 1 / most < variance < most:
+        limits = f"between {1 / most:.2g} and {most:.2g} in {dtype}"
+        raise ValueError(f"temperature / (2 l2) must be {limits}, got temperature={temperature:g} and l2={l2:g}")
+    return math.sqrt(variance)
+
+
+def _of_samples(name: str, value: ArrayLike, risk: EmpiricalRisk) -> NDArray[np.float64]:
+    """An array of shape (n, n_outputs), or (n,) with one output; what is not finite has an infinite gap, or none."""
+    given = validation.returned(name, value, None, np.float64, "")
+    given = given[:, np.newaxis] if given.ndim == 1 and risk.model.n_outputs == 1 else given
+    validation.shape(name, given, (risk.n_samples, risk.model.n_outputs), "(samples, outputs)")
+    return given.astype(np.float64)
 
 
 def _reference_sample(
@@ -450,7 +469,8 @@ def _reference_sample(
 
 
 def _limit(name: str, seconds: float) -> float:
-    return math.inf if seconds == math.inf else validation.real(name, seconds, positive=True)
+    unlimited = isinstance(seconds, float) and seconds == math.inf
+    return math.inf if unlimited else validation.real(name, seconds, positive=True)
 
 
 def _moved(

@@ -23,7 +23,7 @@ import time
 import types
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import IO, Any, Final, TypeAlias
@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from mfld import _core, files, validation
 from mfld.algorithms import Algorithm, Callback, Result
+from mfld.algorithms.base import are_steps
 from mfld.objectives import Objective
 from mfld.state import Cloud, Info, State
 
@@ -80,6 +81,7 @@ def save(
     (5, 3, True)
     """
     validation.instance("state", state, State, "a State")
+    validation.path("path", path)
     _write(state, path, fingerprint(algorithm=algorithm, objective=objective))
 
 
@@ -109,6 +111,7 @@ def load(
         If it is no checkpoint, is damaged or truncated, comes from a newer mfld, or belongs to another problem; the
         message names the file and the reason.
     """
+    validation.path("path", path)
     return _resumed(path, algorithm, objective, accept_other, stacklevel=3)
 
 
@@ -200,6 +203,7 @@ def run(
     """
     validation.instance("algorithm", algorithm, Algorithm, "an Algorithm")
     n_steps, seed = validation.integer("n_steps", n_steps, 0), validation.seed(seed)
+    resume = validation.boolean("resume", resume)
     callbacks = [*options.pop("callbacks", ()), Checkpoint(path, every=every, seconds=seconds)]
     begun = options.pop("state", None)
     if not (resume and Path(path).exists()):
@@ -214,7 +218,7 @@ def run(
     if state.step > n_steps:
         raise ValueError(f"n_steps must be at least {state.step}, where {path} stands, got {n_steps}")
     options.pop("particles", None)  # where the run started
-    if isinstance(options.get("record_every"), Iterable):
+    if are_steps(options.get("record_every")):
         options["record_every"] = [step for step in options["record_every"] if step >= state.step]
     return algorithm.run(objective, n_steps - state.step, state=state, callbacks=callbacks, **options)
 
@@ -267,7 +271,7 @@ class Checkpoint(Callback):
             raise ValueError(f"every and seconds must not both be given, got {every} and {seconds}")
         self.every = None if every is None else validation.integer("every", every, 1)
         self.seconds = 60.0 if seconds is None else validation.real("seconds", seconds, positive=True)
-        self.path = Path(path)
+        self.path = Path(validation.path("path", path))
         self._problem: dict[str, str] = {}
 
     def on_problem(self, algorithm: Algorithm, objective: Objective) -> None:
@@ -337,6 +341,9 @@ def fingerprint(*, algorithm: Algorithm | None = None, objective: Objective | No
     '0.1'
     """
     entries: dict[str, str] = {}
+    if algorithm is not None:
+        validation.instance("algorithm", algorithm, Algorithm, "an Algorithm")
+    # An algorithm of the user may run on what is no Objective, a game say.
     for name, given in (("algorithm", algorithm), ("objective", objective)):
         if given is not None:
             kind, members = _members(given)
@@ -641,7 +648,7 @@ def _members(value: object) -> tuple[str, Mapping[str, object]]:
         members = value.__getstate__()
     except Exception:
         return f"unseen {_kind(value)}", {}
-    if isinstance(members, tuple):  # of a class with __slots__
+    if isinstance(members, tuple) and all(part is None or isinstance(part, Mapping) for part in members):  # __slots__
         members = {name: item for part in members if part for name, item in part.items()}
     if not isinstance(members, Mapping):
         members = {} if members is None else {"state": members}

@@ -385,6 +385,13 @@ class Funnel(BuiltIn):
         return log_x + math.log(2 * math.pi * variance) / 2 + variance * (half * (1 - 1 / temperature)) ** 2 / 2
 
 
+def _variance(name: str, value: float) -> float:
+    result = validation.real(name, value, positive=True)
+    if result < np.finfo(np.float64).tiny:  # its inverse overflows
+        raise ValueError(f"{name} must be at least {np.finfo(np.float64).tiny:.3g}, got {result}")
+    return result
+
+
 class _Regression(BuiltIn):
     """Posterior of the coefficients of a linear predictor: a sum over samples, and the prior as the ridge."""
 
@@ -398,7 +405,7 @@ class _Regression(BuiltIn):
         self.inputs = validation.frozen(inputs.astype(np.float64))
         self.targets = validation.frozen(targets.astype(np.float64))
         self.n_samples = len(inputs)
-        self.prior_variance = validation.real("prior_variance", prior_variance, positive=True)
+        self.prior_variance = _variance("prior_variance", prior_variance)
         super().__init__(inputs.shape[1], l2=1 / (2 * self.prior_variance))
 
     def loss_gradient(self, measure: Measure, batch: ArrayLike | None = None) -> FloatArray:
@@ -490,7 +497,7 @@ class BayesianLinearRegression(_Regression):
     def __init__(
         self, inputs: ArrayLike, targets: ArrayLike, *, noise_variance: float = 1.0, prior_variance: float = 1.0
     ) -> None:
-        self.noise_variance = validation.real("noise_variance", noise_variance, positive=True)
+        self.noise_variance = _variance("noise_variance", noise_variance)
         super().__init__(inputs, targets, prior_variance)
         gram = np.einsum("ni,nj->ij", self.inputs, self.inputs)
         factor = linear.cholesky(gram / self.noise_variance + np.eye(self.n_coordinates) / self.prior_variance)

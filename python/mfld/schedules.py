@@ -38,7 +38,7 @@ class Schedule(ABC):
         """Values at an array of steps."""
 
     def __mul__(self, other: Schedule | float) -> Schedule:
-        return Product(self, other if isinstance(other, Schedule) else Constant(other))
+        return Product(self, _schedule("a factor of a schedule", other))
 
     __rmul__ = __mul__
 
@@ -162,7 +162,7 @@ class Piecewise(Schedule):
     def __post_init__(self) -> None:
         validation.instance("schedules", self.schedules, Sequence, "a sequence of schedules and numbers")
         validation.instance("starts", self.starts, Sequence, "a sequence of integers")
-        schedules = tuple(s if isinstance(s, Schedule) else Constant(s) for s in self.schedules)
+        schedules = tuple(_schedule(f"schedules[{j}]", given) for j, given in enumerate(self.schedules))
         starts = tuple(validation.integer("starts", start, 0, validation.MAX_STEP) for start in self.starts)
         if len(starts) != len(schedules) or not starts or starts[0] != 0 or list(starts) != sorted(set(starts)):
             raise ValueError(
@@ -196,8 +196,7 @@ class SwitchOff(Schedule):
     at: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.schedule, Schedule):
-            object.__setattr__(self, "schedule", Constant(self.schedule))
+        object.__setattr__(self, "schedule", _schedule("schedule", self.schedule))
         object.__setattr__(self, "at", validation.integer("at", self.at, 0, validation.MAX_STEP))
 
     def __call__(self, steps: Steps) -> Values:
@@ -212,9 +211,17 @@ class Product(Schedule):
     left: Schedule
     right: Schedule
 
+    def __post_init__(self) -> None:
+        for name in ("left", "right"):
+            validation.instance(name, getattr(self, name), Schedule, "a Schedule")
+
     def __call__(self, steps: Steps) -> Values:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # not finite: refused with its step
             return self.left(steps) * self.right(steps)
+
+
+def _schedule(name: str, value: Schedule | float) -> Schedule:
+    return value if isinstance(value, Schedule) else Constant(validation.real(name, value, non_negative=True))
 
 
 Scheduled: TypeAlias = float | Schedule | Callable[[int], float]

@@ -4,7 +4,9 @@ Each returns the value in the form that the library works with, or raises an err
 expected and what came: TypeError for a wrong kind of thing, ValueError for a wrong value.
 """
 
+import math
 import operator
+import os
 from collections.abc import Collection
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -43,7 +45,10 @@ def real(name: str, value: object, *, positive: bool = False, non_negative: bool
     """A finite real number."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a real number, got {show(value)}")
-    result = float(value)
+    try:
+        result = float(value)
+    except OverflowError:  # an integer beyond all of them
+        result = math.inf if value > 0 else -math.inf
     expected = "finite and positive" if positive else "finite and at least 0" if non_negative else "finite"
     if not np.isfinite(result) or (positive and result <= 0) or (non_negative and result < 0):
         raise ValueError(f"{name} must be {expected}, got {result}")
@@ -70,6 +75,16 @@ def instance(name: str, value: object, kind: type[_Kind], expected: str) -> _Kin
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {expected}, got {show(value)}")
     return value
+
+
+def path(name: str, value: object) -> str:
+    """The path of a file, as text or an object that stands for it (``os.PathLike``)."""
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else value
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be a path, text or an os.PathLike, got {show(value)}")
+    if not text or "\0" in text:
+        raise ValueError(f"{name} must be the path of a file, got {text!r}")
+    return text
 
 
 def function(name: str, value: object) -> None:

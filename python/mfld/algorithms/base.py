@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -24,6 +24,7 @@ from mfld.state import Cloud, Info, State
 from mfld.validation import FloatArray
 
 _RECORDS = 100  # of a run, about, unless told otherwise
+_MOST_RECORDS = 10_000_000  # a history is held in memory
 _DISPLAY_SECONDS = 0.1  # between two calls of a callback with every=None
 
 
@@ -385,7 +386,9 @@ class Algorithm(ABC):
         >>> result.history["step"], result.history["variance"].shape
         (array([20, 40]), (2,))
         """
-        n_steps = validation.integer("n_steps", n_steps, 0)
+        n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP)
+        seed = validation.seed(seed)
+        callbacks = _all_callbacks(callbacks)
         if state is None:
             state = self.init(objective, seed, particles)
         else:
@@ -445,17 +448,38 @@ def _end(callbacks: Sequence[Callback], state: State, failure: BaseException | N
     return failure
 
 
+def _all_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
+    if not isinstance(callbacks, Iterable) or isinstance(callbacks, np.ndarray):
+        raise TypeError(f"callbacks must be a sequence of callbacks, got {validation.show(callbacks)}")
+    found = list(callbacks)  # once: a generator has them no second time
+    for number, callback in enumerate(found):
+        validation.instance(f"callbacks[{number}]", callback, Callback, "a Callback")
+        if callback.every is not None:
+            validation.integer(f"callbacks[{number}].every", callback.every, 1)
+    return found
+
+
+def are_steps(record_every: object) -> bool:
+    """True for steps to record at, and not for their distance; an array without an axis is a number."""
+    if isinstance(record_every, np.ndarray):
+        return record_every.ndim > 0
+    return isinstance(record_every, Iterable) and not isinstance(record_every, (str, bytes))
+
+
 def _record_steps(record_every: int | Sequence[int] | None, start: int, end: int) -> list[int]:
     """Counts of steps at which to record, increasing."""
     if record_every is None:
         record_every = max(1, math.ceil((end - start) / _RECORDS))
-    if isinstance(record_every, Iterable):
-        steps = {validation.integer("record_every", step, 0) for step in record_every}
+    if are_steps(record_every):
+        steps = {validation.integer("record_every", step, 0) for step in cast(Iterable[int], record_every)}
         outside = sorted(step for step in steps if not start <= step <= end)
         if outside:
             raise ValueError(f"record_every must hold steps between {start} and {end}, got {outside[0]}")
         return sorted(steps)
     every = validation.integer("record_every", record_every, 1)
+    if (end - start) // every > _MOST_RECORDS:
+        least = math.ceil((end - start) / _MOST_RECORDS)
+        raise ValueError(f"record_every must be at least {least} in a run of {end - start} steps, got {every}")
     return [*range(every * (start // every + 1), end, every), end] if end > start else []
 
 
@@ -463,10 +487,6 @@ class _Agenda:
     """When a run comes up from its steps, and whom it calls then."""
 
     def __init__(self, record_steps: list[int], callbacks: Sequence[Callback], end: int) -> None:
-        for number, callback in enumerate(callbacks):
-            validation.instance(f"callbacks[{number}]", callback, Callback, "a Callback")
-            if callback.every is not None:
-                validation.integer(f"callbacks[{number}].every", callback.every, 1)
         self._record_steps = record_steps
         self._callbacks = callbacks
         self._end = end

@@ -207,6 +207,7 @@ class MFLD(Algorithm):
         TypeError, ValueError
             If an argument is of the wrong kind or out of range, or the state is none of this solver and objective.
         """
+        validation.instance("state", state, State, "a State")
         self.check(objective, state)
         n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)
         if n_steps == 0:

@@ -152,6 +152,7 @@ class PDA(Algorithm):
 
         An interrupt is answered between inner steps; the state that it carries is the one before the outer step.
         """
+        validation.instance("state", state, State, "a State")
         self.check(objective, state)
         n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)
         self.check_steps(objective, state, n_steps)

@@ -147,6 +147,7 @@ class _Phases(Algorithm):
 
         k steps and then k steps are 2k steps, bit by bit, wherever the switch falls.
         """
+        validation.instance("state", state, State, "a State")
         self.check(objective, state)
         n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)
         end = state.step + n_steps

@@ -222,6 +222,7 @@ class PSDCA(Algorithm):
         TypeError, ValueError
             If an argument is of the wrong kind or out of range, or the state is none of this solver and objective.
         """
+        validation.instance("state", state, State, "a State")
         self.check(objective, state)
         risk = self._risk(objective)
         n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)

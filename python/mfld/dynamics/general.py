@@ -78,7 +78,7 @@ class General(Dynamics):
     def __post_init__(self) -> None:
         for name in ("diffusion", "skew"):
             field = getattr(self, name)
-            if field is not None and not callable(field):
+            if not callable(field) and (field is not None or name == "diffusion"):
                 matrix = validation.array(name, field, np.float64)
                 validation.shape(name, matrix, ("m", matrix.shape[-1] if matrix.ndim else "m"), "where it is constant")
                 object.__setattr__(self, name, validation.frozen(matrix))
