@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfld.experiments import fields, sources
-from mfld.experiments.fields import FieldError, OpenDecimalError, looks_like_name, looks_like_number
+from mfld.experiments.fields import FieldError, OpenDecimalError, looks_like_name, looks_like_number, number
 from mfld.experiments.sources import Source
 
 KINDS = ("number", "text", "date")
@@ -262,7 +262,10 @@ class _Text:
         for _ in range(self._skipped):
             self._file.readline()
         blanks = delimiter == _BLANKS
-        lines = (re.sub(r"[ \t]+", " ", line.strip(" \t")) for line in self._file) if blanks else self._file
+        # As numpy.savetxt writes its header.
+        lines: Iterator[str] = itertools.chain((self._file.readline().removeprefix("# "),), self._file)
+        if blanks:
+            lines = (re.sub(r"[ \t]+", " ", line.strip(" \t")) for line in lines)
         reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=not blanks, strict=True)
         line = 1 + self._skipped
         try:
@@ -312,8 +315,6 @@ class _Text:
         if not header:
             return [str(place) for place in range(1, len(first) + 1)], False, {}
         names = [cell.strip() for cell in first]
-        if names[0].startswith("# ") and len(names) > 1:
-            names[0] = names[0][2:].strip()  # as numpy.savetxt writes its header
         notes: dict[int, str] = {}
         for place, name in enumerate(names):
             if name:
@@ -329,11 +330,17 @@ class _Text:
                 notes[place] = "it counts the rows"
         return names, True, notes
 
+    def _as_texts(self, name: str) -> bool:
+        """Whether the option of some meaning keeps plain numbers of a column from being what they seem."""
+        how = self._how
+        gone = any(number(text) is not None for text in how.missing_values or ())
+        return name in how.types or how.decimal == "," or gone
+
     def _slowly(
         self, names: list[str], header: bool, used: list[int]
     ) -> tuple[dict[int, NDArray[np.float64] | _Raw], NDArray[np.int64]]:
         """Columns of plain numbers as such, others as texts; read a piece at a time."""
-        as_texts = {place for place in used if names[place] in self._how.types or self._how.decimal == ","}
+        as_texts = {place for place in used if self._as_texts(names[place])}
         parts, rows = self._pass(names, header, used, as_texts)
         late = [place for place in used if place not in parts]  # with a text below numbers
         if late:
@@ -376,9 +383,7 @@ class _Text:
         if len(content) < _LEAST_BYTES or any(len(cells) != len(names) for cells in sample):
             return None
         plain = {
-            place: self._how.decimal != ","
-            and names[place] not in self._how.types
-            and _numbers([cells[place] for cells in sample]) is not None
+            place: not self._as_texts(names[place]) and _numbers([cells[place] for cells in sample]) is not None
             for place in used
         }
         above = header + self._skipped
