@@ -51,12 +51,14 @@ _CURRENCIES = frozenset((
     "NOK", "NZD", "PLN", "RUB", "SEK", "SGD", "TRY", "USD", "ZAR",
 ))
 # fmt: on
+_TRUTH = ({"yes", "no"}, {"y", "n"}, {"t", "f"}, {"on", "off"})
 _GROUPS = ("", ".", ",", " ", "'")  # separators of thousands
 _FIELD = re.compile(
     r"(?P<paren>\()?\s*(?P<sign>[+-]?)\s*(?P<prefix>[^\W\d_]{3}(?=\s*[+-]?\d)|[^\w\s.,'()+%-])?\s*(?P<inner>[+-]?)"
     r"(?P<digits>(?:\d|[.,](?=\d))(?:[\d.,']|\s(?=\d{3}(?!\d)))*(?:[eE][+-]?\d+)?)"
     r"(?P<suffix>\s*%|\s*[^\w\s.,'()+-]|\s*[A-Z]{3}|\s+[^\W\d_][^\d_]{0,15})?\s*(?P<close>\))?"
 )
+_ADDRESS = re.compile(r"(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.|$)){4}")  # of the internet, and no number of 12 digits
 _NUMERIC_START = re.compile(r"[(+-]*\s*[^\w\s]?\s*[+-]?\s*[.,]?\d")
 _GARBLED = re.compile(r"[\dOoIl.,+\-% ]*")
 
@@ -100,9 +102,12 @@ class Meaning:
 
 
 def is_missing(text: str, values: Collection[str] | None = None) -> bool:
-    """Whether a text says that there is no value, by the common list or else by these values and the empty text."""
+    """Whether a text says that there is no value: one of the common list, or else empty or equal to one of these."""
     text = text.strip()
-    return not text or (text.lower() in _MISSING if values is None else text in values)
+    if values is None:
+        return not text or text.lower() in _MISSING
+    value = number(text)
+    return not text or text in values or (value is not None and value in map(number, values))
 
 
 _MISSING = frozenset(MISSING)
@@ -184,9 +189,12 @@ def _is(kind: str, text: str) -> bool:
 
 
 def _categories(texts: list[str], given: Sequence[int]) -> list[str]:
-    """Truth values are the same in small letters and capitals; all other texts are what they are."""
-    words = {texts[place].lower() for place in given}
-    return [text.lower() for text in texts] if words <= {"true", "false"} else texts
+    """Words of truth are the same in small letters and capitals; all other texts are what they are."""
+    there = {texts[place] for place in given}
+    words = {text.lower() for text in there}
+    # True is that of Python, TRUE that of R; of the others, the capitals are kept where each word is always the same.
+    alike = words <= {"true", "false"} or (len(words) < len(there) and any(words <= pair for pair in _TRUTH))
+    return [text.lower() for text in texts] if alike else texts
 
 
 def _refuse_mixtures(texts: list[str], given: Sequence[int]) -> None:
@@ -237,7 +245,7 @@ def _unit(text: str) -> str:
 def _split(text: str) -> tuple[float, str, str] | None:
     """Sign, digits with their separators, and unit of a number, None where a text is something else."""
     found = _FIELD.fullmatch(text.translate(_BLANKS).translate(_SIGNS).strip())
-    if found is None or bool(found["paren"]) != bool(found["close"]):
+    if found is None or bool(found["paren"]) != bool(found["close"]) or _ADDRESS.fullmatch(found["digits"]):
         return None
     signs = [sign for sign in (found["paren"], found["sign"], found["inner"]) if sign]
     prefix, after = (found["prefix"] or ""), (found["suffix"] or "")

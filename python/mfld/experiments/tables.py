@@ -227,7 +227,10 @@ class _Text:
         self._source, self._how, self._file = source, how, file
         said = _SEP.fullmatch(file.readline(_LONGEST_SEP))
         self._skipped = int(said is not None)  # lines above the first
+        self.quote = '"'
         self.delimiter = how.delimiter or (said[1] if said is not None else self._found_delimiter())
+        if self._has_single_quotes():
+            self.quote = "'"
 
     def table(self, only: Collection[str] | None, drop: Collection[str]) -> Table:
         names, header, notes = self._names()
@@ -266,7 +269,7 @@ class _Text:
         lines: Iterator[str] = itertools.chain((self._file.readline().removeprefix("# "),), self._file)
         if blanks:
             lines = (re.sub(r"[ \t]+", " ", line.strip(" \t")) for line in lines)
-        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=not blanks, strict=True)
+        reader = csv.reader(lines, delimiter=delimiter, quotechar=self.quote, skipinitialspace=not blanks, strict=True)
         line = 1 + self._skipped
         try:
             with _any_length():
@@ -301,6 +304,15 @@ class _Text:
         if not any(equal for equal, *_ in merits.values()) and merit(_BLANKS)[0]:
             return _BLANKS
         return max(_DELIMITERS, key=merits.__getitem__)
+
+    def _has_single_quotes(self) -> bool:
+        """Whether all fields of some column are between single quotes."""
+        try:
+            sample = [cells for _, cells in itertools.islice(self._records(), 20)]
+        except ValueError:
+            return False
+        width = min(map(len, sample), default=0)
+        return any(all(_is_quoted(cells[place].strip()) for cells in sample) for place in range(width))
 
     def _names(self) -> tuple[list[str], bool, dict[int, str]]:
         """Names of the columns, whether they are in the file, and which are left out for a reason."""
@@ -375,7 +387,7 @@ class _Text:
         self, names: list[str], header: bool, used: list[int]
     ) -> tuple[dict[int, NDArray[np.float64] | _Raw], NDArray[np.int64]] | None:
         """The same by pyarrow; None where it is not there, or the file is small or not plain throughout."""
-        if self.encoding not in ("utf-8", "utf-8-sig") or self.delimiter == _BLANKS or not used:
+        if self.encoding not in ("utf-8", "utf-8-sig") or self.delimiter == _BLANKS or self.quote != '"' or not used:
             return None
         self._source.file.seek(0)
         content = self._source.file.read()
@@ -573,7 +585,8 @@ def _has_header(source: str, line: int, first: list[str], body: list[list[str]])
     below = [[record[place] for place in numbered] for record in rows]
     if runs and not any(map(_runs, below)) and any(set(cell) & set(".,") for record in below for cell in record):
         return True
-    if (runs and len(numbered) > 2 and not any(map(_runs, below))) or (numbered and above and whole):
+    many = len(numbered) > 2 or all(_is_year(cells[place]) for place in numbered)
+    if (runs and many and not any(map(_runs, below))) or (numbered and above and whole):
         shown = ", ".join(cells[:5])
         raise ValueError(f"{source}, line {line}: names or numbers ({shown})? Say which (--header yes or --header no)")
     if numbered or above:
@@ -595,6 +608,10 @@ def _runs(cells: Sequence[str]) -> bool:
     values = [int(cell) for cell in cells]
     steps = {later - earlier for earlier, later in itertools.pairwise(values)}
     return steps <= {1} and (values[0] in (0, 1) or all(map(_is_year, cells)))
+
+
+def _is_quoted(cell: str) -> bool:
+    return len(cell) > 1 and cell[0] == cell[-1] == "'"
 
 
 def _is_year(cell: str) -> bool:
