@@ -4,7 +4,10 @@ Every file of one column is written with a second one, y, of targets; the expect
 """
 
 import bz2
+import csv
+import datetime
 import gzip
+import io
 import json
 import lzma
 import math
@@ -12,12 +15,15 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mfld import cli, experiments, plots
 from mfld.experiments import tables
@@ -566,3 +572,62 @@ def test_pyarrow_reads_what_is_read_without_it(name, first, monkeypatch):
     quick = read()
     monkeypatch.setattr(tables, "_LEAST_BYTES", 1 << 40)
     assert quick == read()
+
+
+CELLS = {
+    "number": st.floats(allow_nan=False, allow_infinity=False),
+    "text": st.text(st.characters(codec="cp1252", exclude_characters="\0"), min_size=1, max_size=8).filter(
+        lambda text: text == text.strip() and text.lower() not in ("true", "false")
+    ),
+    "date": st.datetimes(datetime.datetime(1900, 1, 1), datetime.datetime(2100, 1, 1)).map(
+        lambda moment: moment.replace(microsecond=0)
+    ),
+}
+TRUTHS = st.integers(1, 12).flatmap(
+    lambda n: st.lists(
+        st.sampled_from(sorted(CELLS)).flatmap(
+            lambda kind: st.tuples(st.just(kind), st.lists(CELLS[kind], min_size=n, max_size=n))
+        ),
+        min_size=2,
+        max_size=4,
+    )
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    TRUTHS,
+    st.sampled_from(",;\t|"),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252"]),
+    st.sampled_from(".,"),
+    st.sampled_from([None, gzip.compress, lzma.compress]),
+)
+def test_what_is_written_in_any_dialect_is_read_again(columns, delimiter, encoding, decimal, pack):
+    def cell(value):
+        return str(value).replace(".", decimal) if isinstance(value, float) else str(value)
+
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
+    writer.writerow([f"column{place}" for place in range(len(columns))])
+    writer.writerows(zip(*([cell(value) for value in values] for _, values in columns), strict=True))
+    content = text.getvalue().encode(encoding)
+    how = tables.Format(
+        header=True,
+        decimal=decimal,
+        encoding=encoding if encoding == "cp1252" else None,
+        missing_values=(),
+        types={f"column{place}": kind for place, (kind, _) in enumerate(columns)},
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data"
+        path.write_bytes(pack(content) if pack else content)
+        table = tables.read(path, how)
+    for column, (kind, values) in zip(table.columns, columns, strict=True):
+        assert column.kind == kind
+        if kind == "text":
+            assert [column.categories[code] for code in column.values] == values
+        elif kind == "number":
+            np.testing.assert_array_equal(column.values, values)
+        else:
+            days = [(value - datetime.datetime(1970, 1, 1)) / datetime.timedelta(days=1) for value in values]
+            np.testing.assert_allclose(column.values, days, rtol=0, atol=1e-10)

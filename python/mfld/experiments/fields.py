@@ -64,20 +64,23 @@ _GARBLED = re.compile(r"[\dOoIl.,+\-% ]*")
 
 
 class FieldError(ValueError):
-    """A text that does not belong in its column, by its place among the distinct ones."""
+    """A text that does not belong in its column, by its place among the distinct ones.
 
-    def __init__(self, place: int | None, message: str) -> None:
+    Attributes
+    ----------
+    place : int or None
+    open_decimal : bool
+        Whether it is a number that means one thing with a decimal point and another with a decimal comma.
+    """
+
+    def __init__(self, place: int | None, message: str, open_decimal: bool = False) -> None:
         super().__init__(message)
-        self.place = place
-
-
-class OpenDecimalError(FieldError):
-    """Numbers that mean one thing with a decimal point and another with a decimal comma."""
+        self.place, self.open_decimal = place, open_decimal
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What the distinct texts of a column are.
+    """Meaning of the distinct texts of a column.
 
     Attributes
     ----------
@@ -102,7 +105,7 @@ class Meaning:
 
 
 def is_missing(text: str, values: Collection[str] | None = None) -> bool:
-    """Whether a text says that there is no value: one of the common list, or else empty or equal to one of these."""
+    """True if a text says that there is no value: one of the common list, or else empty or equal to one of these."""
     text = text.strip()
     if values is None:
         return not text or text.lower() in _MISSING
@@ -122,7 +125,7 @@ def number(text: str) -> float | None:
 
 
 def looks_like_number(text: str) -> bool:
-    """Whether a text is a number in one of the ways in which people write them."""
+    """True if a text is a number in one of the ways in which people write them."""
     value = number(text)
     if value is not None:
         return True
@@ -131,7 +134,7 @@ def looks_like_number(text: str) -> bool:
 
 
 def looks_like_name(text: str) -> bool:
-    """Whether a text may be the name of a column: no number, date or missing value, and no number gone wrong."""
+    """True if a text may be the name of a column: no number, date or missing value, and no number gone wrong."""
     if is_missing(text) or looks_like_number(text) or _date_form(text.strip()):
         return False
     return not (_GARBLED.fullmatch(text.strip()) and any(letter.isdigit() for letter in text))
@@ -232,7 +235,7 @@ def _refuse_mixtures(texts: list[str], given: Sequence[int]) -> None:
 
 
 def _is_amount(text: str) -> bool:
-    """Whether a text is a number without a word after it: the words of "1 star" and "2 stars" make categories."""
+    """True if a text is a number without a word after it: the words of "1 star" and "2 stars" make categories."""
     unit = _unit(text)
     return looks_like_number(text) and (not unit.isalpha() or unit in _CURRENCIES)
 
@@ -310,9 +313,8 @@ def _numbers(texts: list[str], absent: list[bool], given: Sequence[int], decimal
     both = list(readings.values())
     if len(both) == 2 and both[0] != both[1]:
         odd = next(place for place, one, other in zip(given, *both, strict=True) if one != other)
-        raise OpenDecimalError(
-            odd, f"{texts[odd]!r} may be {both[0][given.index(odd)]:g} or {both[1][given.index(odd)]:g}"
-        )
+        one, other = (reading[given.index(odd)] for reading in both)
+        raise FieldError(odd, f"{texts[odd]!r} may be {one:g} or {other:g}", open_decimal=True)
     for place, value in zip(given, both[0], strict=True):
         values[place] = value
     return Meaning("number", absent, values, [], splits[0][2], next(iter(readings)) if len(both) == 1 else "")

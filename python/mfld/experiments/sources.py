@@ -36,10 +36,12 @@ _COMPRESSIONS = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz")
 _KINDS = (
     (b"PAR1", "parquet"),
     (b"ARROW1", "arrow"),
-    (b"\xff\xff\xff\xff", "arrow"),  # a stream
     (b"PK\x03\x04", "zip"),
     (b"\xd0\xcf\x11\xe0", "excel"),
 )
+
+
+_STREAM = b"\xff\xff\xff\xff"  # of Arrow; then the size of the schema, a multiple of 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +199,9 @@ def _decompressed(name: str, file: BinaryIO, compression: str) -> BinaryIO:
 
 def _kind(name: str, path: str, head: bytes) -> str:
     kind = next((found for mark, found in _KINDS if head.startswith(mark)), None)
+    size = int.from_bytes(head[4:8], "little")
+    if head.startswith(_STREAM) and size > 0 and size % 8 == 0 and len(head) > 16:
+        kind = "arrow"
     ending = Path(path).suffix.lower()
     if ending == ".npz":
         return "npz"

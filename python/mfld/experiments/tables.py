@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfld.experiments import fields, sources
-from mfld.experiments.fields import FieldError, OpenDecimalError, looks_like_name, looks_like_number, number
+from mfld.experiments.fields import FieldError, looks_like_name, looks_like_number, number
 from mfld.experiments.sources import Source
 
 KINDS = ("number", "text", "date")
@@ -306,7 +306,7 @@ class _Text:
         return max(_DELIMITERS, key=merits.__getitem__)
 
     def _has_single_quotes(self) -> bool:
-        """Whether all fields of some column are between single quotes."""
+        """True if all fields of some column are between single quotes."""
         try:
             sample = [cells for _, cells in itertools.islice(self._records(), 20)]
         except ValueError:
@@ -343,7 +343,7 @@ class _Text:
         return names, True, notes
 
     def _as_texts(self, name: str) -> bool:
-        """Whether the option of some meaning keeps plain numbers of a column from being what they seem."""
+        """True if the option of some meaning keeps plain numbers of a column from being what they seem."""
         how = self._how
         gone = any(number(text) is not None for text in how.missing_values or ())
         return name in how.types or how.decimal == "," or gone
@@ -389,17 +389,16 @@ class _Text:
         """The same by pyarrow; None where it is not there, or the file is small or not plain throughout."""
         if self.encoding not in ("utf-8", "utf-8-sig") or self.delimiter == _BLANKS or self.quote != '"' or not used:
             return None
-        self._source.file.seek(0)
-        content = self._source.file.read()
+        large = self._source.file.seek(0, os.SEEK_END) >= _LEAST_BYTES
         sample = [cells for _, cells in itertools.islice(self._records(), int(header), _SAMPLE)]
-        if len(content) < _LEAST_BYTES or any(len(cells) != len(names) for cells in sample):
+        if not large or any(len(cells) != len(names) for cells in sample):
             return None
         plain = {
             place: not self._as_texts(names[place]) and _numbers([cells[place] for cells in sample]) is not None
             for place in used
         }
         above = header + self._skipped
-        table = _arrow_table(content, self.delimiter, len(names), above, plain)
+        table = _arrow_table(self._source, self.delimiter, len(names), above, plain)
         if table is None:
             return None
         parts: dict[int, NDArray[np.float64] | _Raw] = {}
@@ -450,7 +449,7 @@ class _Text:
         return [_column(self.name, "line", rows, names[place], parts[place], how, decimal) for place in used], decimal
 
 
-def _arrow_table(content: bytes, delimiter: str, width: int, above: int, plain: Mapping[int, bool]) -> Any:
+def _arrow_table(source: Source, delimiter: str, width: int, above: int, plain: Mapping[int, bool]) -> Any:
     """Columns, called "0", "1", ..., of lines below the first ones: numbers where they are plain, else texts.
 
     None where pyarrow is not there, some field does not fit, or rows are no lines: blank ones, or line ends in fields.
@@ -459,11 +458,15 @@ def _arrow_table(content: bytes, delimiter: str, width: int, above: int, plain: 
         arrow, reader = sources.engine("pyarrow", "this"), sources.engine("pyarrow.csv", "this")
     except ImportError:
         return None
-    content = content.rstrip(b"\r\n" if delimiter == "\t" else b"\r\n \t")
+    source.file.seek(0)
+    content = source.file.read()
+    end = len(content)
+    while content[end - 1] in (b"\r\n" if delimiter == "\t" else b"\r\n \t"):
+        end -= 1
     types = {str(place): arrow.float64() if number else arrow.string() for place, number in plain.items()}
     try:
         table = reader.read_csv(
-            arrow.BufferReader(content),
+            arrow.BufferReader(memoryview(content)[:end]),
             reader.ReadOptions(column_names=[str(place) for place in range(width)], skip_rows=above),
             reader.ParseOptions(delimiter=delimiter, ignore_empty_lines=False),
             reader.ConvertOptions(
@@ -472,7 +475,7 @@ def _arrow_table(content: bytes, delimiter: str, width: int, above: int, plain: 
         )
     except arrow.ArrowException:
         return None
-    return table if len(table) == content.count(b"\n") + 1 - above else None
+    return table if len(table) == content.count(b"\n", 0, end) + 1 - above else None
 
 
 class _Growing:
@@ -524,8 +527,8 @@ def _column(
     try:
         try:
             found = _meaning(part, name, how)
-        except OpenDecimalError:
-            if decimal is None:
+        except FieldError as error:
+            if decimal is None or not error.open_decimal:
                 raise
             found = _meaning(part, name, how, decimal)
         if decimal == "," and found.kind == "number" and not found.decimal:
@@ -551,7 +554,7 @@ def _meaning(part: _Raw, name: str, how: Format, decimal: str | None = None) -> 
 def _named(source: str, unit: str, rows: NDArray[np.int64], name: str, part: _Raw, error: FieldError) -> ValueError:
     """An error with the first place of the text that it is about, and the text above where this tells more."""
     message = str(error)
-    if isinstance(error, OpenDecimalError):
+    if error.open_decimal:
         message += "; --decimal . or , tells"
     if error.place is None:
         return ValueError(f"{source}, column {name!r}: {message}")
@@ -562,7 +565,7 @@ def _named(source: str, unit: str, rows: NDArray[np.int64], name: str, part: _Ra
 
 
 def _has_header(source: str, line: int, first: list[str], body: list[list[str]]) -> bool:
-    """Whether a first line has names.
+    """True if a first line has names.
 
     Names above numbers make a header, numbers above numbers make none, unless they run on by 1 (0, 1, 2, or years) and
     the numbers below do not. Without numbers below, it is one if no text of it comes again in its column.
@@ -596,13 +599,13 @@ def _has_header(source: str, line: int, first: list[str], body: list[list[str]])
 
 
 def _is_regular(cells: Sequence[str]) -> bool:
-    """Whether most of the cells are numbers or dates."""
+    """True if most of the cells are numbers or dates."""
     there = [cell for cell in cells if not fields.is_missing(cell)]
     return 2 * sum(looks_like_number(cell) or fields.looks_like_date(cell) for cell in there) > len(there)
 
 
 def _runs(cells: Sequence[str]) -> bool:
-    """Whether cells are whole numbers that go up by 1, from 0 or 1, or years."""
+    """True if cells are whole numbers that go up by 1, from 0 or 1, or years."""
     if not cells or not all(cell.isdecimal() for cell in cells):
         return False
     values = [int(cell) for cell in cells]
@@ -619,7 +622,7 @@ def _is_year(cell: str) -> bool:
 
 
 def _is_index(cells: Sequence[str]) -> bool:
-    """Whether cells count rows, from 0 or 1."""
+    """True if cells count rows, from 0 or 1."""
     if not cells or cells[0] not in ("0", "1"):
         return False
     return all(cell == str(place) for place, cell in enumerate(cells, int(cells[0])))
