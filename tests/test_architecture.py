@@ -19,7 +19,7 @@ LAYERS = [
     ["validation", "floating"],
     ["native", "noise"],
     ["space"],
-    ["state", "references", "files", "config"],
+    ["state", "references", "files", "standard", "config"],
     ["errors", "schedules", "linear"],
     ["data"],
     ["models", "losses", "plain"],

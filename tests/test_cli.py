@@ -300,7 +300,7 @@ def test_a_bad_value_names_the_option_what_was_expected_and_what_came(options, m
         ("--method psdca --activation silu", "PSDCA needs a bounded neuron, got readout='bounded' with"),
         ("--method psdca --temperature 0", "--temperature must be finite and positive, got 0.0"),
         ("--method pda --l2 0", "--l2 must be positive with method='pda': else there is no"),
-        ("--target 1", "target, task, header and drop are for files; iris is a bundled data set"),
+        ("--target 1", "target, task, header, drop and the like are for files; iris is a bundled data set"),
     ],
 )
 def test_what_does_not_suit_the_data_is_refused_in_one_line(options, message, tmp_path, capsys, monkeypatch):

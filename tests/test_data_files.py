@@ -109,7 +109,7 @@ def test_the_task_follows_from_the_numbers(numbers, is_classification):
         ("a,b\n1,2\n3,4\n", ["a", "b"]),
         ("1,2\n3,4\n", ["1", "2"]),
         ("1,x\n3,x\n5,y\n", ["1", "2"]),  # x comes again: it is a value
-        ("1,kind\n3,x\n5,y\n", ["1", "kind"]),
+        ("1,kind\n3,x\n5,y\n", ["1", "2"]),  # 1 stands above numbers
         ("p,q\nr,s\nr,q\n", ["1", "2"]),
         ("p,q\nr,s\nr,t\n", ["p", "q"]),
     ],
@@ -136,12 +136,7 @@ def test_delimiters_line_ends_and_byte_order_marks(delimiter, line_end, mark):
 
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8).filter(
-    lambda text: (
-        text == text.strip()
-        and tables.number(text) is None
-        and text.lower() not in ("na", "n/a", "nan", "null", "?")
-        and not set(text) <= set("+-,.0123456789")
-    )
+    lambda text: text == text.strip() and text.lower() not in ("true", "false")
 )
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53)
 
@@ -170,7 +165,11 @@ def test_what_the_csv_module_writes_is_read_again(columns, delimiter, style):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.csv"
         path.write_bytes(text.getvalue().encode())
-        table = tables.read(path, header=True)
+        types = {
+            name: "text" if isinstance(values[0], str) else "number"
+            for name, values in zip(names, columns, strict=True)
+        }
+        table = tables.read(path, tables.Format(header=True, missing_values=(), types=types))
     assert table.names == names
     for column, values in zip(table.columns, columns, strict=True):
         if isinstance(values[0], str):
@@ -242,14 +241,17 @@ REFUSED = {
         ", line 3, column 'a': '3' is a number in a column of texts (above it 'one')",
     ),
     "underscore": ("a,b\n1,2\n1_0,4\n", (), ", line 3, column 'a': '1_0' is a text in a column of numbers"),
-    "decimal comma": ("a;b\n1,5;2\n", (), ", line 2, column 'a': '1,5' has a comma; numbers are written like 1234.5"),
+    "decimal comma or thousands": (
+        "a;b\n1,500;2\n",
+        (),
+        ", line 2, column 'a': '1,500' may be 1500 or 1.5; --decimal . or , tells",
+    ),
     "long text": (f"a,b\n{'x' * 201},2\n", (), ", line 2, column 'a': a text of 201 characters is no category"),
     "quoted line end": ('a,b\n"p\nq",2\n"r\ns",\n', (), ", line 4, column 'b': the value is missing"),
     "open quote": ('a,b\n1,2\n"3,4\n', (), ", line 3: unexpected end of data"),
     "NUL": ("a,b\nx\0,2\n", (), ", line 2, column 'a': 'x\\x00' has a NUL character"),
-    "not UTF-8": (b"a,b\n\xff,2\n", (), " is no UTF-8 text"),
+    "not UTF-8": (b"a,b\n\xff,2\n", (), ", line 2: byte 0xff is no UTF-8 text; say which"),
     "same names": ("a,b,a\n1,2,3\n", (), ", line 1: column 3 has the name 'a' of column 1"),
-    "no name": (",b\n1,2\n", (), ", line 1: column 1 has no name"),
     "constant": (
         "a,b,c\n" + "".join(f"7,{i},{i}\n" for i in range(6)),
         (),
@@ -315,7 +317,8 @@ def test_the_place_is_right_far_into_a_long_file(run):
     ]:
         changed = [*rows[: line - 1], bad, *rows[line:]]
         write("data.csv", "\n".join(changed))
-        assert run("train", "data.csv")[2] == f"mfld: data.csv, line {line}, column '{column}': {message}\n"
+        error = run("train", "data.csv")[2]
+        assert error.startswith(f"mfld: data.csv, line {line}, column '{column}': {message}")
 
 
 def test_npz_files(run):
@@ -347,7 +350,10 @@ def test_npz_files(run):
         ({"X": np.full((3, 2), "a"), "y": np.zeros(3)}, ": inputs must be real numbers of shape (n, d), got <U1 of"),
         ({"X": np.eye(6), "y": np.zeros(5)}, ": y must be numbers or texts of shape (6,), got float64 of shape (5,)"),
         ({"X": np.eye(6), "y": np.arange(6) * 1j}, ": y must be numbers or texts of shape (6,), got complex128"),
-        ({"X": np.full((6, 1), np.nan), "y": np.arange(6)}, ", row 0, column '1': the value is missing (nan)"),
+        (
+            {"X": np.full((6, 1), np.nan), "y": np.arange(6)},
+            ", row 0, column '1': the value is missing, and so are all below it",
+        ),
         (
             {"X": np.eye(6) / [1, 1, 1, 1, 1, np.inf], "y": np.array([1, 2, 3, np.inf, 4, 5])},
             ", row 3, column 'y': inf",
@@ -464,7 +470,7 @@ def test_a_file_without_a_header_goes_by_places(run):
         (
             "height",
             "age,colour\n20,7\n",
-            "line 2, column 'colour': must be one of the categories green, light blue, red",
+            "line 2, column 'colour': '7' is none of the categories green, light blue, red",
         ),
         ("height", "age,colour\n20,\n", "line 2, column 'colour': the value is missing"),
         ("colour", "age,height,colour\n20,1,pink\n", "line 2, column 'colour': 'pink' is none of the classes green,"),
@@ -529,8 +535,8 @@ def test_columns_can_be_left_out(run):
     inputs = np.arange(20.0).reshape(10, 2) ** 2
     np.savez("data.npz", X=inputs, y=inputs[:, 1] / 7)
     np.testing.assert_array_equal(experiments.load("data.npz", drop=["1"]).inputs, inputs[:, 1:])
-    with pytest.raises(ValueError, match=r"data\.npz has no column '3' to drop; it has 1, 2, y"):
-        experiments.load("data.npz", drop=["3"])
+    with pytest.raises(ValueError, match=r"data\.npz has no column '4' to drop; it has 1, 2, y"):
+        experiments.load("data.npz", drop=["4"])
 
 
 def test_many_columns_are_no_matter():

@@ -21,18 +21,28 @@ from mfld._core import __version__
 from mfld.callbacks import Progress
 from mfld.config import show_config
 from mfld.errors import ConvergenceError, DivergenceError
-from mfld.experiments import Dataset, Recipe, Scores, TrainedModel
-from mfld.experiments.encoding import TASKS
+from mfld.experiments import Dataset, Recipe, Scores, TrainedModel, sources
+from mfld.experiments.encoding import MISSING, TASKS
 from mfld.experiments.recipe import CHECKS, METHODS
+from mfld.experiments.tables import KINDS, Format
 from mfld.files import check_writable, replacing
 from mfld.fitting import GRADIENTS
 from mfld.losses import Loss, losses
 from mfld.models import activations, readouts
 from mfld.schedules import Schedule
+from mfld.standard import Standard
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; what a user can mend is one line on standard error and exit status 2."""
+    with Standard() as standard:
+        status = _main(arguments)
+    if standard.error is None:
+        return status
+    return status or 2
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     try:
         status: int = options.command(options)
@@ -78,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("model", type=Path, metavar="MODEL", help="a file that mfld train wrote")
     predict.add_argument("data", metavar="DATA", help="a bundled data set, or a file with the columns of the first one")
+    _add_format(predict)
     predict.add_argument(
         "--output", type=Path, metavar="FILE.csv", help="write row, held out or not, target, prediction"
     )
@@ -105,13 +116,7 @@ def _add_train(commands: Any) -> None:
         "STAGE_LENGTH), power:EXPONENT for 1/(1+k)**EXPONENT, log for log(2)/log(2+k), off:STEP for 1 and from that "
         "step on 0; A*B for the product of two. Example: --temperature-schedule geometric:0.5:250*off:1800",
     )
-    data = train.add_argument_group("data")
-    data.add_argument("data", metavar="DATA", help=f"FILE.csv, FILE.npz, or one of {names}")
-    data.add_argument("--target", metavar="NAME", help="column to predict, by name or number from 1 (the last one)")
-    data.add_argument("--task", choices=TASKS, help="by default classification of texts or few whole numbers")
-    data.add_argument("--header", choices=("yes", "no"), help="whether the first line has names (found out)")
-    data.add_argument("--drop", action="append", default=[], metavar="NAME", help="leave this column out; repeatable")
-    _knob(data, "test_share", _number, "SHARE", "of the rows, held out")
+    _add_data(train.add_argument_group("data"), names)
 
     model = train.add_argument_group("model")
     _knob(model, "activation", str, "NAME", f"{', '.join(activations())} ({_by_method('activation')})")
@@ -184,6 +189,62 @@ def _add_train(commands: Any) -> None:
     output.add_argument("--quiet", action="store_true", help="no progress bar")
     output.add_argument("--json", action="store_true", help="print one JSON object")
     train.set_defaults(command=_train)
+
+
+def _add_data(data: Any, names: str) -> None:
+    kinds = "text with delimiters, Parquet, Arrow, JSON lines or .npz, compressed or not"
+    data.add_argument("data", metavar="DATA", help=f"file or URL ({kinds}), - for standard input, or one of {names}")
+    data.add_argument("--target", metavar="NAME", help="column to predict, by name or number from 1 (the last one)")
+    data.add_argument("--task", choices=TASKS, help="by default classification of texts or few whole numbers")
+    data.add_argument("--header", choices=("yes", "no"), help="whether the first line has names (found out)")
+    data.add_argument(
+        "--drop", action="append", default=[], metavar="NAME", help="leave this column out, or this number; repeatable"
+    )
+    data.add_argument(
+        "--missing",
+        choices=MISSING,
+        default="refuse",
+        help="missing values: refuse them, drop their rows, or impute the median with a feature that says so (refuse)",
+    )
+    data.add_argument(
+        "--type",
+        dest="types",
+        action="append",
+        default=[],
+        type=_type,
+        metavar="NAME=KIND",
+        help=f"what a column holds: {', '.join(KINDS)} (found out); repeatable",
+    )
+    _add_format(data)
+    _knob(data, "test_share", _number, "SHARE", "of the rows, held out")
+
+
+def _add_format(group: Any) -> None:
+    """Options for how a file is written."""
+    group.add_argument("--delimiter", type=_delimiter, metavar="CHAR", help="between fields; or tab, blank (found out)")
+    group.add_argument("--decimal", choices=(".", ","), help="decimal sign (found out)")
+    group.add_argument("--encoding", metavar="NAME", help="such as cp1252 (UTF-8, or UTF-16 with its mark)")
+    group.add_argument(
+        "--missing-values",
+        type=lambda text: tuple(part.strip() for part in text.split(",")),
+        metavar="TEXT[,TEXT...]",
+        help="texts that stand for no value, in place of NA, ?, -, null and their like; '' for the empty one only",
+    )
+
+
+def _delimiter(text: str) -> str:
+    return {"tab": "\t", "\\t": "\t", "blank": " "}.get(text, text)
+
+
+def _type(text: str) -> tuple[str, str]:
+    name, _, kind = text.rpartition("=")
+    if not name or kind not in KINDS:
+        raise argparse.ArgumentTypeError(f"must be NAME=KIND with one of {', '.join(KINDS)}, got {text!r}")
+    return name, kind
+
+
+def _format(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("delimiter", "decimal", "encoding", "missing_values")}
 
 
 def _knob(group: Any, name: str, parse: Callable[[str], Any] | None, metavar: str, text: str, *aliases: str) -> None:
@@ -287,7 +348,7 @@ def _schedule(text: str) -> Schedule:
 def _train(options: argparse.Namespace) -> int:
     recipe = Recipe(**{name: getattr(options, name) for name in CHECKS if name in options})
     is_bundled = options.data in experiments.bundled()
-    output = options.output or Path(f"{options.data}.npz" if is_bundled else f"{Path(options.data).stem}-model.npz")
+    output = options.output or Path(f"{options.data}.npz" if is_bundled else f"{sources.stem(options.data)}-model.npz")
     picture = options.picture or output.with_suffix(".png")
     for path in (output, picture):
         _check_output(path, [] if is_bundled else [options.data])
@@ -301,11 +362,21 @@ def _train(options: argparse.Namespace) -> int:
         no_picture = str(error)
 
     header = None if options.header is None else options.header == "yes"
-    data = experiments.load(options.data, target=options.target, task=options.task, header=header, drop=options.drop)
+    data = experiments.load(
+        options.data,
+        target=options.target,
+        task=options.task,
+        header=header,
+        drop=options.drop,
+        missing=options.missing,
+        types=dict(options.types),
+        **_format(options),
+    )
     n, d = data.inputs.shape
     kind = "regression" if data.classes is None else f"{len(data.classes)} classes"
     report = _Report(options.json)
     report.add({"data": data.name, "rows": n, "features": d}, f"{data.name}: {n} rows, {d} features, {kind}")
+    report.add({"reading": data.reading or None}, _read(data.reading) if data.reading else None)
     report.add({"target": data.encoding.target, "classes": None if data.classes is None else data.classes.tolist()})
 
     callbacks = [] if options.quiet else [Progress()]
@@ -331,14 +402,35 @@ def _train(options: argparse.Namespace) -> int:
 
     trained.save(output)
     report.add({"model": str(output)}, f"model: {output}")
-    if no_picture is None:
-        plots.save(plots.training(training.result, trained, title=f"mfld train {data.name}"), picture)
-        report.add({"picture": str(picture)}, f"picture: {picture}")
-    else:
+    try:
         report.add({"picture": None})
-        print(f"no picture: {no_picture}", file=sys.stderr)
-    report.finish()
+        if no_picture is None:
+            plots.save(plots.training(training.result, trained, title=f"mfld train {data.name}"), picture)
+            report.add({"picture": str(picture)}, f"picture: {picture}")
+        else:
+            print(f"no picture: {no_picture}", file=sys.stderr)
+    finally:
+        report.finish()
     return 0
+
+
+def _read(reading: Mapping[str, Any]) -> str:
+    """How a file was read, in one line."""
+    delimiter = {"\t": "tab", " ": "blank", None: None}.get(reading.get("delimiter"), repr(reading.get("delimiter")))
+    parts = [
+        " in ".join(filter(None, (reading["format"], reading["compression"]))),
+        reading.get("encoding"),
+        None if "delimiter" not in reading else f"delimiter {delimiter}",
+        None if reading.get("decimal") is None else f"decimal {reading['decimal']}",
+        None if "delimiter" not in reading else f"{'names in the first line' if reading['header'] else 'no header'}",
+        f"columns of {', '.join(f'{kind}s: {n}' for kind, n in reading['kinds'].items())}",
+    ]
+    missing = reading["missing"]
+    if missing["values"]:
+        where = ", ".join(f"{name}: {n}" for name, n in missing["values"].items())
+        parts.append(f"missing values ({where}): {missing['policy']}, {missing['rows_left_out']} rows left out")
+    parts += [f"left out {name!r}: {why}" for name, why in reading["left_out"].items()]
+    return f"read as {'; '.join(part for part in parts if part)}"
 
 
 def _steps(chosen: Mapping[str, Any]) -> str:
@@ -415,7 +507,8 @@ def _rows_to_predict(
         if data.name != made_of["data"]:
             raise ValueError(f"{options.model} was trained on {made_of['data']!r}, not on {data.name!r}")
         return data.inputs, data.targets, data
-    inputs, targets = experiments.load_like(trained.encoding, options.data, trained.classes)
+    how = Format(**_format(options))
+    inputs, targets = experiments.load_like(trained.encoding, options.data, trained.classes, how)
     if targets is not None:
         data = Dataset(options.data, inputs, targets, trained.classes, trained.encoding)
         if data.fingerprint == made_of["fingerprint"]:
@@ -475,16 +568,17 @@ def _config(options: argparse.Namespace) -> int:
 
 
 class _Report:
-    """Output of a command: lines as they come, or one JSON object at the end."""
+    """Output of a command, at its end, when all files are written: lines or one JSON object."""
 
     def __init__(self, as_json: bool) -> None:
-        self._values: dict[str, Any] | None = {} if as_json else None
+        self._as_json = as_json
+        self._values: dict[str, Any] = {}
+        self._lines: list[str] = []
 
     def add(self, values: Mapping[str, Any], line: str | None = None) -> None:
-        if self._values is not None:
-            self._values.update(values)
-        elif line is not None:
-            print(line)
+        self._values.update(values)
+        if line is not None:
+            self._lines.append(line)
 
     def add_scores(self, scores: Mapping[str, Scores]) -> None:
         self.add({"scores": {part: {"loss": each.loss, each.measure: each.score} for part, each in scores.items()}})
@@ -492,8 +586,7 @@ class _Report:
             self.add({}, f"{part:5}  loss {each.loss:.6f}  {each.measure} {each.score:.6f}")
 
     def finish(self) -> None:
-        if self._values is not None:
-            print(json.dumps(_finite(self._values)))
+        print(json.dumps(_finite(self._values)) if self._as_json else "\n".join(self._lines))
 
 
 def _finite(value: Any) -> Any:

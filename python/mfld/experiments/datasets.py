@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from mfld import validation
 from mfld.experiments import tables
-from mfld.experiments.encoding import TASKS, Encoding, Feature, classes_of
+from mfld.experiments.encoding import MISSING, TASKS, Encoding, Feature, classes_of, column_name
+from mfld.experiments.sources import STANDARD_INPUT
+from mfld.experiments.tables import Format, Table
 
 _BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 _REGRESSION = ("diabetes",)
@@ -37,6 +39,9 @@ class Dataset:
         The distinct labels, sorted; None for a regression.
     encoding : Encoding
         How columns became features.
+    reading : dict
+        How the file was read: format, delimiter, encoding, decimal sign, kinds of columns, missing values, and which
+        columns were left out and why.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Dataset:
     targets: NDArray[Any]
     classes: NDArray[Any] | None
     encoding: Encoding
+    reading: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -66,13 +72,19 @@ def load(
     task: str | None = None,
     header: bool | None = None,
     drop: Collection[str] = (),
+    missing: str = "refuse",
+    delimiter: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
+    missing_values: Collection[str] | None = None,
+    types: Mapping[str, str] | None = None,
 ) -> Dataset:
     """Load a bundled data set by its name, or a file.
 
     Parameters
     ----------
     source : str or path
-        A name among `bundled`, or a file of `mfld.experiments.tables.read`.
+        A name among `bundled`, or a file, URL or ``-`` (standard input) of `mfld.experiments.tables.read`.
     target : str, optional
         Name of the column to predict, or its number from 1; default: the last one. Of ``.npz``: the name of the array.
     task : {"classification", "regression"}, optional
@@ -80,7 +92,12 @@ def load(
     header : bool, optional
         Whether the first line has names; by default it is found out.
     drop : collection of str
-        Columns to leave out.
+        Columns to leave out, by name or number from 1.
+    missing : {"refuse", "drop", "impute"}
+        Rows with a missing value are refused; left out; or filled with the median, no category for texts, and a feature
+        that says so. Rows without a target are left out in both latter cases.
+    delimiter, decimal, encoding, missing_values, types : optional
+        How the file is written, see `mfld.experiments.tables.Format`; by default it is found out.
 
     Raises
     ------
@@ -110,25 +127,39 @@ def load(
     """
     if task is not None:
         validation.choice("task", task, TASKS)
+    validation.choice("missing", missing, MISSING)
+    how = Format(header, delimiter, decimal, encoding, missing_values, types or {})
     if source in _BUNDLED:
-        if task is not None or target is not None or header is not None or drop:
-            raise ValueError(f"target, task, header and drop are for files; {source} is a bundled data set")
+        if task is not None or target is not None or drop or missing != "refuse" or how != Format():
+            raise ValueError(f"target, task, header, drop and the like are for files; {source} is a bundled data set")
         return _load_bundled(str(source))
     path = Path(source)
-    if not path.exists() and path.name == str(source) and not path.suffix:
+    if str(source) != STANDARD_INPUT and not path.exists() and path.name == str(source) and not path.suffix:
         raise ValueError(
             f"no bundled data set and no file is called {str(source)!r}; bundled are {', '.join(_BUNDLED)}"
         )
-    table = tables.read(path, header=header, drop=drop, target=target)
-    encoding = Encoding.infer(table, target)
-    classes = classes_of(table, encoding.target, task)
-    targets = encoding.targets(table, classes)
+    table = tables.read(source, how, drop=drop, target=target)
+    gaps = {column.name: int(column.missing.sum()) for column in table.columns if column.gap is not None}
+    named = column_name(table, target or table.target)
+    before = len(table.rows)
+    if missing != "refuse":
+        table = _without_gaps(table, {named} if missing == "impute" else set(table.names))
+    inferred = Encoding.infer(table, named, impute=missing == "impute", missing_values=missing_values)
+    classes = classes_of(table, named, task)
+    targets = inferred.targets(table, classes)
     assert targets is not None  # infer has found them
-    return Dataset(str(source), encoding.inputs(table), targets, classes, encoding)
+    kinds = [column.kind for column in table.columns]
+    reading = {
+        **table.reading,
+        "header": table.header,
+        "kinds": {kind: kinds.count(kind) for kind in tables.KINDS if kind in kinds},
+        "missing": {"policy": missing, "values": gaps, "rows_left_out": before - len(table.rows)},
+    }
+    return Dataset(str(source), inferred.inputs(table), targets, classes, inferred, reading)
 
 
 def load_like(
-    encoding: Encoding, path: str | os.PathLike[str], classes: NDArray[Any] | None
+    encoding: Encoding, path: str | os.PathLike[str], classes: NDArray[Any] | None, how: Format | None = None
 ) -> tuple[NDArray[np.float64], NDArray[Any] | None]:
     """Inputs and, where the file has them, targets, from a file with the columns of an earlier one.
 
@@ -139,6 +170,8 @@ def load_like(
     path : path
     classes : ndarray or None
         Labels that may occur; None for a regression.
+    how : Format, optional
+        How the file is written; header, missing values and columns of texts are those of the earlier file.
 
     Raises
     ------
@@ -147,8 +180,21 @@ def load_like(
     """
     used = [feature.name for feature in encoding.features] + [encoding.target]
     only = used if encoding.header else None
-    table = tables.read(path, header=encoding.header, only=only, target=encoding.target)
+    texts = {feature.name: "text" for feature in encoding.features if feature.categories is not None}
+    how = replace(how or Format(), header=encoding.header, types=texts if encoding.header else {})
+    if how.missing_values is None:
+        how = replace(how, missing_values=encoding.missing_values)
+    table = tables.read(path, how, only=only, target=encoding.target)
     return encoding.inputs(table), encoding.targets(table, classes)
+
+
+def _without_gaps(table: Table, names: Collection[str]) -> Table:
+    """The table without the rows in which these columns lack a value; a column without any stays, to be refused."""
+    left_out = np.zeros(len(table.rows), bool)
+    for column in table.columns:
+        if column.name in names and not column.missing.all():
+            left_out |= column.missing
+    return table.without(left_out) if left_out.any() else table
 
 
 def _load_bundled(name: str) -> Dataset:

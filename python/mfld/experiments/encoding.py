@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,12 +20,77 @@ _LARGEST = 1e100
 TASKS = ("classification", "regression")
 
 
+MISSING = ("refuse", "drop", "impute")
+
+_CYCLES = {"year": 365.2425, "week": 7.0, "day": 1.0}  # in days
+
+
 @dataclass(frozen=True)
 class Feature:
-    """A column as features: one of numbers, or one for each category of texts (1 where a row is of it, else 0)."""
+    """A column as features.
+
+    Numbers are one feature; texts one for each category (1 where a row is of it, else 0); dates their days since 1970,
+    and sine and cosine of the time of year, week and day. Where values were imputed, 1 says that there was none.
+
+    Attributes
+    ----------
+    name : str
+    categories : tuple of str or None
+    kind : {"number", "date", "text"}
+    unit : str
+        That all numbers have.
+    cycles : tuple of str
+        Of dates: those of "year", "week" and "day" in which they vary.
+    fill : float or None
+        What stands for a value that is missing; None if that is refused.
+    indicator : bool
+        Whether a feature of its own says which values were missing.
+    """
 
     name: str
     categories: tuple[str, ...] | None = None
+    kind: str = "number"
+    unit: str = ""
+    cycles: tuple[str, ...] = ()
+    fill: float | None = None
+    indicator: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        names = [self.name] if self.categories is None else [f"{self.name}={each}" for each in self.categories]
+        names += [f"{self.name} {cycle} {wave}" for cycle in self.cycles for wave in ("sin", "cos")]
+        return names + [f"{self.name} missing"] * self.indicator
+
+    def values(self, table: Table, column: Column) -> NDArray[np.float64]:
+        """Features of a column, shape (n, len(names)).
+
+        Raises
+        ------
+        ValueError
+            If the column is of another type, a text is none of the categories, or a value is missing and not imputed.
+        """
+        missing = column.missing
+        if self.fill is None:
+            refuse_gaps(table, (column,))
+        if self.categories is not None:
+            parts = [np.zeros((len(missing), len(self.categories)))]
+            if not missing.all():
+                codes = _codes(table, column, self.categories, "categories")
+                parts[0][~missing, codes[~missing]] = 1
+        else:
+            values = _real(table, column)
+            if not missing.all() and (column.kind, column.unit) != (self.kind, self.unit):
+                raise ValueError(
+                    f"{table.source}, column {column.name!r} has {_described(column)}, not {_described(self)}"
+                )
+            values = values if self.fill is None else np.where(missing, self.fill, values)
+            parts = [values[:, np.newaxis]]
+            for cycle in self.cycles:
+                phase = 2 * np.pi * np.mod(values / _CYCLES[cycle], 1.0)
+                parts += [np.sin(phase)[:, np.newaxis], np.cos(phase)[:, np.newaxis]]
+        if self.indicator:
+            parts.append(missing[:, np.newaxis].astype(np.float64))
+        return np.concatenate(parts, axis=1)
 
 
 @dataclass(frozen=True)
@@ -40,58 +106,58 @@ class Encoding:
         All columns of the table, those included that are not used.
     header : bool
         Whether columns have names of their own; otherwise their places count.
+    missing_values : tuple of str or None
+        Texts that stood for no value; None for the common ones.
+    target_unit : str
+        That all targets have.
     """
 
     features: tuple[Feature, ...]
     target: str
     columns: tuple[str, ...]
     header: bool = True
+    missing_values: tuple[str, ...] | None = None
+    target_unit: str = ""
 
     @classmethod
-    def infer(cls, table: Table, target: str | None = None) -> Encoding:
+    def infer(
+        cls,
+        table: Table,
+        target: str | None = None,
+        *,
+        impute: bool = False,
+        missing_values: Collection[str] | None = None,
+    ) -> Encoding:
         """The encoding of a table to train on.
 
         Raises
         ------
         ValueError
-            If there are fewer than 5 rows, no such target, no feature, or a feature is constant or has too many texts.
+            If there are fewer than 5 rows, no such target or no feature, a feature is constant or has too many texts,
+            or a value is missing and not to be imputed.
         """
+        target = column_name(table, target or table.target)
+        for column in table.columns:
+            if column.missing.all() and len(table.rows):
+                raise ValueError(
+                    f"{table.place(0, column.name)}: the value is missing, and so are all below it; "
+                    f"leave the column out with --drop {_quoted(column.name)}"
+                )
+        refused = [column for column in table.columns if not impute or column.name == target]
+        refuse_gaps(table, refused, "; --missing drop leaves such rows out, --missing impute fills them in")
         if len(table.rows) < _LEAST_ROWS:
             raise ValueError(f"{table.source} has {len(table.rows)} rows; at least {_LEAST_ROWS} are needed")
-        target = _column_name(table, target or table.target)
-        features = []
-        for column in table.columns:
-            if column.name == target:
-                continue
-            if column.values.min() == column.values.max():
-                value = column.values[0] if column.categories is None else repr(column.categories[0])
-                raise ValueError(
-                    f"{table.source}, column {column.name!r} is constant ({value} in every row); "
-                    f"leave it out with --drop {column.name}"
-                )
-            if column.categories is not None and len(column.categories) > _MOST_CATEGORIES:
-                raise ValueError(
-                    f"{table.source}, column {column.name!r} has {len(column.categories)} different texts, "
-                    f"more than {_MOST_CATEGORIES}; leave it out with --drop {column.name}"
-                )
-            _check_range(table, column)
-            features.append(Feature(column.name, column.categories))
+        features = [_feature(table, column, impute) for column in table.columns if column.name != target]
         if not features:
             raise ValueError(f"{table.source} has no column beside the target {target!r}")
-        return cls(tuple(features), target, tuple(table.all_names), table.header)
+        marked = next(column for column in table.columns if column.name == target)
+        values = None if missing_values is None else tuple(missing_values)
+        return cls(tuple(features), target, tuple(table.all_names), table.header, values, marked.unit)
 
     @property
     def feature_names(self) -> list[str]:
         """Names in the order of the features: ``age``, ``colour=red``, ``colour=blue``."""
-        return [
-            name
-            for feature in self.features
-            for name in (
-                [feature.name]
-                if feature.categories is None
-                else [f"{feature.name}={category}" for category in feature.categories]
-            )
-        ]
+        return [name for feature in self.features for name in feature.names]
 
     def inputs(self, table: Table) -> NDArray[np.float64]:
         """Features of each row, shape (n, n_features).
@@ -99,22 +165,18 @@ class Encoding:
         Raises
         ------
         ValueError
-            If a column is missing or of another type, or a text is none of the categories.
+            If a column is missing or of another type, a text is none of the categories, or a value is missing in a
+            column for which none was imputed in training.
         """
-        inputs = np.zeros((len(table.rows), len(self.feature_names)))
+        inputs = np.empty((len(table.rows), len(self.feature_names)))
         columns = self._columns(table)
         place = 0
         for feature in self.features:
             if feature.name not in columns:
                 raise ValueError(f"{table.source} has no column {feature.name!r}; it has {_listed(table.all_names)}")
-            column = columns[feature.name]
-            if feature.categories is None:
-                inputs[:, place] = self._real(table, column)
-                place += 1
-            else:
-                codes = _codes(table, column, feature.categories, "categories")
-                inputs[np.arange(len(codes)), place + codes] = 1
-                place += len(feature.categories)
+            width = len(feature.names)
+            inputs[:, place : place + width] = feature.values(table, columns[feature.name])
+            place += width
         return inputs
 
     def targets(self, table: Table, classes: NDArray[Any] | None) -> NDArray[Any] | None:
@@ -128,16 +190,22 @@ class Encoding:
         Raises
         ------
         ValueError
-            If the column has another type, or a label is none of the classes.
+            If the column has another type, a label is none of the classes, or some targets are missing and others not.
         """
         column = self._columns(table).get(self.target)
-        if column is None:
+        if column is None or column.missing.all():
             return None
-        if classes is None:
-            return self._real(table, column)
-        if classes.dtype.kind == "U":
+        refuse_gaps(table, (column,))
+        if classes is not None and classes.dtype.kind == "U":
             return classes[_codes(table, column, tuple(map(str, classes)), "classes")]
-        values = self._real(table, column)
+        values = _real(table, column)
+        if column.unit != self.target_unit:
+            wanted = Feature(self.target, unit=self.target_unit)
+            raise ValueError(
+                f"{table.source}, target {column.name!r} has {_described(column)}, not {_described(wanted)}"
+            )
+        if classes is None:
+            return values
         unknown = np.flatnonzero(~np.isin(values, classes))
         if unknown.size:
             where = table.place(unknown[0], column.name)
@@ -150,11 +218,20 @@ class Encoding:
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Encoding:
-        features = (
-            Feature(each["name"], None if each["categories"] is None else tuple(each["categories"]))
-            for each in stored["features"]
+        features = []
+        for each in stored["features"]:
+            tuples = {name: tuple(each[name]) for name in ("categories", "cycles") if each.get(name) is not None}
+            kind = each.get("kind", "number" if each["categories"] is None else "text")
+            features.append(Feature(**{**each, **tuples, "kind": kind}))
+        values = stored.get("missing_values")
+        return cls(
+            tuple(features),
+            stored["target"],
+            tuple(stored["columns"]),
+            stored["header"],
+            None if values is None else tuple(values),
+            stored.get("target_unit", ""),
         )
-        return cls(tuple(features), stored["target"], tuple(stored["columns"]), stored["header"])
 
     def _columns(self, table: Table) -> dict[str, Column]:
         """Columns by the names they have here; without a header, by their places with or without the target."""
@@ -170,11 +247,58 @@ class Encoding:
             f"or {len(without)} without the target"
         )
 
-    def _real(self, table: Table, column: Column) -> NDArray[np.float64]:
-        if column.categories is not None:
-            text = column.categories[column.values[0]]
-            raise ValueError(f"{table.place(0, column.name)}: must be a number, got {text!r}")
-        return column.values
+
+def refuse_gaps(table: Table, columns: Iterable[Column], advice: str = "") -> None:
+    """Raise ValueError, with the first place, where values of these columns are missing."""
+    gaps = [(*column.gap, column.name) for column in columns if column.gap is not None]
+    if gaps:
+        row, text, name = min(gaps, key=lambda gap: gap[0])
+        raise ValueError(f"{table.place(row, name)}: the value is missing{f' ({text!r})' if text else ''}{advice}")
+
+
+def _feature(table: Table, column: Column, impute: bool) -> Feature:
+    """The features of a column that is not the target."""
+    name, values = column.name, column.values[~column.missing]
+    if values.min() == values.max():
+        value = values[0] if column.categories is None else repr(column.categories[0])
+        raise ValueError(
+            f"{table.source}, column {name!r} is constant ({value} in every row); "
+            f"leave it out with --drop {_quoted(name)}"
+        )
+    indicator = impute and column.gap is not None
+    if column.categories is not None:
+        if len(column.categories) > _MOST_CATEGORIES:
+            raise ValueError(
+                f"{table.source}, column {name!r} has {len(column.categories)} different texts, "
+                f"more than {_MOST_CATEGORIES}; leave it out with --drop {_quoted(name)}"
+            )
+        return Feature(name, column.categories, "text", fill=0.0 if impute else None, indicator=indicator)
+    _check_range(table, column)
+    fill = float(np.median(values)) if impute else None
+    cycles: tuple[str, ...] = ()
+    if column.kind == "date":
+        tried = ("day",) if column.unit else tuple(_CYCLES)
+        cycles = tuple(cycle for cycle in tried if np.ptp(np.mod(values, _CYCLES[cycle])) > 0)
+    return Feature(name, None, column.kind, column.unit, cycles, fill, indicator)
+
+
+def _described(column: Column | Feature) -> str:
+    if column.kind == "date":
+        return "times" if column.unit else "dates"
+    return f"numbers with {column.unit!r}" if column.unit else "numbers without a unit"
+
+
+def _quoted(name: str) -> str:
+    """A name as the shell takes it."""
+    return shlex.quote(name)
+
+
+def _real(table: Table, column: Column) -> NDArray[np.float64]:
+    if column.categories is not None:
+        row = int(np.flatnonzero(~column.missing)[0])
+        text = column.categories[column.values[row]]
+        raise ValueError(f"{table.place(row, column.name)}: must be a number, got {text!r}")
+    return column.values
 
 
 def classes_of(table: Table, target: str, task: str | None = None) -> NDArray[Any] | None:
@@ -197,6 +321,10 @@ def classes_of(table: Table, target: str, task: str | None = None) -> NDArray[An
     column = next(column for column in table.columns if column.name == target)
     where = f"{table.source}, target {target!r}"
     classes: NDArray[Any]
+    if column.kind == "date":
+        raise ValueError(
+            f"{where} has dates: write the number that is to be predicted, or say --type {_quoted(target)}=text"
+        )
     if column.categories is not None:
         if task == "regression":
             raise ValueError(f"{where} has texts such as {column.categories[0]!r}: --task must be classification")
@@ -223,7 +351,8 @@ def classes_of(table: Table, target: str, task: str | None = None) -> NDArray[An
 def _check_range(table: Table, column: Column) -> None:
     """Refuse numbers whose squares leave the range of double precision."""
     if column.categories is None:
-        largest, spread = float(np.abs(column.values).max()), 2 * float(np.ptp(column.values / 2))
+        values = column.values[~column.missing]
+        largest, spread = float(np.abs(values).max()), 2 * float(np.ptp(values / 2))
         if largest > _LARGEST or spread < 1 / _LARGEST:
             raise ValueError(
                 f"{table.source}, column {column.name!r} reaches {largest:g} and spreads over {spread:g}: "
@@ -231,26 +360,27 @@ def _check_range(table: Table, column: Column) -> None:
             )
 
 
-def _column_name(table: Table, target: str | None) -> str:
+def column_name(table: Table, target: str | None) -> str:
     """The column that is called so, or else has this number, from 1."""
     if target is None:
         raise ValueError(f"{table.source} has no targets: an array named targets or y")
     names = table.names
+    if target not in table.all_names and target.isdecimal() and 1 <= int(target) <= len(table.all_names):
+        target = table.all_names[int(target) - 1]
     if target in names:
         return target
-    if target.isdecimal() and 1 <= int(target) <= len(names):
-        return names[int(target) - 1]
     raise ValueError(f"{table.source} has no column {target!r} (--target); it has {_listed(names)}")
 
 
 def _codes(table: Table, column: Column, known: tuple[str, ...], kind: str) -> NDArray[np.int64]:
     """Places of the texts of a column among the known ones."""
     if column.categories is None:
-        where = table.place(0, column.name)
-        raise ValueError(f"{where}: must be one of the {kind} {_listed(known)}; got {column.values[0]:g}")
+        row = int(np.flatnonzero(~column.missing)[0])
+        where = table.place(row, column.name)
+        raise ValueError(f"{where}: must be one of the {kind} {_listed(known)}; got {column.values[row]:g}")
     places = {text: place for place, text in enumerate(known)}
     codes: NDArray[np.int64] = np.array([places.get(text, -1) for text in column.categories], np.int64)[column.values]
-    unknown = np.flatnonzero(codes < 0)
+    unknown = np.flatnonzero((codes < 0) & ~column.missing)
     if unknown.size:
         text = column.categories[column.values[unknown[0]]]
         where = table.place(unknown[0], column.name)
