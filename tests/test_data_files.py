@@ -562,8 +562,12 @@ def test_a_feature_that_varies_on_held_out_rows_only_is_left_as_it_is():
     held_out = experiments.train(experiments.load(_csv_of(rows, 0)), 0, Recipe(n_steps=1, l2=0.1)).trained.test_rows[0]
     trained = experiments.train(experiments.load(_csv_of(rows, held_out)), 0, Recipe(n_steps=1, l2=0.1)).trained
     assert trained.scaling.scale[0] == 1
-    varied = experiments.load(_csv_of([row[::-1] for row in rows], held_out), target="3", task="regression")
-    assert experiments.train(varied, 0, Recipe(n_steps=1, l2=0.1)).trained.target_scale == 1
+
+    def varied(row):
+        data = experiments.load(_csv_of([row[::-1] for row in rows], row), target="3", task="regression")
+        return experiments.train(data, 0, Recipe(n_steps=1, l2=0.1)).trained
+
+    assert varied(varied(0).test_rows[0]).target_scale == 1
 
 
 def _csv_of(rows, different):

@@ -396,6 +396,11 @@ def _train(options: argparse.Namespace) -> int:
         {"seconds": training.seconds},
         f"trained in {training.seconds:.1f} s on {n - len(trained.test_rows)} rows",
     )
+    unjudged = made["classes_not_held_out"]
+    report.add(
+        {"classes_not_held_out": unjudged},
+        f"too rare to be judged by held-out rows: {', '.join(map(repr, unjudged))}" if unjudged else None,
+    )
     report.add_scores(trained.split_scores(data, options.num_threads))
     if training.certificate is not None:
         report.add({"certificate": made["certificate"]}, _certified(made["certificate"]))

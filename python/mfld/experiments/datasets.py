@@ -51,6 +51,11 @@ class Dataset:
     encoding: Encoding
     reading: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """Targets that are classes; None for a regression."""
+        return None if self.classes is None else self.targets
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of inputs and targets: equal for the same rows in the same order, from whatever file."""

@@ -1,6 +1,6 @@
 """How `mfld train` trains: one rule for every data set.
 
-1. Hold out a share of the rows.
+1. Hold out a share of the rows, of each class the same (`mfld.experiments.splits`).
 2. l2 is the one of a small grid with the lowest validation loss, on a sample of the other rows where there are many.
 3. Train on all rows that are not held out. Many of them take as many steps as there are mini-batches in a few passes.
 
@@ -34,6 +34,7 @@ from mfld import checkpoint as checkpoints
 from mfld.algorithms import Algorithm, Callback, Result
 from mfld.certificates import Certificate
 from mfld.errors import ConvergenceError
+from mfld.experiments import splits
 from mfld.experiments.datasets import Dataset
 from mfld.experiments.trained import TrainedModel
 from mfld.fitting import ALGORITHMS, GRADIENTS, STEP_SHARE, Choices
@@ -309,9 +310,8 @@ def train(
     recipe = recipe or Recipe()
     started = time.perf_counter()
     # NumPy's generator and not ours: the split is a matter of the data, and the rows are stored with the model.
-    order = np.random.default_rng(seed).permutation(len(data.inputs))
-    n_test = min(max(1, round(recipe.test_share * len(order))), len(order) - 2)
-    test_rows, rows = np.sort(order[:n_test]), order[n_test:]
+    rng = np.random.default_rng(seed)
+    rows, test_rows, unjudged = splits.hold_out(len(data.inputs), data.labels, recipe.test_share, rng)
     recipe = _completed(recipe, data, len(rows))
 
     losses: dict[float, float] = {}
@@ -339,6 +339,7 @@ def train(
         "data": data.name,
         "fingerprint": data.fingerprint,
         "rows": len(data.inputs),
+        "classes_not_held_out": unjudged,
         "validation": [{"l2": candidate, "loss": loss} for candidate, loss in losses.items()],
         "version": _core.__version__,
         "kernels": f"{_core.backend.isa}, {_core.backend.compiler}",
@@ -377,7 +378,7 @@ def validation_losses(
     """
     smaller = replace(recipe, n_particles=min(recipe.n_particles, recipe.validation_particles))
     scores = []
-    for held_out in _folds(rows, recipe):
+    for held_out in splits.folds(rows, data.labels, recipe.validation_samples):
         fold = _Problem(data, np.setdiff1d(rows, held_out), held_out, smaller, seed, num_threads)
         risks = [fold.risk(l2) for l2 in recipe.candidates]
         choices = [fold.choices(l2) for l2 in recipe.candidates]
@@ -417,13 +418,6 @@ def _completed(recipe: Recipe, data: Dataset, n_rows: int) -> Recipe:
 def _gradient(recipe: Recipe, n_rows: int) -> GradientEstimator:
     """The estimator for so many rows: those of a fold can be fewer than a mini-batch of the run that it stands for."""
     return fitting.estimator(recipe.method, n_rows, recipe.gradient, recipe.batch_size, recipe.refresh_every)
-
-
-def _folds(rows: NDArray[np.int64], recipe: Recipe) -> list[NDArray[np.int64]]:
-    """Rows to validate on: 5 folds of a small set, fewer of a larger one, a fifth of the rows each."""
-    n_parts = min(5, len(rows))
-    n_folds = int(np.clip(math.ceil(5 * recipe.validation_samples / len(rows)), 1, n_parts))
-    return [np.sort(fold) for fold in np.array_split(rows, n_parts)[:n_folds]]
 
 
 class _Problem:
