@@ -53,6 +53,13 @@ def test_regression_is_sound_by_default(name, seed):
     assert MeanFieldRegressor(random_state=seed).fit(x, y).score(x, y) > least
 
 
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.filterwarnings("error")
+def test_steps_without_tuning_are_sound_too(name):
+    x, y, least = make(name, 0)
+    assert MeanFieldRegressor(step_size="fuse", random_state=0).fit(x, y).score(x, y) > least - 0.05
+
+
 @pytest.mark.parametrize("name", ["cauchy", "pareto"])
 def test_classes_are_told_at_least_as_well_as_by_logistic_regression(name):
     x, y, _ = make(name, 3)

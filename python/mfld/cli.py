@@ -151,7 +151,7 @@ def _add_train(commands: Any) -> None:
     steps = f"steps; of psdca epochs ({_by_method('n_steps')}, and at least 5 passes over the rows with mini-batches)"
     _knob(run, "n_steps", int, "N", steps)
     _knob(run, "inner_steps", int, "N", "Langevin steps in each step of pda (10)")
-    _knob(run, "step_size", _number, "H", "a share of the largest stable one")
+    _knob(run, "step_size", _step_size, "H", "a number, or fuse, which finds one (a share of the largest stable one)")
     _knob(run, "step_share", _number, "SHARE", "that share (0.5)")
     _knob(
         run,
@@ -278,7 +278,12 @@ def _by_method(name: str) -> str:
 
 def _checked(name: str, parse: Callable[[str], Any], check: Callable[[str, Any], Any]) -> Callable[[str], Any]:
     """From the text of an option to its value, with the checks and messages of the Python argument."""
-    kinds = {int: "an integer", _number: "a number", _numbers: "numbers with commas between them"}
+    kinds = {
+        int: "an integer",
+        _number: "a number",
+        _numbers: "numbers with commas between them",
+        _step_size: "a number or 'fuse'",
+    }
 
     def convert(text: str) -> Any:
         try:
@@ -296,6 +301,10 @@ def _checked(name: str, parse: Callable[[str], Any], check: Callable[[str, Any],
 
 def _number(text: str) -> float:
     return float(text)
+
+
+def _step_size(text: str) -> float | str:
+    return text if text == "fuse" else _number(text)
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -442,7 +451,9 @@ def _steps(chosen: Mapping[str, Any]) -> str:
     if chosen["method"] == "psdca":
         return f"{chosen['n_steps']} epochs"
     inner = "" if chosen["inner_steps"] is None else f" of {chosen['inner_steps']}"
-    return f"step size {chosen['step_size']:.4g}, {chosen['n_steps']} steps{inner}, {chosen['gradient']}"
+    size = chosen["step_size"]
+    shown = size if isinstance(size, str) else f"{size:.4g}"
+    return f"step size {shown}, {chosen['n_steps']} steps{inner}, {chosen['gradient']}"
 
 
 def _certified(found: Mapping[str, Any]) -> str:

@@ -4,7 +4,8 @@
   with values far out by median and quartiles, and these values are drawn in (`scaling`).
 * Two classes take the logistic loss, more the cross-entropy, numbers the half squared loss.
 * The temperature follows from l2, so that the reference measure N(0, temperature / (2 l2)) is the same for all.
-* The step size is half of the largest one that is stable at the start, from the curvature of the risk.
+* The step size is half of the largest one that is stable at the start, from the curvature of the risk; or, if asked
+  for, the rule of `MFLD` that finds one on the way, "fuse".
 * Mean-field Langevin dynamics takes all rows up to 256 of them and mini-batches of 128 beyond, the others all rows.
 * A run that stops early does so by the loss of held-out rows, and keeps the neurons where it was lowest.
 
@@ -320,7 +321,7 @@ class Choices:
 
     n_particles: int
     temperature: Any
-    step_size: Scheduled | None = None
+    step_size: Scheduled | str | None = None
     l2: Scheduled | None = None
     gradient: GradientEstimator = field(default_factory=FullBatch)
     dynamics: Dynamics = field(default_factory=Overdamped)
@@ -345,16 +346,18 @@ def _mfld(c: Choices) -> MFLD:
 def _mfld_grid(choices: Sequence[Choices], l2: Sequence[Scheduled]) -> Algorithm | None:
     if any(callable(own.temperature) and own.l2 is None for own in choices):
         return None  # l2 follows the temperature then, from the objective's own
-    sizes = tuple(own.step_size for own in choices if own.step_size is not None)
+    numbers = tuple(h for own in choices if (h := own.step_size) is not None and not isinstance(h, str))
+    sizes = numbers or choices[0].step_size  # a rule is one for all
     temperatures = tuple(own.temperature for own in choices)
     solver = _mfld(choices[0])
-    return replace(solver, step_size=sizes or None, temperature=temperatures, l2=tuple(l2), n_replicates=len(l2))
+    return replace(solver, step_size=sizes, temperature=temperatures, l2=tuple(l2), n_replicates=len(l2))
 
 
 def _pda(c: Choices) -> Algorithm:
     if not isinstance(c.gradient, (FullBatch, Minibatch)):
         raise ValueError(f"gradient must be 'full' or 'minibatch' for algorithm='pda', got {c.gradient}")
-    assert c.step_size is not None  # by the fronts: it has no automatic one
+    if c.step_size is None or isinstance(c.step_size, str):
+        raise ValueError(f"step_size must be a number for algorithm='pda', got {c.step_size!r}")
     return PDA(
         c.n_particles,
         step_size=c.step_size,

@@ -42,7 +42,7 @@ from mfld.gradients import GradientEstimator, Minibatch
 from mfld.losses import Loss, LossFunction
 from mfld.models import TwoLayerNetwork, activations, readouts
 from mfld.objectives import EmpiricalRisk
-from mfld.schedules import Schedule
+from mfld.schedules import Schedule, Scheduled
 from mfld.state import State
 from mfld.validation import FloatArray
 
@@ -79,6 +79,11 @@ def _loss(name: str, value: object) -> Loss:
 
 def _schedule(name: str, value: object) -> Schedule:
     return validation.instance(name, value, Schedule, "a Schedule")
+
+
+def _step_size(name: str, value: Any) -> float | str:
+    """A number, or the rule that needs none."""
+    return validation.choice(name, value, ("fuse",)) if isinstance(value, str) else _positive(name, value)
 
 
 def _dtype(name: str, value: Any) -> str:
@@ -123,7 +128,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "temperature": partial(_optional, _non_negative),
     "n_particles": _count,
     "n_steps": partial(_optional, _count),
-    "step_size": partial(_optional, _positive),
+    "step_size": partial(_optional, _step_size),
     "step_share": partial(_optional, _share),
     "inner_steps": partial(_optional, _count),
     "gradient": partial(_optional, lambda name, value: validation.choice(name, value, GRADIENTS)),
@@ -163,8 +168,9 @@ class Recipe:
     n_particles : int
     n_steps : int, optional
         Default: by the method, and in mini-batches of MFLD at least as many as 5 passes over the rows take.
-    step_size : float, optional
-        Like all that follows to the schedules, it has no meaning for P-SDCA and is refused there.
+    step_size : float or "fuse", optional
+        "fuse" finds one on the way, for MFLD, and takes neither a share nor a schedule: see `MFLD`. Like all
+        that follows to the schedules, it has no meaning for P-SDCA and is refused there.
     step_share : float, optional
         Where there is no step size: its share of 2 / curvature, the largest one that is stable at the start. Default:
         0.5.
@@ -208,7 +214,7 @@ class Recipe:
     temperature: float | None = None
     n_particles: int = 1000
     n_steps: int | None = None
-    step_size: float | None = None
+    step_size: float | str | None = None
     step_share: float | None = None
     inner_steps: int | None = None
     gradient: str | None = None
@@ -229,6 +235,12 @@ class Recipe:
         for name in _MEANINGLESS[self.method]:
             if getattr(self, name) is not None:
                 raise ValueError(f"{name} must be left out with method={self.method!r}, got {getattr(self, name)!r}")
+        if isinstance(self.step_size, str):
+            if self.method != "mfld":
+                raise ValueError(f"step_size must be a number with method={self.method!r}, got {self.step_size!r}")
+            for name in ("step_share", "step_size_schedule"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} must be left out with step_size='fuse', got {getattr(self, name)!r}")
         if self.method != "mfld" and isinstance(self.l2, tuple) and 0 in self.l2:
             raise ValueError(f"l2 must be positive with method={self.method!r}: else there is no Gibbs measure; got 0")
         if self.method == "pda" and self.gradient not in (None, "full", "minibatch"):
@@ -472,9 +484,12 @@ class _Problem:
 
     def choices(self, l2: float) -> Choices:
         """The numbers of the recipe, and where it has none those of the rule, with this l2."""
-        recipe, step_size = self._recipe, None
+        recipe = self._recipe
+        step_size: Scheduled | str | None = None
         if ALGORITHMS[recipe.method].has_step_size:
-            step_size = _times(self._step_size(l2), recipe.step_size_schedule)
+            step_size = self._step_size(l2)
+            if not isinstance(step_size, str):
+                step_size = _times(step_size, recipe.step_size_schedule)
         return Choices(
             recipe.n_particles,
             temperature=_times(self._temperature(l2), recipe.temperature_schedule),
@@ -517,7 +532,7 @@ class _Problem:
             return given
         return ALGORITHMS[self._recipe.method].temperature(l2, self._recipe.reference_scale)
 
-    def _step_size(self, l2: float) -> float:
+    def _step_size(self, l2: float) -> float | str:
         given = self._recipe.step_size
         if given is not None:
             return given

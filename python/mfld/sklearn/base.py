@@ -106,7 +106,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         model: Callable[[int, int], Model] | None = None,
         n_particles: int = 256,
         n_steps: int = 500,
-        step_size: Scheduled | None = None,
+        step_size: Scheduled | str | None = None,
         l2: float = 5e-3,
         temperature: Scheduled | None = None,
         gradient: Named | GradientEstimator = "auto",
@@ -471,8 +471,8 @@ PARAMETERS = """
         Neurons.
     n_steps : int
         Steps of a fit.
-    step_size : float or mfld.schedules.Schedule, optional
-        Default: half of the largest one that is stable at the start; see `mfld.fitting`.
+    step_size : float or mfld.schedules.Schedule or "fuse", optional
+        Default: half of the largest one that is stable at the start; see `mfld.fitting`. "fuse" is as in `mfld.MFLD`.
     l2 : float
         Coefficient of the ridge on the parameters of the neurons: no factor 1/2. More means smoother.
     temperature : float or mfld.schedules.Schedule, optional
