@@ -53,6 +53,16 @@ def test_regression_is_sound_by_default(name, seed):
     assert MeanFieldRegressor(random_state=seed).fit(x, y).score(x, y) > least
 
 
+@pytest.mark.parametrize(("name", "seed"), [("cauchy", 4), ("t", 4), ("cauchy", 0)])  # -0.69, -0.79 with whole steps
+@pytest.mark.filterwarnings("error")
+def test_a_target_that_is_far_out_does_not_undo_the_others(name, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_cauchy((3000, 5)) if name == "cauchy" else rng.standard_t(1.5, (3000, 5))
+    y = x[:, 0] + 0.1 * rng.normal(size=3000)
+    for step_size in (None, "fuse"):
+        assert MeanFieldRegressor(step_size=step_size, random_state=seed).fit(x, y).score(x, y) > 0.05
+
+
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.filterwarnings("error")
 def test_steps_without_tuning_are_sound_too(name):

@@ -4,8 +4,8 @@
   with values far out by median and quartiles, and these values are drawn in (`scaling`).
 * Two classes take the logistic loss, more the cross-entropy, numbers the half squared loss.
 * The temperature follows from l2, so that the reference measure N(0, temperature / (2 l2)) is the same for all.
-* The step size is half of the largest one that is stable at the start, from the curvature of the risk; or, if asked
-  for, the rule of `MFLD` that finds one on the way, "fuse".
+* The step size is half of the largest one that is stable at the start, from the curvature of the risk, less where
+  mini-batches have targets far out; or, if asked for, the rule of `MFLD` that finds one on the way, "fuse".
 * Mean-field Langevin dynamics takes all rows up to 256 of them and mini-batches of 128 beyond, the others all rows.
 * A run that stops early does so by the loss of held-out rows, and keeps the neurons where it was lowest.
 
@@ -254,6 +254,16 @@ def largest_curvature(
             part.model, part.inputs, part.targets, loss=smooth, l2=part.l2, sample_weight=part.sample_weight
         ).on_threads(num_threads)
     return curvature(part, risk.initial_particles(min(n_particles, _CURVATURE_PARTICLES), seed, dtype))
+
+
+def calm(risk: EmpiricalRisk, gradient: GradientEstimator) -> float:
+    """Share of a stable step size at which a mini-batch with a target that is far out does not undo the others.
+
+    The gradient of such a row is that of a usual one times its target: 12 standard deviations take all of the step.
+    """
+    if gradient.exact or risk.loss_function.targets != "real":
+        return 1.0
+    return _FAR / max(float(np.abs(risk.targets).max()), _FAR)
 
 
 def stable_step_size(largest: float, share: float = STEP_SHARE) -> float:

@@ -536,7 +536,8 @@ class _Problem:
         given = self._recipe.step_size
         if given is not None:
             return given
-        return fitting.stable_step_size(self._curvature + 2 * l2, self._recipe.step_share or STEP_SHARE)
+        calm = fitting.calm(self.risk(l2), _gradient(self._recipe, len(self.rows)))
+        return fitting.stable_step_size(self._curvature + 2 * l2, calm * (self._recipe.step_share or STEP_SHARE))
 
     @cached_property
     def _curvature(self) -> float:

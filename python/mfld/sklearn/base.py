@@ -394,7 +394,8 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             step_size = self.step_size_  # so that several fits that go on are one
         elif step_size is None and kind.has_step_size:
             largest = fitting.largest_curvature(risk, n_particles, self._seed, dtype, self._num_threads())
-            step_size = fitting.stable_step_size(largest)
+            share = fitting.STEP_SHARE * fitting.calm(risk, self._gradient(risk.n_samples))
+            step_size = fitting.stable_step_size(largest, share)
         choices = Choices(
             n_particles,
             temperature=kind.temperature(risk.l2) if self.temperature is None else self.temperature,
