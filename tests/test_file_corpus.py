@@ -631,3 +631,31 @@ def test_what_is_written_in_any_dialect_is_read_again(columns, delimiter, encodi
         else:
             days = [(value - datetime.datetime(1970, 1, 1)) / datetime.timedelta(days=1) for value in values]
             np.testing.assert_allclose(column.values, days, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("first", ["day", "month"])
+@pytest.mark.parametrize("header", [True, False])
+def test_dates_to_predict_are_read_as_those_of_training(first, header, run):
+    """In the file to predict no row tells day from month."""
+    months, days = [1, 2, 3, 4, 5, 6, 7, 8], [3, 28, 30, 12, 1, 17, 25, 9]
+
+    def text(month, day):
+        return f"{day}/{month}/2024" if first == "day" else f"{month}/{day}/2024"
+
+    names = "when\ty\n" * header
+    rows = [f"{text(m, d)}\t{m + d / 31}\n" for m, d in zip(months, days, strict=True)]
+    write(names + "".join(rows))
+    options = ("--n-steps", "300", "--n-particles", "20", "--l2", "0.001", "--quiet")
+    assert run("train", "data.csv", *options)[::2] == (0, "no picture: none\n")
+    write(names + f"{text(5, 4)}\t1.5\n{text(3, 2)}\t2.5\n", "open.csv")
+    trained = experiments.TrainedModel.load("data-model.npz")
+    inputs, _ = experiments.load_like(trained.encoding, "open.csv", None)
+    epoch = datetime.date(1970, 1, 1)
+    expected = [(datetime.date(2024, m, d) - epoch).days for m, d in ((5, 4), (3, 2))]
+    assert inputs[:, 0].tolist() == expected
+    assert run("predict", "data-model.npz", "open.csv")[0] == 0
+    other = "30/4/2024" if first == "month" else "4/30/2024"
+    write(names + f"{other}\t1.5\n", "wrong.csv")
+    status, _, error = run("predict", "data-model.npz", "wrong.csv")
+    assert status == 2
+    assert f"'{other}' is no date of the calendar with the {first} first, as in the rows that were trained on" in error

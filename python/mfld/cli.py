@@ -148,7 +148,7 @@ def _add_train(commands: Any) -> None:
     run = train.add_argument_group("algorithm")
     _knob(run, "method", str, "NAME", "mfld, mean-field Langevin dynamics; pda, dual averaging; psdca, dual ascent")
     _knob(run, "n_particles", int, "N", "neurons")
-    steps = f"steps; of psdca epochs ({_by_method('n_steps')}, and at least 5 passes over the rows with mini-batches)"
+    steps = f"steps; of psdca epochs ({_by_method('n_steps')}, and at least 3 passes over the rows with mini-batches)"
     _knob(run, "n_steps", int, "N", steps)
     _knob(run, "inner_steps", int, "N", "Langevin steps in each step of pda (10)")
     _knob(run, "step_size", _step_size, "H", "a number, or fuse, which finds one (a share of the largest stable one)")
@@ -410,7 +410,7 @@ def _train(options: argparse.Namespace) -> int:
         {"classes_not_held_out": unjudged},
         f"too rare to be judged by held-out rows: {', '.join(map(repr, unjudged))}" if unjudged else None,
     )
-    report.add_scores(trained.split_scores(data, options.num_threads))
+    report.add_scores(training.scores)
     if training.certificate is not None:
         report.add({"certificate": made["certificate"]}, _certified(made["certificate"]))
 

@@ -28,7 +28,7 @@ from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
 from mfld.losses import Loss, LossFunction
 from mfld.objectives import EmpiricalRisk
 from mfld.schedules import Scheduled
-from mfld.state import Cloud, State
+from mfld.state import State
 from mfld.step_size import curvature
 from mfld.validation import FloatArray
 
@@ -202,13 +202,12 @@ def decided(outputs: FloatArray, classes: NDArray[Any]) -> NDArray[Any]:
 # ---- how good a fit is at least
 
 
-def complaint(risk: EmpiricalRisk, measure: Cloud) -> str | None:
-    """Fault of a fit that is worse than a constant prediction, for a message; None where it is not.
+def complaint(risk: EmpiricalRisk, loss: float) -> str | None:
+    """Fault of a fit with this loss, if that is worse than a constant prediction, for a message; None where it is not.
 
     The constants are 0, which on standardised targets is the mean, and the logarithms of the shares of classes. A run
     that has hardly begun is as good as 0, up to the noise of its neurons: worse is by 5 % of the loss at 0.
     """
-    loss = risk.loss(measure)
     losses = [_loss_of_constant(risk, constant) for constant in _constants(risk)]
     best = min(losses)
     if loss <= best + _SLIGHTLY * max(losses[0], _SLIGHTLY):

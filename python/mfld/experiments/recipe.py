@@ -36,7 +36,7 @@ from mfld.certificates import Certificate
 from mfld.errors import ConvergenceError
 from mfld.experiments import splits
 from mfld.experiments.datasets import Dataset
-from mfld.experiments.trained import TrainedModel
+from mfld.experiments.trained import Scores, TrainedModel
 from mfld.fitting import ALGORITHMS, GRADIENTS, STEP_SHARE, Choices
 from mfld.gradients import GradientEstimator, Minibatch
 from mfld.losses import Loss, LossFunction
@@ -46,9 +46,10 @@ from mfld.schedules import Schedule, Scheduled
 from mfld.state import State
 from mfld.validation import FloatArray
 
-_PASSES = 5
+_PASSES = 3
+_SAMPLE_STEPS = 500  # to compare values of l2 on a sample of the rows
 _CHECKPOINT_SECONDS = 30.0
-_HISTORY_ROWS = 2000  # of each curve in the picture
+_HISTORY_ROWS = 500  # of each curve in the picture
 _TARGETS = {"real": "a regression", "sign": "two classes", "class": "classes"}  # of losses
 
 
@@ -167,7 +168,7 @@ class Recipe:
         Default: that of the reference measure.
     n_particles : int
     n_steps : int, optional
-        Default: by the method, and in mini-batches of MFLD at least as many as 5 passes over the rows take.
+        Default: by the method, and in mini-batches of MFLD at least as many as 3 passes over the rows take.
     step_size : float or "fuse", optional
         "fuse" finds one on the way, for MFLD, and takes neither a share nor a schedule: see `MFLD`. Like all
         that follows to the schedules, it has no meaning for P-SDCA and is refused there.
@@ -194,7 +195,7 @@ class Recipe:
     validation_samples : int
         Rows that validation should score in all: small data sets are cut into up to 5 folds, large ones held out once.
     validation_rows : int
-        Rows that validation sees at most: a random sample of larger data sets.
+        Rows that validation sees at most: a random sample of larger data sets, on which 500 steps decide.
 
     Raises
     ------
@@ -276,6 +277,8 @@ class Training:
         Of everything: validation and the final run.
     validation : dict of float to float
         Mean validation loss of each candidate for l2; empty where there was one candidate.
+    scores : dict of str to Scores
+        On the rows that were trained on, "train", and on those that were held out, "test".
     certificate : Certificate or None
         Of P-SDCA: how far the Gibbs measure of its dual variables is from the optimum at most.
     """
@@ -284,6 +287,7 @@ class Training:
     result: Result
     seconds: float
     validation: dict[float, float]
+    scores: dict[str, Scores]
     certificate: Certificate | None = None
 
 
@@ -329,7 +333,10 @@ def train(
     losses: dict[float, float] = {}
     l2 = recipe.candidates[0]
     if len(recipe.candidates) > 1:
-        losses = validation_losses(data, rows[: recipe.validation_rows], recipe, seed, num_threads)
+        assert recipe.n_steps is not None  # by _completed
+        sampled = len(rows) > recipe.validation_rows
+        shorter = replace(recipe, n_steps=min(recipe.n_steps, _SAMPLE_STEPS)) if sampled else recipe
+        losses = validation_losses(data, rows[: recipe.validation_rows], shorter, seed, num_threads)
         l2 = min(losses, key=losses.__getitem__)
     run = Algorithm.run
     if checkpoint is not None:
@@ -344,9 +351,6 @@ def train(
         record={"train_loss": problem.mean_loss(problem.rows), "test_loss": problem.mean_loss(test_rows)},
         callbacks=callbacks,
     )
-    complaint = fitting.complaint(problem.risk(l2), result.measure)
-    if complaint is not None:
-        raise ConvergenceError(f"{complaint}: more n_steps, a smaller step_size or a larger l2 may help")
     provenance = {
         "data": data.name,
         "fingerprint": data.fingerprint,
@@ -358,6 +362,9 @@ def train(
     }
     trained = replace(problem.trained(result), hyperparameters=problem.hyperparameters(l2), provenance=provenance)
     scores = trained.split_scores(data, num_threads)
+    complaint = fitting.complaint(problem.risk(l2), scores["train"].loss)
+    if complaint is not None:
+        raise ConvergenceError(f"{complaint}: more n_steps, a smaller step_size or a larger l2 may help")
     provenance["scores"] = {part: {"loss": s.loss, s.measure: s.score} for part, s in scores.items()}
     certified = None
     if recipe.method == "psdca":
@@ -369,7 +376,7 @@ def train(
             "confidence": certified.confidence,
             "reason": certified.reason,
         }
-    return Training(trained, result, time.perf_counter() - started, losses, certified)
+    return Training(trained, result, time.perf_counter() - started, losses, scores, certified)
 
 
 def validation_losses(

@@ -226,7 +226,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             own = "loss" if known else "model"
             raise ValueError(f"certify must be False with a {own} of your own: what a certificate needs is not known")
         self._run(risk, n_steps, held_out, hooks, go_on=go_on)
-        complaint = fitting.complaint(risk, self.cloud_)
+        complaint = fitting.complaint(risk, risk.loss(self.cloud_))
         if complaint is not None:
             warnings.warn(
                 f"{complaint}: more n_steps or a smaller step_size may help", ConvergenceWarning, stacklevel=4
