@@ -544,3 +544,30 @@ def test_the_core_checks_buffers():
     frozen.flags.writeable = False
     with pytest.raises(ValueError, match="writ"):
         advance(_core.Estimator("full_batch"), _core.Dynamics("baoab", frozen, good))
+
+
+class _ByHand(mfld.Dynamics):
+    """The same steps, one by one in Python."""
+
+    def move(self, particles, buffers, drift, step):
+        return mfld.Overdamped().move(particles, buffers, drift, step)
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [mfld.FullBatch(), mfld.Minibatch(10), mfld.PerParticleMinibatch(10), mfld.SVRG(10, 4), mfld.SARAH(10, 4)],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_the_loss_of_a_step_means_the_same_in_python_and_in_the_core(gradient, rng):
+    inputs = rng.normal(size=(60, 2))
+    model = mfld.TwoLayerNetwork(2)
+    weights = rng.uniform(0.5, 2, 60)
+    risk = mfld.EmpiricalRisk(model, inputs, inputs[:, 0], loss="squared", l2=1e-3, sample_weight=weights)
+    seen = []
+    for dynamics in (mfld.Overdamped(), _ByHand()):
+        solver = mfld.MFLD(9, step_size=0.1, temperature=1e-3, gradient=gradient, dynamics=dynamics, dtype="float64")
+        seen.append(solver.run(risk, 9, record_every=1).history["loss"])
+    assert_allclose(*seen, rtol=1e-10)
+    shifted = mfld.Smoothed(0.0, gradient)
+    solver = mfld.MFLD(9, step_size=0.1, temperature=1e-3, gradient=shifted, dtype="float64")
+    assert_allclose(solver.run(risk, 9, record_every=1).history["loss"], seen[0], rtol=1e-10)

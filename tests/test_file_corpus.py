@@ -659,3 +659,18 @@ def test_dates_to_predict_are_read_as_those_of_training(first, header, run):
     status, _, error = run("predict", "data-model.npz", "wrong.csv")
     assert status == 2
     assert f"'{other}' is no date of the calendar with the {first} first, as in the rows that were trained on" in error
+
+
+@pytest.mark.parametrize("rows", [8, 30_000])
+def test_a_text_that_says_na_may_be_meant(rows, run):
+    """NA between quotes is Namibia where --missing-values says so, in the file to predict as well."""
+    countries = ["NA", "DE", "FR", "NA"] * (rows // 4)
+    write("country,y\n" + "".join(f'"{name}",{(name == "NA") + k % 7 / 10}\n' for k, name in enumerate(countries)))
+    with pytest.raises(ValueError, match=r"data.csv, line 2, column 'country': the value is missing \('NA'\)"):
+        experiments.load("data.csv")
+    data = experiments.load("data.csv", missing_values=())
+    assert data.encoding.feature_names == ["country=DE", "country=FR", "country=NA"]
+    assert data.inputs[:, 2].tolist() == [name == "NA" for name in countries]
+    options = ["--n-steps", "300", "--n-particles", "20", "--l2", "0.001", "--quiet"]
+    assert run("train", "data.csv", *options, "--missing-values", "")[0] == 0
+    assert run("predict", "data-model.npz", "data.csv")[0] == 0

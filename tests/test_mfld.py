@@ -605,3 +605,12 @@ def test_a_later_state_keeps_what_it_was_given():
     assert (later.seed, later.replica, dict(state.buffers)) == (state.seed, state.replica, {})
     np.testing.assert_array_equal(later.buffers["part"], np.zeros((1, 4)))
     assert not later.buffers["part"].flags.writeable
+
+
+def test_histories_are_read_only():
+    well = mfld.Potential(lambda x: x, n_coordinates=1)
+    record = {"mean": lambda state: state.particles.mean()}
+    history = mfld.MFLD(3, step_size=0.1, temperature=1.0).run(well, 4, record=record).history
+    for array in history.values():
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1

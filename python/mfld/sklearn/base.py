@@ -34,6 +34,7 @@ from mfld.models import Model, TwoLayerNetwork
 from mfld.objectives import EmpiricalRisk
 from mfld.pruning import prune
 from mfld.schedules import Scheduled
+from mfld.sklearn import frames
 from mfld.sklearn.hooks import CallbackSupportMixin, Hooks
 from mfld.state import Cloud, Info, State
 from mfld.validation import FloatArray
@@ -432,6 +433,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         """Rows of positive weight, and their weights."""
         for name, given in (("X", X), ("y", y), ("sample_weight", sample_weight)):
             validation.unmasked(name, given)
+        frames.check(X)
         dtypes = (np.float64, np.float32)
         inputs, targets = validate_data(self, X, y, dtype=dtypes, order="C", reset=reset, **options)
         if sample_weight is None:
@@ -447,6 +449,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
     def _inputs(self, X: ArrayLike) -> FloatArray:
         """Inputs of a fitted estimator as its network takes them."""
         validation.unmasked("X", X)
+        frames.check(X)
         return self._standardised(validate_data(self, X, dtype=(np.float64, np.float32), order="C", reset=False))
 
     def _standardised(self, X: FloatArray) -> FloatArray:
