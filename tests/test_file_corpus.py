@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from mfld import cli, experiments, plots
@@ -631,6 +631,67 @@ def test_what_is_written_in_any_dialect_is_read_again(columns, delimiter, encodi
         else:
             days = [(value - datetime.datetime(1970, 1, 1)) / datetime.timedelta(days=1) for value in values]
             np.testing.assert_allclose(column.values, days, rtol=0, atol=1e-10)
+
+
+WORDS = st.text("abcdefghijklmnopqrstuvwxyzäéß ,;|", min_size=1, max_size=8).map(lambda text: f"w{text}w")
+DECIMALS = st.integers(-(10**7), 10**7).map(lambda whole: whole / 1000)
+DAYS = st.dates(datetime.date(1900, 1, 1), datetime.date(2100, 1, 1))
+UNTOLD = st.integers(3, 9).flatmap(
+    lambda n: st.lists(
+        st.sampled_from(
+            [("text", WORDS), ("number", DECIMALS), ("number", st.integers(-999, 9999)), ("date", DAYS)]
+        ).flatmap(lambda kind: st.tuples(st.just(kind[0]), st.lists(kind[1] | st.just(None), min_size=n, max_size=n))),
+        min_size=2,
+        max_size=4,
+    )
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    UNTOLD,
+    st.sampled_from(",;\t|"),
+    st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC]),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+    st.sampled_from(".,"),
+    st.sampled_from(["NA", "", "?", "null"]),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_what_nobody_tells_is_found_out_or_refused(columns, delimiter, quoting, encoding, decimal, gap, line_end):
+    """No option says anything about the file: its values come out right, or it is refused by its name."""
+
+    def cell(value):
+        if value is None:
+            return gap
+        return str(value).replace(".", decimal) if isinstance(value, float) else str(value)
+
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter, quoting=quoting, lineterminator=line_end)
+    writer.writerow([f"column{place}" for place in range(len(columns))])
+    writer.writerows(zip(*([cell(value) for value in values] for _, values in columns), strict=True))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data"
+        path.write_bytes(text.getvalue().encode(encoding))
+        try:
+            table = tables.read(path)
+        except ValueError as error:
+            event(f"refused: {str(error).split(': ')[-1][:40]}")
+            assert str(path) in str(error)  # noqa: PT017  either outcome is right
+            return
+    event("read")
+    assert len(table.rows) == len(columns[0][1])
+    for column, (kind, values) in zip(table.columns, columns, strict=True):
+        assert column.missing.tolist() == [value is None for value in values]
+        there = [(found, value) for found, value in zip(column.values, values, strict=True) if value is not None]
+        if not there:
+            continue
+        assert column.kind == kind
+        if kind == "text":
+            assert all(column.categories[found] == value for found, value in there)
+        elif kind == "number":
+            assert all(found == value for found, value in there)
+        else:
+            assert all(found == (value - datetime.date(1970, 1, 1)).days for found, value in there)
 
 
 @pytest.mark.parametrize("first", ["day", "month"])
