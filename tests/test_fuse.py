@@ -144,7 +144,7 @@ def test_flat_potentials_stay_finite(first):
 
 
 def test_what_it_does_not_suit_is_refused():
-    with pytest.raises(ValueError, match="step_size must be one of fuse; got 'fast'"):
+    with pytest.raises(TypeError, match="step_size must be a real number or 'fuse', got 'fast'"):
         solver(step_size="fast")
     with pytest.raises(ValueError, match="step_size must be given with Underdamped"):
         solver(dynamics=mfld.Underdamped(1.0))

@@ -445,7 +445,7 @@ def test_interrupt_anywhere_in_python_steps_leaves_a_valid_state():
         ({"n_particles": 10.0}, TypeError, r"n_particles must be an integer, got 10.0 \(float\)"),
         ({"step_size": 0}, ValueError, "step_size must be finite and positive, got 0.0"),
         ({"step_size": np.nan}, ValueError, "step_size must be finite and positive, got nan"),
-        ({"step_size": "0.1"}, TypeError, r"step_size must be a real number, got '0.1' \(str\)"),
+        ({"step_size": "0.1"}, TypeError, r"step_size must be a real number or 'fuse', got '0.1' \(str\)"),
         ({"step_size": True}, TypeError, r"step_size must be a real number, got True \(bool\)"),
         ({"temperature": -1e-9}, ValueError, "temperature must be finite and at least 0, got -1e-09"),
         ({"temperature": np.inf}, ValueError, "temperature must be finite and at least 0, got inf"),

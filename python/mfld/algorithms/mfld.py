@@ -115,8 +115,8 @@ class MFLD(Algorithm):
 
     def __post_init__(self) -> None:
         n_replicates = validation.integer("n_replicates", self.n_replicates, 1)
-        if isinstance(self.step_size, str):
-            validation.choice("step_size", self.step_size, ("fuse",))
+        if isinstance(self.step_size, str) and self.step_size != "fuse":
+            raise TypeError(f"step_size must be a real number or 'fuse', got {validation.show(self.step_size)}")
 
         def scheduled(name: str, positive: bool = False) -> Scheduled | tuple[Scheduled, ...]:
             return schedules.check_each(name, getattr(self, name), n_replicates, positive=positive)

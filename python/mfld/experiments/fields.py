@@ -384,7 +384,7 @@ def _dates(texts: list[str], absent: list[bool], given: Sequence[int], first: st
 
 
 def _first(matches: Sequence[re.Match[str]]) -> str:
-    """What comes first in dates with the year last; "" where none of them tells."""
+    """Part that comes first in dates with the year last, "day" or "month"; "" where none of them tells."""
     largest = [max(int(match[name]) for match in matches) for name in "ab"]
     return "day" if largest[0] > 12 else "month" if largest[1] > 12 else ""
 

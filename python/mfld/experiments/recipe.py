@@ -84,7 +84,9 @@ def _schedule(name: str, value: object) -> Schedule:
 
 def _step_size(name: str, value: Any) -> float | str:
     """A number, or the rule that needs none."""
-    return validation.choice(name, value, ("fuse",)) if isinstance(value, str) else _positive(name, value)
+    if isinstance(value, str) and value != "fuse":
+        raise TypeError(f"{name} must be a real number or 'fuse', got {validation.show(value)}")
+    return value if isinstance(value, str) else _positive(name, value)
 
 
 def _dtype(name: str, value: Any) -> str:

@@ -72,6 +72,9 @@ class Format:
         for name, kind in self.types.items():
             if kind not in KINDS:
                 raise ValueError(f"types must be {', '.join(KINDS)}; got {kind!r} for {name!r}")
+        for name, first in self.dates.items():
+            if first not in ("day", "month"):
+                raise ValueError(f"dates must be 'day' or 'month', got {first!r} for {name!r}")
 
 
 @dataclass(frozen=True, eq=False)
