@@ -84,4 +84,5 @@ def _refuse(expected: str, classes: NDArray[Any]) -> None:
     if len(classes):
         more = f" and {len(classes) - 3} more" if len(classes) > 3 else ""
         shown = ", ".join(repr(each) for each in classes[:3].tolist())
-        raise ValueError(f"{expected}; too few are of {shown}{more}: leave these rows out or bring more")
+        advice = ", or say --task regression if they are numbers" if classes.dtype.kind in "iuf" else ""
+        raise ValueError(f"{expected}; too few are of {shown}{more}: leave these rows out or bring more{advice}")
