@@ -69,7 +69,7 @@ def test_a_class_of_one_row_is_refused_by_name(seed):
     message = r"the target must have at least 2 rows of each class, .* too few are of 'sick'"
     with pytest.raises(ValueError, match=message):
         experiments.train(data, seed, Recipe(**QUICK))
-    with pytest.raises(ValueError, match="of 7.0: leave these rows out or bring more, or say --task regression"):
+    with pytest.raises(ValueError, match=r"of 7\.0: leave these rows out or bring more, or say --task regression"):
         experiments.train(table(np.where(np.arange(60) == 31, 7.0, np.arange(60) % 2)), seed, Recipe(**QUICK))
     with pytest.raises(ValueError, match=r"test_share must leave rows of each class to train on, got 0.8; .* 'sick'"):
         experiments.train(table(["sick"] * 2 + ["well"] * 58), seed, Recipe(**QUICK, test_share=0.8))
