@@ -146,7 +146,7 @@ def test_flat_potentials_stay_finite(first):
 def test_what_it_does_not_suit_is_refused():
     with pytest.raises(TypeError, match="step_size must be a real number or 'fuse', got 'fast'"):
         solver(step_size="fast")
-    with pytest.raises(ValueError, match="step_size must be given with Underdamped"):
+    with pytest.raises(ValueError, match=r"step_size must be a number with Underdamped.*: 'fuse' is for Overdamped"):
         solver(dynamics=mfld.Underdamped(1.0))
     with pytest.raises((TypeError, ValueError), match=r"step_size\[0\] must be"):
         solver(step_size=("fuse", "fuse"), n_replicates=2)

@@ -140,9 +140,8 @@ class MFLD(Algorithm):
                 "one depends on how many rows a step sees"
             )
         if self._finds_size and not self.dynamics.has_stable_step:
-            raise ValueError(
-                f"step_size must be given with {self.dynamics}, as a number: what finds one is for Overdamped()"
-            )
+            expected, found = ("given", "the automatic one") if self.step_size is None else ("a number", "'fuse'")
+            raise ValueError(f"step_size must be {expected} with {self.dynamics}: {found} is for Overdamped()")
         validation.num_threads(self.num_threads)
 
     @property
