@@ -30,7 +30,7 @@ LAYERS = [
     ["step_size", "sampling"],
     ["certificates"],
     ["algorithms"],
-    ["quantities", "callbacks", "statistics"],
+    ["quantities", "callbacks", "statistics", "description"],
     ["checkpoint"],
     ["fitting"],
     ["experiments"],

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mfld
-from mfld import checkpoint
+from mfld import checkpoint, description
 
 ESTIMATORS = [
     mfld.FullBatch(),
@@ -410,11 +410,11 @@ def test_a_description_is_the_same_in_another_process():
         import json, sys
         sys.path.insert(0, {folder!r})
         import test_checkpoint as t
-        from mfld import checkpoint
+        from mfld import checkpoint, description
         out = [checkpoint.fingerprint(objective=t.mfld.Potential(f, n_coordinates=1)) for f in t.potentials()]
         loop = {{"set": {{"a", "b", "c"}}}}
         loop["self"] = loop
-        out.append(checkpoint._describe(loop))
+        out.append(description.describe(loop))
         out.append(checkpoint.fingerprint(algorithm=t.make_solver(), objective=t.make_risk()))
         print(json.dumps(out))
     """
@@ -851,16 +851,16 @@ def test_what_a_function_reads_is_part_of_a_run_and_prose_is_not(changed, where,
     assert differ == where
 
 
-def test_functions_without_source_go_by_names_and_constants():
+def test_functions_without_source_go_by_their_code():
     def potential(body):
         names = {"SCALE": 2.0}
         exec(f"def f(x):\n    {body}", names)
         return mfld.Potential(names["f"], n_coordinates=1)
 
     def text(body):
-        return checkpoint._describe(potential(body)._gradient)
+        return description.describe(potential(body)._gradient)
 
-    assert " by names and constants " in text("return x + 1")
+    assert " by names, constants and instructions " in text("return x + 1")
     assert text("return x + 1") != text("return x + 2")
     assert text("'Words.'; return SCALE * x") == text("'Other words.'; return SCALE * x")
 
@@ -868,7 +868,7 @@ def test_functions_without_source_go_by_names_and_constants():
 def test_a_description_does_not_depend_on_the_version_of_python():
     """Bytecode and the printed forms of syntax trees do; these are digests of what is written here."""
     tree = ast.parse("def f(x, *, by=2):\n    'Words.'\n    return [by * x[i] for i in (None, 0)]")
-    assert checkpoint._syntax(tree.body[0]) == (
+    assert description._syntax(tree.body[0]) == (
         "FunctionDef(name='f', args=arguments(args=[arg(arg='x')], kwonlyargs=[arg(arg='by')], kw_defaults=[2]), "
         "body=[Return(value=ListComp(elt=BinOp(left=Name(id='by', ctx=Load()), op=Mult(), "
         "right=Subscript(value=Name(id='x', ctx=Load()), slice=Name(id='i', ctx=Load()), ctx=Load())), "
@@ -934,7 +934,7 @@ def test_what_cannot_be_read_is_unseen_and_no_error():
 
     def gradient_with(held):
         objective = mfld.Potential(lambda x: x if held else -x, n_coordinates=1)
-        return checkpoint._describe(objective._gradient).replace(f"{Stubborn.__qualname__[:-8]}", "")
+        return description.describe(objective._gradient).replace(f"{Stubborn.__qualname__[:-8]}", "")
 
     assert "'held': unseen Stubborn" in gradient_with(Stubborn())
     assert "'held': unseen Rude" in gradient_with(Rude())
@@ -1043,7 +1043,7 @@ def test_what_torch_and_jax_hold_is_part_of_a_run(make, tmp_path, monkeypatch):
 
 def test_types_that_numpy_lacks_are_told_apart():
     one, other = Tensor([1.0]), Tensor([1.0], "torch.bfloat16")
-    assert checkpoint._describe(one) != checkpoint._describe(other)
+    assert description.describe(one) != description.describe(other)
 
 
 def test_a_run_says_what_its_checkpoint_does_not_see(tmp_path):

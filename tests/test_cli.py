@@ -12,6 +12,7 @@ from sklearn.linear_model import RidgeCV
 import mfld
 from mfld import cli, experiments
 from mfld.experiments import Recipe, TrainedModel
+from mfld.experiments import recipe as recipe_module
 
 
 def run(capsys, *arguments):
@@ -475,10 +476,22 @@ def test_many_rows_take_as_many_steps_as_five_passes():
     inputs = rng.normal(size=(100_000, 1))
     data = experiments.Dataset("", inputs, inputs[:, 0], None, experiments.Encoding((), "", ()))
     chosen = experiments.train(data, 0, Recipe(n_particles=4, l2=0.1)).trained.hyperparameters
-    assert chosen["n_steps"] == 5 * 80_000 / 128
+    assert chosen["n_steps"] == 2000  # more than 3 passes
     assert chosen["gradient"] == "Minibatch(batch_size=128)"
+    chosen = experiments.train(data, 0, Recipe(n_particles=4, l2=0.1, batch_size=50)).trained.hyperparameters
+    assert chosen["n_steps"] == 3 * 80_000 / 50
     chosen = experiments.train(data, 0, Recipe(n_particles=4, l2=0.1, n_steps=10)).trained.hyperparameters
     assert chosen["n_steps"] == 10
+
+
+def test_500_steps_on_a_sample_of_many_rows_decide_about_l2(rng, monkeypatch):
+    seen = []
+    monkeypatch.setattr(recipe_module, "validation_losses", lambda *args: seen.append(args[2].n_steps) or {0.1: 1.0})
+    inputs = rng.normal(size=(400, 1))
+    data = experiments.Dataset("", inputs, inputs[:, 0], None, experiments.Encoding((), "", ()))
+    for rows, n_steps, decide in ((400, 700, 700), (200, 700, 500), (200, 30, 30)):
+        experiments.train(data, 0, Recipe(n_particles=4, n_steps=n_steps, l2=(0.1, 0.2), validation_rows=rows))
+        assert seen.pop() == decide
 
 
 def test_validation_sees_a_sample_of_the_rows_that_are_not_held_out():

@@ -544,3 +544,35 @@ def test_the_core_checks_buffers():
     frozen.flags.writeable = False
     with pytest.raises(ValueError, match="writ"):
         advance(_core.Estimator("full_batch"), _core.Dynamics("baoab", frozen, good))
+
+
+class _ByHand(mfld.Dynamics):
+    """The same steps, one by one in Python."""
+
+    def __init__(self, dynamics):
+        self.dynamics, self.buffer_names = dynamics, dynamics.buffer_names
+
+    def start(self, particles, step):
+        return self.dynamics.start(particles, step)
+
+    def move(self, particles, buffers, drift, step):
+        return self.dynamics.move(particles, buffers, drift, step)
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [mfld.FullBatch(), mfld.Minibatch(10), mfld.PerParticleMinibatch(10), mfld.SVRG(10, 4), mfld.SARAH(10, 4)],
+    ids=lambda estimator: type(estimator).__name__,
+)
+@pytest.mark.parametrize("dynamics", [mfld.Overdamped(), mfld.Underdamped(1.0)], ids=["overdamped", "BAOAB"])
+def test_the_loss_of_a_step_means_the_same_in_python_and_in_the_core(gradient, dynamics, rng):
+    inputs = rng.normal(size=(60, 2))
+    model = mfld.TwoLayerNetwork(2)
+    weights = rng.uniform(0.5, 2, 60)
+    risk = mfld.EmpiricalRisk(model, inputs, inputs[:, 0], loss="squared", l2=1e-3, sample_weight=weights)
+    seen = []
+    for moves, rows in ((dynamics, gradient), (_ByHand(dynamics), gradient), (dynamics, mfld.Smoothed(0.0, gradient))):
+        solver = mfld.MFLD(9, step_size=0.1, temperature=1e-3, gradient=rows, dynamics=moves, dtype="float64")
+        seen.append(solver.run(risk, 9, record_every=1).history["loss"])
+    assert_allclose(seen[1], seen[0], rtol=1e-10)
+    assert_allclose(seen[2], seen[0], rtol=1e-10)

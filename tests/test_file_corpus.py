@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from mfld import cli, experiments, plots
@@ -631,3 +631,107 @@ def test_what_is_written_in_any_dialect_is_read_again(columns, delimiter, encodi
         else:
             days = [(value - datetime.datetime(1970, 1, 1)) / datetime.timedelta(days=1) for value in values]
             np.testing.assert_allclose(column.values, days, rtol=0, atol=1e-10)
+
+
+WORDS = st.text("abcdefghijklmnopqrstuvwxyzäéß ,;|", min_size=1, max_size=8).map(lambda text: f"w{text}w")
+DECIMALS = st.integers(-(10**7), 10**7).map(lambda whole: whole / 1000)
+DAYS = st.dates(datetime.date(1900, 1, 1), datetime.date(2100, 1, 1))
+UNTOLD = st.integers(3, 9).flatmap(
+    lambda n: st.lists(
+        st.sampled_from(
+            [("text", WORDS), ("number", DECIMALS), ("number", st.integers(-999, 9999)), ("date", DAYS)]
+        ).flatmap(lambda kind: st.tuples(st.just(kind[0]), st.lists(kind[1] | st.just(None), min_size=n, max_size=n))),
+        min_size=2,
+        max_size=4,
+    )
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    UNTOLD,
+    st.sampled_from(",;\t|"),
+    st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC]),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+    st.sampled_from(".,"),
+    st.sampled_from(["NA", "", "?", "null"]),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_what_nobody_tells_is_found_out_or_refused(columns, delimiter, quoting, encoding, decimal, gap, line_end):
+    """No option says anything about the file: its values come out right, or it is refused by its name."""
+
+    def cell(value):
+        if value is None:
+            return gap
+        return str(value).replace(".", decimal) if isinstance(value, float) else str(value)
+
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter, quoting=quoting, lineterminator=line_end)
+    writer.writerow([f"column{place}" for place in range(len(columns))])
+    writer.writerows(zip(*([cell(value) for value in values] for _, values in columns), strict=True))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data"
+        path.write_bytes(text.getvalue().encode(encoding))
+        try:
+            table = tables.read(path)
+        except ValueError as error:
+            event(f"refused: {str(error).split(': ')[-1][:40]}")
+            assert str(path) in str(error)  # noqa: PT017  either outcome is right
+            return
+    event("read")
+    assert len(table.rows) == len(columns[0][1])
+    for column, (kind, values) in zip(table.columns, columns, strict=True):
+        assert column.missing.tolist() == [value is None for value in values]
+        there = [(found, value) for found, value in zip(column.values, values, strict=True) if value is not None]
+        if not there:
+            continue
+        assert column.kind == kind
+        if kind == "text":
+            assert all(column.categories[found] == value for found, value in there)
+        elif kind == "number":
+            assert all(found == value for found, value in there)
+        else:
+            assert all(found == (value - datetime.date(1970, 1, 1)).days for found, value in there)
+
+
+@pytest.mark.parametrize("first", ["day", "month"])
+@pytest.mark.parametrize("header", [True, False])
+def test_dates_to_predict_are_read_as_those_of_training(first, header, run):
+    """In the file to predict no row tells day from month."""
+    months, days = [1, 2, 3, 4, 5, 6, 7, 8], [3, 28, 30, 12, 1, 17, 25, 9]
+
+    def text(month, day):
+        return f"{day}/{month}/2024" if first == "day" else f"{month}/{day}/2024"
+
+    names = "when\ty\n" * header
+    rows = [f"{text(m, d)}\t{m + d / 31}\n" for m, d in zip(months, days, strict=True)]
+    write(names + "".join(rows))
+    options = ("--n-steps", "300", "--n-particles", "20", "--l2", "0.001", "--quiet")
+    assert run("train", "data.csv", *options)[::2] == (0, "no picture: none\n")
+    write(names + f"{text(5, 4)}\t1.5\n{text(3, 2)}\t2.5\n", "open.csv")
+    trained = experiments.TrainedModel.load("data-model.npz")
+    inputs, _ = experiments.load_like(trained.encoding, "open.csv", None)
+    epoch = datetime.date(1970, 1, 1)
+    expected = [(datetime.date(2024, m, d) - epoch).days for m, d in ((5, 4), (3, 2))]
+    assert inputs[:, 0].tolist() == expected
+    assert run("predict", "data-model.npz", "open.csv")[0] == 0
+    other = "30/4/2024" if first == "month" else "4/30/2024"
+    write(names + f"{other}\t1.5\n", "wrong.csv")
+    status, _, error = run("predict", "data-model.npz", "wrong.csv")
+    assert status == 2
+    assert f"'{other}' is no date of the calendar with the {first} first, as in the rows that were trained on" in error
+
+
+@pytest.mark.parametrize("rows", [8, 30_000])
+def test_a_text_that_says_na_may_be_meant(rows, run):
+    """NA between quotes is Namibia where --missing-values says so, in the file to predict as well."""
+    countries = ["NA", "DE", "FR", "NA"] * (rows // 4)
+    write("country,y\n" + "".join(f'"{name}",{(name == "NA") + k % 7 / 10}\n' for k, name in enumerate(countries)))
+    with pytest.raises(ValueError, match=r"data.csv, line 2, column 'country': the value is missing \('NA'\)"):
+        experiments.load("data.csv")
+    data = experiments.load("data.csv", missing_values=())
+    assert data.encoding.feature_names == ["country=DE", "country=FR", "country=NA"]
+    assert data.inputs[:, 2].tolist() == [name == "NA" for name in countries]
+    options = ["--n-steps", "300", "--n-particles", "20", "--l2", "0.001", "--quiet"]
+    assert run("train", "data.csv", *options, "--missing-values", "")[0] == 0
+    assert run("predict", "data-model.npz", "data.csv")[0] == 0

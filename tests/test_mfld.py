@@ -445,7 +445,7 @@ def test_interrupt_anywhere_in_python_steps_leaves_a_valid_state():
         ({"n_particles": 10.0}, TypeError, r"n_particles must be an integer, got 10.0 \(float\)"),
         ({"step_size": 0}, ValueError, "step_size must be finite and positive, got 0.0"),
         ({"step_size": np.nan}, ValueError, "step_size must be finite and positive, got nan"),
-        ({"step_size": "0.1"}, TypeError, r"step_size must be a real number, got '0.1' \(str\)"),
+        ({"step_size": "0.1"}, TypeError, r"step_size must be a real number or 'fuse', got '0.1' \(str\)"),
         ({"step_size": True}, TypeError, r"step_size must be a real number, got True \(bool\)"),
         ({"temperature": -1e-9}, ValueError, "temperature must be finite and at least 0, got -1e-09"),
         ({"temperature": np.inf}, ValueError, "temperature must be finite and at least 0, got inf"),
@@ -605,3 +605,12 @@ def test_a_later_state_keeps_what_it_was_given():
     assert (later.seed, later.replica, dict(state.buffers)) == (state.seed, state.replica, {})
     np.testing.assert_array_equal(later.buffers["part"], np.zeros((1, 4)))
     assert not later.buffers["part"].flags.writeable
+
+
+def test_histories_are_read_only():
+    well = mfld.Potential(lambda x: x, n_coordinates=1)
+    record = {"mean": lambda state: state.particles.mean()}
+    history = mfld.MFLD(3, step_size=0.1, temperature=1.0).run(well, 4, record=record).history
+    for array in history.values():
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1

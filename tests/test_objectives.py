@@ -1,5 +1,6 @@
 """Objectives: value, gradient and first variation against finite differences of F under moving mass."""
 
+import copy
 import itertools
 import pickle
 
@@ -514,3 +515,15 @@ def test_plan_takes_a_schedule(wrap, rng):
         plan = Plan(*numbers, places=(place.ahead(k),), **how)
         single = steps(wrap(risk), single, {}, 1, plan).particles
     assert single.tobytes() == whole.particles.tobytes()
+
+
+@pytest.mark.parametrize("batch", [None, [1, 5, 7]])
+def test_frozen_potentials_of_a_risk_are_pickled(batch, rng):
+    inputs = rng.normal(size=(20, 2))
+    risk = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(2), inputs, inputs[:, 0], loss="squared", l2=1e-2)
+    frozen = risk.first_variation(risk.initial_particles(6), batch)
+    points = rng.normal(size=(4, risk.n_coordinates))
+    for again in (pickle.loads(pickle.dumps(frozen)), copy.deepcopy(frozen), copy.copy(frozen)):
+        assert np.array_equal(again(points), frozen(points))
+        assert np.array_equal(again.gradient(points), frozen.gradient(points))
+        assert (again.l2, again.num_threads) == (frozen.l2, frozen.num_threads)

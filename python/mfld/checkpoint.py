@@ -8,30 +8,21 @@ the last good state.
 
 from __future__ import annotations
 
-import ast
-import contextvars
 import dataclasses
-import dis
-import functools
 import hashlib
-import inspect
 import json
 import os
-import re
-import sys
 import time
-import types
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mfld import _core, files, validation
+from mfld import _core, description, files, validation
 from mfld.algorithms import Algorithm, Callback, Result
 from mfld.algorithms.base import are_steps
 from mfld.objectives import Objective
@@ -276,7 +267,7 @@ class Checkpoint(Callback):
 
     def on_problem(self, algorithm: Algorithm, objective: Objective) -> None:
         self._problem = fingerprint(algorithm=algorithm, objective=objective)
-        found = {name: _UNSEEN.findall(text) for name, text in self._problem.items()}
+        found = {name: description.UNSEEN.findall(text) for name, text in self._problem.items()}
         unseen = "; ".join(f"{name} has {', '.join(parts)}" for name, parts in found.items() if parts)
         if unseen:
             message = f"a checkpoint cannot tell whether what it does not see has changed when a run goes on: {unseen}"
@@ -319,12 +310,13 @@ def fingerprint(*, algorithm: Algorithm | None = None, objective: Objective | No
 
     Compared are
 
-    * the class by its name, and the attributes (``__getstate__`` where a class defines it): numbers and text as they
-      print, arrays and what lies deeper by their SHA-256; an attribute that is a set of arrays has an entry for each;
+    * the class by its name, and what pickle would keep of it (``__getstate__`` where a class defines it) without
+      properties that were computed and kept: numbers and text as they print, arrays and what lies deeper by their
+      SHA-256; an attribute that is a set of arrays has an entry for each;
     * of classes that are not of a library, also the class attributes and the methods;
-    * functions by their syntax, without docstrings, comments and layout, or where there is no source by the names and
-      constants of their code, as the entry then says and another version of Python may have them otherwise; their
-      defaults and closures;
+    * functions by their syntax, without docstrings, comments and layout, or where there is no source by the names,
+      constants and instructions of their code, as the entry then says and another version of Python has them otherwise;
+      their defaults, closures and attributes;
     * the globals that a function names, and ``name`` in ``module.name`` where the module is not an installed one:
       values, and functions and classes with their own source. Of what these functions name in turn the values count,
       and functions and classes do not.
@@ -346,322 +338,21 @@ def fingerprint(*, algorithm: Algorithm | None = None, objective: Objective | No
     # An algorithm of the user may run on what is no Objective, a game say.
     for name, given in (("algorithm", algorithm), ("objective", objective)):
         if given is not None:
-            kind, members = _members(given)
+            kind, members = description.taken_apart(given)
             entries[name] = kind
-            for member, value in {**_class_members(type(given)), **members}.items():
-                arrays = _arrays(value)
-                entries[f"{name}.{member}"] = _short(value) if arrays is None else _kind(value)
+            for member, value in {**description.class_members(type(given)), **members}.items():
+                arrays = description.arrays(value)
+                entries[f"{name}.{member}"] = _short(value) if arrays is None else description.kind_of(value)
                 entries.update({f"{name}.{member}.{part}": _short(array) for part, array in (arrays or {}).items()})
     return entries
 
 
 def _short(value: object) -> str:
-    text = _describe(value)
+    text = description.describe(value)
     if len(text) <= 80:
         return text
-    unseen = "".join(f", {found}" for found in sorted(set(_UNSEEN.findall(text))))
-    return f"{_kind(value)} {_sha256(text.encode())}{unseen}"
-
-
-_UNSEEN: Final = re.compile(r"unseen [\w.<>]+")
-
-
-def _arrays(value: object) -> Mapping[str, object] | None:
-    """The arrays that an object consists of, if it says so by a ``__getstate__`` of its own."""
-    if isinstance(value, type) or not any("__getstate__" in vars(parent) for parent in type(value).__mro__[:-1]):
-        return None
-    _, members = _members(value)
-    every = all(item is None or isinstance(item, np.ndarray) for item in members.values())
-    return members if members and every else None
-
-
-@functools.singledispatch
-def _content(value: Any, above: tuple[int, ...]) -> str:
-    """`_describe` by kind; here an object of whatever class."""
-    try:
-        if callable(value) and hasattr(value, "__wrapped__"):  # a function that was compiled, cached, ...
-            return f"{_kind(value)} of {_describe(value.__wrapped__, above)}"
-        if inspect.isroutine(value) or isinstance(value, np.ufunc):  # of a compiled module
-            return str(value.__name__)
-        if hasattr(value, "__array__"):  # of another library
-            return _array_of(value, above)
-        kind, members = _members(value)
-        # Within an object of a class that was described, that class is not described again.
-        of_class = {} if id(type(value)) in above else _class_members(type(value))
-        return f"{kind}{_describe({**of_class, **members}, (*above, id(type(value))))}"
-    except Exception:  # whatever another library does: a run does not end for want of a description
-        return f"unseen {_kind(value)}"
-
-
-def _describe(value: object, above: tuple[int, ...] = ()) -> str:
-    """Text that is equal for equal values, in any process; ``above`` are the objects that hold this one."""
-    if id(value) in above:
-        return f"<{len(above) - above.index(id(value))} up>"
-    return _content(value, (*above, id(value)))
-
-
-for _kind_of_value in (type(None), int, float, complex, str, bytes, range, slice, np.dtype):
-    _content.register(_kind_of_value, lambda value, above: repr(value))
-
-
-@_content.register
-def _(value: np.generic, above: tuple[int, ...]) -> str:
-    return f"{value.dtype}({value.item()!r})"
-
-
-@_content.register
-def _(value: np.ndarray, above: tuple[int, ...]) -> str:
-    if value.dtype.hasobject:
-        return f"array of {_describe(value.tolist(), above)}"
-    digest = _sha256(np.ascontiguousarray(value).tobytes())
-    return f"{value.dtype.str} array of shape {value.shape}, {digest}"
-
-
-@_content.register(Mapping)
-def _(value: Mapping[Any, Any], above: tuple[int, ...]) -> str:
-    pairs = sorted((_describe(key, above), _describe(item, above)) for key, item in value.items())
-    return f"{{{', '.join(f'{key}: {item}' for key, item in pairs)}}}"
-
-
-@_content.register(list)
-@_content.register(tuple)
-def _(value: Sequence[object], above: tuple[int, ...]) -> str:
-    return f"({', '.join(_describe(item, above) for item in value)})"
-
-
-@_content.register(AbstractSet)
-def _(value: AbstractSet[Any], above: tuple[int, ...]) -> str:
-    return f"{{{', '.join(sorted(_describe(item, above) for item in value))}}}"
-
-
-@_content.register(functools.partial)
-def _(value: functools.partial[Any], above: tuple[int, ...]) -> str:
-    return f"partial{_describe((value.func, value.args, value.keywords), above)}"
-
-
-@_content.register
-def _(value: types.CodeType, above: tuple[int, ...]) -> str:
-    # Not the instructions, which are those of one version of Python, nor a docstring, which is the first constant.
-    constants, flag = value.co_consts, getattr(inspect, "CO_HAS_DOCSTRING", None)  # before 3.14 the place says so
-    documented = bool(value.co_flags & flag) if flag else not value.co_name.startswith("<")
-    if documented and constants and isinstance(constants[0], str):
-        constants = (None, *constants[1:])
-    return _describe((constants, value.co_names), above)
-
-
-@_content.register
-def _(value: types.FunctionType, above: tuple[int, ...]) -> str:
-    held = _describe((value.__defaults__, value.__kwdefaults__, _closure_of(value)), above)
-    if _of_library(value.__module__):
-        return f"{value.__qualname__}{held}"
-    source = _source(value.__code__)
-    code = f"by names and constants {_describe(value.__code__, above)}" if source is None else source
-    read = _read_by(value)
-    # The functions that a helper names in turn are left out, else all of a program would be part of a run.
-    if _named_by_function.get():
-        read = {name: item for name, item in read.items() if not (callable(item) or isinstance(item, types.ModuleType))}
-    token = _named_by_function.set(True)
-    try:
-        return f"{value.__qualname__} {code}{held}{_describe(read, above)}"
-    finally:
-        _named_by_function.reset(token)
-
-
-_named_by_function: contextvars.ContextVar[bool] = contextvars.ContextVar("named_by_function", default=False)
-
-
-def _closure_of(function: types.FunctionType) -> dict[str, object]:
-    """Values of the variables around a function; not the class around a method, which ``super()`` asks for."""
-    held: dict[str, object] = {}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        if name != "__class__":
-            try:
-                held[name] = cell.cell_contents
-            except ValueError:  # not filled yet
-                held[name] = None
-    return held
-
-
-def _read_by(function: types.FunctionType) -> dict[str, object]:
-    """Values of the globals that a function names, and of the attributes of modules."""
-    around = {**function.__globals__, **_closure_of(function)}
-    read: dict[str, object] = {}
-    value: object
-    codes = [function.__code__]
-    while codes:
-        code = codes.pop()
-        codes.extend(const for const in code.co_consts if isinstance(const, types.CodeType))
-        # The names of the code alone would not do: those of attributes are among them.
-        name, value = "", None
-        for step in dis.get_instructions(code):
-            if step.opname == "EXTENDED_ARG":
-                continue
-            if step.opname in _LOADS and step.argval in around:
-                name, value = step.argval, around[step.argval]
-            elif step.opname in _ATTRIBUTES and _is_own_module(value) and hasattr(value, step.argval):
-                name, value = f"{name}.{step.argval}", getattr(value, step.argval)
-            else:
-                name, value = "", None
-            if name and step.opname != "LOAD_DEREF":  # what is in the closure is described there
-                read[name] = value
-    return read
-
-
-_LOADS: Final = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS", "LOAD_DEREF")
-_ATTRIBUTES: Final = ("LOAD_ATTR", "LOAD_METHOD")
-
-
-def _is_own_module(value: object) -> bool:
-    """True for a module that is neither of a library nor of an installed package."""
-    if not isinstance(value, types.ModuleType) or _of_library(value.__name__):
-        return False
-    return not {"site-packages", "dist-packages"} & set(Path(getattr(value, "__file__", None) or "").parts)
-
-
-def _source(code: types.CodeType) -> str | None:
-    """Digest of the syntax of a function; None where its source cannot be found or parsed."""
-    try:
-        lines, _ = inspect.findsource(code)
-        found = _functions("".join(lines)).get((code.co_firstlineno, code.co_name), [])
-    except (OSError, TypeError, SyntaxError, ValueError, RecursionError):
-        return None
-    if len(found) > 1:  # lambdas that begin on one line: the one whose body is where the code returns, if that is known
-        places = set(code.co_positions())
-        same: list[ast.AST] = [node for node in found if isinstance(node, ast.Lambda) and _place(node.body) in places]
-        found = same or found
-    return _sha256("".join(sorted(_syntax(node) for node in found)).encode()) if found else None
-
-
-def _place(node: ast.expr) -> tuple[int | None, ...]:
-    return (node.lineno, node.end_lineno, node.col_offset, node.end_col_offset)
-
-
-@functools.lru_cache(maxsize=8)
-def _functions(text: str) -> dict[tuple[int, str], list[ast.AST]]:
-    """The functions of a file by first line and name.
-
-    All of the file is parsed: the lines of one function alone may be no sentence, as in the middle of a list.
-    """
-    found: dict[tuple[int, str], list[ast.AST]] = {}
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            first = min(part.lineno for part in (node, *node.decorator_list))
-            found.setdefault((first, node.name), []).append(node)
-        elif isinstance(node, ast.Lambda):
-            found.setdefault((node.lineno, "<lambda>"), []).append(node)
-    return found
-
-
-def _syntax(node: object) -> str:
-    """A syntax tree as text, without docstrings, places and what is empty: `ast.dump` differs between versions."""
-    if isinstance(node, ast.Constant):
-        return repr(node.value)
-    if isinstance(node, ast.AST):
-        fields = dict(ast.iter_fields(node))
-        if (
-            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-            and ast.get_docstring(node) is not None
-        ):
-            fields["body"] = node.body[1:]
-        parts = [f"{name}={_syntax(item)}" for name, item in fields.items() if item is not None and item != []]
-        return f"{type(node).__name__}({', '.join(parts)})"
-    if isinstance(node, list):
-        return f"[{', '.join(map(_syntax, node))}]"
-    return repr(node)
-
-
-def _of_library(module: str | None) -> bool:
-    """True for a module of a library, whose parts are known by their names."""
-    root = (module or "").partition(".")[0]
-    return root in _LIBRARIES or root in sys.stdlib_module_names
-
-
-_LIBRARIES: Final = frozenset(["builtins", "jax", "jaxlib", "mfld", "numpy", "scipy", "sklearn", "torch"])
-
-
-def _class_members(kind: type) -> dict[str, object]:
-    """Class attributes and methods of classes that are not of a library."""
-    members: dict[str, object] = {}
-    for parent in reversed(kind.__mro__):
-        if not _of_library(parent.__module__):
-            members.update({name: item for name, item in vars(parent).items() if not _is_machinery(parent, name)})
-    return {name: _plain(value) for name, value in members.items() if name.lstrip("_") != "num_threads"}
-
-
-def _is_machinery(kind: type, name: str) -> bool:
-    """True for an entry of a class that is Python's own, or decides how an object prints and is copied only."""
-    if not (name.startswith("__") and name.endswith("__")):
-        return name == "_abc_impl"
-    value = vars(kind)[name]
-    if name in _PROSE or not isinstance(value, types.FunctionType):
-        return True
-    # The methods that dataclasses write have no source, and another text in each version of Python.
-    return "__dataclass_fields__" in vars(kind) and _source(value.__code__) is None
-
-
-_PROSE: Final = ("__repr__", "__str__", "__getstate__", "__setstate__", "__reduce__", "__reduce_ex__", "__del__")
-
-
-def _plain(value: object) -> object:
-    """The function in what a class holds of it."""
-    if isinstance(value, property):
-        return (value.fget, value.fset)
-    return getattr(value, "__func__", value)
-
-
-def _array_of(value: Any, above: tuple[int, ...]) -> str:
-    """An array of another library; some refuse to be read as they are."""
-    dtype = str(getattr(value, "dtype", ""))  # NumPy may have none like it: bfloat16
-    kind = f"{_kind(value)} {dtype}".rstrip()
-    if dtype.startswith("key<"):  # a random key of JAX
-        value = sys.modules["jax"].random.key_data(value)
-    for attempt in (None, "detach", "cpu", "float"):
-        try:
-            value = value if attempt is None else getattr(value, attempt)()
-            array = np.asarray(value)
-        except Exception:
-            continue
-        if not array.dtype.hasobject:
-            return f"{kind} {_describe(array, above)}"
-    return f"unseen {kind}"
-
-
-@_content.register
-def _(value: types.MethodType, above: tuple[int, ...]) -> str:
-    return f"{_describe(value.__func__, above)} of {_describe(value.__self__, above)}"
-
-
-@_content.register
-def _(value: type, above: tuple[int, ...]) -> str:
-    members = _class_members(value)
-    return f"{value.__qualname__}{_describe(members, above)}" if members else value.__qualname__
-
-
-@_content.register
-def _(value: types.ModuleType, above: tuple[int, ...]) -> str:
-    return value.__name__
-
-
-def _members(value: object) -> tuple[str, Mapping[str, object]]:
-    """Name of the class, and attributes, of an object; those of one that cannot be copied are unseen."""
-    try:
-        members = value.__getstate__()
-    except Exception:
-        return f"unseen {_kind(value)}", {}
-    if isinstance(members, tuple) and all(part is None or isinstance(part, Mapping) for part in members):  # __slots__
-        members = {name: item for part in members if part for name, item in part.items()}
-    if not isinstance(members, Mapping):
-        members = {} if members is None else {"state": members}
-    return _kind(value), {name: item for name, item in members.items() if name.lstrip("_") != "num_threads"}
-
-
-def _kind(value: object) -> str:
-    # Without the module: that of a script is called otherwise in the processes that it starts.
-    return type(value).__qualname__
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
+    unseen = "".join(f", {found}" for found in sorted(set(description.UNSEEN.findall(text))))
+    return f"{description.kind_of(value)} {description.digest(text.encode())}{unseen}"
 
 
 # ---- the file --------------------------------------------------------------------------------------------------------

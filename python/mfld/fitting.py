@@ -4,7 +4,8 @@
   with values far out by median and quartiles, and these values are drawn in (`scaling`).
 * Two classes take the logistic loss, more the cross-entropy, numbers the half squared loss.
 * The temperature follows from l2, so that the reference measure N(0, temperature / (2 l2)) is the same for all.
-* The step size is half of the largest one that is stable at the start, from the curvature of the risk.
+* The step size is half of the largest one that is stable at the start, from the curvature of the risk, less where
+  mini-batches have targets far out; or, if asked for, the rule of `MFLD` that finds one on the way, "fuse".
 * Mean-field Langevin dynamics takes all rows up to 256 of them and mini-batches of 128 beyond, the others all rows.
 * A run that stops early does so by the loss of held-out rows, and keeps the neurons where it was lowest.
 
@@ -27,7 +28,7 @@ from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
 from mfld.losses import Loss, LossFunction
 from mfld.objectives import EmpiricalRisk
 from mfld.schedules import Scheduled
-from mfld.state import Cloud, State
+from mfld.state import State
 from mfld.step_size import curvature
 from mfld.validation import FloatArray
 
@@ -201,13 +202,12 @@ def decided(outputs: FloatArray, classes: NDArray[Any]) -> NDArray[Any]:
 # ---- how good a fit is at least
 
 
-def complaint(risk: EmpiricalRisk, measure: Cloud) -> str | None:
-    """Fault of a fit that is worse than a constant prediction, for a message; None where it is not.
+def complaint(risk: EmpiricalRisk, loss: float) -> str | None:
+    """Fault of a fit with this loss, if that is worse than a constant prediction, for a message; None where it is not.
 
     The constants are 0, which on standardised targets is the mean, and the logarithms of the shares of classes. A run
     that has hardly begun is as good as 0, up to the noise of its neurons: worse is by 5 % of the loss at 0.
     """
-    loss = risk.loss(measure)
     losses = [_loss_of_constant(risk, constant) for constant in _constants(risk)]
     best = min(losses)
     if loss <= best + _SLIGHTLY * max(losses[0], _SLIGHTLY):
@@ -253,6 +253,16 @@ def largest_curvature(
             part.model, part.inputs, part.targets, loss=smooth, l2=part.l2, sample_weight=part.sample_weight
         ).on_threads(num_threads)
     return curvature(part, risk.initial_particles(min(n_particles, _CURVATURE_PARTICLES), seed, dtype))
+
+
+def calm(risk: EmpiricalRisk, gradient: GradientEstimator) -> float:
+    """Share of a stable step size at which a mini-batch with a target that is far out does not undo the others.
+
+    The gradient of such a row is that of a usual one times its target: 12 standard deviations take all of the step.
+    """
+    if gradient.exact or risk.loss_function.targets != "real":
+        return 1.0
+    return _FAR / max(float(np.abs(risk.targets).max()), _FAR)
 
 
 def stable_step_size(largest: float, share: float = STEP_SHARE) -> float:
@@ -320,7 +330,7 @@ class Choices:
 
     n_particles: int
     temperature: Any
-    step_size: Scheduled | None = None
+    step_size: Scheduled | str | None = None
     l2: Scheduled | None = None
     gradient: GradientEstimator = field(default_factory=FullBatch)
     dynamics: Dynamics = field(default_factory=Overdamped)
@@ -345,16 +355,18 @@ def _mfld(c: Choices) -> MFLD:
 def _mfld_grid(choices: Sequence[Choices], l2: Sequence[Scheduled]) -> Algorithm | None:
     if any(callable(own.temperature) and own.l2 is None for own in choices):
         return None  # l2 follows the temperature then, from the objective's own
-    sizes = tuple(own.step_size for own in choices if own.step_size is not None)
+    numbers = tuple(h for own in choices if (h := own.step_size) is not None and not isinstance(h, str))
+    sizes = numbers or choices[0].step_size  # a rule is one for all
     temperatures = tuple(own.temperature for own in choices)
     solver = _mfld(choices[0])
-    return replace(solver, step_size=sizes or None, temperature=temperatures, l2=tuple(l2), n_replicates=len(l2))
+    return replace(solver, step_size=sizes, temperature=temperatures, l2=tuple(l2), n_replicates=len(l2))
 
 
 def _pda(c: Choices) -> Algorithm:
     if not isinstance(c.gradient, (FullBatch, Minibatch)):
         raise ValueError(f"gradient must be 'full' or 'minibatch' for algorithm='pda', got {c.gradient}")
-    assert c.step_size is not None  # by the fronts: it has no automatic one
+    if c.step_size is None or isinstance(c.step_size, str):
+        raise ValueError(f"step_size must be a number for algorithm='pda', got {c.step_size!r}")
     return PDA(
         c.n_particles,
         step_size=c.step_size,

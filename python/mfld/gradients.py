@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Container
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +67,10 @@ class GradientEstimator(ABC):
         return {}
 
     def loss(self, objective: Objective, particles: FloatArray, place: Place) -> float:
-        """Loss at the particles of a step, as a history shows it; NaN where it is not known."""
+        """Loss at the particles of a step, as a history shows it; NaN where it is not known.
+
+        From the rows that the estimate of the gradient sees, if all particles share them, else from all.
+        """
         return objective.loss(particles) if objective.has_value else math.nan
 
     @abstractmethod
@@ -164,9 +168,7 @@ class Minibatch(_OfBatch):
         return objective.loss_gradient(particles, objective.draw_batch(place, self.batch_size)), {}
 
     def loss(self, objective: Objective, particles: FloatArray, place: Place) -> float:
-        if objective.has_value:
-            return objective.loss(particles)
-        return objective.loss_of_batch(particles, objective.draw_batch(place, self.batch_size))
+        return _loss(objective, particles, objective.draw_batch(place, self.batch_size))
 
 
 @dataclass(frozen=True)
@@ -270,13 +272,16 @@ class _VarianceReduced(GradientEstimator):
     def buffer_shapes(self, objective: Objective, n_particles: int) -> dict[str, tuple[int, ...]]:
         return dict.fromkeys(self.required_buffers, (*objective.members, n_particles, objective.n_coordinates))
 
-    def _rows(self, objective: Objective, place: Place, buffers: Buffers) -> NDArray[np.int64] | None:
+    def _rows(self, objective: Objective, place: Place, buffers: Container[str]) -> NDArray[np.int64] | None:
         """Rows of the step; None where the full gradient is due."""
         assert objective.n_samples is not None  # by check
         batch_size, refresh_every = self.sizes(objective.n_samples)
         if place.step % refresh_every == 0 or any(name not in buffers for name in self.required_buffers):
             return None
         return place.batch(objective.n_samples, batch_size)
+
+    def loss(self, objective: Objective, particles: FloatArray, place: Place) -> float:
+        return _loss(objective, particles, self._rows(objective, place, dict.fromkeys(self.required_buffers)))
 
     @property
     def required_buffers(self) -> tuple[str, ...]:
@@ -393,6 +398,12 @@ class SARAH(_VarianceReduced):
         return estimate, {"previous": particles, "previous_estimate": estimate}
 
 
+def _loss(objective: Objective, particles: FloatArray, rows: Any) -> float:
+    """Loss from rows; from all where there are none, or there is no estimate from some."""
+    estimate = math.nan if rows is None else objective.loss_of_batch(particles, rows)
+    return objective.loss(particles) if math.isnan(estimate) and objective.has_value else estimate
+
+
 def _check_batch(estimator: GradientEstimator, objective: Objective, batch_size: int) -> None:
     n = objective.n_samples
     if n is None:
@@ -480,6 +491,9 @@ class Smoothed(GradientEstimator):
             shifted[..., : objective.n_moving] += radius * self._shifts(particles, objective.n_moving, place)
             particles = shifted
         return self.gradient.estimate(objective, particles, buffers, place)
+
+    def loss(self, objective: Objective, particles: FloatArray, place: Place) -> float:
+        return self.gradient.loss(objective, particles, place)
 
     def _shifts(self, particles: FloatArray, m: int, place: Place) -> FloatArray:
         normals = place.normals_like(particles, m if self.law == "normal" else m + 2, "smoothing")

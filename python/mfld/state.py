@@ -269,8 +269,8 @@ class Info:
     steps : int
         Steps of the call.
     loss : float
-        U(mu), the objective without ridge and entropy; where the core takes the gradient from a batch, its estimate
-        from those rows. NaN without a step, and where the objective has no value.
+        U(mu), the objective without ridge and entropy; where the gradient comes from a batch that all particles share,
+        the estimate from its rows. NaN without a step, and where the objective has no value.
     gradient_norm : float
         Root mean square over particles of |b|, the gradient that the step used, ridge included. NaN without a step.
     step_size, temperature, l2 : float

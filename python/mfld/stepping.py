@@ -199,7 +199,8 @@ def _with_sight(reached: _Reached, drift: Drift, before: _Reached, move: Move, s
     seen = before.particles if move.gradient_at is None else move.gradient_at
     moving = np.s_[..., : step.n_moving]
     full = move.gradient[moving].astype(np.float64) + 2 * step.l2 * seen[moving]
-    loss = drift.gradient.loss(drift.objective, seen, step.place)
+    place = step.place if move.gradient_at is None else step.place.ahead(1)
+    loss = drift.gradient.loss(drift.objective, seen, place)
     if not isinstance(loss, (float, int, np.number)):
         raise TypeError(f"loss of {type(drift.objective).__name__} must return a number, got {loss!r}")
     with np.errstate(over="ignore"):  # near a divergence the square is infinite before the particles are

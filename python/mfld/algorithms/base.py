@@ -374,7 +374,7 @@ class Algorithm(ABC):
         Notes
         -----
         Whatever exception ends a run early has the attributes ``state``, the last valid one, and ``result``, with the
-        history up to there.
+        history up to there; one within `init`, before there is a state, has neither.
 
         Examples
         --------
@@ -551,4 +551,7 @@ class _History:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         names = ["step", *SEEN, *self._functions]
-        return {name: np.array([row[name] for row in self._rows], int if name == "step" else float) for name in names}
+        found = {name: np.array([row[name] for row in self._rows], int if name == "step" else float) for name in names}
+        for array in found.values():
+            array.flags.writeable = False
+        return found

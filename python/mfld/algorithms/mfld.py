@@ -15,6 +15,7 @@ from mfld.algorithms.base import Algorithm
 from mfld.algorithms.replicates import start, together
 from mfld.dynamics import Dynamics, Overdamped
 from mfld.dynamics.base import Numbers
+from mfld.dynamics.fuse import Fuse
 from mfld.errors import DivergenceError
 from mfld.floating import underflow_is_zero
 from mfld.gradients import FullBatch, GradientEstimator
@@ -46,10 +47,12 @@ class MFLD(Algorithm):
     ----------
     n_particles : int
         N.
-    step_size : float or Schedule or callable, optional
+    step_size : float or Schedule or callable or "fuse", optional
         Positive; the time of one step. Default: automatic, for `Overdamped` dynamics, a share of the largest stable
-        one that falls where the curvature of the objective grows; `mfld.step_size` says how. `Info`, `Result.info` and
-        the history show it.
+        one that falls where the curvature of the objective grows; `mfld.step_size` says how. "fuse", for the same
+        dynamics on a flat space, goes by distances and gradients, falls like one over the root of the count of steps,
+        and makes steps one by one: ``mfld.dynamics.fuse`` has the formula. `Info`, `Result.info` and the history show
+        it.
     temperature : float or Schedule or callable
         At least 0; 0 is descent without noise.
     l2 : float or Schedule or callable, optional
@@ -99,7 +102,7 @@ class MFLD(Algorithm):
 
     n_particles: int = 1000
     _: KW_ONLY
-    step_size: Scheduled | tuple[Scheduled, ...] | None = None
+    step_size: Scheduled | tuple[Scheduled, ...] | str | None = None
     temperature: Scheduled | tuple[Scheduled, ...]
     l2: Scheduled | tuple[Scheduled, ...] | None = None
     gradient: GradientEstimator = field(default_factory=FullBatch)
@@ -112,13 +115,15 @@ class MFLD(Algorithm):
 
     def __post_init__(self) -> None:
         n_replicates = validation.integer("n_replicates", self.n_replicates, 1)
+        if isinstance(self.step_size, str) and self.step_size != "fuse":
+            raise TypeError(f"step_size must be a real number or 'fuse', got {validation.show(self.step_size)}")
 
         def scheduled(name: str, positive: bool = False) -> Scheduled | tuple[Scheduled, ...]:
             return schedules.check_each(name, getattr(self, name), n_replicates, positive=positive)
 
         checked = {
             "n_particles": validation.integer("n_particles", self.n_particles, 1),
-            "step_size": None if self.step_size is None else scheduled("step_size", positive=True),
+            "step_size": self.step_size if self._finds_size else scheduled("step_size", positive=True),
             "temperature": scheduled("temperature"),
             "l2": None if self.l2 is None else scheduled("l2"),
             "dtype": validation.float_dtype("dtype", self.dtype).name,
@@ -134,9 +139,20 @@ class MFLD(Algorithm):
                 f"step_size must be given with {self.gradient!r}, which does not define rows_of_a_step: the automatic "
                 "one depends on how many rows a step sees"
             )
-        if self.step_size is None and not self.dynamics.has_stable_step:
-            raise ValueError(f"step_size must be given with {self.dynamics}: the automatic one is for Overdamped()")
+        if self._finds_size and not self.dynamics.has_stable_step:
+            expected, found = ("given", "the automatic one") if self.step_size is None else ("a number", "'fuse'")
+            raise ValueError(f"step_size must be {expected} with {self.dynamics}: {found} is for Overdamped()")
         validation.num_threads(self.num_threads)
+
+    @property
+    def _finds_size(self) -> bool:
+        """True where nobody gave the sizes of the steps."""
+        return self.step_size is None or isinstance(self.step_size, str)
+
+    @property
+    def _moves(self) -> Dynamics:
+        """The dynamics with the rule for their step size, where this is one of the steps."""
+        return Fuse(self.dynamics) if isinstance(self.step_size, str) else self.dynamics
 
     def rows_of_a_step(self, objective: Objective) -> int | None:
         return self.gradient.rows_of_a_step(objective)
@@ -241,9 +257,9 @@ class MFLD(Algorithm):
         plan = self._plan(objective, state, n_steps)
         carried, buffers = self._buffers(state)
         ((name, cloud),) = state.clouds.items()
-        own = self.dynamics.buffer_names
+        own = self._moves.buffer_names
         if own and not any(buffer in buffers for buffer in own):
-            begun = [self.dynamics.start(one, plan.at(0, objective.space, r)) for r, one in enumerate(cloud.particles)]
+            begun = [self._moves.start(one, plan.at(0, objective.space, r)) for r, one in enumerate(cloud.particles)]
             buffers.update({buffer: np.stack([one[buffer] for one in begun]) for buffer in begun[0]})
         outcome = steps(objective, cloud.particles, buffers, n_steps, plan)
         outcome.particles.flags.writeable = False  # so that the cloud takes them without a copy
@@ -256,13 +272,15 @@ class MFLD(Algorithm):
             raise outcome.interrupt
         if outcome.bad is not None:
             replicate, particle = outcome.bad
-            size, _, _ = plan.numbers(outcome.steps, replicate)
+            size = _sizes(reached, plan, outcome.steps)[replicate]
             several = replicate if state.n_replicates > 1 else None
             raise DivergenceError(reached.step, particle, size, reached, several)
         infos = []
         seen = zip(outcome.loss, outcome.gradient_norm, outcome.acceptance, strict=True)
+        sizes = _sizes(reached, plan, n_steps - 1)
         for r, (loss, gradient_norm, acceptance) in enumerate(seen):
-            infos.append(Info(n_steps, loss, gradient_norm, *plan.numbers(n_steps - 1, r), acceptance))
+            _, temperature, l2 = plan.numbers(n_steps - 1, r)
+            infos.append(Info(n_steps, loss, gradient_norm, sizes[r], temperature, l2, acceptance))
         return reached, together(infos)
 
     def gradient_variance(self, objective: Objective, state: State) -> float:
@@ -315,9 +333,9 @@ class MFLD(Algorithm):
         if state is None:
             objective.check()
         self.gradient.check(objective)
-        self.dynamics.check(objective, self.gradient)
+        self._moves.check(objective, self.gradient)
         if objective.members or not objective.space.flat:
-            self.dynamics.check_space(objective)
+            self._moves.check_space(objective)
         if self.l2 is not None and not objective.space.flat:
             raise ValueError(f"l2 must be left out on the domain {objective.space.domain}, got {self.l2}")
         if state is None:
@@ -326,7 +344,7 @@ class MFLD(Algorithm):
         n_particles = state.particles.shape[-2]
         shapes = {
             **self.gradient.buffer_shapes(objective, n_particles),
-            **self.dynamics.buffer_shapes(objective, n_particles),
+            **self._moves.buffer_shapes(objective, n_particles),
             _CURVATURE: (),
         }
         for name, shape in shapes.items():
@@ -339,7 +357,7 @@ class MFLD(Algorithm):
 
     def _buffers(self, state: State) -> tuple[tuple[str, ...], dict[str, NDArray[Any]]]:
         """Names of what the estimator and the dynamics carry, and what the state has of it."""
-        names = self.gradient.buffer_names + self.dynamics.buffer_names
+        names = self.gradient.buffer_names + self._moves.buffer_names
         return names, {name: state.buffers[name] for name in names if name in state.buffers}
 
     def _with_curvature(self, objective: Objective, state: State) -> State:
@@ -367,7 +385,9 @@ class MFLD(Algorithm):
             l2 = objective.l2
         else:
             l2 = objective.reference.follow(temperature, schedules.table("temperature", self.temperature, 0, 1))
-        if self.step_size is None:
+        if isinstance(self.step_size, str):
+            sizes = 1.0  # each step finds its own
+        elif self.step_size is None:
             curvature = state.buffers[_CURVATURE] if known is None else known
             sizes = step_size.size(curvature[:, np.newaxis], l2)
         else:
@@ -378,6 +398,12 @@ class MFLD(Algorithm):
             temperature=temperature,
             l2=l2,
             gradient=self.gradient,
-            dynamics=self.dynamics,
+            dynamics=self._moves,
             places=tuple(Place(key, state.step, 0, threads) for key in state.keys),
         )
+
+
+def _sizes(state: State, plan: Plan, k: int) -> list[float]:
+    """Step size of each replicate in step k of a plan that led to a state; of a rule of the steps, the last one."""
+    found = state.buffers.get("fuse_step_size")
+    return [plan.numbers(k, r)[0] if found is None else float(found[r]) for r in range(state.n_replicates)]

@@ -48,7 +48,12 @@ def by_method(name: str) -> str:
 
 def checked(name: str, parse: Callable[[str], Any], check: Callable[[str, Any], Any]) -> Callable[[str], Any]:
     """From the text of an option to its value, with the checks and messages of the Python argument."""
-    kinds = {int: "an integer", number: "a number", numbers: "numbers with commas between them"}
+    kinds = {
+        int: "an integer",
+        number: "a number",
+        numbers: "numbers with commas between them",
+        step_size: "a number or 'fuse'",
+    }
 
     def convert(text: str) -> Any:
         try:
@@ -131,6 +136,10 @@ def _type(text: str) -> tuple[str, str]:
 
 def number(text: str) -> float:
     return float(text)
+
+
+def step_size(text: str) -> float | str:
+    return text if text == "fuse" else number(text)
 
 
 def numbers(text: str) -> tuple[float, ...]:

@@ -21,6 +21,7 @@ from mfld.cli.options import (
     number,
     numbers,
     schedule,
+    step_size,
 )
 from mfld.cli.report import Report, certified, check_output, reading
 from mfld.experiments import Recipe, sources
@@ -71,10 +72,10 @@ def add(commands: Any) -> None:
     run = train.add_argument_group("algorithm")
     knob(run, "method", str, "NAME", "mfld, mean-field Langevin dynamics; pda, dual averaging; psdca, dual ascent")
     knob(run, "n_particles", int, "N", "neurons")
-    steps = f"steps; of psdca epochs ({by_method('n_steps')}, and at least 5 passes over the rows with mini-batches)"
+    steps = f"steps; of psdca epochs ({by_method('n_steps')}, and at least 3 passes over the rows with mini-batches)"
     knob(run, "n_steps", int, "N", steps)
     knob(run, "inner_steps", int, "N", "Langevin steps in each step of pda (10)")
-    knob(run, "step_size", number, "H", "a share of the largest stable one")
+    knob(run, "step_size", step_size, "H", "a number, or fuse, which finds one (a share of the largest stable one)")
     knob(run, "step_share", number, "SHARE", "that share (0.5)")
     knob(
         run,
@@ -165,7 +166,12 @@ def _run(options: argparse.Namespace) -> int:
         {"seconds": training.seconds},
         f"trained in {training.seconds:.1f} s on {n - len(trained.test_rows)} rows",
     )
-    report.add_scores(trained.split_scores(data, options.num_threads))
+    unjudged = made["classes_not_held_out"]
+    report.add(
+        {"classes_not_held_out": unjudged},
+        f"too rare to be judged by held-out rows: {', '.join(map(repr, unjudged))}" if unjudged else None,
+    )
+    report.add_scores(training.scores)
     if training.certificate is not None:
         report.add({"certificate": made["certificate"]}, certified(made["certificate"]))
 
@@ -187,7 +193,9 @@ def _steps(chosen: Mapping[str, Any]) -> str:
     if chosen["method"] == "psdca":
         return f"{chosen['n_steps']} epochs"
     inner = "" if chosen["inner_steps"] is None else f" of {chosen['inner_steps']}"
-    return f"step size {chosen['step_size']:.4g}, {chosen['n_steps']} steps{inner}, {chosen['gradient']}"
+    size = chosen["step_size"]
+    shown = size if isinstance(size, str) else f"{size:.4g}"
+    return f"step size {shown}, {chosen['n_steps']} steps{inner}, {chosen['gradient']}"
 
 
 def _check_checkpoint(options: argparse.Namespace, outputs: Sequence[Path]) -> None:

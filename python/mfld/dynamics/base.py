@@ -109,9 +109,10 @@ def first_bad(*arrays: FloatArray) -> int:
 class Move:
     """Outcome of one step.
 
-    ``gradient`` is an estimate that the step made or used, ridge excluded, and ``gradient_at`` where it was taken; None
-    stands for the particles before the step. ``bad_particle`` is the first one that is not finite after the step, or
-    -1; ``acceptance`` the mean probability with which proposals are accepted, where there are proposals.
+    ``gradient`` is an estimate that the step made or used, ridge excluded, and ``gradient_at`` where it was taken, with
+    the rows of the next step; None stands for the particles before the step, with those of this one. ``bad_particle``
+    is the first one that is not finite after the step, or -1; ``acceptance`` the mean probability with which proposals
+    are accepted, where there are proposals.
     """
 
     particles: FloatArray

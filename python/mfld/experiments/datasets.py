@@ -51,6 +51,11 @@ class Dataset:
     encoding: Encoding
     reading: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """Targets that are classes; None for a regression."""
+        return None if self.classes is None else self.targets
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of inputs and targets: equal for the same rows in the same order, from whatever file."""
@@ -171,7 +176,8 @@ def load_like(
     classes : ndarray or None
         Labels that may occur; None for a regression.
     how : Format, optional
-        How the file is written; header, missing values and columns of texts are those of the earlier file.
+        How the file is written; header, missing values, columns of texts, order of day and month are those of the
+        earlier file.
 
     Raises
     ------
@@ -181,7 +187,9 @@ def load_like(
     used = [feature.name for feature in encoding.features] + [encoding.target]
     only = used if encoding.header else None
     texts = {feature.name: "text" for feature in encoding.features if feature.categories is not None}
-    how = replace(how or Format(), header=encoding.header, types=texts if encoding.header else {})
+    same = encoding.header or encoding.target == encoding.columns[-1]  # else names are places, with the target or not
+    dates = {feature.name: feature.first for feature in encoding.features if feature.first and same}
+    how = replace(how or Format(), header=encoding.header, types=texts if encoding.header else {}, dates=dates)
     if how.missing_values is None:
         how = replace(how, missing_values=encoding.missing_values)
     table = tables.read(path, how, only=only, target=encoding.target)

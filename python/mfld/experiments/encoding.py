@@ -45,6 +45,8 @@ class Feature:
         What stands for a value that is missing; None if that is refused.
     indicator : bool
         Whether a feature of its own says which values were missing.
+    first : str
+        Of dates like 01/02/2024: "day" or "month", whichever came first.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Feature:
     cycles: tuple[str, ...] = ()
     fill: float | None = None
     indicator: bool = False
+    first: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -279,7 +282,7 @@ def _feature(table: Table, column: Column, impute: bool) -> Feature:
     if column.kind == "date":
         tried = ("day",) if column.unit else tuple(_CYCLES)
         cycles = tuple(cycle for cycle in tried if np.ptp(np.mod(values, _CYCLES[cycle])) > 0)
-    return Feature(name, None, column.kind, column.unit, cycles, fill, indicator)
+    return Feature(name, None, column.kind, column.unit, cycles, fill, indicator, column.first)
 
 
 def _described(column: Column | Feature) -> str:

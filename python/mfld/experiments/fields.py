@@ -94,6 +94,8 @@ class Meaning:
         Percent sign, currency or unit that all numbers have.
     decimal : str
         "." or "," where the texts tell one from the other, else "".
+    first : str
+        "day" or "month" where dates have the year last and no dots, whichever comes first in them, else "".
     """
 
     kind: str
@@ -102,6 +104,7 @@ class Meaning:
     texts: list[str]
     unit: str = ""
     decimal: str = ""
+    first: str = ""
 
 
 def is_missing(text: str, values: Collection[str] | None = None) -> bool:
@@ -145,7 +148,12 @@ def looks_like_date(text: str) -> bool:
 
 
 def meaning(
-    texts: Sequence[str], *, kind: str | None = None, decimal: str | None = None, missing: Collection[str] | None = None
+    texts: Sequence[str],
+    *,
+    kind: str | None = None,
+    decimal: str | None = None,
+    missing: Collection[str] | None = None,
+    first: str | None = None,
 ) -> Meaning:
     """The meaning that all texts of a column have in common.
 
@@ -159,6 +167,8 @@ def meaning(
         The decimal sign; by default the one that the texts leave no doubt about.
     missing : collection of str, optional
         Texts that stand for no value beside the empty one; by default `MISSING`.
+    first : {"day", "month"}, optional
+        What comes first in dates like 01/02/2024; by default what the texts leave no doubt about.
 
     Raises
     ------
@@ -174,7 +184,7 @@ def meaning(
     if kind != "text":
         found = _numbers(stripped, absent, given, decimal)
         if found is None and kind != "number":
-            found = _dates(stripped, absent, given)
+            found = _dates(stripped, absent, given, first)
         if found is not None and (kind is None or found.kind == kind or not given):
             return found
         if kind is not None:
@@ -337,7 +347,7 @@ def _date_form(text: str) -> str:
     return next((form for form, pattern in _FORMS.items() if pattern.fullmatch(text)), "")
 
 
-def _dates(texts: list[str], absent: list[bool], given: Sequence[int]) -> Meaning | None:
+def _dates(texts: list[str], absent: list[bool], given: Sequence[int], first: str | None) -> Meaning | None:
     """Texts as days since 1970, None where they are no dates of one form.
 
     Raises
@@ -352,26 +362,31 @@ def _dates(texts: list[str], absent: list[bool], given: Sequence[int]) -> Meanin
     if any(each is None for each in found):
         return None
     matches = [each for each in found if each is not None]
-    swapped = False
-    if form == "day-month":
-        dotted = all(match["s"] == "." for match in matches)  # dots are between day, month, year only
-        first, second = (max(int(match[name]) for match in matches) for name in "ab")
-        if not dotted and first <= 12 and second <= 12:
+    order = ""
+    if form == "day-month" and any(match["s"] != "." for match in matches):  # dots are between day, month, year only
+        order = first or _first(matches)
+        if not order:
             raise FieldError(
                 given[0],
                 f"{texts[given[0]]!r} has day and month in an order that no row tells; write dates like 2024-01-31",
             )
-        swapped = not dotted and first <= 12
     zoned = {match["zone"] is None for match in matches} if form != "time" else {True}
     if len(zoned) > 1:
         raise FieldError(given[0], f"{texts[given[0]]!r}: some times have a zone and others not")
     values = [math.nan] * len(texts)
     for place, match in zip(given, matches, strict=True):
         try:
-            values[place] = _days(match, form, swapped)
+            values[place] = _days(match, form, order == "month")
         except ValueError:
-            raise FieldError(place, f"{texts[place]!r} is no date of the calendar") from None
-    return Meaning("date", absent, values, [], "time" if form == "time" else "")
+            so = f" with the {first} first, as in the rows that were trained on" if first and order else ""
+            raise FieldError(place, f"{texts[place]!r} is no date of the calendar{so}") from None
+    return Meaning("date", absent, values, [], "time" if form == "time" else "", first=order)
+
+
+def _first(matches: Sequence[re.Match[str]]) -> str:
+    """Part that comes first in dates with the year last, "day" or "month"; "" where none of them tells."""
+    largest = [max(int(match[name]) for match in matches) for name in "ab"]
+    return "day" if largest[0] > 12 else "month" if largest[1] > 12 else ""
 
 
 def _days(match: re.Match[str], form: str, swapped: bool) -> float:

@@ -1,6 +1,6 @@
 """How `mfld train` trains: one rule for every data set.
 
-1. Hold out a share of the rows.
+1. Hold out a share of the rows, of each class the same (`mfld.experiments.splits`).
 2. l2 is the one of a small grid with the lowest validation loss, on a sample of the other rows where there are many.
 3. Train on all rows that are not held out. Many of them take as many steps as there are mini-batches in a few passes.
 
@@ -34,20 +34,22 @@ from mfld import checkpoint as checkpoints
 from mfld.algorithms import Algorithm, Callback, Result
 from mfld.certificates import Certificate
 from mfld.errors import ConvergenceError
+from mfld.experiments import splits
 from mfld.experiments.datasets import Dataset
-from mfld.experiments.trained import TrainedModel
+from mfld.experiments.trained import Scores, TrainedModel
 from mfld.fitting import ALGORITHMS, GRADIENTS, STEP_SHARE, Choices
 from mfld.gradients import GradientEstimator, Minibatch
 from mfld.losses import Loss, LossFunction
 from mfld.models import TwoLayerNetwork, activations, readouts
 from mfld.objectives import EmpiricalRisk
-from mfld.schedules import Schedule
+from mfld.schedules import Schedule, Scheduled
 from mfld.state import State
 from mfld.validation import FloatArray
 
-_PASSES = 5
+_PASSES = 3
+_SAMPLE_STEPS = 500  # to compare values of l2 on a sample of the rows
 _CHECKPOINT_SECONDS = 30.0
-_HISTORY_ROWS = 2000  # of each curve in the picture
+_HISTORY_ROWS = 500  # of each curve in the picture
 _TARGETS = {"real": "a regression", "sign": "two classes", "class": "classes"}  # of losses
 
 
@@ -78,6 +80,13 @@ def _loss(name: str, value: object) -> Loss:
 
 def _schedule(name: str, value: object) -> Schedule:
     return validation.instance(name, value, Schedule, "a Schedule")
+
+
+def _step_size(name: str, value: Any) -> float | str:
+    """A number, or the rule that needs none."""
+    if isinstance(value, str) and value != "fuse":
+        raise TypeError(f"{name} must be a real number or 'fuse', got {validation.show(value)}")
+    return value if isinstance(value, str) else _positive(name, value)
 
 
 def _dtype(name: str, value: Any) -> str:
@@ -122,7 +131,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "temperature": partial(_optional, _non_negative),
     "n_particles": _count,
     "n_steps": partial(_optional, _count),
-    "step_size": partial(_optional, _positive),
+    "step_size": partial(_optional, _step_size),
     "step_share": partial(_optional, _share),
     "inner_steps": partial(_optional, _count),
     "gradient": partial(_optional, lambda name, value: validation.choice(name, value, GRADIENTS)),
@@ -161,9 +170,10 @@ class Recipe:
         Default: that of the reference measure.
     n_particles : int
     n_steps : int, optional
-        Default: by the method, and in mini-batches of MFLD at least as many as 5 passes over the rows take.
-    step_size : float, optional
-        Like all that follows to the schedules, it has no meaning for P-SDCA and is refused there.
+        Default: by the method, and in mini-batches of MFLD at least as many as 3 passes over the rows take.
+    step_size : float or "fuse", optional
+        "fuse" finds one on the way, for MFLD, and takes neither a share nor a schedule: see `MFLD`. Like all
+        that follows to the schedules, it has no meaning for P-SDCA and is refused there.
     step_share : float, optional
         Where there is no step size: its share of 2 / curvature, the largest one that is stable at the start. Default:
         0.5.
@@ -187,7 +197,7 @@ class Recipe:
     validation_samples : int
         Rows that validation should score in all: small data sets are cut into up to 5 folds, large ones held out once.
     validation_rows : int
-        Rows that validation sees at most: a random sample of larger data sets.
+        Rows that validation sees at most: a random sample of larger data sets, on which 500 steps decide.
 
     Raises
     ------
@@ -207,7 +217,7 @@ class Recipe:
     temperature: float | None = None
     n_particles: int = 1000
     n_steps: int | None = None
-    step_size: float | None = None
+    step_size: float | str | None = None
     step_share: float | None = None
     inner_steps: int | None = None
     gradient: str | None = None
@@ -228,6 +238,12 @@ class Recipe:
         for name in _MEANINGLESS[self.method]:
             if getattr(self, name) is not None:
                 raise ValueError(f"{name} must be left out with method={self.method!r}, got {getattr(self, name)!r}")
+        if isinstance(self.step_size, str):
+            if self.method != "mfld":
+                raise ValueError(f"step_size must be a number with method={self.method!r}, got {self.step_size!r}")
+            for name in ("step_share", "step_size_schedule"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} must be left out with step_size='fuse', got {getattr(self, name)!r}")
         if self.method != "mfld" and isinstance(self.l2, tuple) and 0 in self.l2:
             raise ValueError(f"l2 must be positive with method={self.method!r}: else there is no Gibbs measure; got 0")
         if self.method == "pda" and self.gradient not in (None, "full", "minibatch"):
@@ -263,6 +279,8 @@ class Training:
         Of everything: validation and the final run.
     validation : dict of float to float
         Mean validation loss of each candidate for l2; empty where there was one candidate.
+    scores : dict of str to Scores
+        On the rows that were trained on, "train", and on those that were held out, "test".
     certificate : Certificate or None
         Of P-SDCA: how far the Gibbs measure of its dual variables is from the optimum at most.
     """
@@ -271,6 +289,7 @@ class Training:
     result: Result
     seconds: float
     validation: dict[float, float]
+    scores: dict[str, Scores]
     certificate: Certificate | None = None
 
 
@@ -309,15 +328,17 @@ def train(
     recipe = recipe or Recipe()
     started = time.perf_counter()
     # NumPy's generator and not ours: the split is a matter of the data, and the rows are stored with the model.
-    order = np.random.default_rng(seed).permutation(len(data.inputs))
-    n_test = min(max(1, round(recipe.test_share * len(order))), len(order) - 2)
-    test_rows, rows = np.sort(order[:n_test]), order[n_test:]
+    rng = np.random.default_rng(seed)
+    rows, test_rows, unjudged = splits.hold_out(len(data.inputs), data.labels, recipe.test_share, rng)
     recipe = _completed(recipe, data, len(rows))
 
     losses: dict[float, float] = {}
     l2 = recipe.candidates[0]
     if len(recipe.candidates) > 1:
-        losses = validation_losses(data, rows[: recipe.validation_rows], recipe, seed, num_threads)
+        assert recipe.n_steps is not None  # by _completed
+        sampled = len(rows) > recipe.validation_rows
+        shorter = replace(recipe, n_steps=min(recipe.n_steps, _SAMPLE_STEPS)) if sampled else recipe
+        losses = validation_losses(data, rows[: recipe.validation_rows], shorter, seed, num_threads)
         l2 = min(losses, key=losses.__getitem__)
     run = Algorithm.run
     if checkpoint is not None:
@@ -332,19 +353,20 @@ def train(
         record={"train_loss": problem.mean_loss(problem.rows), "test_loss": problem.mean_loss(test_rows)},
         callbacks=callbacks,
     )
-    complaint = fitting.complaint(problem.risk(l2), result.measure)
-    if complaint is not None:
-        raise ConvergenceError(f"{complaint}: more n_steps, a smaller step_size or a larger l2 may help")
     provenance = {
         "data": data.name,
         "fingerprint": data.fingerprint,
         "rows": len(data.inputs),
+        "classes_not_held_out": unjudged,
         "validation": [{"l2": candidate, "loss": loss} for candidate, loss in losses.items()],
         "version": _core.__version__,
         "kernels": f"{_core.backend.isa}, {_core.backend.compiler}",
     }
     trained = replace(problem.trained(result), hyperparameters=problem.hyperparameters(l2), provenance=provenance)
     scores = trained.split_scores(data, num_threads)
+    complaint = fitting.complaint(problem.risk(l2), scores["train"].loss)
+    if complaint is not None:
+        raise ConvergenceError(f"{complaint}: more n_steps, a smaller step_size or a larger l2 may help")
     provenance["scores"] = {part: {"loss": s.loss, s.measure: s.score} for part, s in scores.items()}
     certified = None
     if recipe.method == "psdca":
@@ -356,7 +378,7 @@ def train(
             "confidence": certified.confidence,
             "reason": certified.reason,
         }
-    return Training(trained, result, time.perf_counter() - started, losses, certified)
+    return Training(trained, result, time.perf_counter() - started, losses, scores, certified)
 
 
 def validation_losses(
@@ -377,7 +399,7 @@ def validation_losses(
     """
     smaller = replace(recipe, n_particles=min(recipe.n_particles, recipe.validation_particles))
     scores = []
-    for held_out in _folds(rows, recipe):
+    for held_out in splits.folds(rows, data.labels, recipe.validation_samples):
         fold = _Problem(data, np.setdiff1d(rows, held_out), held_out, smaller, seed, num_threads)
         risks = [fold.risk(l2) for l2 in recipe.candidates]
         choices = [fold.choices(l2) for l2 in recipe.candidates]
@@ -417,13 +439,6 @@ def _completed(recipe: Recipe, data: Dataset, n_rows: int) -> Recipe:
 def _gradient(recipe: Recipe, n_rows: int) -> GradientEstimator:
     """The estimator for so many rows: those of a fold can be fewer than a mini-batch of the run that it stands for."""
     return fitting.estimator(recipe.method, n_rows, recipe.gradient, recipe.batch_size, recipe.refresh_every)
-
-
-def _folds(rows: NDArray[np.int64], recipe: Recipe) -> list[NDArray[np.int64]]:
-    """Rows to validate on: 5 folds of a small set, fewer of a larger one, a fifth of the rows each."""
-    n_parts = min(5, len(rows))
-    n_folds = int(np.clip(math.ceil(5 * recipe.validation_samples / len(rows)), 1, n_parts))
-    return [np.sort(fold) for fold in np.array_split(rows, n_parts)[:n_folds]]
 
 
 class _Problem:
@@ -478,9 +493,12 @@ class _Problem:
 
     def choices(self, l2: float) -> Choices:
         """The numbers of the recipe, and where it has none those of the rule, with this l2."""
-        recipe, step_size = self._recipe, None
+        recipe = self._recipe
+        step_size: Scheduled | str | None = None
         if ALGORITHMS[recipe.method].has_step_size:
-            step_size = _times(self._step_size(l2), recipe.step_size_schedule)
+            step_size = self._step_size(l2)
+            if not isinstance(step_size, str):
+                step_size = _times(step_size, recipe.step_size_schedule)
         return Choices(
             recipe.n_particles,
             temperature=_times(self._temperature(l2), recipe.temperature_schedule),
@@ -523,11 +541,12 @@ class _Problem:
             return given
         return ALGORITHMS[self._recipe.method].temperature(l2, self._recipe.reference_scale)
 
-    def _step_size(self, l2: float) -> float:
+    def _step_size(self, l2: float) -> float | str:
         given = self._recipe.step_size
         if given is not None:
             return given
-        return fitting.stable_step_size(self._curvature + 2 * l2, self._recipe.step_share or STEP_SHARE)
+        calm = fitting.calm(self.risk(l2), _gradient(self._recipe, len(self.rows)))
+        return fitting.stable_step_size(self._curvature + 2 * l2, calm * (self._recipe.step_share or STEP_SHARE))
 
     @cached_property
     def _curvature(self) -> float:

@@ -51,6 +51,8 @@ class Format:
         Texts that stand for no value, beside the empty one; by default `mfld.experiments.fields.MISSING`.
     types : dict
         Kinds ("number", "text", "date") of columns by their names.
+    dates : dict
+        What comes first, "day" or "month", in the dates of columns like 01/02/2024, by their names.
     """
 
     header: bool | None = None
@@ -59,6 +61,7 @@ class Format:
     encoding: str | None = None
     missing_values: Collection[str] | None = None
     types: Mapping[str, str] = field(default_factory=dict)
+    dates: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         delimiter = self.delimiter
@@ -69,6 +72,9 @@ class Format:
         for name, kind in self.types.items():
             if kind not in KINDS:
                 raise ValueError(f"types must be {', '.join(KINDS)}; got {kind!r} for {name!r}")
+        for name, first in self.dates.items():
+            if first not in ("day", "month"):
+                raise ValueError(f"dates must be 'day' or 'month', got {first!r} for {name!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +92,8 @@ class Column:
         Dates are days since 1970, times parts of a day.
     unit : str
         That all numbers of the file have: a percent sign, a currency, a word.
+    first : str
+        What comes first in dates, "day" or "month", where the order is one of these two.
     gap : tuple of int and str, optional
         The first row without a value, and what stands there.
     """
@@ -96,6 +104,7 @@ class Column:
     kind: str = "number"
     unit: str = ""
     gap: tuple[int, str] | None = None
+    first: str = ""
 
     @property
     def missing(self) -> NDArray[np.bool_]:
@@ -405,12 +414,12 @@ class _Text:
         for place in used:
             column = table[str(place)]
             if plain[place]:
-                parts[place] = values = column.to_numpy()
+                parts[place] = values = _unwrapped(column, np.float64)
                 odd = not np.isfinite(values).all()
             else:
                 coded = column.combine_chunks().dictionary_encode()
                 texts = coded.dictionary.to_pylist()
-                parts[place] = _Raw(coded.indices.to_numpy().astype(np.int32), texts)
+                parts[place] = _Raw(_unwrapped(coded.indices, np.int32), texts)
                 odd = any('"' in text for text in texts)  # after a blank it means another thing to pyarrow
             if odd:
                 return None
@@ -478,6 +487,13 @@ def _arrow_table(source: Source, delimiter: str, width: int, above: int, plain: 
     return table if len(table) == content.count(b"\n", 0, end) + 1 - above else None
 
 
+def _unwrapped(column: Any, dtype: type[np.generic]) -> NDArray[Any]:
+    """The numbers of a column of pyarrow without gaps; its own ``to_numpy`` imports pandas, which takes longer."""
+    chunks = getattr(column, "chunks", [column])
+    parts = [np.frombuffer(own.buffers()[1], dtype, len(own), own.offset * np.dtype(dtype).itemsize) for own in chunks]
+    return np.concatenate(parts)
+
+
 class _Growing:
     """A column while it is read."""
 
@@ -539,7 +555,7 @@ def _column(
     gaps = np.flatnonzero(absent)
     gap = (int(gaps[0]), part.texts[part.codes[gaps[0]]].strip()) if gaps.size else None
     if found.kind != "text":
-        return Column(name, np.array(found.numbers)[part.codes], None, found.kind, found.unit, gap)
+        return Column(name, np.array(found.numbers)[part.codes], None, found.kind, found.unit, gap, found.first)
     categories = sorted({text for text, gone in zip(found.texts, found.missing, strict=True) if not gone})
     places = {text: place for place, text in enumerate(categories)}
     order = [-1 if gone else places[text] for text, gone in zip(found.texts, found.missing, strict=True)]
@@ -548,7 +564,13 @@ def _column(
 
 def _meaning(part: _Raw, name: str, how: Format, decimal: str | None = None) -> fields.Meaning:
     kind = how.types.get(name)
-    return fields.meaning(part.texts, kind=kind, decimal=decimal or how.decimal, missing=how.missing_values)
+    return fields.meaning(
+        part.texts,
+        kind=kind,
+        decimal=decimal or how.decimal,
+        missing=how.missing_values,
+        first=how.dates.get(name),
+    )
 
 
 def _named(source: str, unit: str, rows: NDArray[np.int64], name: str, part: _Raw, error: FieldError) -> ValueError:

@@ -146,7 +146,7 @@ class Objective(ABC):
         return place.batch(self.n_samples, batch_size)
 
     def loss_of_batch(self, measure: Measure, batch: Any) -> float:
-        """Estimate of the loss from a batch, where there is no `loss`; NaN where there is no estimate either."""
+        """Estimate of the loss without bias from a batch; NaN where there is none."""
         return math.nan
 
     def sampled(self, step: int, n_rows: int) -> Objective:

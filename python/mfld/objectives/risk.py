@@ -90,7 +90,8 @@ class EmpiricalRisk(Risk):
     model : Model
         A `TwoLayerNetwork`, or a `NeuronModel` of your own functions.
     inputs : array_like, shape (n, n_features)
-        Copied, unless it cannot be written to.
+        Copied, unless it cannot be written to, as NumPy says: whoever makes such an array writable again, changes the
+        risk.
     targets : array_like, shape (n,) or (n, n_outputs)
         What the loss takes: reals, -1 and +1, or classes 0..n_outputs-1 of shape (n,).
     loss : str or LossFunction or callable
@@ -176,6 +177,9 @@ class EmpiricalRisk(Risk):
     def loss(self, measure: Measure) -> float:
         """The risk without its ridge, ``sum_i s_i l(f_mu(z_i), y_i)``."""
         return self.derivative(measure)[1]
+
+    def loss_of_batch(self, measure: Measure, batch: ArrayLike) -> float:
+        return self.derivative(measure, batch)[1]
 
     def loss_gradient(self, measure: Measure, batch: ArrayLike | None = None) -> FloatArray:
         """Gradient of the first variation of the risk without its ridge; see `Objective.loss_gradient`.
@@ -275,7 +279,7 @@ class EmpiricalRisk(Risk):
         validation.shape("dual", dual, (n_rows, self.model.n_outputs), "(samples, outputs)")
         threads = self.num_threads if num_threads is None else num_threads
         reference = self.reference if l2 is None else references.given(l2, None, self.space)
-        return _Linearised(self, _with_dual(self, dual, rows), reference, threads)
+        return _Linearised(self, dual, rows, reference, threads)
 
     def of_rows(self, rows: NDArray[np.int64]) -> tuple[EmpiricalRisk, float]:
         """The risk of some samples only, and their share of the weight: sum_i s_i over the rows."""
@@ -339,7 +343,17 @@ class EmpiricalRisk(Risk):
 class _Linearised(Potential):
     """Potential of frozen dual variables: the points are free."""
 
-    def __init__(self, risk: EmpiricalRisk, samples: _Samples, reference: Reference, num_threads: int | None) -> None:
+    def __init__(
+        self,
+        risk: EmpiricalRisk,
+        dual: FloatArray,
+        rows: NDArray[np.int64] | None,
+        reference: Reference,
+        num_threads: int | None,
+        samples: _Samples | None = None,
+    ) -> None:
+        samples = samples or _with_dual(risk, dual, rows)
+
         def pull_back(points: FloatArray) -> tuple[FloatArray, FloatArray]:
             return risk._pull_back(points, *samples(points.dtype), num_threads)
 
@@ -351,10 +365,13 @@ class _Linearised(Potential):
             reference=reference,
         )
         self.num_threads = num_threads
-        self._risk, self._samples = risk, samples
+        self._risk, self._samples, self._frozen = risk, samples, (dual, rows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Linearised, (self._risk, *self._frozen, self.reference, self.num_threads)
 
     def on_threads(self, num_threads: int | None) -> _Linearised:
-        return _Linearised(self._risk, self._samples, self.reference, num_threads)
+        return _Linearised(self._risk, *self._frozen, self.reference, num_threads, self._samples)
 
     def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
         return self._risk.initial_particles(n_particles, place, dtype)

@@ -34,6 +34,7 @@ from mfld.models import Model, TwoLayerNetwork
 from mfld.objectives import EmpiricalRisk
 from mfld.pruning import prune
 from mfld.schedules import Scheduled
+from mfld.sklearn import frames
 from mfld.sklearn.hooks import CallbackSupportMixin, Hooks
 from mfld.state import Cloud, Info, State
 from mfld.validation import FloatArray
@@ -106,7 +107,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         model: Callable[[int, int], Model] | None = None,
         n_particles: int = 256,
         n_steps: int = 500,
-        step_size: Scheduled | None = None,
+        step_size: Scheduled | str | None = None,
         l2: float = 5e-3,
         temperature: Scheduled | None = None,
         gradient: Named | GradientEstimator = "auto",
@@ -226,7 +227,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             own = "loss" if known else "model"
             raise ValueError(f"certify must be False with a {own} of your own: what a certificate needs is not known")
         self._run(risk, n_steps, held_out, hooks, go_on=go_on)
-        complaint = fitting.complaint(risk, self.cloud_)
+        complaint = fitting.complaint(risk, risk.loss(self.cloud_))
         if complaint is not None:
             warnings.warn(
                 f"{complaint}: more n_steps or a smaller step_size may help", ConvergenceWarning, stacklevel=4
@@ -394,7 +395,8 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             step_size = self.step_size_  # so that several fits that go on are one
         elif step_size is None and kind.has_step_size:
             largest = fitting.largest_curvature(risk, n_particles, self._seed, dtype, self._num_threads())
-            step_size = fitting.stable_step_size(largest)
+            share = fitting.STEP_SHARE * fitting.calm(risk, self._gradient(risk.n_samples))
+            step_size = fitting.stable_step_size(largest, share)
         choices = Choices(
             n_particles,
             temperature=kind.temperature(risk.l2) if self.temperature is None else self.temperature,
@@ -431,6 +433,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         """Rows of positive weight, and their weights."""
         for name, given in (("X", X), ("y", y), ("sample_weight", sample_weight)):
             validation.unmasked(name, given)
+        frames.check(X)
         dtypes = (np.float64, np.float32)
         inputs, targets = validate_data(self, X, y, dtype=dtypes, order="C", reset=reset, **options)
         if sample_weight is None:
@@ -446,6 +449,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
     def _inputs(self, X: ArrayLike) -> FloatArray:
         """Inputs of a fitted estimator as its network takes them."""
         validation.unmasked("X", X)
+        frames.check(X)
         return self._standardised(validate_data(self, X, dtype=(np.float64, np.float32), order="C", reset=False))
 
     def _standardised(self, X: FloatArray) -> FloatArray:
@@ -471,8 +475,8 @@ PARAMETERS = """
         Neurons.
     n_steps : int
         Steps of a fit.
-    step_size : float or mfld.schedules.Schedule, optional
-        Default: half of the largest one that is stable at the start; see `mfld.fitting`.
+    step_size : float or mfld.schedules.Schedule or "fuse", optional
+        Default: half of the largest one that is stable at the start; see `mfld.fitting`. "fuse" is as in `mfld.MFLD`.
     l2 : float
         Coefficient of the ridge on the parameters of the neurons: no factor 1/2. More means smoother.
     temperature : float or mfld.schedules.Schedule, optional

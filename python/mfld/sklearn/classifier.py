@@ -66,7 +66,7 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
         model: Callable[[int, int], Model] | None = None,
         n_particles: int = 256,
         n_steps: int = 500,
-        step_size: Scheduled | None = None,
+        step_size: Scheduled | str | None = None,
         l2: float = 5e-3,
         temperature: Scheduled | None = None,
         gradient: Named | GradientEstimator = "auto",
