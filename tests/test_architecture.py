@@ -31,6 +31,7 @@ LAYERS = [
     ["certificates"],
     ["algorithms"],
     ["quantities", "callbacks", "statistics"],
+    ["bias", "theory"],
     ["checkpoint"],
     ["fitting"],
     ["experiments"],

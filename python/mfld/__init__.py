@@ -14,6 +14,7 @@ from mfld import (
 )
 from mfld._core import __version__
 from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Callback, Result, StopOnPlateau, TopParticles, TwoPhase
+from mfld.bias import BiasReport, bias_report
 from mfld.callbacks import AverageDual, Progress, StopWhen
 from mfld.certificates import Certificate, certificate
 from mfld.checkpoint import Checkpoint
@@ -47,6 +48,7 @@ __all__ = [
     "SVRG",
     "Algorithm",
     "AverageDual",
+    "BiasReport",
     "Box",
     "Callback",
     "Certificate",
@@ -91,6 +93,7 @@ __all__ = [
     "Underdamped",
     "__version__",
     "activations",
+    "bias_report",
     "certificate",
     "certificates",
     "checkpoint",
