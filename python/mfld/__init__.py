@@ -11,6 +11,7 @@ from mfld import (
     schedules,
     statistics,
     step_size,
+    theory,
 )
 from mfld._core import __version__
 from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Callback, Result, StopOnPlateau, TopParticles, TwoPhase
@@ -110,4 +111,5 @@ __all__ = [
     "show_config",
     "statistics",
     "step_size",
+    "theory",
 ]
