@@ -105,7 +105,7 @@ def test_the_three_numbers_cover_the_exact_ones(interacts):
 
 
 def test_coverage_over_a_hundred_seeds():
-    h, n_steps, n = 0.1, 4, 20
+    h, n_steps, n = 0.2, 2, 20
     exact = discrete(h, n_steps, n)
     truths = {
         "value": exact,
@@ -258,7 +258,7 @@ def test_a_step_size_near_the_edge_says_so():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_steps": 7}, "n_steps must be even"),
+        ({"n_steps": 0}, "n_steps must be between 1 and"),
         ({"n_replicates": 3}, "n_replicates must be at least 4, got 3"),
         ({"confidence": 1.0}, "confidence must be at least 0.5 and below 1"),
         (
@@ -271,3 +271,14 @@ def test_misuse(change, message):
     arguments = {"solver": LANGEVIN, "objective": lq(), "quantity": second_moment, "n_steps": 4} | change
     with pytest.raises(ValueError, match=message):
         mfld.bias_report(**arguments)
+
+
+def test_odd_counts_of_steps_and_of_particles_have_what_they_allow():
+    report = mfld.bias_report(mfld.MFLD(15, step_size=0.1, temperature=0.1), lq(), second_moment, 5, n_replicates=4)
+    assert report.step_bias is not None
+    assert (report.step_order, report.particle_bias) == (None, None)
+    assert "no order of the step-size bias: n_steps is odd" in report.notes
+    assert "no particle bias: n_particles must be a multiple of 2, got 15" in report.notes
+    halved = mfld.bias_report(mfld.MFLD(14, step_size=0.1, temperature=0.1), lq(), second_moment, 4, n_replicates=4)
+    assert halved.particle_bias is not None
+    assert halved.particle_order is None

@@ -281,7 +281,7 @@ def small_risk(l2=0.1, n=12):
 
 
 def test_a_plan_for_a_small_network_reaches_its_accuracy():
-    """One weight per neuron: the optimum by iterating the Gibbs equation on a grid, and a run at the planned numbers."""
+    """One weight a neuron: the optimum by iterating the Gibbs equation on a grid, and a run at the planned numbers."""
     risk, temperature, accuracy = small_risk(l2=0.4), 2.0, 0.05
     found = theory.plan(risk, accuracy, temperature, smoothness=1.0)
     assert found.n_steps < 30_000

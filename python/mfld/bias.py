@@ -27,7 +27,7 @@ from mfld.noise import Coupling
 from mfld.objectives import Objective
 from mfld.state import State
 
-_COARSEST = 3  # 2**3 step sizes at most, where finer differences drown
+_COARSEST = (4, 8)  # times the step size, where finer differences drown
 _RESOLVED = 3.0  # standard errors, from which on a difference is seen
 _SHARPEST_ORDER = 0.75  # half width of an interval for an order that says something
 _ORDER_TOLERANCE = 0.35  # a next term of a seventh of the first one changes an order by as much
@@ -37,7 +37,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Estimate:
+class Mean:
     """Mean of independent replicates.
 
     Attributes
@@ -67,16 +67,16 @@ class BiasReport:
 
     Attributes
     ----------
-    value : Estimate
+    value : Mean
         The quantity, a mean over replicates of the algorithm as it is.
     spread : float or ndarray
         Standard deviation over replicates: the Monte Carlo error of a single run.
-    step_bias, particle_bias : Estimate or None
+    step_bias, particle_bias : Mean or None
         Value less its limit for small steps, and for many particles. None where the algorithm has no step size, or
         cannot be run at another one.
-    extrapolated : Estimate
+    extrapolated : Mean
         The value less both.
-    step_order, particle_order : Estimate or None
+    step_order, particle_order : Mean or None
         Powers of step size and of 1 / N that the differences fall with; None where there were not three levels.
     step_regime, particle_regime : str
         ``"reached"`` where the order is 1, or for the step size 1 or 2, within its error; ``"not reached"``;
@@ -102,13 +102,13 @@ class BiasReport:
     True
     """
 
-    value: Estimate
+    value: Mean
     spread: Any
-    step_bias: Estimate | None
-    particle_bias: Estimate | None
-    extrapolated: Estimate
-    step_order: Estimate | None
-    particle_order: Estimate | None
+    step_bias: Mean | None
+    particle_bias: Mean | None
+    extrapolated: Mean
+    step_order: Mean | None
+    particle_order: Mean | None
     step_regime: str
     particle_regime: str
     coupled: bool
@@ -132,7 +132,7 @@ class BiasReport:
         ]
         return "\n".join(lines)
 
-    def _line(self, name: str, estimate: Estimate | None, remark: str) -> str:
+    def _line(self, name: str, estimate: Mean | None, remark: str) -> str:
         if estimate is None:
             return f"{name:15} {'-':>25}   {remark}"
         values, widths = np.ravel(estimate.value), np.ravel(estimate.half_width(self.confidence))
@@ -140,11 +140,11 @@ class BiasReport:
         more = f" (and {len(values) - _ROWS} more)" if len(values) > _ROWS else ""
         return f"{name:15} {', '.join(shown):>25}{more}   {remark}"
 
-    def _regime(self, regime: str, order: Estimate | None) -> str:
-        if order is None or not np.all(np.isfinite(order.value)):
+    def _regime(self, regime: str, order: Mean | None) -> str:
+        if order is None or not np.all(np.isfinite(order.half_width(self.confidence))):
             return f"asymptotic regime {regime}"
-        low = _short(order.value)
-        return f"order {low} +- {_short(order.half_width(self.confidence))}, asymptotic regime {regime}"
+        width = _short(order.half_width(self.confidence))
+        return f"order {_short(order.value)} +- {width}, asymptotic regime {regime}"
 
 
 def _short(value: Any) -> str:
@@ -172,8 +172,8 @@ def bias_report(
 
     The first is right for terms h and h**2, whatever the order of the scheme; outside of the asymptotic regime, and
     where Q(2h) is too noisy, it is ``2 (Q(h) - Q(h/2))``. Where both of its differences drown in the noise, the run at
-    2h is followed by 4h and 8h, which cost less and differ more, until a difference is seen. The order is the
-    logarithm, in base 2, of the quotient of two differences that follow each other.
+    2h is followed by 4h and 8h, which cost less and differ more, until a difference is seen, or does not agree with the
+    finer ones. The order is the logarithm, in base 2, of the quotient of two differences that follow each other.
 
     Errors come from replicates, so that they are right whatever noise the runs have in common; but few replicates of a
     skew law have intervals that are too short: a particle bias that comes from one coordinate is like chi squared, and
@@ -191,7 +191,7 @@ def bias_report(
     quantity : callable
         Function of the state of one replicate, like those of `mfld.quantities`: a number, or an array.
     n_steps : int
-        Even, so that steps of twice the size fit.
+        Even, for steps of twice the size to fit: without them there is no order.
     seed : int
     n_replicates : int
         R, at least 4.
@@ -221,9 +221,7 @@ def bias_report(
     validation.instance("solver", solver, Algorithm, "an Algorithm, like MFLD()")
     validation.instance("objective", objective, Objective, "an Objective")
     validation.function("quantity", quantity)
-    n_steps = validation.integer("n_steps", n_steps, 2, validation.MAX_STEP // 2)
-    if n_steps % 2:
-        raise ValueError(f"n_steps must be even, so that half as many steps of twice the size fit, got {n_steps}")
+    n_steps = validation.integer("n_steps", n_steps, 1, validation.MAX_STEP // 2)
     n_replicates = validation.integer("n_replicates", n_replicates, 4)
     confidence = validation.real("confidence", confidence)
     if not 0.5 <= confidence < 1:
@@ -264,11 +262,11 @@ class _Report:
             if each is not None:
                 extrapolated = extrapolated - each
         return BiasReport(
-            value=_estimate(values),
+            value=_mean(values),
             spread=_plain(values.std(axis=0, ddof=1)),
-            step_bias=None if step_bias is None else _estimate(step_bias),
-            particle_bias=None if particle_bias is None else _estimate(particle_bias),
-            extrapolated=_estimate(extrapolated),
+            step_bias=None if step_bias is None else _mean(step_bias),
+            particle_bias=None if particle_bias is None else _mean(particle_bias),
+            extrapolated=_mean(extrapolated),
             step_order=step_order,
             particle_order=particle_order,
             step_regime=step_regime,
@@ -303,33 +301,36 @@ class _Report:
 
     # ---- step size ---------------------------------------------------------------------------------------------------
 
-    def _of_step_size(self, values: Array) -> tuple[Array | None, Estimate | None, str]:
+    def _of_step_size(self, values: Array) -> tuple[Array | None, Mean | None, str]:
         finer = self._at_step(Fraction(1, 2))
         if finer is None:
             self.notes.append("no step-size bias: the algorithm has no one step size to vary")
             return None, None, "unknown"
-        levels = [finer, values]
-        differences = [values - finer]
-        for j in range(1, _COARSEST + 1):
-            coarser = self._at_step(Fraction(2**j))
-            if coarser is None:
-                break
-            levels.append(coarser)
-            differences.append(coarser - levels[-2])
-            if j == 1:
-                order, regime = _order(differences[1], differences[0], (1.0, 2.0))
-            if _resolved(differences[j]) or _resolved(differences[0]):
-                break
-        if len(levels) == 2:
-            return 2 * differences[0], None, "unknown"
-        if len(levels) > 3:
-            share = 2 ** (len(levels) - 2)
-            self.notes.append(f"step-size bias by steps of {share} h: finer differences drown in the noise")
-            return (levels[-1] - values) / (share - 1), order, regime
-        two, three = 2 * differences[0], (8 * differences[0] - differences[1]) / 3
+        fine, coarser = values - finer, self._at_step(Fraction(2))
+        if coarser is None:
+            if self.n_steps % 2:
+                self.notes.append("no order of the step-size bias: n_steps is odd")
+            return 2 * fine, None, "unknown"
+        coarse = coarser - values
+        order, regime = _order(coarse, fine, (1.0, 2.0))
+        two, three = 2 * fine, (8 * fine - coarse) / 3
         # 2h may be near the largest stable step.
-        wild = np.mean(_estimate(three).standard_error) > 2 * np.mean(_estimate(two).standard_error)
-        return two if regime == "not reached" or wild else three, order, regime
+        wild = np.mean(_mean(three).standard_error) > 2 * np.mean(_mean(two).standard_error)
+        bias = two if regime == "not reached" or wild else three
+        if _resolved(fine) or _resolved(coarse):
+            return bias, order, regime
+        for share in _COARSEST:
+            further = self._at_step(Fraction(share))
+            if further is None:
+                break
+            rough = (further - values) / (share - 1)
+            if not _sharper(rough, bias):
+                break
+            bias, note = rough, f"step-size bias by steps of {share} h: finer differences drown in the noise"
+            self.notes = [*(one for one in self.notes if not one.startswith("step-size bias")), note]
+            if _resolved(rough):
+                break
+        return bias, order, regime
 
     def _at_step(self, share: Fraction) -> Array | None:
         """Values of the replicates at so many times the step size; None where such a run is not to be had."""
@@ -349,7 +350,7 @@ class _Report:
 
     # ---- particles ---------------------------------------------------------------------------------------------------
 
-    def _of_particles(self, values: Array) -> tuple[Array | None, Estimate | None, str]:
+    def _of_particles(self, values: Array) -> tuple[Array | None, Mean | None, str]:
         levels = [values]
         try:
             for parts in (2, 4):
@@ -399,17 +400,24 @@ def _plain(values: Array) -> Any:
     return float(values) if np.ndim(values) == 0 else values
 
 
-def _estimate(values: Array) -> Estimate:
+def _mean(values: Array) -> Mean:
     error = values.std(axis=0, ddof=1) / math.sqrt(len(values))
-    return Estimate(_plain(values.mean(axis=0)), _plain(error), len(values) - 1)
+    return Mean(_plain(values.mean(axis=0)), _plain(error), len(values) - 1)
 
 
 def _resolved(differences: Array) -> bool:
-    found = _estimate(differences)
+    found = _mean(differences)
     return bool(np.any(np.abs(found.value) > _RESOLVED * found.standard_error))
 
 
-def _order(coarse: Array, fine: Array, expected: tuple[float, ...]) -> tuple[Estimate | None, str]:
+def _sharper(rough: Array, bias: Array) -> bool:
+    """True where a rough estimate has the smaller error, and lies within that of a finer one."""
+    new, old = _mean(rough), _mean(bias)
+    near = np.abs(new.value - old.value) <= 2 * old.standard_error
+    return bool(np.mean(near) > 0.9 and np.mean(new.standard_error) < np.mean(old.standard_error))
+
+
+def _order(coarse: Array, fine: Array, expected: tuple[float, ...]) -> tuple[Mean | None, str]:
     """Order by the quotient of two mean differences, with the error of the jackknife, and the verdict."""
     n = len(fine)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -417,7 +425,7 @@ def _order(coarse: Array, fine: Array, expected: tuple[float, ...]) -> tuple[Est
         left_out = [(total.sum(axis=0) - total) / (n - 1) for total in (coarse, fine)]
         parts = np.log2(left_out[0] / left_out[1])
         error = np.sqrt((n - 1) * np.var(parts, axis=0))
-    found = Estimate(_plain(value), _plain(error), n - 1)
+    found = Mean(_plain(value), _plain(error), n - 1)
     width = found.half_width(0.95)
     sharp = np.isfinite(value) & (width < _SHARPEST_ORDER) & np.array(_resolved(coarse) and _resolved(fine))
     if not np.all(sharp):

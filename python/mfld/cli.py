@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mfld import experiments, plots, schedules, validation
 from mfld._core import __version__
+from mfld.bias import BiasReport
 from mfld.callbacks import Progress
 from mfld.config import show_config
 from mfld.errors import ConvergenceError, DivergenceError
@@ -186,6 +187,15 @@ def _add_train(commands: Any) -> None:
         "--checkpoint", type=Path, metavar="FILE", help="keep the state of the final run here, twice a minute"
     )
     output.add_argument("--resume", action="store_true", help="go on from the checkpoint where there is one")
+    output.add_argument(
+        "--report",
+        nargs="?",
+        const=4,
+        type=_checked("report", int, lambda name, value: validation.integer(name, value, 4)),
+        metavar="R",
+        help="what step size, number of neurons and seeds did to the loss on the held-out rows, by R more runs (4) and "
+        "at most five times as many beside them",
+    )
     output.add_argument("--quiet", action="store_true", help="no progress bar")
     output.add_argument("--json", action="store_true", help="print one JSON object")
     train.set_defaults(command=_train)
@@ -400,6 +410,10 @@ def _train(options: argparse.Namespace) -> int:
     if training.certificate is not None:
         report.add({"certificate": made["certificate"]}, _certified(made["certificate"]))
 
+    if options.report is not None:
+        found = training.bias_report(data, options.report, options.seed)
+        report.add({"report": _biases(found)}, f"held-out loss:\n{found}")
+
     trained.save(output)
     report.add({"model": str(output)}, f"model: {output}")
     try:
@@ -445,6 +459,17 @@ def _certified(found: Mapping[str, Any]) -> str:
         return f"no certificate: {found['reason']}"
     bound = f"at most {found['upper']:.3g} above the optimum at confidence {found['confidence']:g}"
     return f"certified gap {found['gap']:.3g}: the objective of the dual variables' Gibbs measure is {bound}"
+
+
+def _biases(found: BiasReport) -> dict[str, Any]:
+    """Numbers of a bias report: values with the half widths of their intervals."""
+    parts = {name: getattr(found, name) for name in ("value", "step_bias", "particle_bias", "extrapolated")}
+    numbers = {
+        name: None if each is None else {"value": each.value, "half_width": each.half_width(found.confidence)}
+        for name, each in parts.items()
+    }
+    regimes = {"step_regime": found.step_regime, "particle_regime": found.particle_regime}
+    return {**numbers, **regimes, "confidence": found.confidence, "cost": found.cost, "notes": list(found.notes)}
 
 
 def _predict(options: argparse.Namespace) -> int:
