@@ -3,6 +3,7 @@
 from mfld import (
     certificates,
     checkpoint,
+    # diagnostics,
     dynamics,
     noise,
     potentials,
@@ -29,6 +30,7 @@ from mfld.dynamics import (
     Underdamped,
 )
 from mfld.errors import ConvergenceError, DivergenceError
+from mfld.fokker_planck import FokkerPlanck
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch, Smoothed
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
@@ -58,6 +60,7 @@ __all__ = [
     "Dynamics",
     "EmpiricalRisk",
     "Euclidean",
+    "FokkerPlanck",
     "FullBatch",
     "Functional",
     "Game",
@@ -94,6 +97,7 @@ __all__ = [
     "certificate",
     "certificates",
     "checkpoint",
+    # "diagnostics",
     "dynamics",
     "losses",
     "noise",
