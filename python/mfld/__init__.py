@@ -3,7 +3,7 @@
 from mfld import (
     certificates,
     checkpoint,
-    # diagnostics,
+    diagnostics,
     dynamics,
     noise,
     potentials,
@@ -97,7 +97,7 @@ __all__ = [
     "certificate",
     "certificates",
     "checkpoint",
-    # "diagnostics",
+    "diagnostics",
     "dynamics",
     "losses",
     "noise",

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -59,9 +58,9 @@ class Evolution:
     density : ndarray, shape (K, \\*n_cells)
         At the centres of the cells.
     history : dict of str to ndarray, shape (K,)
-        ``mass`` as a step left it, before its rounding is scaled away; ``entropy``, the integral of mu log mu; ``energy``, F(mu); ``free_energy``, F + T Ent; and to the
-        Gibbs law of the first variation at mu, which for a potential is the target: ``kl`` and ``fisher``, the Fisher
-        divergence, by which the free energy falls: ``dL/dt = -T**2 fisher``.
+        ``mass`` as a step left it, before its rounding is scaled away; ``entropy``, the integral of mu log mu;
+        ``energy``, F(mu); ``free_energy``, F + T Ent; and ``kl`` and ``fisher``, the divergences to the Gibbs law of
+        the first variation at mu, which is the target of a potential. The free energy falls by ``T**2 fisher``.
     """
 
     grid: FokkerPlanck
@@ -145,7 +144,9 @@ class FokkerPlanck:
         self.cell = float(np.prod(self._widths))
         if not (self._widths > 0).all() or not 0 < self.cell < np.inf:
             raise ValueError(f"limits must leave cells of some size, got {ends.tolist()} for {self.n_cells} cells")
-        self.points = validation.frozen(np.stack(np.meshgrid(*self.axes, indexing="ij"), axis=-1).reshape(-1, len(ends)))
+        centres = np.stack(np.meshgrid(*self.axes, indexing="ij"), axis=-1).reshape(-1, len(ends))
+        centres.flags.writeable = False
+        self.points: Vector = centres
         self._faces = self._neighbours()
         self._energies = self._first_variation(None) if objective.linear else None
 
@@ -251,9 +252,8 @@ class FokkerPlanck:
         measure : Cloud or array_like, shape (N, p)
         """
         cloud = self.objective.cloud(measure)
-        edges = [
-            np.append(axis - width / 2, axis[-1] + width / 2) for axis, width in zip(self.axes, self._widths, strict=True)
-        ]
+        halves = self._widths / 2
+        edges = [np.append(axis - half, axis[-1] + half) for axis, half in zip(self.axes, halves, strict=True)]
         weights = np.full(len(cloud.particles), 1 / len(cloud.particles)) if cloud.weights is None else cloud.weights
         masses, _ = np.histogramdd(cloud.particles.astype(np.float64), bins=edges, weights=weights.astype(np.float64))
         return np.asarray(masses / self.cell)
@@ -262,8 +262,7 @@ class FokkerPlanck:
 
     def _linear_step(self, time_step: float) -> Callable[[Vector], Vector]:
         assert self._energies is not None
-        solve = self._implicit(self._energies, time_step)
-        return lambda mass: solve(mass)
+        return self._implicit(self._energies, time_step)
 
     def _mean_field_step(self, time_step: float) -> Callable[[Vector], Vector]:
         def step(mass: Vector) -> Vector:
@@ -324,7 +323,8 @@ class FokkerPlanck:
         logs = np.log(np.maximum(mass / self.cell, _FLOOR))
         entropy = float(mass @ logs)
         lowest = energies.min()
-        log_normaliser = float(np.log(np.exp((lowest - energies) / temperature).sum() * self.cell) - lowest / temperature)
+        partition = np.exp((lowest - energies) / temperature).sum() * self.cell
+        log_normaliser = float(np.log(partition) - lowest / temperature)
         left, right, up, down = self._rates(energies)
         ratio = logs + energies / temperature
         flux = up * mass[left] - down * mass[right]
@@ -403,8 +403,8 @@ def _ends(objective: Objective, limits: ArrayLike | None) -> tuple[Vector, list[
     if n_free:
         if limits is None:
             raise ValueError(f"limits must be given for {n_free} Euclidean coordinate(s), got None")
-        given = validation.array("limits", limits, np.float64)
-        given = given[np.newaxis] if given.ndim == 1 else given
+        pairs = validation.array("limits", limits, np.float64)
+        given = np.array(pairs[np.newaxis] if pairs.ndim == 1 else pairs, np.float64)
         validation.shape("limits", given, (n_free, 2), "(Euclidean coordinates, ends)")
         if not (given[:, 0] < given[:, 1]).all():
             raise ValueError(f"limits must rise in each coordinate, got {given.tolist()}")
