@@ -32,4 +32,5 @@ def library(module: str, extra: str, user: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(f"{user} needs {module.partition('.')[0]}: pip install 'mfld[{extra}]'") from error
+        name = {"ot": "POT", "arviz_stats": "arviz-stats", "scipy": "SciPy"}.get(module.partition(".")[0], module)
+        raise ImportError(f"{user} needs {name}: pip install 'mfld[{extra}]'") from error

@@ -12,13 +12,15 @@ from mfld import extras, validation
 Numbers = NDArray[np.float64]
 
 
-def effective_sample_size(draws: ArrayLike) -> Numbers:
-    """Effective sample size of the mean: how many independent draws all of them are worth.
+def effective_sample_size(draws: ArrayLike, kind: str = "mean") -> Numbers:
+    """Effective sample size: how many independent draws all of them are worth.
 
     Parameters
     ----------
     draws : array_like, shape (chains, draws, ...)
         At least 4 draws of each chain. Replicates of a run are chains; particles of an interacting cloud are not.
+    kind : {"mean", "bulk", "tail"}
+        For the mean, for the mean of the ranks, which needs no variance, or for the 5 % and 95 % quantiles.
 
     Returns
     -------
@@ -44,8 +46,8 @@ def effective_sample_size(draws: ArrayLike) -> Numbers:
     >>> bool(3000 < diagnostics.effective_sample_size(draws) < 5000)
     True
     """
-    checked = _chains(draws)
-    return np.asarray(_arviz().ess(checked, chain_axis=0, draw_axis=1, method="mean"))
+    checked, kind = _chains(draws), validation.choice("kind", kind, ("mean", "bulk", "tail"))
+    return np.asarray(_arviz("effective_sample_size").ess(checked, chain_axis=0, draw_axis=1, method=kind))
 
 
 def rhat(draws: ArrayLike) -> Numbers:
@@ -73,7 +75,7 @@ def rhat(draws: ArrayLike) -> Numbers:
     (True, True)
     """
     checked = _chains(draws)
-    return np.asarray(_arviz().rhat(checked, chain_axis=0, draw_axis=1))
+    return np.asarray(_arviz("rhat").rhat(checked, chain_axis=0, draw_axis=1))
 
 
 def autocorrelation_time(draws: ArrayLike) -> Numbers:
@@ -102,8 +104,8 @@ def autocorrelation_time(draws: ArrayLike) -> Numbers:
     return np.asarray(checked.shape[0] * checked.shape[1] / effective_sample_size(checked))
 
 
-def _arviz() -> Any:
-    return extras.library("arviz_stats.base", "diagnostics", "a statistic of chains").array_stats
+def _arviz(user: str) -> Any:
+    return extras.library("arviz_stats.base", "diagnostics", user).array_stats
 
 
 def _chains(draws: ArrayLike) -> Numbers:
