@@ -65,12 +65,10 @@ def entropy(measure: Cloud | ArrayLike, k: int = 3, space: Space | None = None) 
     if space is not None:
         points, periods = _in_space(points, space)
     digamma = extras.library("scipy.special", "diagnostics", "entropy").digamma
-    distances = _neighbour_distances(points, k, periods)
-    if not (distances > 0).all():
+    nearest, distances = _neighbour_distances(points, k, periods)
+    if not (nearest > 0).all():
         points = np.unique(points, axis=0)
-        if len(points) <= k:
-            raise ValueError(f"measure must have more than k={k} particles that differ, got {len(points)}")
-        distances = _neighbour_distances(points, k, periods)
+        _, distances = _neighbour_distances(points, k, periods)
     n, p = points.shape
     log_ball = p / 2 * math.log(math.pi) - math.lgamma(p / 2 + 1)
     found = mean(-p * np.log(distances))
@@ -92,13 +90,13 @@ def _in_space(points: Vector, space: Space) -> tuple[Vector, Vector | None]:
 
 
 def _neighbour_distances(points: Vector, k: int, periods: Vector | None) -> Vector:
-    """Distances of particles to their k-th neighbours: of all, or of some where trees are slow."""
+    """Distances of particles to their first and k-th neighbours: of all, or of some where trees are slow."""
     n, p = points.shape
     if n <= k:
-        raise ValueError(f"measure must have more than k={k} particles, got {n}")
+        raise ValueError(f"measure must have more than k={k} particles that differ, got {n}")
     asked = points
     if p > 5:
         asked = points[np.unique(np.linspace(0, n - 1, min(n, max(500, 40_000 // p))).astype(int))]
     tree: Any = extras.library("scipy.spatial", "diagnostics", "entropy").cKDTree(points, boxsize=periods)
-    distances, _ = tree.query(asked, k=[k + 1])
-    return np.asarray(distances, np.float64)[:, 0]
+    distances, _ = tree.query(asked, k=[2, k + 1])
+    return np.asarray(distances, np.float64).T

@@ -13,7 +13,7 @@ from mfld.state import Cloud
 
 Vector = NDArray[np.float64]
 
-_BLOCK = 2_000_000  # numbers in a temporary array of pairs
+_BLOCK = 200_000  # numbers in a temporary array of pairs
 
 
 class Estimate(float):
