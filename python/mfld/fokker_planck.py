@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,6 +44,7 @@ Vector = NDArray[np.float64]
 _FLOOR = 1e-300  # densities below it count as this in logarithms
 _MOST_ITERATIONS = 100  # of the fixed point of a step
 _MOST_CELLS = 1_000_000
+_STIFFEST = 1e12  # time steps times rates, beside which the 1 of an implicit step keeps some digits
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -186,7 +188,7 @@ class FokkerPlanck:
         TypeError, ValueError
             If an argument is of the wrong kind or out of range.
         """
-        n_steps = validation.integer("n_steps", n_steps, 1)
+        n_steps = validation.integer("n_steps", n_steps, 1, validation.MAX_STEP)
         time_step = validation.real("time_step", time_step, positive=True)
         every = max(1, n_steps // 100) if record_every is None else validation.integer("record_every", record_every, 1)
         mass = self._normalised(density(self.points) if callable(density) else density)
@@ -285,7 +287,11 @@ class FokkerPlanck:
         """
         left, right, up, down = self._rates(energies)
         n = len(self.points)
-        diagonal = 1 + time_step * (np.bincount(left, up, n) + np.bincount(right, down, n))
+        leaving = np.bincount(left, up, n) + np.bincount(right, down, n)
+        if not time_step * leaving.max() < _STIFFEST:
+            most = _STIFFEST / leaving.max()
+            raise ValueError(f"time_step must be below {most:.3g} on this grid, got {time_step:g}")
+        diagonal = 1 + time_step * leaving
         rows = np.concatenate([np.arange(n), right, left])
         columns = np.concatenate([np.arange(n), left, right])
         values = np.concatenate([diagonal, -time_step * up, -time_step * down])
@@ -373,8 +379,8 @@ def _bernoulli(x: Vector) -> Vector:
 
 
 def _lengths(n_cells: int | Sequence[int], n_axes: int) -> tuple[int, ...]:
-    given = n_cells if isinstance(n_cells, (Sequence, np.ndarray)) and not isinstance(n_cells, (str, bytes)) else None
-    lengths = [n_cells] * n_axes if given is None else list(given)
+    several = isinstance(n_cells, (list, tuple)) or (isinstance(n_cells, np.ndarray) and n_cells.ndim > 0)
+    lengths: list[Any] = list(n_cells) if several else [n_cells] * n_axes  # type: ignore[arg-type]
     if len(lengths) != n_axes:
         raise ValueError(f"n_cells must be one number, or one for each of {n_axes} coordinates, got {n_cells}")
     checked = tuple(validation.integer("n_cells", length, 4, _MOST_CELLS) for length in lengths)

@@ -102,7 +102,7 @@ def propagation_of_chaos(
     validation.function("solver", solver)
     validation.instance("objective", objective, Objective, "an Objective")
     validation.function("quantity", quantity)
-    if isinstance(widths, (str, bytes)) or not isinstance(widths, (Sequence, np.ndarray)):
+    if not isinstance(widths, (list, tuple)) and not (isinstance(widths, np.ndarray) and widths.ndim == 1):
         raise TypeError(f"widths must be a sequence of integers, got {validation.show(widths)}")
     sizes = [validation.integer("widths", width, 1) for width in widths]
     if len(sizes) < 2 or len(set(sizes)) < len(sizes):

@@ -15,6 +15,8 @@ from mfld.diagnostics.step_law import mixture
 from mfld.objectives import Potential
 from mfld.state import Cloud
 
+_NARROWEST = 1e-100  # a bandwidth, whose square is divided by
+
 
 def kl(
     measure: Cloud | ArrayLike,
@@ -121,6 +123,8 @@ def fisher_divergence(
         width = spread * (4 / (p + 4) / n) ** (1 / (p + 6))
     else:
         width = validation.real("bandwidth", bandwidth, positive=True)
+        if not _NARROWEST < width < 1 / _NARROWEST:
+            raise ValueError(f"bandwidth must be between {_NARROWEST:g} and {1 / _NARROWEST:g}, got {width}")
     chosen = np.unique(np.linspace(0, n - 1, min(n, n_points)).astype(int))
     _, score = mixture(moving[chosen], moving, width**2, leave_out=chosen)
     pull = potential.gradient(points[chosen])[:, : potential.n_moving]

@@ -13,6 +13,8 @@ from mfld.diagnostics.normaliser import energies_at, known_normaliser
 from mfld.objectives import Objective, Potential
 from mfld.state import Cloud
 
+_MOST_DRAWS = 10_000_000
+
 
 class StepLaw:
     """Law of the particles after one more step of Langevin dynamics, given where they are: a Gaussian mixture.
@@ -105,7 +107,7 @@ class StepLaw:
 
     def _draw(self, n_draws: int, seed: int) -> tuple[Vector, Vector]:
         """Draws, and the frozen coordinates of the components that they are from."""
-        n_draws = validation.integer("n_draws", n_draws, 1)
+        n_draws = validation.integer("n_draws", n_draws, 1, _MOST_DRAWS)
         place = noise.Place.of(validation.seed(seed)).beside("step_law")
         levels = (np.arange(n_draws) + place.uniforms(1, 1).item()) / n_draws
         n = len(self.centres)

@@ -11,6 +11,8 @@ from mfld import extras, noise, validation
 from mfld.diagnostics.estimate import Estimate, Vector, one_cloud
 from mfld.state import Cloud
 
+_MOST_DIRECTIONS = 10_000_000
+_HIGHEST = 100  # order
 _MOST_PAIRS = 4_000_000  # of an exact plan in several dimensions
 
 
@@ -26,7 +28,7 @@ def wasserstein(first: Cloud | ArrayLike, second: Cloud | ArrayLike, order: floa
         Their numbers may differ, and they may be weighted. A density on a grid is the cloud
         ``Cloud(points, density)``.
     order : float
-        q, at least 1.
+        q, between 1 and 100.
 
     Raises
     ------
@@ -102,7 +104,7 @@ def sliced_wasserstein(
     True
     """
     order = _order(order)
-    n_directions = validation.integer("n_directions", n_directions, 1)
+    n_directions = validation.integer("n_directions", n_directions, 1, _MOST_DIRECTIONS)
     x, a, y, b = _pair(first, second)
     normals = noise.Place.of(validation.seed(seed)).beside("directions").normals(n_directions, x.shape[1], "float64")
     directions = normals / np.linalg.norm(normals, axis=1, keepdims=True)
@@ -160,8 +162,8 @@ def gaussian_wasserstein(first: Cloud | ArrayLike, second: Cloud | ArrayLike) ->
 
 def _order(order: float) -> float:
     result = validation.real("order", order, positive=True)
-    if result < 1:
-        raise ValueError(f"order must be at least 1, got {result}")
+    if not 1 <= result <= _HIGHEST:
+        raise ValueError(f"order must be between 1 and {_HIGHEST}, got {result}")
     return result
 
 
