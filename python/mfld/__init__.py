@@ -3,6 +3,7 @@
 from mfld import (
     certificates,
     checkpoint,
+    diagnostics,
     dynamics,
     noise,
     potentials,
@@ -31,6 +32,7 @@ from mfld.dynamics import (
     Underdamped,
 )
 from mfld.errors import ConvergenceError, DivergenceError
+from mfld.fokker_planck import FokkerPlanck
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch, Smoothed
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
@@ -61,6 +63,7 @@ __all__ = [
     "Dynamics",
     "EmpiricalRisk",
     "Euclidean",
+    "FokkerPlanck",
     "FullBatch",
     "Functional",
     "Game",
@@ -98,6 +101,7 @@ __all__ = [
     "certificate",
     "certificates",
     "checkpoint",
+    "diagnostics",
     "dynamics",
     "losses",
     "noise",

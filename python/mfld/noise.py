@@ -61,6 +61,8 @@ POPULATIONS: Final[dict[str, int]] = {
             "output",  # of PDA: whether it is the particles of a step
             "resampling",  # of PSDCA, within its runs
             "resample",  # of a cloud
+            "directions",  # of a sliced distance
+            "step_law",  # draws of one more step, for its functionals
         )
     )
 }
