@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import mfld
-from mfld import diagnostics, noise, schedules
+from mfld import diagnostics, noise, schedules, theory
 
 WELL = mfld.Potential(lambda x: x, lambda x: np.sum(x**2, axis=1) / 2, n_coordinates=2)
+WELL_1 = mfld.Potential(lambda x: x, lambda x: np.sum(x**2, axis=1) / 2, n_coordinates=1)
 WELL_3 = mfld.potentials.Gaussian(np.zeros(3))
 RNG = np.random.default_rng(0)
 INPUTS, TARGETS = RNG.normal(size=(12, 3)), RNG.normal(size=12)
@@ -491,6 +492,66 @@ TABLE = {
         {"solver": lambda n: make_solver(n_particles=n, n_replicates=2), "objective": WELL}
         | {"quantity": lambda state: state.particles.mean(), "widths": [2, 4], "n_steps": 2, "seed": 0},
     ),
+    "Coupled": (mfld.dynamics.Coupled, {"dynamics": mfld.Overdamped(), "couplings": {}}),
+    "bias_report": (
+        mfld.bias_report,
+        {"solver": make_solver(), "objective": SIMPLE, "quantity": mfld.quantities.loss(SIMPLE), "n_steps": 2}
+        | {"seed": 0, "n_replicates": 4, "confidence": 0.9},
+    ),
+    "theory.log_sobolev": (
+        theory.log_sobolev,
+        {"objective": SIMPLE, "temperature": 0.1, "l2": 0.1, "n_coordinates": 3, "oscillation": 0.1}
+        | {"lipschitz": 0.1, "convexity": 0.1},
+    ),
+    "theory.continuous": (theory.continuous, {"initial_gap": 1.0, "alpha": 1.0, "temperature": 0.1}),
+    "theory.discrete": (
+        theory.discrete,
+        {"initial_gap": 1.0, "alpha": 1.0, "temperature": 0.1, "step_size": 0.01, "n_particles": 10}
+        | {"fluctuation": 1.0, "smoothness": 1.0, "n_coordinates": 3, "linear": False, "estimator": "svrg"}
+        | {"n_samples": 20, "batch_size": 4, "refresh_every": 2, "constant": 1.0},
+    ),
+    "theory.plan": (
+        theory.plan,
+        {"objective": SIMPLE, "accuracy": 0.1, "temperature": 10.0, "initial_gap": 1.0, "estimator": "full"}
+        | {"smoothness": 1.0, "oscillation": 0.1, "lipschitz": 0.1, "convexity": 0.1, "fluctuation": 1.0}
+        | {"run": None, "most_steps": 1},
+    ),
+    "theory.observe": (
+        theory.observe,
+        {"objective": WELL, "solver": make_solver(), "accuracy": 0.1, "seed": 0, "most_steps": 4},
+    ),
+    "theory.fit_rate": (
+        theory.fit_rate,
+        {"times": np.arange(1.0, 13.0), "values": 1 / np.arange(1.0, 13.0), "floor": 0.0, "kind": "power"},
+    ),
+    "theory.sandwich": (
+        theory.sandwich,
+        {"objective": WELL_1, "measure": INPUTS[:, :1], "temperature": 0.1, "entropy": 1.0, "optimum": None},
+    ),
+    "theory.contraction": (
+        theory.contraction,
+        {
+            "dynamics": mfld.Overdamped(),
+            "objective": WELL,
+            "points": INPUTS[:, :2],
+            "measure": None,
+            "metric": np.eye(2),
+        },
+    ),
+    "theory.contraction by directions": (
+        theory.contraction,
+        {"dynamics": mfld.Underdamped(1.0), "objective": WELL, "points": INPUTS[:, :2], "directions": np.eye(4)},
+    ),
+    "theory.fisher": (
+        theory.fisher,
+        {
+            "objective": WELL,
+            "state": make_solver().init(WELL),
+            "temperature": 0.1,
+            "metric": np.eye(2),
+            "measure": None,
+        },
+    ),
     "potentials.Funnel": (mfld.potentials.Funnel, {"n_coordinates": 3, "scale": 3.0}),
     "potentials.Banana": (mfld.potentials.Banana, {"n_coordinates": 2, "scale": 3.0, "bend": 0.1}),
     "potentials.BayesianLinearRegression": (
@@ -541,6 +602,9 @@ ELSEWHERE = {
     "objective": {"particles", "state"},
     "state": {"particles", "seed"},
     "sample": {"explore"},
+    "temperature": {"potential"},
+    "accuracy": {"fluctuation"},
+    "convexity": {"temperature"},
     "measure": {"particles"},
 }
 CALLED = ("density", "solver", "quantity")  # at once, so that what they raise is their own
@@ -590,6 +654,15 @@ def test_every_public_signature_is_in_the_table():
 # What the library makes itself, what takes anything, and a function of the build.
 MADE = {
     *(
+        "Argument",
+        "BiasReport",
+        "Bound",
+        "Contraction",
+        "LogSobolev",
+        "Observed",
+        "Plan",
+        "Rate",
+        "Sandwich",
         "Callback",
         "Certificate",
         "Chaos",

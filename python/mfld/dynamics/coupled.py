@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mfld import validation
 from mfld.dynamics.base import Dynamics, Move, Step, checked_coefficients, first_bad
 from mfld.gradients import Drift, GradientEstimator
 from mfld.noise import Coupling
@@ -38,6 +39,8 @@ class Coupled(Dynamics):
     couplings: Mapping[int, Coupling]
 
     def __post_init__(self) -> None:
+        validation.instance("dynamics", self.dynamics, Dynamics, "a Dynamics, like Overdamped()")
+        validation.instance("couplings", self.couplings, Mapping, "a mapping of keys to couplings")
         for name in ("buffer_names", "has_stable_step", "on_domains", "on_members"):
             object.__setattr__(self, name, getattr(self.dynamics, name))
 

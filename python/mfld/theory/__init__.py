@@ -5,7 +5,7 @@ from mfld.theory.gamma import Contraction, contraction, fisher
 from mfld.theory.lsi import Argument, LogSobolev, log_sobolev
 from mfld.theory.planner import Observed, Plan, observe, plan
 from mfld.theory.rates import Rate, fit_rate
-from mfld.theory.sandwich import Sandwich, log_normaliser, sandwich
+from mfld.theory.sandwich import Sandwich, sandwich
 
 __all__ = [
     "Argument",
@@ -21,7 +21,6 @@ __all__ = [
     "discrete",
     "fisher",
     "fit_rate",
-    "log_normaliser",
     "log_sobolev",
     "observe",
     "plan",

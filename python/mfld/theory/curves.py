@@ -148,26 +148,31 @@ def discrete(
     validation.choice("estimator", estimator, ESTIMATORS)
     p = validation.integer("n_coordinates", n_coordinates, 1)
     s = None if smoothness is None else validation.real("smoothness", smoothness, positive=True)
+    validation.boolean("linear", linear)
+    if fluctuation is not None:
+        fluctuation = validation.real("fluctuation", fluctuation, non_negative=True)
     guesses = []
     floor = {}
     if linear and s is not None:
-        floor["step"] = 8 * p * s**2 * h / alpha
-        if h > alpha * t / (4 * s**2):
+        floor["step"] = 8 * p * s * s * h / alpha
+        if 4 * s * s * h > alpha * t:
             floor["step"] = math.inf
     else:
-        floor["step"] = constant * (1.0 if s is None else s**2) * (h**2 + t * h) / (2 * alpha * t)
+        floor["step"] = constant * (1.0 if s is None else s * s) * h * (h + t) / (2 * alpha * t)
         guesses.append("step")
     if n_particles is not None and not linear:
         n_particles = validation.integer("n_particles", n_particles, 1)
-        if fluctuation is not None and math.isfinite(fluctuation):
-            floor["particles"] = validation.real("fluctuation", fluctuation, non_negative=True) / n_particles
+        if fluctuation is not None:
+            floor["particles"] = fluctuation / n_particles
         else:
             floor["particles"] = constant / (alpha * t * n_particles)
             guesses.append("particles")
     if estimator != "full":
         n = validation.integer("n_samples", n_samples, 2)
-        b = validation.integer("batch_size", batch_size, 1, n)
-        m = validation.integer("refresh_every", refresh_every, 1)
+        b = validation.integer("batch_size", batch_size, 1)
+        m = validation.integer("refresh_every", refresh_every, 1, validation.MAX_STEP)
+        if b > n:
+            raise ValueError(f"batch_size must be at most n_samples, {n}, got {b}")
         size = math.sqrt(h * t) if estimator == "minibatch" else math.sqrt(t) * h * math.sqrt(m * (h + t))
         floor["batch"] = constant * (n - b) / (b * (n - 1)) * size / (alpha * t)
         guesses.append("batch")

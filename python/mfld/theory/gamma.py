@@ -193,6 +193,7 @@ def fisher(
     validation.instance("state", state, State, "a State")
     temperature = validation.real("temperature", temperature, positive=True)
     p = validation.array("metric", metric, np.float64)
+    validation.shape("metric", p, ("m", p.shape[-1] if p.ndim else "m"), "of coordinates and velocities")
     m = objective.n_moving
     x = state.particles.astype(np.float64)
     slopes = _first_variation(objective, x if measure is None else measure).gradient(x)[:, :m]

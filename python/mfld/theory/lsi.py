@@ -17,6 +17,7 @@ from mfld import validation
 from mfld.objectives import Objective
 
 _NEVER = -math.inf  # the logarithm of 0: the argument says nothing
+_LARGEST = 1e100  # exponent
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,13 @@ def miclo(l2: float, temperature: float, lipschitz: float, n_coordinates: int) -
             Argument("Miclo, second", _NEVER, needs, source, why_not),
         )
     r, p, ratio = lipschitz, n_coordinates, temperature / l2
-    share = r**2 / (l2 * temperature)
+    share = r / l2 * (r / temperature)
+    if not share < _LARGEST:
+        why_not = "it is below all that can be computed"
+        return (
+            Argument("Miclo, first", _NEVER, needs, source, why_not),
+            Argument("Miclo, second", _NEVER, needs, source, why_not),
+        )
     first = -math.log(2 * ratio) - 4 * share * math.sqrt(2 * p / math.pi)
     bracket = 2 + p + p / 2 * math.log(ratio) + 4 * share
     if bracket < 2:
@@ -247,7 +254,7 @@ def brigati_pedrotti(l2: float, temperature: float, lipschitz: float) -> Argumen
     value = _NEVER
     if not why_not:
         kappa, slope = 2 * l2 / temperature, lipschitz / temperature
-        value = math.log(kappa) - slope**2 / kappa - 4 * slope / math.sqrt(kappa)
+        value = math.log(kappa) - slope * (slope / kappa) - 4 * slope / math.sqrt(kappa)
     needs = "a Lipschitz first variation and a ridge"
     return Argument("Brigati-Pedrotti", value, needs, "Brigati, Pedrotti 2024", why_not)
 

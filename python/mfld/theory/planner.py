@@ -17,6 +17,7 @@ from mfld.theory.lsi import LogSobolev, in_powers, log_sobolev
 
 _LARGEST_STEP = 0.25  # h <= 1/4 and alpha T h <= 1/4, of the bounds whose constants are not known
 _REFERENCE_DRAWS = 4096
+_MOST_PARTICLES = 1e15
 
 
 @dataclass(frozen=True)
@@ -189,21 +190,33 @@ def plan(
     temperature = validation.real("temperature", temperature, positive=True)
     validation.choice("estimator", estimator, ESTIMATORS)
     alpha = log_sobolev(objective, temperature, oscillation=oscillation, lipschitz=lipschitz, convexity=convexity)
-    if alpha.value * temperature < 1e-300:
+    if not 1e-300 < alpha.value * temperature < 1e300 or not 1e-300 < alpha.value < 1e300:
         raise ValueError(
-            f"temperature must be higher for a plan: the log-Sobolev constant is {in_powers(alpha.log_value)} here"
+            f"temperature must be another one for a plan, got {temperature:g}: the log-Sobolev constant is "
+            f"{in_powers(alpha.log_value)} there"
         )
+    if run is not None:
+        validation.instance("run", run, Algorithm, "an Algorithm, like MFLD()")
     known = objective.bounds()
     if fluctuation is None:
-        fluctuation = known.fluctuation
-    if smoothness is None and math.isfinite(known.smoothness):
-        smoothness = known.smoothness
+        fluctuation = known.fluctuation if math.isfinite(known.fluctuation) else None
+    else:
+        fluctuation = validation.real("fluctuation", fluctuation, non_negative=True)
+    if smoothness is None:
+        smoothness = known.smoothness if math.isfinite(known.smoothness) else None
+    else:
+        smoothness = validation.real("smoothness", smoothness, positive=True)
     gap = _initial_gap(objective, temperature) if initial_gap is None else initial_gap
     gap = validation.real("initial_gap", gap, positive=True)
 
     n_particles = 1
     if not objective.linear:
-        per_particle = fluctuation if math.isfinite(fluctuation) else 1 / (alpha.value * temperature)
+        per_particle = 1 / (alpha.value * temperature) if fluctuation is None else fluctuation
+        if not 4 * per_particle < _MOST_PARTICLES * accuracy:
+            raise ValueError(
+                f"accuracy must be larger for a plan, got {accuracy:g}: fluctuations of {per_particle:.3g} / N ask for "
+                f"more than {_MOST_PARTICLES:.0g} particles"
+            )
         n_particles = max(1, math.ceil(4 * per_particle / accuracy))
     n = objective.n_samples or 0
     batch_size = refresh_every = None
