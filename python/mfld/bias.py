@@ -31,6 +31,7 @@ _COARSEST = (4, 8)  # times the step size, where finer differences drown
 _RESOLVED = 3.0  # standard errors, from which on a difference is seen
 _SHARPEST_ORDER = 0.75  # half width of an interval for an order that says something
 _ORDER_TOLERANCE = 0.35  # a next term of a seventh of the first one changes an order by as much
+_SMALL_STEP = 2_000_000  # particles times rows times coordinates
 _ROWS = 10  # of an array, that are shown
 
 Array = NDArray[np.float64]
@@ -249,7 +250,7 @@ class _Report:
         self.notes: list[str] = []
         self.cost = 1.0
         self._others = n_replicates  # numbers of replicates that nobody has used
-        self.solver = self._with_step_size(solver).resized(Fraction(1), n_replicates)
+        self.solver = _threaded(self._with_step_size(solver).resized(Fraction(1), n_replicates), objective)
         self.start = self.solver.init(objective, seed)
         self.coupled = self._can_be_coupled()
 
@@ -394,6 +395,16 @@ class _Report:
         given = [np.asarray(self.quantity(one)) for one in end.each()]
         name = "the result of quantity"
         return np.stack([validation.returned(name, own, given[0].shape, np.float64, "as before") for own in given])
+
+
+def _threaded(solver: Algorithm, objective: Objective) -> Algorithm:
+    """The same on one thread where steps are small and nothing else is said: each of them is a call from Python."""
+    own: Any = solver
+    if not dataclasses.is_dataclass(solver) or vars(solver).get("num_threads", 1) is not None:
+        return solver
+    work = vars(solver).get("n_particles", 1) * (solver.rows_of_a_step(objective) or 1) * objective.n_coordinates
+    small: Algorithm = dataclasses.replace(own, num_threads=1) if work < _SMALL_STEP else solver
+    return small
 
 
 def _plain(values: Array) -> Any:

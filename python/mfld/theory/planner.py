@@ -29,8 +29,9 @@ class Observed:
     steps : int or None
         None where it has not, within the steps that it had.
     by : str
-        ``"certificate"``: the duality gap of its dual variables is below the accuracy. ``"plateau"``: while the steps
-        doubled twice the objective changed by less than half of it each time, which is no proof.
+        ``"certificate"``: the duality gap of its dual variables is below the accuracy, and the cloud as close to what
+        is certified. ``"plateau"``: while the steps doubled twice the objective changed by less than half of it each
+        time, which is no proof.
     most_steps : int
         Steps that it had.
     """
@@ -42,7 +43,7 @@ class Observed:
     def __str__(self) -> str:
         if self.steps is None:
             return f"a run has not converged in {self.most_steps} steps, by its {self.by}"
-        return f"a run has converged after {self.steps} steps, by its {self.by}"
+        return f"a run has converged after {self.steps} step{'s' * (self.steps > 1)}, by its {self.by}"
 
 
 @dataclass(frozen=True)
@@ -270,8 +271,9 @@ def observe(
     """Count of steps at which a run has converged to an accuracy, seen at powers of 2.
 
     Where there is a certificate (a risk with a convex loss that has a conjugate, a ridge and a temperature), it is the
-    first count at which the gap of the run's dual variables is certified to be below the accuracy; it is of the Gibbs
-    measure of those, and has a floor of order 1 / N. Else it is a plateau: the first count after which the objective
+    first count at which the gap of the run's dual variables is certified to be below the accuracy, and the objective
+    ``F`` at the cloud within the accuracy of that at the measure that is certified, the Gibbs measure of the dual
+    variables. Else it is a plateau: the first count after which the objective
     ``F(mu)`` changes by less than half of the accuracy while the steps double, twice.
 
     Parameters
@@ -320,8 +322,10 @@ def observe(
                 n_chains=256,
                 most_seconds=2.0,
             )
-            if found.reason is None and found.upper <= accuracy:
-                return Observed(steps, "certificate", most_steps)
+            if found.reason is None and found.upper <= accuracy and found.particles is not None:
+                apart = abs(objective.value(state.measure) - objective.value(found.particles))
+                if apart <= accuracy:
+                    return Observed(steps, "certificate", most_steps)
             certified = found.reason is None or "mix" in found.reason
         if not certified:
             values.append(float(np.mean([objective.value(one.measure) for one in state.each()])))
