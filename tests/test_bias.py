@@ -95,8 +95,8 @@ def test_the_three_numbers_cover_the_exact_ones(interacts):
     for name, truth in (("value", exact), ("step_bias", of_step), ("particle_bias", of_particles)):
         found = getattr(report, name)
         assert abs(found.value.mean() - truth) < 5 * found.value.std() / np.sqrt(600), name  # the mean of 600 reports
-        # Of 600 intervals at 95 %, four deviations of the binomial law; the particle bias is like chi squared.
-        low = 0.95 - 4 * np.sqrt(0.95 * 0.05 / 600) - (0.05 if name == "particle_bias" else 0.0)
+        # Of 600 intervals at 95 %, four deviations of the binomial law; the particle bias is like chi squared here.
+        low = 0.95 - 4 * np.sqrt(0.95 * 0.05 / 600) - (0.02 if name == "particle_bias" else 0.0)
         assert low < np.mean(found.contains(truth, 0.95)) < 0.99, name
         assert np.mean(found.contains(truth, 0.6)) < 0.7, name
         if name != "value":  # without common noise it would be twice that of the value
@@ -105,7 +105,7 @@ def test_the_three_numbers_cover_the_exact_ones(interacts):
 
 
 def test_coverage_over_a_hundred_seeds():
-    h, n_steps, n = 0.2, 2, 20
+    h, n_steps, n = 0.1, 2, 20
     exact = discrete(h, n_steps, n)
     truths = {
         "value": exact,
@@ -116,7 +116,7 @@ def test_coverage_over_a_hundred_seeds():
     reports = [mfld.bias_report(solver, lq(), second_moment, n_steps, s, n_replicates=8) for s in range(100)]
     for name, truth in truths.items():
         covered = sum(getattr(report, name).contains(truth, 0.95) for report in reports)
-        assert covered >= 86, name  # of 100 at 95 %, less the skewness of 8 replicates
+        assert covered >= 88, name  # of 100 at 95 %: fewer with a probability of 0.4 %
 
 
 # ---- common noise ----------------------------------------------------------------------------------------------------

@@ -169,17 +169,17 @@ def bias_report(
     same Brownian paths; and the halves and quarters of each, as clouds of N/2 and N/4 on the noise of their particles.
     With Q the means, ::
 
-        step-size bias = (8 (Q(h) - Q(h/2)) - (Q(2h) - Q(h))) / 3          particle bias = Q(N/2) - Q(N)
+        step-size bias = (8 (Q(h) - Q(h/2)) - (Q(2h) - Q(h))) / 3,       particle bias = (Q(N/4) - Q(N)) / 3
 
     The first is right for terms h and h**2, whatever the order of the scheme; outside of the asymptotic regime, and
     where Q(2h) is too noisy, it is ``2 (Q(h) - Q(h/2))``. Where both of its differences drown in the noise, the run at
     2h is followed by 4h and 8h, which cost less and differ more, until a difference is seen, or does not agree with the
-    finer ones. The order is the logarithm, in base 2, of the quotient of two differences that follow each other.
+    finer ones. The second is right for terms 1/N, and ``Q(N/2) - Q(N)`` outside of the asymptotic regime. The order is
+    the logarithm, in base 2, of the quotient of two differences that follow each other.
 
-    Errors come from replicates, so that they are right whatever noise the runs have in common; but few replicates of a
-    skew law have intervals that are too short: a particle bias that comes from one coordinate is like chi squared, and
-    95 % of 16 replicates are 90 % then. Where common noise cannot be had, as for `PSDCA` and `MALA`, which draw in
-    other ways, the runs are independent.
+    Errors come from replicates, so that they are right whatever noise the runs have in common; but with few replicates
+    of a skew law intervals are too short by some percents. Where common noise cannot be had, as for `PSDCA` and `MALA`,
+    which draw in other ways, the runs are independent.
 
     In all, this takes at most six times the R runs.
 
@@ -363,7 +363,9 @@ class _Report:
             self.notes.append(f"no {'particle bias' if len(levels) == 1 else 'order of the particle bias'}: {error}")
         differences = [there - here for here, there in itertools.pairwise(levels)]
         if len(differences) == 2:
-            return differences[0], *_order(differences[1], differences[0], (1.0,))
+            order, regime = _order(differences[1], differences[0], (1.0,))
+            # Bias falls like 1/N: quarters differ by three times as much as halves, with as much noise for its size.
+            return differences[0] if regime == "not reached" else (levels[2] - values) / 3, order, regime
         return (differences[0] if differences else None), None, "unknown"
 
     # ---- runs --------------------------------------------------------------------------------------------------------
