@@ -148,6 +148,20 @@ def test_coupled_moves_are_those_of_the_core(dynamics):
         np.testing.assert_allclose(one, other, atol=tolerance)
 
 
+def test_coupled_moves_stay_on_their_domain():
+    model = mfld.TwoLayerNetwork(1, readout="fixed", domain=[mfld.Sphere(2)])
+    inputs = np.linspace(-2, 2, 10)[:, np.newaxis]
+    uniform = mfld.references.Uniform()
+    risk = mfld.EmpiricalRisk(model, inputs, np.sign(inputs[:, 0]), loss="logistic", reference=uniform)
+    solver = mfld.MFLD(8, step_size=0.1, temperature=0.1, dtype="float64")
+    state = solver.init(risk)
+    ends = [
+        one.run(risk, 10, state=state).particles for one in (solver, solver.coupled({state.key: Coupling(state.key)}))
+    ]
+    np.testing.assert_allclose(*ends, atol=1e-12)
+    np.testing.assert_allclose(np.linalg.norm(ends[1], axis=1), 1)
+
+
 def test_a_part_of_a_cloud_sees_the_noise_that_it_had_in_it():
     place = Place.of(7, step=5)
     second = place._replace(key=99, coupling=Coupling(place.key, part=1, parts=3))
