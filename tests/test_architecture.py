@@ -16,7 +16,7 @@ FILES = {
 # Each layer may import from those above it in this list, and from its own package.
 LAYERS = [
     ["_core"],
-    ["validation", "floating"],
+    ["validation", "floating", "extras"],
     ["native", "noise"],
     ["space"],
     ["state", "references", "files", "standard", "config"],
@@ -29,8 +29,10 @@ LAYERS = [
     ["stepping"],
     ["step_size", "sampling"],
     ["certificates"],
-    ["algorithms"],
+    ["algorithms", "fokker_planck"],
+    ["diagnostics"],
     ["quantities", "callbacks", "statistics", "description"],
+    ["bias", "theory"],
     ["checkpoint"],
     ["fitting"],
     ["experiments"],

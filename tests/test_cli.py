@@ -601,3 +601,20 @@ def test_a_run_goes_on_from_its_checkpoint(method, steps, tmp_path, capsys):
     assert run(capsys, "train", "iris", "--resume")[2] == "mfld: --resume needs the --checkpoint to go on from\n"
     status, _, error = run(capsys, "train", "iris", "--output", whole, "--checkpoint", whole)
     assert (status, error) == (2, f"mfld: --checkpoint must be a file of its own, got {whole}\n")
+
+
+def test_a_run_may_end_with_its_bias_report(tmp_path, capsys):
+    quick = ["--n-steps", 20, "--n-particles", 20, "--l2", "0.1", "--quiet", "--output", tmp_path / "model.npz"]
+    status, out, _ = run(capsys, "train", "iris", *quick, "--report")
+    assert status == 0
+    value = float(re.search(r"^value +(\S+) \+- ", out, re.MULTILINE)[1])
+    assert abs(value - figures(out)["test"][0]) < 0.3
+    assert re.search(r"^step-size bias .* asymptotic regime", out, re.MULTILINE)
+    assert re.search(r"cost 5\.\d+ times the 4 runs", out)
+    status, out, _ = run(capsys, "train", "iris", *quick, "--report", 5, "--json")
+    report = json.loads(out)["report"]
+    assert report["value"]["half_width"] > 0
+    assert report["cost"] <= 6
+    with pytest.raises(SystemExit):
+        run(capsys, "train", "iris", *quick, "--report", 3)
+    assert "--report: must be at least 4, got 3" in capsys.readouterr().err

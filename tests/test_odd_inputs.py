@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import mfld
-from mfld import noise, schedules
+from mfld import diagnostics, noise, schedules, theory
 
 WELL = mfld.Potential(lambda x: x, lambda x: np.sum(x**2, axis=1) / 2, n_coordinates=2)
+WELL_1 = mfld.Potential(lambda x: x, lambda x: np.sum(x**2, axis=1) / 2, n_coordinates=1)
+WELL_3 = mfld.potentials.Gaussian(np.zeros(3))
 RNG = np.random.default_rng(0)
 INPUTS, TARGETS = RNG.normal(size=(12, 3)), RNG.normal(size=12)
 MODEL = mfld.TwoLayerNetwork(3)
@@ -331,6 +333,8 @@ SIMPLE = mfld.EmpiricalRisk(
 STATE = make_solver().init(SIMPLE)
 RESULT = make_solver(n_replicates=2).run(SIMPLE, 8)
 CLOUD = mfld.Cloud(np.ones((2, 5)))
+GRID = mfld.FokkerPlanck(mfld.potentials.DoubleWell(), 0.2, 20, [(-2, 2)])
+STEP_LAW = diagnostics.StepLaw(WELL_3, INPUTS, 0.1, 0.1)
 QUICK = {"n_chains": 64, "most_moves": 128, "most_seconds": 0.05}
 
 
@@ -429,6 +433,125 @@ TABLE = {
         mfld.potentials.DoubleWell,
         {"n_coordinates": 1, "distance": 1.0, "height": 1.0, "tilt": 0.0},
     ),
+    "FokkerPlanck": (
+        mfld.FokkerPlanck,
+        {"objective": mfld.potentials.DoubleWell(), "temperature": 0.2, "n_cells": 20, "limits": [(-2, 2)]},
+    ),
+    "FokkerPlanck.run": (GRID.run, {"density": np.ones(20), "n_steps": 3, "time_step": 0.1, "record_every": None}),
+    "FokkerPlanck.histogram": (GRID.histogram, {"measure": np.ones((4, 1))}),
+    "diagnostics.entropy": (diagnostics.entropy, {"measure": INPUTS, "k": 3, "space": None}),
+    "diagnostics.kl": (
+        diagnostics.kl,
+        {"measure": INPUTS, "potential": WELL_3, "temperature": 0.1, "log_normaliser": 0.0, "k": 3},
+    ),
+    "diagnostics.fisher_divergence": (
+        diagnostics.fisher_divergence,
+        {"measure": INPUTS, "potential": WELL_3, "temperature": 0.1, "bandwidth": None, "n_points": 9},
+    ),
+    "diagnostics.log_normaliser": (diagnostics.log_normaliser, {"potential": WELL_3, "temperature": 0.1}),
+    "diagnostics.StepLaw": (
+        diagnostics.StepLaw,
+        {"objective": WELL_3, "measure": INPUTS, "step_size": 0.1, "temperature": 0.1},
+    ),
+    "StepLaw.log_density": (STEP_LAW.log_density, {"points": INPUTS}),
+    "StepLaw.draw": (STEP_LAW.draw, {"n_draws": 3, "seed": 0}),
+    "StepLaw.kl": (STEP_LAW.kl, {"potential": WELL_3, "log_normaliser": 0.0, "n_draws": 3, "seed": 0}),
+    "StepLaw.fisher_divergence": (STEP_LAW.fisher_divergence, {"potential": WELL_3, "n_draws": 3, "seed": 0}),
+    "diagnostics.wasserstein": (diagnostics.wasserstein, {"first": INPUTS, "second": INPUTS[:5], "order": 2}),
+    "diagnostics.sliced_wasserstein": (
+        diagnostics.sliced_wasserstein,
+        {"first": INPUTS, "second": INPUTS[:5], "order": 2, "n_directions": 5, "seed": 0},
+    ),
+    "diagnostics.gaussian_wasserstein": (diagnostics.gaussian_wasserstein, {"first": INPUTS, "second": INPUTS[:5]}),
+    "diagnostics.stein_identities": (
+        diagnostics.stein_identities,
+        {"objective": WELL_3, "measure": INPUTS, "temperature": 0.1},
+    ),
+    "diagnostics.effective_sample_size": (
+        diagnostics.effective_sample_size,
+        {"draws": INPUTS.reshape(4, 9), "kind": "mean"},
+    ),
+    "diagnostics.rhat": (diagnostics.rhat, {"draws": INPUTS.reshape(4, 9)}),
+    "diagnostics.autocorrelation_time": (diagnostics.autocorrelation_time, {"draws": INPUTS.reshape(4, 9)}),
+    "diagnostics.conjugate_kernel": (
+        diagnostics.conjugate_kernel,
+        {"model": MODEL, "measure": np.ones((2, 5)), "inputs": INPUTS, "num_threads": None},
+    ),
+    "diagnostics.tangent_kernel": (
+        diagnostics.tangent_kernel,
+        {"model": MODEL, "measure": np.ones((2, 5)), "inputs": INPUTS, "num_threads": None},
+    ),
+    "diagnostics.kernel_alignment": (diagnostics.kernel_alignment, {"kernel": np.eye(12), "targets": TARGETS}),
+    "diagnostics.degrees_of_freedom": (diagnostics.degrees_of_freedom, {"kernel": np.eye(12), "ridge": 0.1}),
+    "diagnostics.parameter_alignment": (
+        diagnostics.parameter_alignment,
+        {"weights": INPUTS, "directions": [1.0, 2.0, 3.0]},
+    ),
+    "diagnostics.propagation_of_chaos": (
+        diagnostics.propagation_of_chaos,
+        {"solver": lambda n: make_solver(n_particles=n, n_replicates=2), "objective": WELL}
+        | {"quantity": lambda state: state.particles.mean(), "widths": [2, 4], "n_steps": 2, "seed": 0},
+    ),
+    "Coupled": (mfld.dynamics.Coupled, {"dynamics": mfld.Overdamped(), "couplings": {}}),
+    "bias_report": (
+        mfld.bias_report,
+        {"solver": make_solver(), "objective": SIMPLE, "quantity": mfld.quantities.loss(SIMPLE), "n_steps": 2}
+        | {"seed": 0, "n_replicates": 4, "confidence": 0.9},
+    ),
+    "theory.log_sobolev": (
+        theory.log_sobolev,
+        {"objective": SIMPLE, "temperature": 0.1, "l2": 0.1, "n_coordinates": 3, "oscillation": 0.1}
+        | {"lipschitz": 0.1, "convexity": 0.1},
+    ),
+    "theory.continuous": (theory.continuous, {"initial_gap": 1.0, "alpha": 1.0, "temperature": 0.1}),
+    "theory.discrete": (
+        theory.discrete,
+        {"initial_gap": 1.0, "alpha": 1.0, "temperature": 0.1, "step_size": 0.01, "n_particles": 10}
+        | {"fluctuation": 1.0, "smoothness": 1.0, "n_coordinates": 3, "linear": False, "estimator": "svrg"}
+        | {"n_samples": 20, "batch_size": 4, "refresh_every": 2, "constant": 1.0},
+    ),
+    "theory.plan": (
+        theory.plan,
+        {"objective": SIMPLE, "accuracy": 0.1, "temperature": 10.0, "initial_gap": 1.0, "estimator": "full"}
+        | {"smoothness": 1.0, "oscillation": 0.1, "lipschitz": 0.1, "convexity": 0.1, "fluctuation": 1.0}
+        | {"run": None, "most_steps": 1},
+    ),
+    "theory.observe": (
+        theory.observe,
+        {"objective": WELL, "solver": make_solver(), "accuracy": 0.1, "seed": 0, "most_steps": 4},
+    ),
+    "theory.fit_rate": (
+        theory.fit_rate,
+        {"times": np.arange(1.0, 13.0), "values": 1 / np.arange(1.0, 13.0), "floor": 0.0, "kind": "power"},
+    ),
+    "theory.sandwich": (
+        theory.sandwich,
+        {"objective": WELL_1, "measure": INPUTS[:, :1], "temperature": 0.1, "entropy": 1.0, "optimum": None},
+    ),
+    "theory.contraction": (
+        theory.contraction,
+        {
+            "dynamics": mfld.Overdamped(),
+            "objective": WELL,
+            "points": INPUTS[:, :2],
+            "measure": None,
+            "metric": np.eye(2),
+        },
+    ),
+    "theory.contraction by directions": (
+        theory.contraction,
+        {"dynamics": mfld.Underdamped(1.0), "objective": WELL, "points": INPUTS[:, :2], "directions": np.eye(4)},
+    ),
+    "theory.fisher": (
+        theory.fisher,
+        {
+            "objective": WELL,
+            "state": make_solver().init(WELL),
+            "temperature": 0.1,
+            "metric": np.eye(2),
+            "measure": None,
+        },
+    ),
     "potentials.Funnel": (mfld.potentials.Funnel, {"n_coordinates": 3, "scale": 3.0}),
     "potentials.Banana": (mfld.potentials.Banana, {"n_coordinates": 2, "scale": 3.0, "bend": 0.1}),
     "potentials.BayesianLinearRegression": (
@@ -479,7 +602,12 @@ ELSEWHERE = {
     "objective": {"particles", "state"},
     "state": {"particles", "seed"},
     "sample": {"explore"},
+    "temperature": {"potential"},
+    "accuracy": {"fluctuation"},
+    "convexity": {"temperature"},
+    "measure": {"particles"},
 }
+CALLED = ("density", "solver", "quantity")  # at once, so that what they raise is their own
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -493,6 +621,8 @@ def test_each_argument_against_each_odd_value(signature, argument, tmp_path, mon
     for value, make in VALUES.items():
         if value in ("huge", "beyond floats") and argument in SIZES:
             continue  # a matter of memory
+        if value in ("a type", "a function") and argument in CALLED:
+            continue
         odd = make()
         try:
             call(**{**right, argument: odd})
@@ -519,22 +649,35 @@ def test_every_public_signature_is_in_the_table():
     parts = {getattr(module, name) for module in modules for name in getattr(module, "__all__", ())}
     left = {
         part.__qualname__
-        for part in parts
-        if callable(part) and not inspect.isabstract(part) and part not in tried and takes_arguments(part)
+        for part in parts - tried
+        if callable(part) and not inspect.isabstract(part) and getattr(part, "__qualname__", "") not in MADE
+        if takes_arguments(part)
     }
-    assert left <= MADE, left - MADE
+    assert not left
 
 
 # What the library makes itself, what takes anything, and a function of the build.
 MADE = {
+    "Argument",
+    "BiasReport",
+    "Bound",
     "Callback",
     "Certificate",
+    "Chaos",
+    "Contraction",
     "ConvergenceError",
     "DivergenceError",
+    "Estimate",
     "Info",
+    "LogSobolev",
     "Move",
+    "Observed",
+    "Plan",
     "Progress",
+    "Rate",
     "Result",
+    "Sandwich",
+    "SteinIdentities",
     "Step",
     "show_config",
 }

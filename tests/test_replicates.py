@@ -609,8 +609,8 @@ def test_misuse():
 
 def test_what_arviz_needs(monkeypatch):
     monkeypatch.setitem(sys.modules, "arviz_stats.base", None)
-    with pytest.raises(ImportError, match=r"convergence needs arviz-stats: pip install 'mfld\[diagnostics\]'"):
-        statistics.convergence(make_solver().run(make_risk(), 10))
+    with pytest.raises(ImportError, match=r"rhat needs arviz-stats: pip install 'mfld\[diagnostics\]'"):
+        statistics.convergence(make_solver(n_replicates=2).run(make_risk(), 10))
 
 
 # ---- what the mixture buys -------------------------------------------------------------------------------------------

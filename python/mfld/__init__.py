@@ -3,6 +3,7 @@
 from mfld import (
     certificates,
     checkpoint,
+    diagnostics,
     dynamics,
     noise,
     potentials,
@@ -11,9 +12,11 @@ from mfld import (
     schedules,
     statistics,
     step_size,
+    theory,
 )
 from mfld._core import __version__
 from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Callback, Result, StopOnPlateau, TopParticles, TwoPhase
+from mfld.bias import BiasReport, bias_report
 from mfld.callbacks import AverageDual, Progress, StopWhen
 from mfld.certificates import Certificate, certificate
 from mfld.checkpoint import Checkpoint
@@ -29,6 +32,7 @@ from mfld.dynamics import (
     Underdamped,
 )
 from mfld.errors import ConvergenceError, DivergenceError
+from mfld.fokker_planck import FokkerPlanck
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch, Smoothed
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
@@ -47,6 +51,7 @@ __all__ = [
     "SVRG",
     "Algorithm",
     "AverageDual",
+    "BiasReport",
     "Box",
     "Callback",
     "Certificate",
@@ -58,6 +63,7 @@ __all__ = [
     "Dynamics",
     "EmpiricalRisk",
     "Euclidean",
+    "FokkerPlanck",
     "FullBatch",
     "Functional",
     "Game",
@@ -91,9 +97,11 @@ __all__ = [
     "Underdamped",
     "__version__",
     "activations",
+    "bias_report",
     "certificate",
     "certificates",
     "checkpoint",
+    "diagnostics",
     "dynamics",
     "losses",
     "noise",
@@ -107,4 +115,5 @@ __all__ = [
     "show_config",
     "statistics",
     "step_size",
+    "theory",
 ]

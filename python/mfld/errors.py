@@ -56,7 +56,7 @@ class DivergenceError(RuntimeError):
 
 
 class ConvergenceError(RuntimeError):
-    """A run has ended with a network that is worse than a constant prediction.
+    """What was to converge has not: a network that is worse than a constant, a fixed point that was not reached.
 
     Examples
     --------

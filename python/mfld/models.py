@@ -80,6 +80,10 @@ class Model(ABC):
         """Factors a_i of ``|h(theta, z_i)| <= a_i |theta|**2 + linear terms``, shape (n,); None where unknown."""
         return None
 
+    def steepness(self, inputs: FloatArray) -> NDArray[np.float64] | None:
+        """Bounds on ``|grad_theta h_k(theta, z_i)|``, whatever theta, shape (n,); infinite, or None where unknown."""
+        return None
+
     @property
     def native(self) -> _core.Network | None:
         """This model as the compiled core takes it; None where the core does not know it."""
@@ -355,6 +359,31 @@ class TwoLayerNetwork(Model):
         length = np.sqrt(np.sum(inputs.astype(np.float64) ** 2, axis=1) + self.bias)
         factors: NDArray[np.float64] = _core.backend.quadratic_growth(self.native) * length
         return factors
+
+    def steepness(self, inputs: FloatArray) -> NDArray[np.float64]:
+        """Bounds on ``|grad_theta h_k(theta, z_i)|``, whatever theta, shape (n,); infinite where there are none.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import mfld
+        >>> model = mfld.TwoLayerNetwork(n_features=2, readout="bounded", bias=False)     # B tanh(r) tanh(w.z)
+        >>> model.steepness(np.array([[0.6, 0.8]])).round(3)
+        array([1.414])
+        """
+        length = np.sqrt(np.sum(inputs.astype(np.float64) ** 2, axis=1) + self.bias)
+        low, high, slope = self.activation_bounds
+        b, largest = self.readout_bound, max(abs(low), abs(high))
+        in_front, in_readout = {
+            "fixed": (1.0, 0.0),
+            "signs": (1.0, 0.0),
+            "linear": (math.inf, math.inf),
+            "bounded": (b, b * largest),
+            "parity": (b / 3, 2 * b / 3),
+        }[self.readout]
+        along = in_front * slope * np.where(length > 0, length, np.finfo(np.float64).tiny)  # no inf * 0
+        bounds: NDArray[np.float64] = abs(self.output_scale) * np.hypot(along, in_readout)
+        return bounds
 
     @property
     def bound(self) -> float:

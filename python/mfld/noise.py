@@ -41,7 +41,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -61,6 +61,8 @@ POPULATIONS: Final[dict[str, int]] = {
             "output",  # of PDA: whether it is the particles of a step
             "resampling",  # of PSDCA, within its runs
             "resample",  # of a cloud
+            "directions",  # of a sliced distance
+            "step_law",  # draws of one more step, for its functionals
         )
     )
 }
@@ -68,11 +70,64 @@ POPULATIONS: Final[dict[str, int]] = {
 _MAX_MEMBER = min(POPULATIONS.values()) - 1
 
 
+class Coupling(NamedTuple):
+    """Noise of a run that is made of the noise of another one, so that the two differ little.
+
+    Its particles are those of a part of the other run: the ``part``-th of ``parts`` equal ones. One of its steps takes
+    as long as ``coarser`` steps of the other run, and its normals are their sums, over ``sqrt(coarser)``. Or two of its
+    steps (``finer=2``) take as long as one: their normals are ``(xi + zeta) / sqrt(2)`` and ``(xi - zeta) / sqrt(2)``,
+    with zeta from a key of its own. Either way all normals are independent and N(0, 1), and runs of two step sizes
+    follow the same Brownian path. What else a step draws is that of a step of the other run that begins no later.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mfld import noise
+    >>> place = noise.Place.of(seed=3)
+    >>> coarse = place._replace(coupling=noise.Coupling(place.key, coarser=2))
+    >>> sum_of_two = place.normals(5, 1) + place.ahead(1).normals(5, 1)
+    >>> np.allclose(coarse.normals(5, 1), sum_of_two / np.sqrt(2))
+    True
+    """
+
+    key: int
+    coarser: int = 1
+    finer: int = 1
+    part: int = 0
+    parts: int = 1
+
+    def there(self, place: Place) -> Place:
+        """The place, in the other run, of the step that a step of this one begins in."""
+        return place._replace(key=self.key, step=place.step * self.coarser // self.finer, coupling=None)
+
+    def taken(self, drawn: NDArray[Any]) -> NDArray[Any]:
+        """The own part of what was drawn for all particles of the other run: rows along the axis before the last."""
+        share = drawn.shape[-2] // self.parts
+        return np.ascontiguousarray(drawn[..., self.part * share : (self.part + 1) * share, :])
+
+    def drawn(self, place: Place, stream: str, draw: Callable[[Place], FloatArray]) -> FloatArray:
+        """Numbers of a stream, from a function that draws them for all particles at a place of the other run."""
+        there = self.there(place)
+        if stream == "init":  # which has no steps
+            return self.taken(draw(there._replace(step=place.step)))
+        if stream != "move" or self.coarser == self.finer == 1:
+            return self.taken(draw(there))
+        if self.finer == 1:
+            return self.taken(_normalised(*(draw(there.ahead(i)) for i in range(self.coarser))))
+        xi, zeta = draw(there), draw(there._replace(key=key(self.key, 1)))
+        return self.taken(_normalised(xi, zeta if place.step % 2 == 0 else -zeta))
+
+
+def _normalised(*normals: FloatArray) -> FloatArray:
+    total = sum(normals[1:], start=normals[0])
+    return np.asarray(total * total.dtype.type(1 / math.sqrt(len(normals))))
+
+
 class Place(NamedTuple):
     """Place in the noise: the key, the step and the population of the numbers that are meant.
 
     It is what objectives, estimators and dynamics draw from. ``num_threads`` says on how many threads (None: as many as
-    OpenMP would take), which changes no number.
+    OpenMP would take), which changes no number. With a ``coupling`` the numbers are made of those of another run.
 
     Examples
     --------
@@ -87,6 +142,7 @@ class Place(NamedTuple):
     step: int
     population: int = 0
     num_threads: int | None = None
+    coupling: Coupling | None = None
 
     @classmethod
     def of(cls, seed: int, replica: int = 0, *, step: int = 0, num_threads: int | None = None) -> Place:
@@ -95,7 +151,7 @@ class Place(NamedTuple):
 
     def ahead(self, n_steps: int) -> Place:
         """The same place, so many steps later."""
-        return Place(self.key, self.step + n_steps, self.population, self.num_threads)
+        return self._replace(step=self.step + n_steps)
 
     def member(self, number: int) -> Place:
         """Place of another population: of a member of a cloud that has several, by its number.
@@ -107,7 +163,7 @@ class Place(NamedTuple):
         """
         if self.population + number > _MAX_MEMBER:
             raise ValueError(f"members of all clouds must be at most {_MAX_MEMBER + 1} together, got more")
-        return Place(self.key, self.step, self.population + number, self.num_threads)
+        return self._replace(population=self.population + number)
 
     def of_members(self, members: Sequence[int]) -> tuple[int, int, int, int]:
         """Key, step, first population and threads, as the core takes them; so many members along each axis.
@@ -116,14 +172,18 @@ class Place(NamedTuple):
         ------
         ValueError
             As `member` does.
+        NotImplementedError
+            If the noise here is that of another run, which kernels that draw by themselves do not know.
         """
+        if self.coupling is not None:
+            raise NotImplementedError("a kernel that draws by itself knows no coupled noise")
         if members:
             self.member(math.prod(members) - 1)
         return self.key, self.step, self.population, self.threads
 
     def beside(self, purpose: str) -> Place:
         """Place of what is no cloud: a purpose among `POPULATIONS`."""
-        return Place(self.key, self.step, POPULATIONS[purpose], self.num_threads)
+        return self._replace(population=POPULATIONS[purpose])
 
     def normals(
         self, n_particles: int, n_coordinates: int, dtype: DTypeLike = "float32", stream: str = "move"
@@ -154,16 +214,26 @@ class Place(NamedTuple):
         stream: str,
         members: Sequence[int],
     ) -> FloatArray:
+        if self.coupling is not None:
+            n = n_particles * self.coupling.parts
+            return self.coupling.drawn(
+                self, stream, lambda place: place._drawn(kernel, n, n_coordinates, dtype, stream, members)
+            )
         key, step, population, threads = self.of_members(members)
         own = np.dtype(dtype), STREAMS[stream], population, threads, members
         return kernel(key, step, n_particles, n_coordinates, *own)
 
     def batch(self, n: int, batch_size: int) -> NDArray[np.int64]:
         """Rows of a mini-batch: ``batch_size`` of n without replacement."""
+        if self.coupling is not None:
+            return self.coupling.there(self).batch(n, batch_size)
         return _core.backend.batch(self.key, self.step, n, batch_size, self.population)
 
     def particle_batches(self, n: int, batch_size: int, n_particles: int) -> NDArray[np.int64]:
         """Rows of a mini-batch for each particle, shape (n_particles, batch_size)."""
+        if self.coupling is not None:
+            n_there = n_particles * self.coupling.parts
+            return self.coupling.taken(self.coupling.there(self).particle_batches(n, batch_size, n_there))
         return _core.backend.particle_batches(
             self.key, self.step, n, batch_size, n_particles, self.population, self.threads
         )

@@ -12,7 +12,10 @@ from numpy.typing import ArrayLike
 
 from mfld import validation
 from mfld.algorithms import Result
+from mfld.diagnostics import Chaos
 from mfld.files import replacing
+from mfld.fokker_planck import FokkerPlanck
+from mfld.objectives.base import Measure
 
 if TYPE_CHECKING:
     from mfld.experiments.trained import TrainedModel
@@ -171,6 +174,148 @@ def gap(
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return axes.figure
+
+
+def density(
+    grid: FokkerPlanck,
+    densities: Mapping[str, ArrayLike],
+    measure: Measure | None = None,
+    *,
+    title: str = "",
+    axes: Any = None,
+) -> Any:
+    """Particles over densities of the Fokker-Planck equation.
+
+    In one dimension the histogram of the particles under lines; in two the particles over contours of one density.
+
+    Parameters
+    ----------
+    grid : FokkerPlanck
+    densities : mapping of str to array_like, shape n_cells
+        By their names in the legend: ``{"at time 1": evolution.density[-1]}``.
+    measure : Cloud or array_like, shape (N, p), optional
+        Its histogram has one bin for several cells where there are few particles.
+    title : str
+    axes : matplotlib.axes.Axes, optional
+        Draw here instead of in a figure of its own.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If an argument does not fit, or there are several densities in two dimensions.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> from mfld import plots
+    >>> grid = mfld.FokkerPlanck(mfld.potentials.DoubleWell(), temperature=0.2, n_cells=100, limits=[(-2, 2)])
+    >>> plots.density(grid, {"Gibbs": grid.gibbs()}, measure=[[-1.0], [0.9], [1.1]]).axes[0].get_xlim()
+    (-2.0, 2.0)
+    """
+    validation.instance("grid", grid, FokkerPlanck, "a FokkerPlanck")
+    validation.instance("densities", densities, Mapping, "a mapping of names to densities")
+    curves = {name: validation.array(f"densities[{name!r}]", values, np.float64) for name, values in densities.items()}
+    for name, values in curves.items():
+        validation.shape(f"densities[{name!r}]", values, grid.n_cells, "to match the grid")
+    planar = len(grid.axes) == 2
+    if not curves or (planar and len(curves) > 1):
+        raise ValueError(f"densities must be {'one' if planar else 'at least one'}, got {len(curves)}")
+    particles = None if measure is None else grid.objective.cloud(measure)
+    if axes is None:
+        axes = _figure(6.4, 5.4 if planar else 4.0).subplots()
+    if planar:
+        (values,) = curves.values()
+        filled = axes.contourf(*grid.axes, values.T, levels=12, cmap="Blues")
+        axes.figure.colorbar(filled, ax=axes, label=next(iter(curves)))
+        if particles is not None:
+            shown = np.linspace(0, len(particles.particles) - 1, min(len(particles.particles), 2000)).astype(int)
+            axes.plot(*particles.particles[shown].T, ".", color="#c46a1b", markersize=2.5, alpha=0.7)
+        axes.set(xlabel="first coordinate", ylabel="second coordinate")
+    else:
+        (x,) = grid.axes
+        if particles is not None:
+            heights = grid.histogram(particles)
+            together = max(1, round(len(x) / min(len(x), 4 * len(particles.particles) ** (1 / 3) + 10)))
+            starts = np.arange(0, len(x), together)
+            counts = np.diff([*starts, len(x)])
+            width = x[1] - x[0]
+            edges = np.append(x[starts], x[-1] + width) - width / 2
+            label = f"{len(particles.particles)} particles"
+            axes.stairs(np.add.reduceat(heights, starts) / counts, edges, fill=True, color="#cfdcea", label=label)
+        for number, (name, values) in enumerate(curves.items()):
+            axes.plot(x, values, color=_COLOURS[number % len(_COLOURS)], linewidth=1.5, label=name)
+        axes.set(xlabel="coordinate", ylabel="density", ylim=(0, None))
+        axes.legend(frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+    halves = [(axis[1] - axis[0]) / 2 for axis in grid.axes]
+    limits = [(float(axis[0] - half), float(axis[-1] + half)) for axis, half in zip(grid.axes, halves, strict=True)]
+    axes.set_xlim(limits[0])
+    if planar:
+        axes.set_ylim(limits[1])
+    axes.set_title(title, color=_INK, fontsize=10)
+    return axes.figure
+
+
+def chaos(measured: Chaos, title: str = "") -> Any:
+    """Bias and fluctuation of a quantity against the number of particles, with the two laws fitted to them.
+
+    Parameters
+    ----------
+    measured : Chaos
+        Of `mfld.diagnostics.propagation_of_chaos`.
+    title : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> from mfld import diagnostics, plots
+    >>> pull = mfld.Functional(lambda x: 0 * x + x.mean(), lambda x: x.mean() ** 2 / 2, n_coordinates=1, l2=0.5)
+    >>> measured = diagnostics.propagation_of_chaos(
+    ...     lambda n: mfld.MFLD(n, step_size=0.1, temperature=1.0, n_replicates=20),
+    ...     pull, lambda state: state.particles.mean() ** 2, widths=[10, 40], n_steps=20,
+    ... )
+    >>> len(plots.chaos(measured).axes)
+    2
+    """
+    validation.instance("measured", measured, Chaos, "a Chaos, as of propagation_of_chaos")
+    figure = _figure(9, 3.8)
+    left, right = figure.subplots(1, 2)
+    figure.suptitle(title, color=_INK)
+    widths = np.asarray(measured.widths, np.float64)
+    line = np.geomspace(widths.min(), widths.max(), 200)
+    left.errorbar(
+        1 / widths, measured.means, 2 * measured.errors, fmt="o", markersize=4, color=_COLOURS[0], label="two errors"
+    )
+    ends = np.array([0, 1 / widths.min()])
+    label = f"{measured.limit:.4g} + ({measured.bias:.2g} ± {measured.bias.error:.1g}) / N"
+    left.plot(ends, measured.limit + measured.bias * ends, color=_COLOURS[1], linewidth=1.5, label=label)
+    left.set(xlabel="1 / N", ylabel="mean over replicates")
+    right.loglog(widths, measured.spreads, "o", markersize=4, color=_COLOURS[0])
+    middle = np.exp(np.mean(np.log(widths))), np.exp(np.mean(np.log(measured.spreads)))
+    label = f"N to the power -({measured.exponent:.2f} ± {measured.exponent.error:.2f})"
+    curve = middle[1] * (line / middle[0]) ** -float(measured.exponent)
+    right.loglog(line, curve, color=_COLOURS[1], linewidth=1.5, label=label)
+    right.set(xlabel="number of particles N", ylabel="standard deviation over replicates")
+    for panel in (left, right):
+        panel.legend(frameon=False)
+        panel.grid(color="#dddddd", linewidth=0.6)
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure
 
 
 def check_format(path: str | os.PathLike[str]) -> None:

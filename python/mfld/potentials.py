@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfld import linear, validation
-from mfld.objectives.base import Measure, Potential, SetOnce
+from mfld.objectives.base import Bounds, Measure, Potential, SetOnce
 from mfld.validation import FloatArray
 
 __all__ = [
@@ -127,6 +127,10 @@ class Gaussian(BuiltIn):
         self._precision = linear.inverse(self._factor)
         super().__init__(p)
 
+    def bounds(self) -> Bounds:
+        curvatures = np.linalg.eigvalsh(self._precision)
+        return Bounds(convexity=float(curvatures[0]), smoothness=float(curvatures[-1]), fluctuation=0.0)
+
     def _energy(self, points: FloatArray) -> FloatArray:
         offsets = points - self._like(self.mean, points)
         return _halved(np.sum(offsets * self._derivative(points), axis=1))
@@ -178,6 +182,9 @@ class DoubleWell(BuiltIn):
         self.height = validation.real("height", height, positive=True)
         self.tilt = validation.real("tilt", tilt)
         super().__init__(validation.integer("n_coordinates", n_coordinates, 1))
+
+    def bounds(self) -> Bounds:
+        return Bounds(convexity=-4 * self.height / self.distance**2, fluctuation=0.0)
 
     def _energy(self, points: FloatArray) -> FloatArray:
         return cast(FloatArray, np.sum(self._each(points), axis=1))

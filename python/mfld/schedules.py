@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -218,6 +219,40 @@ class Product(Schedule):
     def __call__(self, steps: Steps) -> Values:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # not finite: refused with its step
             return self.left(steps) * self.right(steps)
+
+
+@dataclass(frozen=True)
+class Stretched(Schedule):
+    """A schedule or function of the step at another step size: ``factor * schedule(floor(k * share))``.
+
+    With steps of half the size (``share = Fraction(1, 2)``) it takes two steps for one of the schedule, which then has
+    the same value at the same time.
+
+    Examples
+    --------
+    >>> from fractions import Fraction
+    >>> import numpy as np
+    >>> from mfld.schedules import Power, Stretched
+    >>> Stretched(Power(1.0), Fraction(1, 2))(np.arange(5)).round(3)
+    array([1.   , 1.   , 0.5  , 0.5  , 0.333])
+    """
+
+    schedule: Schedule | Callable[[int], float]
+    share: Fraction
+    factor: float = 1.0
+
+    def __call__(self, steps: Steps) -> Values:
+        then = steps * self.share.numerator // self.share.denominator
+        if isinstance(self.schedule, Schedule):
+            return self.factor * self.schedule(then)
+        return self.factor * np.array([self.schedule(k) for k in then.tolist()], np.float64)
+
+
+def stretched(value: Any, share: Fraction, factor: float = 1.0) -> Any:
+    """A number times a factor, or what depends on the step as `Stretched`; None, and each of several, likewise."""
+    if value is None or isinstance(value, tuple):
+        return value if value is None else tuple(stretched(own, share, factor) for own in value)
+    return Stretched(value, share, factor) if callable(value) else factor * value
 
 
 def _schedule(name: str, value: Schedule | float) -> Schedule:

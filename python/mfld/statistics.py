@@ -9,7 +9,6 @@ independent draws are therefore taken over replicates, never over particles.
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mfld import validation
 from mfld.algorithms import Result
+from mfld.diagnostics import effective_sample_size, rhat
 from mfld.validation import FloatArray
 
 
@@ -50,7 +50,7 @@ class Convergence:
         Rank-normalised split R-hat: near 1 where replicates and their halves have the same law. Source: Vehtari,
         Gelman, Simpson, Carpenter, Bürkner 2021, "Rank-normalization, folding, and localization: an improved R-hat".
     ess : ndarray
-        Effective sample size of the mean: how many independent draws all records are worth.
+        Effective sample size of the mean of the ranks: how many independent draws all records are worth.
     """
 
     rhat: NDArray[np.float64]
@@ -170,19 +170,12 @@ def convergence(result: Result, burn_in: int = 0) -> dict[str, Convergence]:
     >>> bool(moment.rhat < 1.05), bool(moment.ess > 200)
     (True, True)
     """
-    try:
-        array_stats = importlib.import_module("arviz_stats.base").array_stats
-    except ImportError as error:
-        raise ImportError("convergence needs arviz-stats: pip install 'mfld[diagnostics]'") from error
     values, attributes = _several(result, burn_in)
     n_draws = len(attributes["step"])
     if n_draws < 4:
         raise ValueError(f"burn_in must leave 4 records at least, got {n_draws}")
     return {
-        name: Convergence(
-            np.asarray(array_stats.rhat(draws, chain_axis=0, draw_axis=1)),
-            np.asarray(array_stats.ess(draws, chain_axis=0, draw_axis=1)),
-        )
+        name: Convergence(rhat(draws), effective_sample_size(draws, kind="bulk"))
         for name, draws in values.items()
         if _varies(draws)
     }

@@ -11,7 +11,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, cast, runtime_checkable
+from fractions import Fraction
+from typing import Any, ClassVar, Protocol, Self, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -19,6 +20,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from mfld import validation
 from mfld.certificates import Certificate, certificate, dual_at
 from mfld.floating import underflow_is_zero
+from mfld.noise import Coupling
 from mfld.objectives import EmpiricalRisk, Objective
 from mfld.state import Cloud, Info, State
 from mfld.validation import FloatArray
@@ -322,6 +324,33 @@ class Algorithm(ABC):
         """Temperature and l2 of the problem that the last step belongs to; NaN where there was no step."""
         return info.temperature, info.l2
 
+    def resized(self, share: Fraction, n_replicates: int) -> Self:
+        """The same algorithm with so many times the particles, and so many replicates.
+
+        Raises
+        ------
+        NotImplementedError
+            If it has no fields ``n_particles`` and ``n_replicates``, and does not define this otherwise.
+        ValueError
+            If that is no whole number of particles.
+        """
+        own: Any = self
+        if not dataclasses.is_dataclass(self) or not {"n_particles", "n_replicates"} <= vars(self).keys():
+            raise NotImplementedError(f"{type(self).__name__} must define resized(share, n_replicates)")
+        n_particles = scaled("n_particles", own.n_particles, share)
+        return cast(Self, dataclasses.replace(own, n_particles=n_particles, n_replicates=n_replicates))
+
+    def at_step(self, share: Fraction) -> tuple[Self, Fraction] | None:
+        """The same algorithm with so many times the step size, and how many of its steps make one; None without a size.
+
+        Schedules are stretched, so that what a run does at a time stays the same.
+        """
+        return None
+
+    def coupled(self, couplings: Mapping[int, Coupling]) -> Self | None:
+        """The same algorithm with noise made of that of another run, by each replicate's key; None if it cannot."""
+        return None
+
     def check_steps(self, objective: Objective, state: State, n_steps: int) -> None:  # noqa: B027  most take any number
         """Raise ValueError if this algorithm cannot make so many steps from the state; called before a run."""
 
@@ -433,6 +462,14 @@ class Algorithm(ABC):
             failure.result = Result(self, objective, state, history.arrays(), info)  # type: ignore[attr-defined]
             raise failure
         return Result(self, objective, state, history.arrays(), info)
+
+
+def scaled(name: str, number: int, share: Fraction) -> int:
+    """A share of a whole number, where that is one."""
+    part = number * share
+    if part.denominator > 1:
+        raise ValueError(f"{name} must be a multiple of {share.denominator}, got {number}")
+    return int(part)
 
 
 def _end(callbacks: Sequence[Callback], state: State, failure: BaseException | None) -> BaseException | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,13 +14,13 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from mfld import noise, schedules, step_size, validation
 from mfld.algorithms.base import Algorithm
 from mfld.algorithms.replicates import start, together
-from mfld.dynamics import Dynamics, Overdamped
+from mfld.dynamics import Coupled, Dynamics, Overdamped
 from mfld.dynamics.base import Numbers
 from mfld.dynamics.fuse import Fuse
 from mfld.errors import DivergenceError
 from mfld.floating import underflow_is_zero
 from mfld.gradients import FullBatch, GradientEstimator
-from mfld.noise import Place
+from mfld.noise import Coupling, Place
 from mfld.objectives import Objective
 from mfld.schedules import Scheduled
 from mfld.state import Cloud, Info, State
@@ -156,6 +157,16 @@ class MFLD(Algorithm):
 
     def rows_of_a_step(self, objective: Objective) -> int | None:
         return self.gradient.rows_of_a_step(objective)
+
+    def at_step(self, share: Fraction) -> tuple[MFLD, Fraction] | None:
+        if self.step_size is None:
+            return None
+        numbers = {name: schedules.stretched(getattr(self, name), share) for name in ("temperature", "l2")}
+        size = schedules.stretched(self.step_size, share, factor=float(share))
+        return dataclasses.replace(self, step_size=size, **numbers), 1 / share
+
+    def coupled(self, couplings: Mapping[int, Coupling]) -> MFLD | None:
+        return dataclasses.replace(self, dynamics=Coupled(self.dynamics, couplings))
 
     @underflow_is_zero
     def init(

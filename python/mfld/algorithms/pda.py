@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,11 +15,11 @@ from mfld import _core, noise, schedules, validation
 from mfld.algorithms.base import Algorithm
 from mfld.algorithms.replicates import advance_each, start
 from mfld.certificates import smallest_ridge
-from mfld.dynamics import Dynamics, Overdamped
+from mfld.dynamics import Coupled, Dynamics, Overdamped
 from mfld.errors import DivergenceError
 from mfld.floating import underflow_is_zero
 from mfld.gradients import FullBatch
-from mfld.noise import Place
+from mfld.noise import Coupling, Place
 from mfld.objectives import EmpiricalRisk, Objective, Potential, Risk, StreamRisk
 from mfld.schedules import Scheduled
 from mfld.state import Buffers, Cloud, Info, State
@@ -123,6 +125,15 @@ class PDA(Algorithm):
         if self.dynamics.buffer_names:
             raise ValueError(f"dynamics must carry nothing from step to step, like Overdamped(), got {self.dynamics}")
         validation.num_threads(self.num_threads)
+
+    def at_step(self, share: Fraction) -> tuple[PDA, Fraction] | None:
+        if not isinstance(self.inner_steps, int) or (self.inner_steps / share).denominator > 1:
+            return None  # the outer steps stay, and each has as many inner ones as take the same time
+        size = schedules.stretched(self.step_size, Fraction(1), factor=float(share))
+        return dataclasses.replace(self, step_size=size, inner_steps=int(self.inner_steps / share)), Fraction(1)
+
+    def coupled(self, couplings: Mapping[int, Coupling]) -> PDA | None:
+        return dataclasses.replace(self, dynamics=Coupled(self.dynamics, couplings))
 
     @underflow_is_zero
     def init(

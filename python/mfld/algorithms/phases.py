@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import NamedTuple
+from fractions import Fraction
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mfld import validation
-from mfld.algorithms.base import Algorithm
+from mfld.algorithms.base import Algorithm, scaled
 from mfld.algorithms.mfld import MFLD
 from mfld.algorithms.plateau import StopOnPlateau
 from mfld.floating import underflow_is_zero
+from mfld.noise import Coupling
 from mfld.objectives import Objective
 from mfld.state import Cloud, Info, State
 from mfld.validation import FloatArray
@@ -97,6 +99,27 @@ class _Phases(Algorithm):
     @abstractmethod
     def _solvers(self) -> tuple[MFLD, MFLD]:
         """Those of the two phases."""
+
+    @property
+    @abstractmethod
+    def _names(self) -> tuple[str, str]:
+        """Those of the arguments that they are."""
+
+    def resized(self, share: Fraction, n_replicates: int) -> Self:
+        return self._with([solver.resized(share, n_replicates) for solver in self._solvers])
+
+    def at_step(self, share: Fraction) -> tuple[Self, Fraction] | None:
+        both = [solver.at_step(share) for solver in self._solvers]
+        if None in both or callable(self.switch) or (self.switch / share).denominator > 1:
+            return None
+        return self._with([each[0] for each in both if each], switch=int(self.switch / share)), 1 / share
+
+    def coupled(self, couplings: Mapping[int, Coupling]) -> Self | None:
+        return self._with([solver.coupled(couplings) for solver in self._solvers])
+
+    def _with(self, solvers: Sequence[MFLD | None], **changed: Any) -> Self:
+        own: Any = self
+        return cast(Self, replace(own, **dict(zip(self._names, solvers, strict=True)), **changed))
 
     def _handed_over(self, objective: Objective, state: State) -> State:
         """The state that the second solver starts from: without buffers."""
@@ -233,7 +256,11 @@ class TwoPhase(_Phases):
         validation.instance("explore", self.explore, MFLD, "an MFLD")
         if self.descend is None:
             object.__setattr__(self, "descend", replace(self.explore, temperature=0.0, l2=0.0))
-        self._check_arguments(("explore", "descend"))
+        self._check_arguments(self._names)
+
+    @property
+    def _names(self) -> tuple[str, str]:
+        return "explore", "descend"
 
     @property
     def _solvers(self) -> tuple[MFLD, MFLD]:
@@ -295,7 +322,7 @@ class TopParticles(_Phases):
         object.__setattr__(self, "n_best", n_best)
         if self.descend is None:
             object.__setattr__(self, "descend", replace(self.sample, temperature=0.0, n_particles=n_best))
-        self._check_arguments(("sample", "descend"))
+        self._check_arguments(self._names)
 
     @underflow_is_zero
     def init(
@@ -310,6 +337,14 @@ class TopParticles(_Phases):
         state = super().init(objective, seed, particles, replica=replica)
         self._values(objective, state)  # what cannot be ranked is found here and not at the switch
         return state
+
+    def resized(self, share: Fraction, n_replicates: int) -> Self:
+        solvers = [solver.resized(share, n_replicates) for solver in self._solvers]
+        return self._with(solvers, n_best=scaled("n_best", self.n_best, share))
+
+    @property
+    def _names(self) -> tuple[str, str]:
+        return "sample", "descend"
 
     @property
     def _solvers(self) -> tuple[MFLD, MFLD]:

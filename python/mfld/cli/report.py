@@ -12,6 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from mfld.bias import BiasReport
 from mfld.experiments import Scores
 from mfld.files import check_writable
 
@@ -79,6 +80,17 @@ def reading(how: Mapping[str, Any]) -> str:
         parts.append(f"missing values ({where}): {missing['policy']}, {missing['rows_left_out']} rows left out")
     parts += [f"left out {name!r}: {why}" for name, why in how["left_out"].items()]
     return f"read as {'; '.join(part for part in parts if part)}"
+
+
+def biases(found: BiasReport) -> dict[str, Any]:
+    """Numbers of a bias report: values with the half widths of their intervals."""
+    parts = {name: getattr(found, name) for name in ("value", "step_bias", "particle_bias", "extrapolated")}
+    numbers = {
+        name: None if each is None else {"value": each.value, "half_width": each.half_width(found.confidence)}
+        for name, each in parts.items()
+    }
+    regimes = {"step_regime": found.step_regime, "particle_regime": found.particle_regime}
+    return {**numbers, **regimes, "confidence": found.confidence, "cost": found.cost, "notes": list(found.notes)}
 
 
 def certified(found: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from mfld.cli.options import (
     schedule,
     step_size,
 )
-from mfld.cli.report import Report, certified, check_output, reading
+from mfld.cli.report import Report, biases, certified, check_output, reading
 from mfld.experiments import Recipe, sources
 from mfld.experiments.recipe import CHECKS
 from mfld.files import check_writable
@@ -110,6 +110,15 @@ def add(commands: Any) -> None:
         "--checkpoint", type=Path, metavar="FILE", help="keep the state of the final run here, twice a minute"
     )
     output.add_argument("--resume", action="store_true", help="go on from the checkpoint where there is one")
+    output.add_argument(
+        "--report",
+        nargs="?",
+        const=4,
+        type=checked("report", int, lambda name, value: validation.integer(name, value, 4)),
+        metavar="R",
+        help="what step size, number of neurons and seeds did to the loss on the held-out rows, by R more runs (4) and "
+        "at most five times as many beside them",
+    )
     output.add_argument("--quiet", action="store_true", help="no progress bar")
     output.add_argument("--json", action="store_true", help="print one JSON object")
     train.set_defaults(command=_run)
@@ -184,6 +193,9 @@ def _run(options: argparse.Namespace) -> int:
             report.add({"picture": str(picture)}, f"picture: {picture}")
         else:
             print(f"no picture: {no_picture}", file=sys.stderr)
+        if options.report is not None:
+            found = training.bias_report(data, options.report, options.seed)
+            report.add({"report": biases(found)}, f"held-out loss:\n{found}")
     finally:
         report.finish()
     return 0

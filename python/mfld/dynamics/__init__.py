@@ -2,6 +2,7 @@
 
 from mfld.dynamics.affine import Affine
 from mfld.dynamics.base import Dynamics, Move, Step
+from mfld.dynamics.coupled import Coupled
 from mfld.dynamics.general import General
 from mfld.dynamics.irreversible import Irreversible
 from mfld.dynamics.mala import MALA
@@ -14,6 +15,7 @@ __all__ = [
     "MALA",
     "Affine",
     "ContinuousTempering",
+    "Coupled",
     "Dynamics",
     "General",
     "Irreversible",

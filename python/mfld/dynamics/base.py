@@ -178,6 +178,20 @@ class Dynamics(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no coefficients")
 
+    def matrices(self, n_moving: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Diffusion D and skew Q of the continuous-time dynamics, where they are constant.
+
+        It is ``dX = -(D + Q) grad H dt + sqrt(2 temperature D) dB`` with X the moving coordinates and H the potential,
+        ridge included, shapes (n_moving, n_moving); or X the moving coordinates and the velocities v, and H the
+        potential plus ``|v|**2 / 2``, shapes (2 n_moving, 2 n_moving).
+
+        Raises
+        ------
+        TypeError
+            If it is no such dynamics.
+        """
+        raise TypeError(f"dynamics must have constant matrices D and Q, got {self}")
+
     def check(self, objective: Objective, gradient: GradientEstimator) -> None:  # noqa: B027  most suit all
         """Raise ValueError or TypeError if this dynamics cannot serve the objective with this estimator."""
 

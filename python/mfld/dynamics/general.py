@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mfld import validation
 from mfld.dynamics.base import Dynamics, Move, Step
@@ -94,6 +94,15 @@ class General(Dynamics):
             field = getattr(self, name)
             if isinstance(field, np.ndarray):
                 validation.shape(name, field, (m, m), "to match the moving coordinates of the objective")
+
+    def matrices(self, n_moving: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if callable(self.diffusion) or callable(self.skew):
+            return super().matrices(n_moving)
+        zero = np.zeros((n_moving, n_moving))
+        found = np.asarray(self.diffusion), zero if self.skew is None else np.asarray(self.skew)
+        for name, matrix in zip(("diffusion", "skew"), found, strict=True):
+            validation.shape(name, matrix, zero.shape, "to match the moving coordinates of the objective")
+        return found
 
     def move(self, particles: FloatArray, buffers: Buffers, drift: Drift, step: Step) -> Move:
         gradient, buffers = drift(particles, buffers, step.place)

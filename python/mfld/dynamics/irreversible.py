@@ -70,6 +70,10 @@ class Irreversible(Dynamics):
         m = objective.n_moving
         validation.shape("skew", self._skew, (m, m), "to match the moving coordinates of the objective")
 
+    def matrices(self, n_moving: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        validation.shape("skew", self._skew, (n_moving, n_moving), "to match the moving coordinates of the objective")
+        return np.eye(n_moving), self._skew
+
     def move(self, particles: FloatArray, buffers: Buffers, drift: Drift, step: Step) -> Move:
         gradient, buffers = drift(particles, buffers, step.place)
         with np.errstate(over="ignore", invalid="ignore"):

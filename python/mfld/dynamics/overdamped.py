@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mfld import validation
 from mfld.dynamics.affine import Affine
@@ -73,6 +74,9 @@ class Overdamped(Affine):
 
     def __repr__(self) -> str:
         return "Overdamped()" if self.ridge == "explicit" else f"Overdamped(ridge={self.ridge!r})"
+
+    def matrices(self, n_moving: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return np.eye(n_moving), np.zeros((n_moving, n_moving))
 
     def coefficients(self, step_size: Numbers, temperature: Numbers, l2: Numbers) -> tuple[Numbers, Numbers, Numbers]:
         return _RIDGES[self.ridge](step_size, temperature, l2)

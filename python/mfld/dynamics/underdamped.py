@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mfld import _core, validation
 from mfld.dynamics.base import Dynamics, Move, Numbers, Step, first_bad
@@ -95,6 +96,10 @@ class Underdamped(Dynamics):
         normals = place.normals_like(particles, step.n_moving, "init")
         velocities[..., : step.n_moving] = math.sqrt(step.temperature) * normals
         return {"velocities": velocities}
+
+    def matrices(self, n_moving: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        zero, one = np.zeros((n_moving, n_moving)), np.eye(n_moving)
+        return np.block([[zero, zero], [zero, self.friction * one]]), np.block([[zero, -one], [one, zero]])
 
     def native(self, particles: FloatArray, buffers: Buffers) -> Native[_core.Dynamics] | None:
         if self.scheme != "baoab":

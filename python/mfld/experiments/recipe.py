@@ -29,9 +29,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfld import _core, fitting, schedules, validation
+from mfld import _core, fitting, quantities, schedules, validation
 from mfld import checkpoint as checkpoints
 from mfld.algorithms import Algorithm, Callback, Result
+from mfld.bias import BiasReport, bias_report
 from mfld.certificates import Certificate
 from mfld.errors import ConvergenceError
 from mfld.experiments import splits
@@ -291,6 +292,15 @@ class Training:
     validation: dict[float, float]
     scores: dict[str, Scores]
     certificate: Certificate | None = None
+
+    def bias_report(self, data: Dataset, n_replicates: int = 4, seed: int = 0) -> BiasReport:
+        """Biases of the loss on the held-out rows at the end of the run, see `mfld.bias_report`."""
+        trained, rows = self.trained, self.trained.test_rows
+        targets = trained.encoded(data.targets[rows])
+        risk = EmpiricalRisk(trained.model, trained.standardised(data.inputs, rows), targets, loss=trained.loss)
+        algorithm, n_steps = self.result.algorithm, self.result.state.step
+        loss = quantities.loss(risk, num_threads=algorithm.num_threads)
+        return bias_report(algorithm, self.result.objective, loss, n_steps, seed, n_replicates=n_replicates)
 
 
 def train(

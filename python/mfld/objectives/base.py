@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -21,6 +21,30 @@ from mfld.validation import FloatArray, FloatDType
 
 Measure: TypeAlias = Cloud | ArrayLike
 """A cloud, or its particles, shape (N, p), where they weigh the same."""
+
+
+class Bounds(NamedTuple):
+    """Bounds on the first variation of U, without the ridge, that hold whatever the measure; the worst where unknown.
+
+    Attributes
+    ----------
+    oscillation : float
+        Its supremum less its infimum, over theta.
+    lipschitz : float
+        On the size of its gradient in theta.
+    convexity : float
+        Below all eigenvalues of its Hessian in theta.
+    smoothness : float
+        Above their absolute values.
+    fluctuation : float
+        b, where N independent draws of any mu have ``E U(mu_N) - U(mu) <= b / N``.
+    """
+
+    oscillation: float = math.inf
+    lipschitz: float = math.inf
+    convexity: float = -math.inf
+    smoothness: float = math.inf
+    fluctuation: float = math.inf
 
 
 class SetOnce:
@@ -120,6 +144,10 @@ class Objective(ABC):
     def native(self, dtype: FloatDType) -> Problem | None:
         """This objective as the compiled core takes it; None where the core does not know it."""
         return None
+
+    def bounds(self) -> Bounds:
+        """Bounds on the first variation, for `mfld.theory`: those that are known."""
+        return Bounds(fluctuation=0.0) if self.linear else Bounds()
 
     def check(self) -> None:
         """Raise TypeError or ValueError if space, reference and members are not what algorithms take; before a run."""

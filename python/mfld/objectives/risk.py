@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Self, TypeAlias
@@ -17,11 +18,12 @@ from mfld.losses import AnyLoss, LossFunction, as_loss
 from mfld.models import Model
 from mfld.native import Problem, final
 from mfld.noise import Place
-from mfld.objectives.base import Measure, Objective, Potential, SetOnce
+from mfld.objectives.base import Bounds, Measure, Objective, Potential, SetOnce
 from mfld.references import Reference
 from mfld.state import Buffers, Cloud
 from mfld.validation import FloatArray, FloatDType
 
+_FAR = 1e100  # stands for an infinite prediction
 _Samples: TypeAlias = Callable[[FloatDType], tuple[FloatArray, FloatArray]]
 
 
@@ -309,6 +311,32 @@ class EmpiricalRisk(Risk):
     def native(self, dtype: FloatDType) -> Problem | None:
         network, loss = self.model.native, self.loss_function.native
         return None if network is None or loss is None else Problem(network, loss, *self.data.cast(dtype))
+
+    def bounds(self) -> Bounds:
+        """Bounds on ``sum_i s_i l'(u_i, y_i) h(theta, z_i)``, by those on derivatives of the loss and on neurons."""
+        low, high = self.model.output_range
+        slopes = self._steepest_losses(low, high)
+        weights = self._weights(None)
+        steepness = self.model.steepness(self.inputs)
+        return Bounds(
+            oscillation=float(np.sum(weights * slopes)) * (high - low),
+            lipschitz=math.inf if steepness is None else float(np.sum(weights * slopes * steepness)),
+            # E l(u_N) - l(u) <= smoothness / 2 Var u_N, and the variance of a neuron is at most that of its two ends.
+            fluctuation=self.loss_function.smoothness / 2 * self.model.n_outputs * ((high - low) / 2) ** 2,
+        )
+
+    def _steepest_losses(self, low: float, high: float) -> NDArray[np.float64]:
+        """Bounds on ``sum_k |dl/du_k|`` of each sample, for outputs within a range."""
+        n, loss = self.n_samples, self.loss_function
+        if loss.targets == "class":
+            return np.full(n, 2.0)  # probabilities less an indicator
+        if not loss.convex:
+            return np.full(n, np.inf)
+        ends = [np.clip(end, -_FAR, _FAR) for end in (low, high)]  # derivatives of convex functions grow
+        shape, targets = (n, self.model.n_outputs), self.targets.astype(np.float64)
+        slopes = [np.abs(loss.evaluate(np.full(shape, end), targets)[1]).sum(axis=1) for end in ends]
+        steepest: NDArray[np.float64] = np.maximum(*slopes)
+        return np.where(steepest < math.sqrt(_FAR), steepest, np.inf)
 
     def row_sizes(self) -> NDArray[np.float64]:
         size: NDArray[np.float64] = np.sum(self.inputs.astype(np.float64) ** 2, axis=1)
