@@ -4,6 +4,8 @@ from mfld import (
     certificates,
     checkpoint,
     dynamics,
+    kernels,
+    mixtures,
     noise,
     potentials,
     quantities,
@@ -32,7 +34,7 @@ from mfld.errors import ConvergenceError, DivergenceError
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch, Smoothed
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
-from mfld.objectives import EmpiricalRisk, Functional, Game, Objective, Potential, StreamRisk
+from mfld.objectives import MMD, EmpiricalRisk, Functional, Game, Objective, Potential, StreamRisk
 from mfld.pruning import prune
 from mfld.sampling import resample
 from mfld.space import Box, Euclidean, Space, Sphere, Torus
@@ -41,6 +43,7 @@ from mfld.state import Cloud, Info, State
 __all__ = [
     "MALA",
     "MFLD",
+    "MMD",
     "PDA",
     "PSDCA",
     "SARAH",
@@ -95,7 +98,9 @@ __all__ = [
     "certificates",
     "checkpoint",
     "dynamics",
+    "kernels",
     "losses",
+    "mixtures",
     "noise",
     "potentials",
     "prune",
