@@ -37,8 +37,8 @@ class Product(Several):
 
     >>> from mfld import kernels
     >>> cylinder = kernels.Product([kernels.Gaussian(1.0), kernels.WrappedGaussian(0.2)], sizes=[2, 1])
-    >>> cylinder.matrix([[0.0, 0.0, 0.0]], [[0.0, 0.0, 1.0]])
-    array([[1.]])
+    >>> cylinder.matrix([[0.0, 0.0, 0.0]], [[0.0, 1.0, 1.0]]).round(3)
+    array([[0.607]])
     """
 
     sizes: tuple[int, ...]

@@ -260,7 +260,7 @@ class _Witness(Potential):
 
 
 class _Target(ABC):
-    """What a measure is compared with.
+    """Measure that another is compared with.
 
     Attributes
     ----------
