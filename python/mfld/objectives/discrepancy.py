@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import references, validation
-from mfld.kernels import Kernel
+from mfld.kernels import Kernel, Statistics, statistics
 from mfld.mixtures import GaussianMixture
 from mfld.noise import Place
 from mfld.objectives.base import Measure, Objective, Potential, SetOnce
@@ -108,6 +108,7 @@ class MMD(SetOnce, Objective):
         if kernel.n_coordinates not in (None, p):
             raise ValueError(f"kernel must be of {p} coordinates to match the samples, got {kernel!r}")
         self.kernel = self.target.fit(kernel)
+        self.kernel.check_space(self.space)
         variance = self.smoothing**2
         self._cross, self._own = (self.kernel.smoothed(v, p) for v in (variance, 2 * variance))
         self.target.check(self.kernel)
@@ -160,12 +161,11 @@ class MMD(SetOnce, Objective):
         Parameters
         ----------
         measure : Cloud or array_like, shape (N, p)
-            N at least 2, as for the samples.
+            NaN for a single particle or sample.
         """
         cloud = self._wide(measure)
-        own = _without_diagonal(self._own_sums(cloud), self._own.diagonal(cloud.particles), cloud.weights, "measure")
-        energy = self.target.energy(self.kernel, unbiased=True, num_threads=self._threads)
-        return own - 2 * cloud.mean(self._target_values(cloud)) + energy
+        own = statistics(self._own_sums(cloud), self._own.diagonal(cloud.particles), cloud.weights)
+        return own.u - 2 * cloud.mean(self._target_values(cloud)) + self.target.energy(self.kernel, self._threads).u
 
     def loss_gradient(self, measure: Measure, batch: Any = None) -> FloatArray:
         cloud = self.cloud(measure)
@@ -196,7 +196,7 @@ class MMD(SetOnce, Objective):
 
     @functools.cached_property
     def _constant(self) -> float:
-        return self.target.energy(self.kernel, unbiased=False, num_threads=self._threads)
+        return self.target.energy(self.kernel, self._threads).v
 
     def _wide(self, measure: Measure) -> Cloud:
         cloud = self.cloud(measure)
@@ -286,7 +286,7 @@ class _Target(ABC):
         """``E k(x, Z)`` at points and its gradient, from some rows without bias."""
         raise NotImplementedError
 
-    def energy(self, kernel: Kernel, unbiased: bool, num_threads: int) -> float:
+    def energy(self, kernel: Kernel, num_threads: int) -> Statistics:
         """``E k(Z, Z')``."""
         raise NotImplementedError
 
@@ -335,12 +335,9 @@ class _Samples(_Target):
         weights = None if weights is None else weights.astype(points.dtype)
         return kernel.sums_of(points, samples, weights, with_gradient, num_threads)
 
-    def energy(self, kernel: Kernel, unbiased: bool, num_threads: int) -> float:
+    def energy(self, kernel: Kernel, num_threads: int) -> Statistics:
         rows = self.rows.astype(np.float64)
-        sums = kernel.sums(rows, rows, self.weights, num_threads)
-        if unbiased:
-            return _without_diagonal(sums, kernel.diagonal(rows), self.weights, "samples")
-        return float(np.average(sums, weights=self.weights))
+        return statistics(kernel.sums(rows, rows, self.weights, num_threads), kernel.diagonal(rows), self.weights)
 
     def moments(self) -> tuple[FloatArray, FloatArray]:
         rows = self.rows.astype(np.float64)
@@ -360,15 +357,16 @@ class _Mixture(_Target):
         return kernel
 
     def check(self, kernel: Kernel) -> None:
-        self.energy(kernel, False, 1)  # which needs the closed form and the numbers
+        self.energy(kernel, 1)  # which needs the closed form and the numbers
 
     def sums(
         self, kernel: Kernel, points: FloatArray, rows: NDArray[np.int64] | None, with_gradient: bool, num_threads: int
     ) -> tuple[FloatArray, Any]:
         return kernel.mixture_sums(points, self.mixture)
 
-    def energy(self, kernel: Kernel, unbiased: bool, num_threads: int) -> float:
-        return kernel.mixture_energy(self.mixture)
+    def energy(self, kernel: Kernel, num_threads: int) -> Statistics:
+        exact = kernel.mixture_energy(self.mixture)
+        return Statistics(exact, exact)
 
     def moments(self) -> tuple[FloatArray, FloatArray]:
         weights, means = self.mixture.weights, self.mixture.means
@@ -405,13 +403,3 @@ def _target(samples: Any, sample_weight: ArrayLike | None, space: Space | None) 
     if isinstance(samples, GaussianMixture):
         return _Mixture(samples)
     return _Stream(samples, space) if callable(samples) else _Samples(samples, sample_weight)
-
-
-def _without_diagonal(sums: FloatArray, diagonal: FloatArray, weights: FloatArray | None, name: str) -> float:
-    """Mean over pairs of two different points, from the weighted sums over all."""
-    n = len(sums)
-    w = np.full(n, 1 / n) if weights is None else weights.astype(np.float64)
-    left = 1 - np.sum(w**2)
-    if left <= 0:
-        raise ValueError(f"{name} must have at least 2 points of positive weight for a U-statistic, got {n}")
-    return float((w @ sums - w**2 @ diagonal) / left)
