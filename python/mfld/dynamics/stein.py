@@ -23,7 +23,7 @@ class SVGD(Dynamics):
 
     ::
 
-        theta_i <- theta_i + step_size (1/N) sum_j [ -k(theta_i, theta_j) b(theta_j) + T grad_(theta_j) k(theta_i, theta_j) ]
+        theta <- theta + step_size (1/N) sum_j [-k(theta, theta_j) b(theta_j) + T grad_(theta_j) k(theta, theta_j)]
 
     with b the gradient, ridge included, and T the temperature. The first term averages the gradient over neighbours,
     the second drives particles apart. The temperature enters the score ``-b / T`` of the Gibbs law, not a noise: there
