@@ -210,11 +210,11 @@ def kernel_gradient_discrepancy(objective: Objective, temperature: float, kernel
     """Squared kernel gradient discrepancy of the particles of a state: its V- and its U-statistic, shape (2,).
 
     It is the kernel Stein discrepancy of the cloud mu from its own proximal Gibbs law, of density
-    ``exp(-dF/dmu(mu) / temperature)``, which is mu itself at the minimiser of ``F(mu) + temperature * Ent(mu)`` and nowhere else: a certificate from
-    gradients alone, for any objective and any cloud. At ``N`` independent draws from the minimiser the V-statistic is
-    about ``E u(X, X) / N``, which is as small as it gets, and the U-statistic 0 on average. It costs ``N**2`` values of
-    the kernel. Source: Chazal, Kanagawa, Shen, Korba, Oates 2025, "A computable measure of suboptimality for
-    entropy-regularised variational objectives".
+    ``exp(-dF/dmu(mu) / temperature)``, which is mu itself at the minimiser of ``F(mu) + temperature * Ent(mu)`` and
+    nowhere else: a certificate from gradients alone, for any objective and any cloud. At N independent draws from the
+    minimiser the V-statistic is about ``E u(X, X) / N``, as small as it gets, and the U-statistic 0 on average. It
+    costs N**2 values of the kernel. Source: Chazal, Kanagawa, Shen, Korba, Oates 2025, "A computable measure of
+    suboptimality for entropy-regularised variational objectives".
 
     Parameters
     ----------
