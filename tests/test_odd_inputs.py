@@ -447,6 +447,14 @@ TABLE = {
         diagnostics.fisher_divergence,
         {"measure": INPUTS, "potential": WELL_3, "temperature": 0.1, "bandwidth": None, "n_points": 9},
     ),
+    "diagnostics.mmd": (
+        diagnostics.mmd,
+        {"first": INPUTS, "second": INPUTS[:5], "kernel": mfld.kernels.Gaussian(1.0)},
+    ),
+    "diagnostics.ksd": (
+        diagnostics.ksd,
+        {"measure": INPUTS, "objective": WELL_3, "temperature": 0.1, "kernel": None},
+    ),
     "diagnostics.log_normaliser": (diagnostics.log_normaliser, {"potential": WELL_3, "temperature": 0.1}),
     "diagnostics.StepLaw": (
         diagnostics.StepLaw,

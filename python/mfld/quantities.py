@@ -13,11 +13,12 @@ from numpy.typing import ArrayLike
 from mfld import validation
 from mfld.algorithms import Algorithm
 from mfld.certificates import certificate
+from mfld.diagnostics import ksd
 from mfld.kernels import InverseMultiquadric, Kernel
 from mfld.models import Model
 from mfld.objectives import EmpiricalRisk, Objective
-from mfld.objectives.stein import check_stein, checked_score
-from mfld.state import Cloud, State
+from mfld.objectives.stein import check_stein
+from mfld.state import State
 
 Quantity: TypeAlias = Callable[[State], ArrayLike]
 """A function of the state; its value is a number or an array of always the same shape."""
@@ -250,17 +251,7 @@ def kernel_gradient_discrepancy(objective: Objective, temperature: float, kernel
     if objective.members:
         raise ValueError(f"objective must have a single member, got {objective.members}")
 
-    def measured(state: State) -> ArrayLike:
-        cloud = state.measure
-        moving = np.s_[:, : objective.n_moving]
-        points = cloud.particles.astype(np.float64)
-        # In float64 where the objective takes it: at the end the gradient is a small difference.
-        gradient = objective.gradient(Cloud(points, cloud.weights))[moving]
-        points = points[moving]
-        score = checked_score(gradient, temperature)
-        return chosen.fitted(points).stein_statistics(points, score, cloud.weights, objective.num_threads)
-
-    return measured
+    return lambda state: ksd(state.measure, objective, temperature, chosen)
 
 
 def seconds() -> Quantity:
