@@ -79,6 +79,16 @@ def test_errors_of_the_entropy_are_those_over_clouds():
     assert 0.8 < np.mean([each.error for each in found]) / spread < 1.25
 
 
+def test_errors_of_a_divergence_are_those_over_clouds():
+    # At the law itself log mu + V / T is constant, so that the divergence is known better than the entropy.
+    clouds = [np.random.default_rng(seed).normal(size=(500, 1)) for seed in range(200)]
+    found = [diagnostics.kl(cloud, OU, 1.0) for cloud in clouds]
+    error = np.mean([each.error for each in found])
+    assert 0.8 < error / np.std(found) < 1.25
+    assert abs(np.mean(found)) < 4 * error / math.sqrt(200) + 0.005
+    assert error < np.mean([diagnostics.entropy(cloud).error for cloud in clouds])
+
+
 def test_entropy_on_a_torus_has_no_edge(rng):
     space = mfld.Space(3, domain=[mfld.Torus(2, period=0.5)])
     points = rng.uniform(0, 0.5, size=(4000, 3))

@@ -338,7 +338,7 @@ def test_misuse_has_its_message(call, error, message):
 
 def test_a_fixed_point_that_is_not_reached(monkeypatch):
     monkeypatch.setattr(fokker_planck, "_MOST_ITERATIONS", 3)
-    with pytest.raises(mfld.ConvergenceError, match="in 3 iterations; a time_step below 0.5 usually helps"):
+    with pytest.raises(mfld.ConvergenceError, match=r"in 3 iterations; a time_step below 0\.5 usually helps"):
         FokkerPlanck(risk_of_one_weight(), 0.05, 50, [(-4, 4)]).run(np.ones(50), 3, 0.5)
 
 
