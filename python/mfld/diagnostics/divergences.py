@@ -58,6 +58,7 @@ def kl(
     >>> bool(abs(found - 0.5) < 4 * found.error)
     True
     """
+    validation.instance("potential", potential, Potential, "a Potential")
     points, temperature = unweighted("measure", measure), validation.real("temperature", temperature, positive=True)
     log_z = known_normaliser(potential, temperature, log_normaliser)
     logs, chosen, shared = log_densities(points, k, potential.space)
