@@ -22,6 +22,8 @@ from mfld.space import Space
 from mfld.state import Cloud
 from mfld.validation import FloatArray
 
+_ROWS = 1000  # of a stream, for its moments and a median
+
 
 class MMD(SetOnce, Objective):
     """Squared maximum mean discrepancy ``F(mu) = MMD**2(g * mu, target) + l2 E_mu |theta|**2`` of a kernel k.
@@ -388,7 +390,10 @@ class _Stream(_Target):
         return f"stream of samples of {self.n_coordinates} coordinates"
 
     def fit(self, kernel: Kernel) -> Kernel:
-        return kernel.fitted(self._rows(0, 1000))
+        return kernel.fitted(self._rows(0, _ROWS))
+
+    def moments(self) -> tuple[FloatArray, FloatArray]:
+        return _Samples(self._rows(0, _ROWS), None).moments()
 
     def sampled(self, step: int, n_rows: int) -> FloatArray:
         return self._rows(validation.integer("step", step, 0), validation.integer("n_rows", n_rows, 1))
