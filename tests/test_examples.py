@@ -25,7 +25,10 @@ def test_every_public_object_has_an_example(name):
     assert any(test.examples for test in doctest.DocTestFinder().find(getattr(mfld, name), name))
 
 
-PAGES = ["README.md", "docs/guide.md", "docs/how-to-add.md", "docs/which-algorithm.md", "docs/diagnostics.md"]
+PAGES = [
+    *("README.md", "docs/guide.md", "docs/how-to-add.md", "docs/which-algorithm.md"),
+    *("docs/diagnostics.md", "docs/kernels.md"),
+]
 
 
 @pytest.mark.parametrize("page", PAGES)
