@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from scipy import integrate, linalg, optimize, special, stats
 
 import mfld
-from mfld import diagnostics, plots
+from mfld import diagnostics, kernels, plots
 from mfld.diagnostics import Estimate, StepLaw
 
 OU = mfld.potentials.Gaussian([0.0])
@@ -77,6 +77,16 @@ def test_errors_of_the_entropy_are_those_over_clouds():
     found = [diagnostics.entropy(np.random.default_rng(seed).normal(size=(500, 2))) for seed in range(200)]
     spread = np.std(found)
     assert 0.8 < np.mean([each.error for each in found]) / spread < 1.25
+
+
+def test_errors_of_a_divergence_are_those_over_clouds():
+    # At the law itself log mu + V / T is constant, so that the divergence is known better than the entropy.
+    clouds = [np.random.default_rng(seed).normal(size=(500, 1)) for seed in range(200)]
+    found = [diagnostics.kl(cloud, OU, 1.0) for cloud in clouds]
+    error = np.mean([each.error for each in found])
+    assert 0.8 < error / np.std(found) < 1.25
+    assert abs(np.mean(found)) < 4 * error / math.sqrt(200) + 0.005
+    assert error < np.mean([diagnostics.entropy(cloud).error for cloud in clouds])
 
 
 def test_entropy_on_a_torus_has_no_edge(rng):
@@ -228,6 +238,59 @@ def test_sliced_distances(rng):
         own = stats.wasserstein_distance(x[:50] @ u, x[100:130] @ u, u_weights=cloud.weights)
         costs.append(own)
     assert_allclose(found, np.mean(costs), rtol=1e-10)
+
+
+# ---- discrepancies of kernels ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_mmd_of_clouds_of_different_sizes_by_brute_force(weighted, rng):
+    x, y = rng.normal(size=(7, 2)), rng.normal(size=(11, 2)) + 0.5
+    a, b = (rng.uniform(size=n) if weighted else np.ones(n) for n in (7, 11))
+    a, b = a / a.sum(), b / b.sum()
+    clouds = [mfld.Cloud(z, w if weighted else None) for z, w in ((x, a), (y, b))]
+    found = diagnostics.mmd(*clouds, kernels.Gaussian(0.8))
+
+    def gram(u, v):
+        return np.exp(-np.sum((u[:, np.newaxis] - v) ** 2, axis=2) / (2 * 0.8**2))
+
+    def without_self(u, w):
+        pairs = np.outer(w, w) * (1 - np.eye(len(w)))
+        return np.sum(pairs * gram(u, u)) / pairs.sum()
+
+    cross = a @ gram(x, y) @ b
+    assert_allclose(found.v, a @ gram(x, x) @ a + b @ gram(y, y) @ b - 2 * cross, rtol=1e-10)
+    assert_allclose(found.u, without_self(x, a) + without_self(y, b) - 2 * cross, rtol=1e-10)
+
+
+def test_mmd_of_gaussians_in_closed_form():
+    # k = exp(-r^2 / 2 l^2) between N(0, I) and N(m, I): l^p / (l^2 + 2)^(p/2) * 2 (1 - exp(-|m|^2 / 2 (l^2 + 2))).
+    u_values = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        x, y = rng.normal(size=(200, 2)), rng.normal(size=(300, 2))
+        y[:, 0] += 0.5
+        u_values.append(diagnostics.mmd(x, y, kernels.Gaussian(1.0)).u)
+    exact = 2 / 3 * (1 - math.exp(-0.25 / 6))
+    assert abs(np.mean(u_values) - exact) < 4 * np.std(u_values) / math.sqrt(60)
+
+
+def test_stein_discrepancies_of_a_potential_and_of_an_objective(rng):
+    well = mfld.potentials.Gaussian([0.5, 0.0])
+    kernel = kernels.InverseMultiquadric(1.0)
+    points = rng.normal(size=(40, 2))
+    found = diagnostics.ksd(points, well, 2.0, kernel)
+    assert_allclose(found, mfld.KSD(well, kernel, target_temperature=2.0).statistics(points), rtol=1e-10)
+    # Of an interacting objective: its proximal Gibbs law at the cloud.
+    risk = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(1), [[1.0], [2.0]], [1.0, 0.0], loss="half_squared", l2=0.1)
+    cloud = mfld.Cloud(rng.normal(size=(30, 3)), rng.uniform(size=30))
+    frozen = risk.first_variation(cloud)
+    assert_allclose(diagnostics.ksd(cloud, risk, 0.1), diagnostics.ksd(cloud, frozen, 0.1), rtol=1e-6)
+    # The U-statistic has no bias at the law itself, and sees a wrong temperature.
+    normals = mfld.potentials.Gaussian([0.0])
+    draws = [diagnostics.ksd(rng.normal(size=(100, 1)), normals, 1.0).u for _ in range(100)]
+    assert abs(np.mean(draws)) < 4 * np.std(draws) / 10
+    assert diagnostics.ksd(rng.normal(size=(2000, 1)), normals, 1.5).u > 10 * np.std(draws) / 20
 
 
 # ---- Stein identities ------------------------------------------------------------------------------------------------
@@ -401,6 +464,8 @@ def test_no_array_of_all_pairs(rng):
         lambda: law.entropy(500),
         lambda: diagnostics.sliced_wasserstein(points, points[::2]),
         lambda: diagnostics.gaussian_wasserstein(points, points[::2]),
+        lambda: diagnostics.mmd(points, points[::2]),
+        lambda: diagnostics.ksd(points, well, 1.0),
         lambda: diagnostics.stein_identities(risk, points, 0.1),
         lambda: diagnostics.tangent_kernel(network, points, inputs),
         lambda: diagnostics.conjugate_kernel(network, points, inputs),

@@ -56,7 +56,7 @@ class DivergenceError(RuntimeError):
 
 
 class ConvergenceError(RuntimeError):
-    """What was to converge has not: a network that is worse than a constant, a fixed point that was not reached.
+    """Failure to converge: a network that is worse than a constant prediction, a fixed point that was not reached.
 
     Examples
     --------

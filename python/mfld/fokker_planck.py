@@ -43,6 +43,8 @@ Vector = NDArray[np.float64]
 
 _FLOOR = 1e-300  # densities below it count as this in logarithms
 _MOST_ITERATIONS = 100  # of the fixed point of a step
+_MIXED = 5  # earlier iterations that one looks at
+_FIXED = 1e-12  # change of the energies, against their size, of a fixed point
 _MOST_CELLS = 1_000_000
 _STIFFEST = 1e12  # time steps times rates, beside which the 1 of an implicit step keeps some digits
 
@@ -267,12 +269,26 @@ class FokkerPlanck:
         return self._implicit(self._energies, time_step)
 
     def _mean_field_step(self, time_step: float) -> Callable[[Vector], Vector]:
+        """A step whose first variation is that of its end, found by Anderson's mixing of the last few energies.
+
+        Energies are mixed, not masses: a step with any energies has positive masses. Source: Walker, Ni 2011, "Anderson
+        acceleration for fixed-point iterations".
+        """
+
         def step(mass: Vector) -> Vector:
-            later = mass
+            energies = self._first_variation(mass)
+            tried: list[tuple[Vector, Vector]] = []
             for _ in range(_MOST_ITERATIONS):
-                before, later = later, self._implicit(self._first_variation(later), time_step)(mass)
-                if np.abs(later - before).sum() < 1e-13:
+                later = self._implicit(energies, time_step)(mass)
+                residual = self._first_variation(later) - energies
+                if np.abs(residual).max() <= _FIXED * (np.abs(energies).max() + self.temperature):
                     return later
+                tried = [*tried[-_MIXED:], (energies, residual)]
+                energies = energies + residual
+                if len(tried) > 1:
+                    steps, falls = (np.diff([pair[k] for pair in tried], axis=0).T for k in (0, 1))
+                    share = np.linalg.lstsq(falls, residual, rcond=None)[0]
+                    energies = energies - (steps + falls) @ share
             raise ConvergenceError(
                 f"the fixed point of a step was not reached in {_MOST_ITERATIONS} iterations; a time_step below "
                 f"{time_step:g} usually helps"

@@ -14,6 +14,7 @@ from mfld.diagnostics.alignment import (
 )
 from mfld.diagnostics.chains import autocorrelation_time, effective_sample_size, rhat
 from mfld.diagnostics.chaos import Chaos, propagation_of_chaos
+from mfld.diagnostics.discrepancies import ksd, mmd
 from mfld.diagnostics.divergences import fisher_divergence, kl
 from mfld.diagnostics.entropy import entropy
 from mfld.diagnostics.estimate import Estimate
@@ -36,7 +37,9 @@ __all__ = [
     "gaussian_wasserstein",
     "kernel_alignment",
     "kl",
+    "ksd",
     "log_normaliser",
+    "mmd",
     "parameter_alignment",
     "propagation_of_chaos",
     "rhat",

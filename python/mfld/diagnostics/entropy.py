@@ -6,12 +6,16 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mfld import extras, validation
 from mfld.diagnostics.estimate import Estimate, Vector, mean, unweighted
 from mfld.space import Space
 from mfld.state import Cloud
+
+# Variance from neighbours in common, against the variance trigamma(k) of a logarithm of a volume with k points in it.
+# Measured on uniform points: between 0.5 and 0.8 for k from 2 to 10 and p from 1 to 8.
+_SHARED = 0.65
 
 
 def entropy(measure: Cloud | ArrayLike, k: int = 3, space: Space | None = None) -> Estimate:
@@ -59,20 +63,29 @@ def entropy(measure: Cloud | ArrayLike, k: int = 3, space: Space | None = None) 
     >>> bool(abs(found + np.log(2 * np.pi * np.e)) < 4 * found.error)
     True
     """
+    terms, _, shared = log_densities(unweighted("measure", measure), k, space)
+    found = mean(terms)
+    return Estimate(float(found), math.hypot(found.error, shared))
+
+
+def log_densities(points: Vector, k: int, space: Space | None) -> tuple[Vector, NDArray[np.int64], float]:
+    """Estimates of the logarithm of the density at particles, whose mean is the entropy; and which particles they are.
+
+    The last number is the standard error of their mean that comes from neighbours in common, beside that of independent
+    terms.
+    """
     k = validation.integer("k", k, 1)
-    points = unweighted("measure", measure)
-    periods = None
-    if space is not None:
-        points, periods = _in_space(points, space)
-    digamma = extras.library("scipy.special", "diagnostics", "entropy").digamma
-    nearest, distances = _neighbour_distances(points, k, periods)
+    points, periods = (points, None) if space is None else _in_space(points, space)
+    special = extras.library("scipy.special", "diagnostics", "entropy")
+    chosen = np.arange(len(points))
+    asked, nearest, distances = _neighbour_distances(points, k, periods)
     if not (nearest > 0).all():
-        points = np.unique(points, axis=0)
-        _, distances = _neighbour_distances(points, k, periods)
+        points, chosen = np.unique(points, axis=0, return_index=True)
+        asked, _, distances = _neighbour_distances(points, k, periods)
     n, p = points.shape
     log_ball = p / 2 * math.log(math.pi) - math.lgamma(p / 2 + 1)
-    found = mean(-p * np.log(distances))
-    return Estimate(float(found + digamma(k) - digamma(n) - log_ball), found.error)
+    terms = special.digamma(k) - special.digamma(n) - log_ball - p * np.log(distances)
+    return terms, chosen[asked], math.sqrt(_SHARED * special.polygamma(1, k) / n)
 
 
 def _in_space(points: Vector, space: Space) -> tuple[Vector, Vector | None]:
@@ -86,17 +99,16 @@ def _in_space(points: Vector, space: Space) -> tuple[Vector, Vector | None]:
             raise ValueError(f"space must be made of Euclidean space, tori and boxes here, got {block}")
         if block.kind == "torus" and block.limits is not None:
             periods[part] = block.limits[1]
-    return points[:, : space.n_moving], periods if periods.any() else None
+    return np.asarray(space.retract(points[:, : space.n_moving])), periods if periods.any() else None
 
 
-def _neighbour_distances(points: Vector, k: int, periods: Vector | None) -> Vector:
-    """Distances of particles to their first and k-th neighbours: of all, or of some where trees are slow."""
+def _neighbour_distances(points: Vector, k: int, periods: Vector | None) -> tuple[NDArray[np.int64], Vector, Vector]:
+    """Distances of particles to their first and k-th neighbours: of all, or where trees are slow some; and which."""
     n, p = points.shape
     if n <= k:
         raise ValueError(f"measure must have more than k={k} particles that differ, got {n}")
-    asked = points
-    if p > 5:
-        asked = points[np.unique(np.linspace(0, n - 1, min(n, max(500, 40_000 // p))).astype(int))]
+    n_asked = n if p <= 5 else min(n, max(500, 40_000 // p))
+    asked = np.unique(np.linspace(0, n - 1, n_asked).astype(np.int64))
     tree: Any = extras.library("scipy.spatial", "diagnostics", "entropy").cKDTree(points, boxsize=periods)
-    distances, _ = tree.query(asked, k=[2, k + 1])
-    return np.asarray(distances, np.float64).T
+    distances, _ = tree.query(points[asked], k=[2, k + 1])
+    return asked, distances[:, 0], distances[:, 1]

@@ -1,9 +1,23 @@
 """Objectives: the functionals of a measure that are minimised."""
 
 from mfld.objectives.base import Bounds, Measure, Objective, Potential
+from mfld.objectives.discrepancy import MMD
 from mfld.objectives.functional import Functional
 from mfld.objectives.game import Game
 from mfld.objectives.risk import EmpiricalRisk, Risk
+from mfld.objectives.stein import KSD
 from mfld.objectives.stream import StreamRisk
 
-__all__ = ["Bounds", "EmpiricalRisk", "Functional", "Game", "Measure", "Objective", "Potential", "Risk", "StreamRisk"]
+__all__ = [
+    "KSD",
+    "MMD",
+    "Bounds",
+    "EmpiricalRisk",
+    "Functional",
+    "Game",
+    "Measure",
+    "Objective",
+    "Potential",
+    "Risk",
+    "StreamRisk",
+]
