@@ -64,7 +64,7 @@ class Evolution:
     history : dict of str to ndarray, shape (K,)
         ``mass`` as a step left it, before its rounding is scaled away; ``entropy``, the integral of mu log mu;
         ``energy``, F(mu); ``free_energy``, F + T Ent; and ``kl`` and ``fisher``, the divergences to the Gibbs law of
-        the first variation at mu, which is the target of a potential. The free energy falls by ``T**2 fisher``.
+        the first variation at mu, the target of a potential. The free energy falls at the rate ``T**2 fisher``.
     """
 
     grid: FokkerPlanck
