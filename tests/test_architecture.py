@@ -32,6 +32,7 @@ LAYERS = [
     ["algorithms"],
     ["quantities", "callbacks", "statistics"],
     ["checkpoint"],
+    ["functional_data"],
     ["fitting"],
     ["experiments"],
     ["sklearn"],

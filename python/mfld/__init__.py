@@ -4,6 +4,7 @@ from mfld import (
     certificates,
     checkpoint,
     dynamics,
+    functional_data,
     noise,
     potentials,
     quantities,
@@ -29,6 +30,7 @@ from mfld.dynamics import (
     Underdamped,
 )
 from mfld.errors import ConvergenceError, DivergenceError
+from mfld.functional_data import FunctionalNetwork
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch, Smoothed
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
@@ -60,6 +62,7 @@ __all__ = [
     "Euclidean",
     "FullBatch",
     "Functional",
+    "FunctionalNetwork",
     "Game",
     "General",
     "GradientEstimator",
@@ -95,6 +98,7 @@ __all__ = [
     "certificates",
     "checkpoint",
     "dynamics",
+    "functional_data",
     "losses",
     "noise",
     "potentials",

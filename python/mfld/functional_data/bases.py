@@ -1,0 +1,299 @@
+"""Orthonormal systems in a space of curves: what the modes of a `PowerLaw` are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mfld import validation
+from mfld.functional_data.grids import Grid, as_grid, scipy_module
+from mfld.functional_data.modes import Functions, eigenpairs
+from mfld.validation import FloatArray
+
+
+class System(NamedTuple):
+    """Functions of a basis: a projection from values to coordinates, shape (T, n), and the functions, if they are some.
+
+    ``complete`` says that there are no more.
+    """
+
+    projection: FloatArray
+    functions: Functions | None
+    complete: bool = False
+
+
+class Basis(ABC):
+    """Orthonormal functions, from the smoothest or most common ones on.
+
+    Examples
+    --------
+    >>> from mfld.functional_data import Basis, Fourier
+    >>> isinstance(Fourier(), Basis)
+    True
+    """
+
+    @abstractmethod
+    def system(self, grid: Grid, n: int, curves: FloatArray | None) -> System:
+        """The first n functions, or as many as there are, on the domain of a grid.
+
+        ``curves``, shape (m, T), are those of a training, for a basis that is made of them.
+        """
+
+    def coefficients(self, curves: ArrayLike, grid: Grid | ArrayLike, n: int) -> FloatArray:
+        """Coefficients of the curves that come nearest by the weights of the grid, shape (m, n).
+
+        Raises
+        ------
+        ValueError
+            If the basis is one of data, or there are no n functions that the grid tells apart.
+        """
+        grid = as_grid(grid)
+        values = validation.array("curves", curves, np.float64)
+        validation.shape("curves", values, ("n", len(grid)), "(number, points of the grid)")
+        on_grid = self._functions(grid, n)(grid.points)
+        roots = np.sqrt(grid.weights)
+        found, _, rank, _ = np.linalg.lstsq(roots[:, np.newaxis] * on_grid, (roots * values).T, rcond=None)
+        if rank < n:
+            raise ValueError(f"n must be at most {rank}, of the functions that the grid tells apart, got {n}")
+        return np.ascontiguousarray(found.T)
+
+    def curves(self, coefficients: ArrayLike, grid: Grid | ArrayLike) -> FloatArray:
+        """Curves of given coefficients, shape (m, n), on a grid: shape (m, T)."""
+        grid = as_grid(grid)
+        given = validation.array("coefficients", coefficients, np.float64)
+        validation.shape("coefficients", given, ("m", "n"))
+        found: FloatArray = np.einsum("mk,tk->mt", given, self._functions(grid, given.shape[1])(grid.points))
+        return found
+
+    def _functions(self, grid: Grid, n: int) -> Functions:
+        system = self.system(grid, validation.integer("n", n, 1), None)
+        if system.functions is None or system.projection.shape[1] < n:
+            raise ValueError(f"n must be at most {system.projection.shape[1]} for {self}, got {n}")
+        return system.functions
+
+
+def _on_grid(grid: Grid, functions: Functions, complete: bool = False) -> System:
+    return System(grid.weights[:, np.newaxis] * functions(grid.points), functions, complete)
+
+
+@dataclass(frozen=True)
+class Fourier(Basis):
+    """Cosines on the interval of the grid, or with ``periodic=True`` sines and cosines of curves that close.
+
+    ::
+
+        1, sqrt(2) cos(pi t), sqrt(2) cos(2 pi t), ...                                     t in [0, 1]
+        1, sqrt(2) cos(2 pi t), sqrt(2) sin(2 pi t), sqrt(2) cos(4 pi t), ...              periodic
+
+    over the root of the length of the interval.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mfld.functional_data import Fourier
+    >>> t = np.linspace(0, 2, 101)
+    >>> Fourier().coefficients([np.cos(np.pi * t)], t, 4).round(6) + 0.0
+    array([[0., 0., 1., 0.]])
+    """
+
+    periodic: bool = False
+
+    def __post_init__(self) -> None:
+        validation.boolean("periodic", self.periodic)
+
+    def system(self, grid: Grid, n: int, curves: FloatArray | None) -> System:
+        start = grid.points[0]
+        length = grid.points[-1] - start if len(grid) > 1 else 1.0
+        order = np.arange(n)
+
+        def functions(points: FloatArray) -> FloatArray:
+            t = np.multiply.outer((points - start) / length, np.ones(n))
+            if self.periodic:
+                angle = 2 * np.pi * t * ((order + 1) // 2)
+                waves: FloatArray = np.where(order % 2 == 1, np.cos(angle), np.sin(angle))
+            else:
+                waves = np.cos(np.pi * t * order)
+            waves = waves * np.sqrt(2 / length)
+            waves[:, 0] = np.sqrt(1 / length)
+            return waves
+
+        return _on_grid(grid, functions)
+
+
+@dataclass(frozen=True)
+class BSplines(Basis):
+    """Splines on the interval of the grid, in the orthonormal basis that runs from smooth to rough; needs SciPy.
+
+    They are the eigenfunctions of the penalty ``integral (f^(q))**2`` within the span of n B-splines with equidistant
+    knots, q = 2 or the degree where that is less. Source: Demmler, Reinsch 1975, "Oscillation matrices with spline
+    smoothing".
+
+    Parameters
+    ----------
+    n_splines : int
+        Above the degree.
+    degree : int
+
+    Examples
+    --------
+    The first two are the lines, which have no curvature:
+
+    >>> import numpy as np
+    >>> from mfld.functional_data import BSplines
+    >>> t = np.linspace(0, 1, 201)
+    >>> bool(abs(BSplines(12).coefficients([1 + 2 * t], t, 6)[0, 2:]).max() < 1e-8)
+    True
+    """
+
+    n_splines: int
+    degree: int = 3
+
+    def __post_init__(self) -> None:
+        degree = validation.integer("degree", self.degree, 1)
+        validation.integer("n_splines", self.n_splines, degree + 1)
+
+    def system(self, grid: Grid, n: int, curves: FloatArray | None) -> System:
+        interpolate, linalg = (scipy_module(name, "BSplines") for name in ("interpolate", "linalg"))
+        k, start, stop = self.degree, grid.points[0], grid.points[-1]
+        stop = stop if stop > start else start + 1
+        inner = np.linspace(start, stop, self.n_splines - k + 1)
+        knots = np.concatenate([[start] * k, inner, [stop] * k])
+        splines = interpolate.BSpline(knots, np.eye(self.n_splines), k)
+        # Gauss points of each piece, by which products of splines are integrated exactly.
+        nodes, weights = np.polynomial.legendre.leggauss(k + 1)
+        half = np.diff(inner)[:, np.newaxis] / 2
+        where = (inner[:-1, np.newaxis] + half * (1 + nodes)).ravel()
+        weight = (half * weights).ravel()[:, np.newaxis]
+        values, rough = splines(where), splines(where, nu=min(k, 2))
+        penalty, combine = linalg.eigh(rough.T @ (weight * rough), values.T @ (weight * values))
+        del penalty
+        n = min(n, self.n_splines)
+        first = np.argmax(np.abs(combine) >= 0.999 * np.abs(combine).max(axis=0), axis=0)
+        combine = (combine * np.sign(combine[first, np.arange(self.n_splines)]))[:, :n]
+
+        def functions(points: FloatArray) -> FloatArray:
+            found: FloatArray = splines(points, extrapolate=False) @ combine
+            return found
+
+        return _on_grid(grid, functions, complete=True)
+
+
+@dataclass(frozen=True)
+class PrincipalComponents(Basis):
+    """Principal components of the curves that a network is made for, by the weights of their grid.
+
+    Between points of the grid they are interpolated linearly.
+
+    Parameters
+    ----------
+    whitened : bool
+        Whether each is divided by the standard deviation of the curves along it, so that all count alike.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mfld.functional_data import FunctionalNetwork, PowerLaw, PrincipalComponents
+    >>> t = np.linspace(0, 1, 51)
+    >>> curves = np.random.default_rng(0).normal(size=(20, 2)) @ [np.sin(np.pi * t), t]
+    >>> FunctionalNetwork(t, PowerLaw(basis=PrincipalComponents()), n_modes=2, curves=curves).modes.projection.shape
+    (51, 2)
+    """
+
+    whitened: bool = False
+
+    def __post_init__(self) -> None:
+        validation.boolean("whitened", self.whitened)
+
+    def system(self, grid: Grid, n: int, curves: FloatArray | None) -> System:
+        if curves is None:
+            raise ValueError("curves must be given for a basis of PrincipalComponents, got None")
+        roots = np.sqrt(grid.weights)
+        centred = (curves - curves.mean(axis=0)) * roots
+        if len(curves) < len(grid):
+            values, left = eigenpairs(np.einsum("it,jt->ij", centred, centred) / len(curves))
+            n = min(n, _rank(values))
+            vectors = np.einsum("it,ij->tj", centred, left[:, :n]) / np.sqrt(len(curves) * values[:n])
+        else:
+            values, vectors = eigenpairs(np.einsum("is,it->st", centred, centred) / len(curves))
+            n = min(n, _rank(values))
+        on_grid = vectors[:, :n] / roots[:, np.newaxis]
+        if self.whitened:
+            on_grid = on_grid / np.sqrt(values[:n])
+        return _on_grid(grid, interpolated(grid.points, on_grid), complete=True)
+
+
+@dataclass(frozen=True)
+class KernelComponents(Basis):
+    """Principal axes of inputs that are known by a kernel only, like graphs, texts or trees.
+
+    A network on it takes rows of kernel values ``k(x, x_i)`` with the m inputs of the training, in place of curves; the
+    grid is any of m points, and the ``curves`` of the network are the Gram matrix of the training. Coordinates are
+    those of ``k(x, .)`` along the eigenvectors of that matrix, not centred.
+
+    Parameters
+    ----------
+    whitened : bool
+        Whether each is divided by the root mean square of the training inputs along it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mfld.functional_data import FunctionalNetwork, KernelComponents, PowerLaw
+    >>> features = np.random.default_rng(0).normal(size=(6, 2))
+    >>> gram = features @ features.T
+    >>> network = FunctionalNetwork(np.arange(6), PowerLaw(0.0, basis=KernelComponents()), n_modes=2, curves=gram)
+    >>> z = network.inputs(gram)
+    >>> bool(np.allclose(z @ z.T, gram))
+    True
+    """
+
+    whitened: bool = False
+
+    def __post_init__(self) -> None:
+        validation.boolean("whitened", self.whitened)
+
+    def system(self, grid: Grid, n: int, curves: FloatArray | None) -> System:
+        if curves is None or curves.shape != (len(grid), len(grid)):
+            got = None if curves is None else curves.shape
+            raise ValueError(f"curves must be a Gram matrix, shape ({len(grid)}, {len(grid)}), got {got}")
+        check_positive("curves", curves, 1.0)
+        values, vectors = eigenpairs(curves)
+        n = min(n, _rank(values))
+        projection = vectors[:, :n] / np.sqrt(values[:n])
+        if self.whitened:
+            projection = projection / np.sqrt(values[:n] / len(grid))
+        return System(projection, None, complete=True)
+
+
+def interpolated(points: FloatArray, values: FloatArray) -> Functions:
+    """Functions by their values at points, shape (T, n), linear between them and constant outside."""
+
+    def functions(where: FloatArray) -> FloatArray:
+        return np.stack([np.interp(where, points, column) for column in values.T], axis=1)
+
+    return functions
+
+
+def check_positive(name: str, matrix: FloatArray, weight: float | FloatArray) -> None:
+    """Raise ValueError if a matrix is not symmetric, or has negative eigenvalues beyond rounding."""
+    largest = np.abs(matrix).max()
+    gap = np.abs(matrix - matrix.T)
+    if gap.max() > 1e-8 * largest:
+        place = tuple(int(i) for i in np.unravel_index(np.argmax(gap), gap.shape))
+        raise ValueError(
+            f"{name} must be symmetric, got {matrix[place]:g} at {place} and {matrix[place[::-1]]:g} at {place[::-1]}"
+        )
+    values = np.linalg.eigvalsh((matrix + matrix.T) / 2 * weight)
+    if values[-1] <= 0 or values[0] < -1e-8 * values[-1]:
+        raise ValueError(
+            f"{name} must be positive, got a matrix with the eigenvalues {values[0]:.3g} to {values[-1]:.3g}"
+        )
+
+
+def _rank(values: FloatArray) -> int:
+    """Number of eigenvalues, in falling order, that rounding has not made."""
+    return int(np.sum(values > len(values) * np.finfo(np.float64).eps * max(values[0], 0.0)))
