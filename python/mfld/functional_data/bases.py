@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -108,20 +109,19 @@ class Fourier(Basis):
     def system(self, grid: Grid, n: int, curves: FloatArray | None) -> System:
         start = grid.points[0]
         length = grid.points[-1] - start if len(grid) > 1 else 1.0
+        return _on_grid(grid, partial(self._waves, start, length, n))
+
+    def _waves(self, start: float, length: float, n: int, points: FloatArray) -> FloatArray:
         order = np.arange(n)
-
-        def functions(points: FloatArray) -> FloatArray:
-            t = np.multiply.outer((points - start) / length, np.ones(n))
-            if self.periodic:
-                angle = 2 * np.pi * t * ((order + 1) // 2)
-                waves: FloatArray = np.where(order % 2 == 1, np.cos(angle), np.sin(angle))
-            else:
-                waves = np.cos(np.pi * t * order)
-            waves = waves * np.sqrt(2 / length)
-            waves[:, 0] = np.sqrt(1 / length)
-            return waves
-
-        return _on_grid(grid, functions)
+        t = np.multiply.outer((points - start) / length, np.ones(n))
+        if self.periodic:
+            angle = 2 * np.pi * t * ((order + 1) // 2)
+            waves: FloatArray = np.where(order % 2 == 1, np.cos(angle), np.sin(angle))
+        else:
+            waves = np.cos(np.pi * t * order)
+        waves = waves * np.sqrt(2 / length)
+        waves[:, 0] = np.sqrt(1 / length)
+        return waves
 
 
 @dataclass(frozen=True)
@@ -174,12 +174,12 @@ class BSplines(Basis):
         n = min(n, self.n_splines)
         first = np.argmax(np.abs(combine) >= 0.999 * np.abs(combine).max(axis=0), axis=0)
         combine = (combine * np.sign(combine[first, np.arange(self.n_splines)]))[:, :n]
+        return _on_grid(grid, partial(_combined, splines, combine), complete=True)
 
-        def functions(points: FloatArray) -> FloatArray:
-            found: FloatArray = splines(points, extrapolate=False) @ combine
-            return found
 
-        return _on_grid(grid, functions, complete=True)
+def _combined(splines: Any, combine: FloatArray, points: FloatArray) -> FloatArray:
+    found: FloatArray = splines(points) @ combine
+    return found
 
 
 @dataclass(frozen=True)
@@ -271,11 +271,11 @@ class KernelComponents(Basis):
 
 def interpolated(points: FloatArray, values: FloatArray) -> Functions:
     """Functions by their values at points, shape (T, n), linear between them and constant outside."""
+    return partial(_interpolated, points, values)
 
-    def functions(where: FloatArray) -> FloatArray:
-        return np.stack([np.interp(where, points, column) for column in values.T], axis=1)
 
-    return functions
+def _interpolated(points: FloatArray, values: FloatArray, where: FloatArray) -> FloatArray:
+    return np.stack([np.interp(where, points, column) for column in values.T], axis=1)
 
 
 def check_positive(name: str, matrix: FloatArray, weight: float | FloatArray) -> None:

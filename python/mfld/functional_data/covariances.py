@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -105,13 +106,13 @@ class Kernel(Covariance):
 
     def modes(self, grid: Grid, n_modes: int, curves: FloatArray | None = None) -> Modes:
         modes, on_grid = _of_matrix(self.between(grid.points, grid.points), grid, n_modes)
-
-        def functions(points: FloatArray) -> FloatArray:
-            weighted = grid.weights[:, np.newaxis] * on_grid / modes.variances
-            found: FloatArray = np.einsum("pt,tk->pk", self.between(points, grid.points), weighted)
-            return found
-
+        weighted = grid.weights[:, np.newaxis] * on_grid / modes.variances
+        functions = partial(self._extended, grid.points, weighted)
         return Modes(modes.variances, modes.projection, functions, modes.discarded)
+
+    def _extended(self, points: FloatArray, weighted: FloatArray, where: FloatArray) -> FloatArray:
+        found: FloatArray = np.einsum("pt,tk->pk", self.between(where, points), weighted)
+        return found
 
 
 def _of_matrix(matrix: FloatArray, grid: Grid, n_modes: int) -> tuple[Modes, FloatArray]:
