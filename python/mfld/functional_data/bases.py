@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from mfld import validation
 from mfld.functional_data.grids import Grid, as_grid, scipy_module
-from mfld.functional_data.modes import Functions, eigenpairs
+from mfld.functional_data.modes import Functions, eigenpairs, rank
 from mfld.validation import FloatArray
 
 
@@ -214,12 +214,14 @@ class PrincipalComponents(Basis):
         roots = np.sqrt(grid.weights)
         centred = (curves - curves.mean(axis=0)) * roots
         if len(curves) < len(grid):
-            values, left = eigenpairs(np.einsum("it,jt->ij", centred, centred) / len(curves))
-            n = min(n, _rank(values))
+            values, left = eigenpairs("curves", np.einsum("it,jt->ij", centred, centred) / len(curves))
+            n = min(n, rank(values))
             vectors = np.einsum("it,ij->tj", centred, left[:, :n]) / np.sqrt(len(curves) * values[:n])
         else:
-            values, vectors = eigenpairs(np.einsum("is,it->st", centred, centred) / len(curves))
-            n = min(n, _rank(values))
+            values, vectors = eigenpairs("curves", np.einsum("is,it->st", centred, centred) / len(curves))
+            n = min(n, rank(values))
+        if n == 0:
+            raise ValueError(f"curves must differ for a basis of PrincipalComponents, got {len(curves)} equal ones")
         on_grid = vectors[:, :n] / roots[:, np.newaxis]
         if self.whitened:
             on_grid = on_grid / np.sqrt(values[:n])
@@ -260,9 +262,8 @@ class KernelComponents(Basis):
         if curves is None or curves.shape != (len(grid), len(grid)):
             got = None if curves is None else curves.shape
             raise ValueError(f"curves must be a Gram matrix, shape ({len(grid)}, {len(grid)}), got {got}")
-        check_positive("curves", curves, 1.0)
-        values, vectors = eigenpairs(curves)
-        n = min(n, _rank(values))
+        values, vectors = eigenpairs("curves", curves)
+        n = min(n, rank(values))
         projection = vectors[:, :n] / np.sqrt(values[:n])
         if self.whitened:
             projection = projection / np.sqrt(values[:n] / len(grid))
@@ -276,24 +277,3 @@ def interpolated(points: FloatArray, values: FloatArray) -> Functions:
 
 def _interpolated(points: FloatArray, values: FloatArray, where: FloatArray) -> FloatArray:
     return np.stack([np.interp(where, points, column) for column in values.T], axis=1)
-
-
-def check_positive(name: str, matrix: FloatArray, weight: float | FloatArray) -> None:
-    """Raise ValueError if a matrix is not symmetric, or has negative eigenvalues beyond rounding."""
-    largest = np.abs(matrix).max()
-    gap = np.abs(matrix - matrix.T)
-    if gap.max() > 1e-8 * largest:
-        place = tuple(int(i) for i in np.unravel_index(np.argmax(gap), gap.shape))
-        raise ValueError(
-            f"{name} must be symmetric, got {matrix[place]:g} at {place} and {matrix[place[::-1]]:g} at {place[::-1]}"
-        )
-    values = np.linalg.eigvalsh((matrix + matrix.T) / 2 * weight)
-    if values[-1] <= 0 or values[0] < -1e-8 * values[-1]:
-        raise ValueError(
-            f"{name} must be positive, got a matrix with the eigenvalues {values[0]:.3g} to {values[-1]:.3g}"
-        )
-
-
-def _rank(values: FloatArray) -> int:
-    """Number of eigenvalues, in falling order, that rounding has not made."""
-    return int(np.sum(values > len(values) * np.finfo(np.float64).eps * max(values[0], 0.0)))

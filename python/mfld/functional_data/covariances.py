@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mfld import validation
-from mfld.functional_data.bases import Basis, Fourier, check_positive, interpolated
+from mfld.functional_data.bases import Basis, Fourier, interpolated
 from mfld.functional_data.grids import Grid
-from mfld.functional_data.modes import Functions, Modes, eigenpairs, supported
+from mfld.functional_data.modes import Functions, Modes, eigenpairs, rank
 from mfld.validation import FloatArray
 
 
@@ -30,7 +30,7 @@ class Covariance(ABC):
 
     @abstractmethod
     def modes(self, grid: Grid, n_modes: int, curves: FloatArray | None = None) -> Modes:
-        """The first modes on a grid; fewer, with a warning, where there are no more.
+        """The first modes on a grid; fewer where there are no more that it tells apart.
 
         ``curves``, shape (m, T), are those that a basis of data is made of.
         """
@@ -71,9 +71,8 @@ class PowerLaw(Covariance):
         validation.instance("basis", self.basis, Basis, "a Basis, like Fourier()")
 
     def modes(self, grid: Grid, n_modes: int, curves: FloatArray | None = None) -> Modes:
-        wanted = min(n_modes, len(grid))
-        system = self.basis.system(grid, wanted, curves)
-        n = supported(n_modes, min(wanted, system.projection.shape[1]), f"those of {self.basis} on {grid}")
+        system = self.basis.system(grid, min(n_modes, len(grid)), curves)
+        n = system.projection.shape[1]
         if not system.complete and self.exponent <= 1:
             raise ValueError(f"exponent must be above 1 with basis={self.basis}, got {self.exponent}")
         variances = self.scale**2 * np.arange(1.0, n + 1) ** -self.exponent
@@ -83,7 +82,7 @@ class PowerLaw(Covariance):
         elif n < len(grid):
             every = self.basis.system(grid, len(grid), curves).projection.shape[1]
             rest = self.scale**2 * float(np.sum(np.arange(n + 1.0, every + 1) ** -self.exponent))
-        return Modes(variances, system.projection[:, :n], system.functions, rest)
+        return Modes(variances, system.projection, system.functions, rest)
 
 
 def _tail(exponent: float, n: int) -> float:
@@ -118,12 +117,10 @@ class Kernel(Covariance):
 def _of_matrix(matrix: FloatArray, grid: Grid, n_modes: int) -> tuple[Modes, FloatArray]:
     """Modes without functions, and their values on the grid, shape (T, K)."""
     roots = np.sqrt(grid.weights)
-    weighted = roots[:, np.newaxis] * matrix * roots
-    values, vectors = eigenpairs(weighted)
-    above = int(np.sum(values > len(values) * np.finfo(np.float64).eps * values[0]))
-    n = supported(n_modes, above, f"the modes on {grid} that are above rounding")
+    values, vectors = eigenpairs("covariance", matrix, roots)
+    n = min(n_modes, rank(values))
     on_grid = vectors[:, :n] / roots[:, np.newaxis]
-    rest = max(0.0, float(np.trace(weighted) - values[:n].sum()))
+    rest = max(0.0, float(np.sum(grid.weights * np.diag(matrix)) - values[:n].sum()))
     return Modes(values[:n], grid.weights[:, np.newaxis] * on_grid, None, rest), on_grid
 
 
@@ -247,7 +244,6 @@ class Given(Kernel):
     def modes(self, grid: Grid, n_modes: int, curves: FloatArray | None = None) -> Modes:
         matrix = self.between(grid.points, grid.points) if callable(self.covariance) else self.covariance
         validation.shape("covariance", matrix, (len(grid), len(grid)), "to match the points of the grid")
-        check_positive("covariance", matrix, np.sqrt(np.multiply.outer(grid.weights, grid.weights)))
         if callable(self.covariance):
             return super().modes(grid, n_modes)
         modes, on_grid = _of_matrix(matrix, grid, n_modes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -42,10 +41,27 @@ class Modes:
         return f"Modes({len(self)}, trace {self.variances.sum():.4g}, discarded {self.discarded:.4g})"
 
 
-def eigenpairs(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Eigenvalues of a symmetric matrix in falling order, and eigenvectors in columns, of a sign that is fixed."""
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+def eigenpairs(name: str, matrix: FloatArray, roots: FloatArray | float = 1.0) -> tuple[FloatArray, FloatArray]:
+    """Eigenvalues of ``roots_s C_st roots_t`` in falling order, and eigenvectors in columns, of a sign that is fixed.
+
+    Raises
+    ------
+    ValueError
+        If the matrix C is not symmetric, or has negative eigenvalues beyond rounding.
+    """
+    gap = np.abs(matrix - matrix.T)
+    if gap.max() > 1e-8 * np.abs(matrix).max():
+        place = tuple(int(i) for i in np.unravel_index(np.argmax(gap), gap.shape))
+        raise ValueError(
+            f"{name} must be symmetric, got {matrix[place]:g} at {place} and {matrix[place[::-1]]:g} at {place[::-1]}"
+        )
+    roots = np.broadcast_to(roots, len(matrix))
+    values, vectors = np.linalg.eigh(roots[:, np.newaxis] * (matrix + matrix.T) / 2 * roots)
     values, vectors = values[::-1], vectors[:, ::-1]
+    if values[-1] < -1e-8 * max(values[0], 0.0):
+        raise ValueError(
+            f"{name} must be positive, got a matrix with eigenvalues from {values[-1]:.3g} to {values[0]:.3g}"
+        )
     # The entry that decides is the first one within a thousandth of the largest: rounding must not turn a function.
     size = np.abs(vectors)
     first = np.argmax(size >= 0.999 * size.max(axis=0), axis=0)
@@ -53,9 +69,6 @@ def eigenpairs(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
     return values, vectors * signs
 
 
-def supported(n_modes: int, n: int, of: str) -> int:
-    """So many modes, or those that there are, with a warning."""
-    if n_modes <= n:
-        return n_modes
-    warnings.warn(f"n_modes must be at most {n}, {of}, got {n_modes}: {n} are taken", UserWarning, stacklevel=2)
-    return n
+def rank(values: FloatArray) -> int:
+    """Number of eigenvalues, in falling order, that are not made by rounding."""
+    return int(np.sum(values > len(values) * np.finfo(np.float64).eps * max(values[0], 0.0)))

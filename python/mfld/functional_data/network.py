@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -107,7 +108,15 @@ class FunctionalNetwork(Model):
         self.grid = as_grid(grid)
         self.covariance = validation.instance("covariance", covariance, Covariance, "a Covariance, like PowerLaw(2.0)")
         given = None if curves is None else as_curves(curves, self.grid)[0].astype(np.float64)
-        self.modes: Modes = covariance.modes(self.grid, validation.integer("n_modes", n_modes, 1), given)
+        n_modes = validation.integer("n_modes", n_modes, 1)
+        self.modes: Modes = covariance.modes(self.grid, n_modes, given)
+        if len(self.modes) < n_modes:
+            warnings.warn(
+                f"n_modes must be at most {len(self.modes)}, what {covariance} has on {self.grid} above rounding, got "
+                f"{n_modes}: {len(self.modes)} are taken",
+                UserWarning,
+                stacklevel=2,
+            )
         self.network = TwoLayerNetwork(
             len(self.modes),
             n_outputs,

@@ -338,7 +338,10 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             if self.model is not None:
                 raise ValueError(f"model must be None where covariance is given, got {self.model!r}")
             grid = as_grid(np.linspace(0.0, 1.0, n_features) if self.grid is None else self.grid)
-            n_modes = min(validation.integer("n_modes", self.n_modes, 1), n_features)
+            if len(grid) != n_features:
+                raise ValueError(f"grid must have {n_features} points, one for each feature, got {len(grid)}")
+            validation.instance("covariance", self.covariance, Covariance, "a Covariance, like PowerLaw(2.0)")
+            n_modes = len(self.covariance.modes(grid, validation.integer("n_modes", self.n_modes, 1), X))
             functional = FunctionalNetwork(grid, self.covariance, n_modes, curves=X, n_outputs=n_outputs, **network)
             self.model_ = functional
             self.scaling_ = fitting.scaling_of_curves(X, functional.modes, weights, standardise=self.standardise)
