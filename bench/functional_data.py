@@ -10,10 +10,15 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import mfld
 from mfld import functional_data as fd
 from mfld.experiments import one_neuron
+from mfld.sklearn import MeanFieldRegressor
 
 COLOURS = ("#1f5a99", "#c46a1b", "#2e8b57")
 SIZES, SEEDS = (25, 50, 100, 200), range(4)
@@ -54,14 +59,41 @@ def figure(path):
     for m in strongest:
         right.plot(fine, np.sign(r[m]) * w[m], color=COLOURS[0], alpha=0.3, linewidth=1)
     right.axhline(0, color="#999999", linewidth=0.7)
-    right.set(
-        xlabel="wavelength in nm",
-        ylabel="weight function, turned by its readout",
-        title="Neurons for the fat of meat (25 strongest)",
-    )
+    right.set(xlabel="wavelength in nm", ylabel="weight function, turned by its readout")
+    right.set_title("Neurons for the fat of meat (25 strongest)")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     picture.savefig(path, dpi=120)
+
+
+def spectra():
+    """Errors of fat on the 86 test rows, with all choices by five folds of the 129 training rows."""
+    table = np.loadtxt(TECATOR, delimiter=",", skiprows=1)
+    wavelengths, fat, rows = np.arange(850.0, 1050.0, 2.0), table[:, 101], slice(0, 129)
+    folds = KFold(5, shuffle=True, random_state=0)
+    candidates = {"mean-field network": [], "kernel ridge regression": []}
+    numbers = {"kernelridge__alpha": 10.0 ** np.arange(-8, 1), "kernelridge__gamma": 10.0 ** np.arange(-5, 0)}
+    for order in (0, 1, 2):
+        x = fd.derivative(table[:, :100], wavelengths, order)
+        for exponent in (1.0, 2.0, 3.0):
+            covariance = fd.PowerLaw(exponent, basis=fd.PrincipalComponents(whitened=True))
+            model = MeanFieldRegressor(
+                covariance=covariance, grid=wavelengths, n_modes=20, l2=1e-5, n_steps=3000, random_state=0
+            )
+            scores = cross_val_score(model, x[rows], fat[rows], cv=folds, scoring="neg_mean_squared_error")
+            choice = f"derivative {order}, exponent {exponent:g}"
+            candidates["mean-field network"].append((scores.mean(), choice, model.fit(x[rows], fat[rows]), x, 0.0))
+        search = GridSearchCV(
+            make_pipeline(StandardScaler(), KernelRidge(kernel="rbf")), numbers, cv=folds,
+            scoring="neg_mean_squared_error",
+        )  # fmt: skip
+        offset = fat[rows].mean()
+        search.fit(x[rows], fat[rows] - offset)
+        candidates["kernel ridge regression"].append((search.best_score_, f"derivative {order}", search, x, offset))
+    for name, each in candidates.items():
+        score, choice, model, x, offset = max(each, key=lambda candidate: candidate[0])
+        error = np.sqrt(np.mean((model.predict(x[129:]) + offset - fat[129:]) ** 2))
+        print(f"{name}: {error:.2f} on the test rows, {np.sqrt(-score):.2f} by folds, with {choice}")
 
 
 def cost():
@@ -88,7 +120,5 @@ def cost():
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["figure"]:
-        figure(sys.argv[2])
-    else:
-        cost()
+    command, *arguments = sys.argv[1:]
+    {"figure": figure, "spectra": spectra, "cost": cost}[command](*arguments)

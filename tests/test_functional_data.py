@@ -30,18 +30,18 @@ def test_rules_integrate_with_their_order(rule, order, irregular):
     assert np.log2(errors[1] / errors[2]) == pytest.approx(order, abs=0.25)
 
 
-def test_resampled_curves_are_those_of_linear_interpolation():
+def test_interpolated_curves_are_those_of_linear_interpolation():
     gaps = [[0.0, np.nan, 2.0], [4.0, 3.0, 2.0]]
-    assert_allclose(fd.resample([0.0, 1.0, 2.0], gaps, [0.0, 0.5, 1.0, 2.0]), [[0, 0.5, 1, 2], [4, 3.5, 3, 2]])
+    assert_allclose(fd.interpolate([0.0, 1.0, 2.0], gaps, [0.0, 0.5, 1.0, 2.0]), [[0, 0.5, 1, 2], [4, 3.5, 3, 2]])
     short = [np.nan, 1.0, 3.0]
     for ends, first in (("hold", 1.0), ("zero", 0.0)):
-        assert_allclose(fd.resample([0.0, 1.0, 2.0], [short], [0.0, 1.5], ends), [[first, 2.0]])
-    with pytest.raises(ValueError, match=r"values must reach from 0 to 1\.5, got 1 to 2 in 0: ends='hold' or 'zero'"):
-        fd.resample([0.0, 1.0, 2.0], [short], [0.0, 1.5])
-    with pytest.raises(ValueError, match="values must have a number in each curve, got none in 1"):
-        fd.resample([0.0, 1.0], [[1.0, 2.0], [np.nan, np.nan]], [0.0, 1.0])
-    with pytest.raises(ValueError, match=r"values must have one number for each point, got \(3,\) for \(2,\) of 0"):
-        fd.resample([0.0, 1.0], [[1.0, 2.0, 3.0]], [0.0, 1.0])
+        assert_allclose(fd.interpolate([0.0, 1.0, 2.0], [short], [0.0, 1.5], ends), [[first, 2.0]])
+    with pytest.raises(ValueError, match=r"values\[0\] must reach from 0 to 1\.5, got 1 to 2: ends='hold' or 'zero'"):
+        fd.interpolate([0.0, 1.0, 2.0], [short], [0.0, 1.5])
+    with pytest.raises(ValueError, match=r"values\[1\] must have a number, got NaN only"):
+        fd.interpolate([0.0, 1.0], [[1.0, 2.0], [np.nan, np.nan]], [0.0, 1.0])
+    with pytest.raises(ValueError, match=r"values\[0\] must have shape \(2,\) to match its points, got \(3,\)"):
+        fd.interpolate([0.0, 1.0], [[1.0, 2.0, 3.0]], [0.0, 1.0])
 
 
 def test_derivatives_of_polynomials_are_exact():

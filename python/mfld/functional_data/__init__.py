@@ -18,7 +18,7 @@ LAPACK: their last bits may depend on its number of threads, those of a run on g
 from mfld.functional_data.bases import Basis, BSplines, Fourier, KernelComponents, PrincipalComponents
 from mfld.functional_data.covariances import RBF, Covariance, Given, Matern, PowerLaw
 from mfld.functional_data.dynamics import SemiImplicit
-from mfld.functional_data.grids import Grid, derivative, resample
+from mfld.functional_data.grids import Grid, derivative, interpolate
 from mfld.functional_data.modes import Modes
 from mfld.functional_data.network import FunctionalNetwork
 
@@ -38,5 +38,5 @@ __all__ = [
     "PrincipalComponents",
     "SemiImplicit",
     "derivative",
-    "resample",
+    "interpolate",
 ]

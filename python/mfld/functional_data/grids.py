@@ -44,12 +44,7 @@ class Grid:
     weights: FloatArray
 
     def __init__(self, points: ArrayLike, weights: str | ArrayLike = "trapezoid") -> None:
-        points = validation.array("points", points, np.float64)
-        validation.shape("points", points, ("T",))
-        gaps = np.diff(points)
-        if (gaps <= 0).any():
-            place = int(np.argmax(gaps <= 0)) + 1
-            raise ValueError(f"points must increase, got {points[place]} after {points[place - 1]} at index {place}")
+        points = _increasing("points", points)
         if isinstance(weights, str):
             found = _of_rule(validation.choice("weights", weights, RULES), points)
             if not (found > 0).all():
@@ -69,6 +64,16 @@ class Grid:
         return f"Grid({len(self)} points from {self.points[0]:g} to {self.points[-1]:g})"
 
 
+def _increasing(name: str, value: ArrayLike) -> FloatArray:
+    points: FloatArray = validation.array(name, value, np.float64)
+    validation.shape(name, points, ("T",))
+    gaps = np.diff(points)
+    if (gaps <= 0).any():
+        place = int(np.argmax(gaps <= 0)) + 1
+        raise ValueError(f"{name} must increase, got {points[place]} after {points[place - 1]} at index {place}")
+    return points
+
+
 def _of_rule(rule: str, points: FloatArray) -> FloatArray:
     if len(points) == 1:
         return np.ones(1)
@@ -80,9 +85,9 @@ def _of_rule(rule: str, points: FloatArray) -> FloatArray:
     return weights
 
 
-def as_grid(grid: Grid | ArrayLike) -> Grid:
+def as_grid(grid: Grid | ArrayLike, name: str = "grid") -> Grid:
     """A grid, made of points where it is given by them."""
-    return grid if isinstance(grid, Grid) else Grid(validation.array("grid", grid, np.float64))
+    return grid if isinstance(grid, Grid) else Grid(_increasing(name, grid))
 
 
 def as_curves(curves: Any, grid: Grid, points: Grid | ArrayLike | None = None) -> tuple[FloatArray, Grid]:
@@ -94,26 +99,26 @@ def as_curves(curves: Any, grid: Grid, points: Grid | ArrayLike | None = None) -
         same = points is None and len(own) == len(grid) and bool((own == grid.points).all())
         points = grid if same else own if points is None else points
         curves = np.asarray(curves.data_matrix)[:, :, 0]
-    grid = grid if points is None else as_grid(points)
+    grid = grid if points is None else as_grid(points, "points")
     if not isinstance(curves, np.ndarray) and isinstance(curves, Sequence):
         lengths = {len(curve) for curve in curves if hasattr(curve, "__len__")}
         if len(lengths) > 1:
             raise ValueError(
                 f"curves must have one length, got lengths from {min(lengths)} to {max(lengths)}: "
-                "functional_data.resample brings them onto one grid"
+                "functional_data.interpolate brings them onto one grid"
             )
     given = np.asarray(curves)
     if given.dtype.kind == "f" and np.isnan(given).any():
         raise ValueError(
             f"curves must have no NaN, got {np.isnan(given).sum()} of them, first at (curve, point) "
-            f"{tuple(int(i) for i in np.argwhere(np.isnan(given))[0])}: functional_data.resample fills gaps"
+            f"{tuple(int(i) for i in np.argwhere(np.isnan(given))[0])}: functional_data.interpolate fills gaps"
         )
     values = validation.array("curves", curves)
     validation.shape("curves", values, ("n", len(grid)), "(number, points of the grid)")
     return values, grid
 
 
-def resample(
+def interpolate(
     points: ArrayLike | Sequence[ArrayLike],
     values: ArrayLike | Sequence[ArrayLike],
     grid: Grid | ArrayLike,
@@ -139,36 +144,48 @@ def resample(
 
     Examples
     --------
-    >>> from mfld.functional_data import resample
-    >>> resample([[0.0, 2.0], [0.0, 1.0, 3.0]], [[1.0, 3.0], [0.0, 1.0, 5.0]], [0.0, 1.0, 2.0])
+    >>> from mfld.functional_data import interpolate
+    >>> interpolate([[0.0, 2.0], [0.0, 1.0, 3.0]], [[1.0, 3.0], [0.0, 1.0, 5.0]], [0.0, 1.0, 2.0])
     array([[1., 2., 3.],
            [0., 1., 3.]])
     """
     grid = as_grid(grid)
     validation.choice("ends", ends, ENDS)
-    n = len(values)  # type: ignore[arg-type]
-    shared = np.ndim(points[0]) == 0  # type: ignore[index]
-    if not shared and len(points) != n:  # type: ignore[arg-type]
-        raise ValueError(f"points must be those of {n} curves, got those of {len(points)}")  # type: ignore[arg-type]
-    result = np.empty((n, len(grid)))
-    for i in range(n):
-        own = Grid(points if shared else points[i]).points  # type: ignore[index, arg-type]
-        curve: FloatArray = np.asarray(values[i], np.float64)  # type: ignore[index]
-        if curve.shape != own.shape:
-            raise ValueError(f"values must have one number for each point, got {curve.shape} for {own.shape} of {i}")
-        known = ~np.isnan(curve)
-        if not known.any():
-            raise ValueError(f"values must have a number in each curve, got none in {i}")
-        own = own[known]
-        curve = validation.array(f"values[{i}]", curve[known], np.float64)
-        if ends == "refuse" and (grid.points[0] < own[0] or grid.points[-1] > own[-1]):
-            raise ValueError(
-                f"values must reach from {grid.points[0]:g} to {grid.points[-1]:g}, got {own[0]:g} to {own[-1]:g} in "
-                f"{i}: ends='hold' or 'zero' says what is there"
-            )
-        outside = {"left": 0.0, "right": 0.0} if ends == "zero" else {}
-        result[i] = np.interp(grid.points, own, curve, **outside)
-    return result
+    each, own = _rows("values", values), _rows("points", points)
+    if np.ndim(own[0]) == 0:
+        own = [points] * len(each)
+    if len(own) != len(each):
+        raise ValueError(f"points must be those of {len(each)} curves, got those of {len(own)}")
+    pairs = zip(own, each, strict=True)
+    return np.stack([_onto(grid.points, *pair, ends, f"values[{i}]") for i, pair in enumerate(pairs)])
+
+
+def _rows(name: str, value: Any) -> Any:
+    """Something of some length, whose parts are yet to be looked at."""
+    validation.unmasked(name, value)
+    if not isinstance(value, (list, tuple)) and not (isinstance(value, np.ndarray) and value.ndim > 0):
+        raise TypeError(f"{name} must be a sequence of arrays, got {validation.show(value)}")
+    if len(value) == 0:
+        raise ValueError(f"{name} must not be empty, got {value!r}")
+    return value
+
+
+def _onto(where: FloatArray, points: ArrayLike, values: ArrayLike, ends: str, name: str) -> FloatArray:
+    """One curve at points of a grid."""
+    points = _increasing("points", points)
+    curve = validation.returned(name, values, points.shape, np.float64, "to match its points")
+    known = ~np.isnan(curve)
+    if not known.any():
+        raise ValueError(f"{name} must have a number, got NaN only")
+    points, curve = points[known], validation.array(name, curve[known])
+    if ends == "refuse" and (where[0] < points[0] or where[-1] > points[-1]):
+        raise ValueError(
+            f"{name} must reach from {where[0]:g} to {where[-1]:g}, got {points[0]:g} to {points[-1]:g}: "
+            "ends='hold' or 'zero' says what is there"
+        )
+    outside = {"left": 0.0, "right": 0.0} if ends == "zero" else {}
+    found: FloatArray = np.interp(where, points, curve, **outside)
+    return found
 
 
 def derivative(curves: ArrayLike, grid: Grid | ArrayLike, order: int = 1, degree: int = 5) -> FloatArray:
