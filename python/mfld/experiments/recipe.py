@@ -467,17 +467,11 @@ class _Problem:
             self._model = model = TwoLayerNetwork(n_columns, n_outputs, **network)
             scaling = fitting.scaling(data.inputs, rows=rows)
         else:
-            grid, own = curves.grid(data.encoding), data.inputs[rows]
-            self._model = functional = FunctionalNetwork(
-                grid,
-                recipe.functional,
-                len(recipe.functional.modes(grid, recipe.n_modes, own)),
-                curves=own,
-                n_outputs=n_outputs,
-                **network,
-            )
+            grid = curves.grid(data.encoding)
+            modes = recipe.functional.modes(grid, recipe.n_modes, data.inputs[rows])
+            self._model = functional = FunctionalNetwork(grid, modes, n_outputs=n_outputs, **network)
             model = functional.network
-            scaling = fitting.scaling_of_curves(data.inputs, functional.modes, rows=rows)
+            scaling = fitting.scaling_of_curves(data.inputs, modes, rows=rows)
         target_mean, target_scale = 0.0, 1.0
         if data.classes is None:
             (target_mean,), (target_scale,) = fitting.moments(data.targets[rows, np.newaxis])

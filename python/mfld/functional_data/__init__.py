@@ -11,8 +11,7 @@ library does with networks it does with this one. Source: Nishikawa, Suzuki, Nit
 on infinite dimensional data: global optimization guarantee in the mean-field regime".
 
 `Grid` is where curves are known and how they are integrated, `PowerLaw`, `RBF`, `Matern` and `Given` are covariances,
-`Fourier`, `BSplines`, `PrincipalComponents` and `KernelComponents` the modes of a `PowerLaw`. Eigenpairs come from
-LAPACK: their last bits may depend on its number of threads, those of a run on given inputs do not.
+`Fourier`, `BSplines`, `PrincipalComponents` and `KernelComponents` the modes of a `PowerLaw`.
 """
 
 from mfld.functional_data.bases import Basis, BSplines, Fourier, KernelComponents, PrincipalComponents

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mfld import validation
+from mfld import linear, validation
 from mfld.functional_data.grids import Grid, as_grid, scipy_module
-from mfld.functional_data.modes import Functions, eigenpairs, rank
+from mfld.functional_data.modes import Functions, eigenpairs, turned
 from mfld.validation import FloatArray
 
 
@@ -129,8 +129,8 @@ class BSplines(Basis):
     """Splines on the interval of the grid, in the orthonormal basis that runs from smooth to rough; needs SciPy.
 
     They are the eigenfunctions of the penalty ``integral (f^(q))**2`` within the span of n B-splines with equidistant
-    knots, q = 2 or the degree where that is less. Source: Demmler, Reinsch 1975, "Oscillation matrices with spline
-    smoothing".
+    knots, q = 2 or the degree where that is less, and constants come before lines. Source: Demmler, Reinsch 1975,
+    "Oscillation matrices with spline smoothing".
 
     Parameters
     ----------
@@ -157,28 +157,31 @@ class BSplines(Basis):
         validation.integer("n_splines", self.n_splines, degree + 1)
 
     def system(self, grid: Grid, n: int, curves: FloatArray | None) -> System:
-        interpolate, linalg = (scipy_module(name, "BSplines") for name in ("interpolate", "linalg"))
         k, start, stop = self.degree, grid.points[0], grid.points[-1]
         stop = stop if stop > start else start + 1
         inner = np.linspace(start, stop, self.n_splines - k + 1)
         knots = np.concatenate([[start] * k, inner, [stop] * k])
-        splines = interpolate.BSpline(knots, np.eye(self.n_splines), k)
+        splines = scipy_module("interpolate", "BSplines").BSpline(knots, np.eye(self.n_splines), k)
         # Gauss points of each piece, by which products of splines are integrated exactly.
         nodes, weights = np.polynomial.legendre.leggauss(k + 1)
         half = np.diff(inner)[:, np.newaxis] / 2
         where = (inner[:-1, np.newaxis] + half * (1 + nodes)).ravel()
-        weight = (half * weights).ravel()[:, np.newaxis]
-        values, rough = splines(where), splines(where, nu=min(k, 2))
-        penalty, combine = linalg.eigh(rough.T @ (weight * rough), values.T @ (weight * values))
-        del penalty
-        n = min(n, self.n_splines)
-        first = np.argmax(np.abs(combine) >= 0.999 * np.abs(combine).max(axis=0), axis=0)
-        combine = (combine * np.sign(combine[first, np.arange(self.n_splines)]))[:, :n]
+        weight = (half * weights).ravel()
+        gram, slopes, penalty = (
+            np.einsum("t,tj,tk->jk", weight, values, values)
+            for values in (splines(where), splines(where, nu=1), splines(where, nu=min(k, 2)))
+        )
+        # A grain of slope tells constants from lines, which both have no curvature.
+        penalty = penalty + 1e-6 / (stop - start) ** (2 * min(k, 2) - 2) * slopes
+        factor = linear.cholesky(gram)
+        rough = linear.forwards(factor, linear.forwards(factor, penalty).T)
+        _, vectors, _ = linear.eigenpairs(-(rough + rough.T) / 2, min(n, self.n_splines))
+        combine = turned(linear.backwards(factor, vectors))
         return _on_grid(grid, partial(_combined, splines, combine), complete=True)
 
 
 def _combined(splines: Any, combine: FloatArray, points: FloatArray) -> FloatArray:
-    found: FloatArray = splines(points) @ combine
+    found: FloatArray = np.einsum("pj,jk->pk", splines(points), combine)
     return found
 
 
@@ -214,17 +217,15 @@ class PrincipalComponents(Basis):
         roots = np.sqrt(grid.weights)
         centred = (curves - curves.mean(axis=0)) * roots
         if len(curves) < len(grid):
-            values, left = eigenpairs("curves", np.einsum("it,jt->ij", centred, centred) / len(curves))
-            n = min(n, rank(values))
-            vectors = np.einsum("it,ij->tj", centred, left[:, :n]) / np.sqrt(len(curves) * values[:n])
+            values, left = eigenpairs("curves", np.einsum("it,jt->ij", centred, centred) / len(curves), n)
+            vectors = np.einsum("it,ij->tj", centred, left) / np.sqrt(len(curves) * values)
         else:
-            values, vectors = eigenpairs("curves", np.einsum("is,it->st", centred, centred) / len(curves))
-            n = min(n, rank(values))
-        if n == 0:
+            values, vectors = eigenpairs("curves", np.einsum("is,it->st", centred, centred) / len(curves), n)
+        if len(values) == 0:
             raise ValueError(f"curves must differ for a basis of PrincipalComponents, got {len(curves)} equal ones")
-        on_grid = vectors[:, :n] / roots[:, np.newaxis]
+        on_grid = vectors / roots[:, np.newaxis]
         if self.whitened:
-            on_grid = on_grid / np.sqrt(values[:n])
+            on_grid = on_grid / np.sqrt(values)
         return _on_grid(grid, interpolated(grid.points, on_grid), complete=True)
 
 
@@ -262,11 +263,10 @@ class KernelComponents(Basis):
         if curves is None or curves.shape != (len(grid), len(grid)):
             got = None if curves is None else curves.shape
             raise ValueError(f"curves must be a Gram matrix, shape ({len(grid)}, {len(grid)}), got {got}")
-        values, vectors = eigenpairs("curves", curves)
-        n = min(n, rank(values))
-        projection = vectors[:, :n] / np.sqrt(values[:n])
+        values, vectors = eigenpairs("curves", curves, n)
+        projection = vectors / np.sqrt(values)
         if self.whitened:
-            projection = projection / np.sqrt(values[:n] / len(grid))
+            projection = projection / np.sqrt(values / len(grid))
         return System(projection, None, complete=True)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from mfld import validation
 from mfld.functional_data.bases import Basis, Fourier, interpolated
 from mfld.functional_data.grids import Grid
-from mfld.functional_data.modes import Functions, Modes, eigenpairs, rank
+from mfld.functional_data.modes import Functions, Modes, eigenpairs
 from mfld.validation import FloatArray
 
 
@@ -117,11 +117,12 @@ class Kernel(Covariance):
 def _of_matrix(matrix: FloatArray, grid: Grid, n_modes: int) -> tuple[Modes, FloatArray]:
     """Modes without functions, and their values on the grid, shape (T, K)."""
     roots = np.sqrt(grid.weights)
-    values, vectors = eigenpairs("covariance", matrix, roots)
-    n = min(n_modes, rank(values))
-    on_grid = vectors[:, :n] / roots[:, np.newaxis]
-    rest = max(0.0, float(np.sum(grid.weights * np.diag(matrix)) - values[:n].sum()))
-    return Modes(values[:n], grid.weights[:, np.newaxis] * on_grid, None, rest), on_grid
+    values, vectors = eigenpairs("covariance", matrix, n_modes, roots)
+    if len(values) == 0:
+        raise ValueError("covariance must be positive, got a matrix without positive eigenvalues")
+    on_grid = vectors / roots[:, np.newaxis]
+    rest = max(0.0, float(np.sum(grid.weights * np.diag(matrix)) - values.sum()))
+    return Modes(values, grid.weights[:, np.newaxis] * on_grid, None, rest), on_grid
 
 
 @dataclass(frozen=True)

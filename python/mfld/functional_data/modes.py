@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mfld import linear
 from mfld.validation import FloatArray
 
 Functions = Callable[[FloatArray], FloatArray]
@@ -41,8 +42,10 @@ class Modes:
         return f"Modes({len(self)}, trace {self.variances.sum():.4g}, discarded {self.discarded:.4g})"
 
 
-def eigenpairs(name: str, matrix: FloatArray, roots: FloatArray | float = 1.0) -> tuple[FloatArray, FloatArray]:
-    """Eigenvalues of ``roots_s C_st roots_t`` in falling order, and eigenvectors in columns, of a sign that is fixed.
+def eigenpairs(name: str, matrix: FloatArray, n: int, roots: FloatArray | float = 1.0) -> tuple[FloatArray, FloatArray]:
+    """The n largest eigenvalues of ``roots_s C_st roots_t`` that are above rounding, and eigenvectors in columns.
+
+    They fall, and the sign of each vector is fixed.
 
     Raises
     ------
@@ -56,19 +59,18 @@ def eigenpairs(name: str, matrix: FloatArray, roots: FloatArray | float = 1.0) -
             f"{name} must be symmetric, got {matrix[place]:g} at {place} and {matrix[place[::-1]]:g} at {place[::-1]}"
         )
     roots = np.broadcast_to(roots, len(matrix))
-    values, vectors = np.linalg.eigh(roots[:, np.newaxis] * (matrix + matrix.T) / 2 * roots)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    if values[-1] < -1e-8 * max(values[0], 0.0):
-        raise ValueError(
-            f"{name} must be positive, got a matrix with eigenvalues from {values[-1]:.3g} to {values[0]:.3g}"
-        )
-    # The entry that decides is the first one within a thousandth of the largest: rounding must not turn a function.
+    weighted = roots[:, np.newaxis] * (matrix + matrix.T) / 2 * roots
+    values, vectors, lowest = linear.eigenpairs(weighted, min(n, len(matrix)))
+    if lowest < -1e-8 * max(values[0], 0.0):
+        raise ValueError(f"{name} must be positive, got a matrix with eigenvalues from {lowest:.3g} to {values[0]:.3g}")
+    above = values > len(matrix) * np.finfo(np.float64).eps * max(values[0], 0.0)
+    values, vectors = values[above], vectors[:, above]
+    return values, turned(vectors)
+
+
+def turned(vectors: FloatArray) -> FloatArray:
+    """Vectors in columns, each of the sign that makes its largest entry positive, the first of those as large."""
     size = np.abs(vectors)
+    # Within a thousandth: rounding must not turn a function.
     first = np.argmax(size >= 0.999 * size.max(axis=0), axis=0)
-    signs = np.where(vectors[first, np.arange(len(values))] < 0, -1.0, 1.0)
-    return values, vectors * signs
-
-
-def rank(values: FloatArray) -> int:
-    """Number of eigenvalues, in falling order, that are not made by rounding."""
-    return int(np.sum(values > len(values) * np.finfo(np.float64).eps * max(values[0], 0.0)))
+    return vectors * np.where(vectors[first, np.arange(vectors.shape[1])] < 0, -1.0, 1.0)

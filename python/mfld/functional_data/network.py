@@ -45,8 +45,8 @@ class FunctionalNetwork(Model):
     ----------
     grid : Grid or array_like of points, shape (T,)
         Where curves are known; points alone take the trapezoidal rule.
-    covariance : Covariance
-        Of the reference of the weight functions.
+    covariance : Covariance or Modes
+        Of the reference of the weight functions; or its modes on this grid, of which all are taken.
     n_modes : int
         K; fewer, with a warning, where there are no more.
     curves : array_like, shape (m, T), optional
@@ -94,7 +94,7 @@ class FunctionalNetwork(Model):
     def __init__(
         self,
         grid: Grid | ArrayLike,
-        covariance: Covariance,
+        covariance: Covariance | Modes,
         n_modes: int = 64,
         *,
         curves: ArrayLike | None = None,
@@ -106,17 +106,22 @@ class FunctionalNetwork(Model):
         readout_bound: float = 1.0,
     ) -> None:
         self.grid = as_grid(grid)
-        self.covariance = validation.instance("covariance", covariance, Covariance, "a Covariance, like PowerLaw(2.0)")
-        given = None if curves is None else as_curves(curves, self.grid)[0].astype(np.float64)
         n_modes = validation.integer("n_modes", n_modes, 1)
-        self.modes: Modes = covariance.modes(self.grid, n_modes, given)
-        if len(self.modes) < n_modes:
-            warnings.warn(
-                f"n_modes must be at most {len(self.modes)}, what {covariance} has on {self.grid} above rounding, got "
-                f"{n_modes}: {len(self.modes)} are taken",
-                UserWarning,
-                stacklevel=2,
-            )
+        given = None if curves is None else as_curves(curves, self.grid)[0].astype(np.float64)
+        self.covariance = covariance
+        self.modes: Modes
+        if isinstance(covariance, Modes):
+            self.modes = covariance
+        else:
+            validation.instance("covariance", covariance, Covariance, "a Covariance, like PowerLaw(2.0), or Modes")
+            self.modes = covariance.modes(self.grid, n_modes, given)
+            if len(self.modes) < n_modes:
+                warnings.warn(
+                    f"n_modes must be at most {len(self.modes)}, what {covariance} has on {self.grid} above rounding, "
+                    f"got {n_modes}: {len(self.modes)} are taken",
+                    UserWarning,
+                    stacklevel=2,
+                )
         self.network = TwoLayerNetwork(
             len(self.modes),
             n_outputs,

@@ -341,10 +341,9 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             if len(grid) != n_features:
                 raise ValueError(f"grid must have {n_features} points, one for each feature, got {len(grid)}")
             validation.instance("covariance", self.covariance, Covariance, "a Covariance, like PowerLaw(2.0)")
-            n_modes = len(self.covariance.modes(grid, validation.integer("n_modes", self.n_modes, 1), X))
-            functional = FunctionalNetwork(grid, self.covariance, n_modes, curves=X, n_outputs=n_outputs, **network)
-            self.model_ = functional
-            self.scaling_ = fitting.scaling_of_curves(X, functional.modes, weights, standardise=self.standardise)
+            modes = self.covariance.modes(grid, validation.integer("n_modes", self.n_modes, 1), X)
+            self.model_ = FunctionalNetwork(grid, modes, n_outputs=n_outputs, **network)
+            self.scaling_ = fitting.scaling_of_curves(X, modes, weights, standardise=self.standardise)
             return
         if self.grid is not None:
             raise ValueError(f"grid must be None without a covariance, got {self.grid!r}")
