@@ -93,12 +93,13 @@ def eigenpairs(matrix: FloatArray, n: int) -> tuple[FloatArray, FloatArray, floa
     (array([3.]), array([0.7071, 0.7071]), 1.0)
     """
     diagonal, beside, reflectors = _tridiagonal(np.array(matrix, np.float64))
-    values = _bisected(diagonal, beside, np.arange(n))
+    found = _bisected(diagonal, beside, np.append(np.arange(n), len(matrix) - 1))
+    values = found[:n]
     vectors = _inverse_iterated(diagonal, beside, values)
     for k in range(len(reflectors) - 1, -1, -1):
         v, below = reflectors[k], vectors[k + 1 :]
         below -= np.multiply.outer(2 * v, np.einsum("i,ij->j", v, below))
-    return values, vectors, float(_bisected(diagonal, beside, np.array([len(matrix) - 1]))[0])
+    return values, vectors, float(found[n])
 
 
 def _tridiagonal(a: FloatArray) -> tuple[FloatArray, FloatArray, list[FloatArray]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
@@ -19,12 +20,12 @@ from mfld.validation import FloatArray
 class System(NamedTuple):
     """Functions of a basis: a projection from values to coordinates, shape (T, n), and the functions, if they are some.
 
-    ``complete`` says that there are no more.
+    ``size`` is how many the basis has in all, on data at most; infinite where it has no end.
     """
 
     projection: FloatArray
     functions: Functions | None
-    complete: bool = False
+    size: float = math.inf
 
 
 class Basis(ABC):
@@ -77,8 +78,8 @@ class Basis(ABC):
         return system.functions
 
 
-def _on_grid(grid: Grid, functions: Functions, complete: bool = False) -> System:
-    return System(grid.weights[:, np.newaxis] * functions(grid.points), functions, complete)
+def _on_grid(grid: Grid, functions: Functions, size: float = math.inf) -> System:
+    return System(grid.weights[:, np.newaxis] * functions(grid.points), functions, size)
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ class BSplines(Basis):
         rough = linear.forwards(factor, linear.forwards(factor, penalty).T)
         _, vectors, _ = linear.eigenpairs(-(rough + rough.T) / 2, min(n, self.n_splines))
         combine = turned(linear.backwards(factor, vectors))
-        return _on_grid(grid, partial(_combined, splines, combine), complete=True)
+        return _on_grid(grid, partial(_combined, splines, combine), self.n_splines)
 
 
 def _combined(splines: Any, combine: FloatArray, points: FloatArray) -> FloatArray:
@@ -226,7 +227,8 @@ class PrincipalComponents(Basis):
         on_grid = vectors / roots[:, np.newaxis]
         if self.whitened:
             on_grid = on_grid / np.sqrt(values)
-        return _on_grid(grid, interpolated(grid.points, on_grid), complete=True)
+        size = min(len(grid), len(curves) - 1) if len(values) == n else len(values)
+        return _on_grid(grid, interpolated(grid.points, on_grid), size)
 
 
 @dataclass(frozen=True)
@@ -267,7 +269,7 @@ class KernelComponents(Basis):
         projection = vectors / np.sqrt(values)
         if self.whitened:
             projection = projection / np.sqrt(values / len(grid))
-        return System(projection, None, complete=True)
+        return System(projection, None, len(grid) if len(values) == n else len(values))
 
 
 def interpolated(points: FloatArray, values: FloatArray) -> Functions:

@@ -73,15 +73,12 @@ class PowerLaw(Covariance):
     def modes(self, grid: Grid, n_modes: int, curves: FloatArray | None = None) -> Modes:
         system = self.basis.system(grid, min(n_modes, len(grid)), curves)
         n = system.projection.shape[1]
-        if not system.complete and self.exponent <= 1:
+        endless = math.isinf(system.size)
+        if endless and self.exponent <= 1:
             raise ValueError(f"exponent must be above 1 with basis={self.basis}, got {self.exponent}")
         variances = self.scale**2 * np.arange(1.0, n + 1) ** -self.exponent
-        rest = 0.0
-        if not system.complete:
-            rest = self.scale**2 * _tail(self.exponent, n)
-        elif n < len(grid):
-            every = self.basis.system(grid, len(grid), curves).projection.shape[1]
-            rest = self.scale**2 * float(np.sum(np.arange(n + 1.0, every + 1) ** -self.exponent))
+        rest = _tail(self.exponent, n) if endless else np.sum(np.arange(n + 1.0, system.size + 1) ** -self.exponent)
+        rest = self.scale**2 * float(rest)
         return Modes(variances, system.projection, system.functions, rest)
 
 
