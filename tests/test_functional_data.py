@@ -183,6 +183,15 @@ def test_predictions_on_another_grid_converge_with_the_order_of_the_rule(rule, o
         assert np.diff(np.log2(errors)) == pytest.approx([-order, -order], abs=0.35)
 
 
+def test_modes_of_ones_own_and_underflow():
+    ours = mfld.FunctionalNetwork(T, NETWORK.modes, activation="relu")
+    assert ours.inputs(CURVES).tobytes() == NETWORK.inputs(CURVES).tobytes()
+    with np.errstate(all="raise"):
+        narrow = mfld.FunctionalNetwork(T, fd.RBF(0.01), n_modes=40)
+        assert narrow.weight_functions(narrow.initial_particles(3)).shape == (3, 201)
+        assert narrow.inputs(1e-300 * CURVES).shape == (60, 40)
+
+
 def test_curves_of_scikit_fda_come_with_their_grid():
     network = mfld.FunctionalNetwork(T, fd.PowerLaw(2.0), n_modes=5)
     data = types.SimpleNamespace(data_matrix=CURVES[:, :, np.newaxis], grid_points=(T,))
@@ -261,6 +270,7 @@ INDEFINITE = np.diag(np.r_[-1.0, np.ones(200)])
             lambda: mfld.FunctionalNetwork(T, fd.PowerLaw(basis=fd.KernelComponents()), curves=CURVES),
             "curves must be a Gram matrix, shape (201, 201), got (60, 201)",
         ),
+        (lambda: mfld.FunctionalNetwork(T[1:], NETWORK.modes), "covariance.projection must have shape (200, 5)"),
         (lambda: fd.Matern(1.0, smoothness=1.0), "smoothness must be 0.5, 1.5 or 2.5, got 1.0"),
         (lambda: NETWORK.inputs(np.where(CURVES[3, 7] == CURVES, np.nan, CURVES)), "curves must have no NaN, got 1 of them, first at (curve, point) (3, 7)"),
         (lambda: NETWORK.inputs([[0.0] * 201, [0.0] * 200]), "curves must have one length, got lengths from 200 to 201"),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import _core, noise, validation
+from mfld.floating import underflow_is_zero
 from mfld.functional_data.covariances import Covariance
 from mfld.functional_data.grids import Grid, as_curves, as_grid
 from mfld.functional_data.modes import Modes
@@ -91,6 +92,7 @@ class FunctionalNetwork(Model):
 
     has_particle_batches: ClassVar[bool] = True
 
+    @underflow_is_zero
     def __init__(
         self,
         grid: Grid | ArrayLike,
@@ -111,6 +113,8 @@ class FunctionalNetwork(Model):
         self.covariance = covariance
         self.modes: Modes
         if isinstance(covariance, Modes):
+            expected = (len(self.grid), len(covariance))
+            validation.shape("covariance.projection", covariance.projection, expected, "(points of the grid, modes)")
             self.modes = covariance
         else:
             validation.instance("covariance", covariance, Covariance, "a Covariance, like PowerLaw(2.0), or Modes")
@@ -120,7 +124,7 @@ class FunctionalNetwork(Model):
                     f"n_modes must be at most {len(self.modes)}, what {covariance} has on {self.grid} above rounding, "
                     f"got {n_modes}: {len(self.modes)} are taken",
                     UserWarning,
-                    stacklevel=2,
+                    stacklevel=3,  # behind the decorator, where the network is made
                 )
         self.network = TwoLayerNetwork(
             len(self.modes),
@@ -137,6 +141,7 @@ class FunctionalNetwork(Model):
         parts = f"{self.grid}, {self.covariance}, n_modes={self.n_features}, n_outputs={self.n_outputs}"
         return f"FunctionalNetwork({parts}, activation={self.network.activation!r}, readout={self.network.readout!r})"
 
+    @underflow_is_zero
     def inputs(self, curves: Any, points: Grid | ArrayLike | None = None) -> FloatArray:
         """Inputs of the network, ``z_j = sqrt(s_j) <phi_j, x>``, shape (n, K), of curves.
 
@@ -170,6 +175,7 @@ class FunctionalNetwork(Model):
         cloud = measure if isinstance(measure, Cloud) else Cloud(validation.array("measure", measure))
         return self.predict(cloud.particles, self.inputs(curves, points), cloud.weights)
 
+    @underflow_is_zero
     def weight_functions(self, particles: ArrayLike, points: ArrayLike | None = None) -> FloatArray:
         """Weight functions w of neurons, shape (N, P), at points, by default those of the grid."""
         particles = validation.array("particles", particles)
