@@ -34,6 +34,7 @@ LAYERS = [
     ["quantities", "callbacks", "statistics", "description"],
     ["bias", "theory"],
     ["checkpoint"],
+    ["functional_data"],
     ["fitting"],
     ["experiments"],
     ["sklearn"],

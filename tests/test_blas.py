@@ -15,6 +15,7 @@ import pytest
 
 import mfld
 from mfld import certificates, potentials
+from mfld import functional_data as fd
 
 VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -136,9 +137,22 @@ def pruned():
     yield "prune", digest(fewer.particles, fewer.weights)
 
 
-PATHS = {
-    function.__name__: function for function in (automatic, averaging, ascent, certified, matrices, built_in, pruned)
-}
+def functions():
+    t = np.linspace(0, 1, 150)
+    curves = np.random.default_rng(0).normal(size=(400, 150))
+    for covariance in (
+        fd.RBF(0.1),
+        fd.Given(np.minimum),
+        fd.PowerLaw(basis=fd.BSplines(40)),
+        fd.PowerLaw(basis=fd.PrincipalComponents()),
+    ):
+        network = mfld.FunctionalNetwork(t, covariance, 20, curves=curves)
+        elsewhere = network.inputs(curves[:, ::2], t[::2])
+        yield f"inputs, {covariance}", digest(network.inputs(curves), elsewhere, network.modes.variances)
+
+
+PARTS = (automatic, averaging, ascent, certified, matrices, built_in, pruned, functions)
+PATHS = {function.__name__: function for function in PARTS}
 
 
 def told(name, n_threads):

@@ -208,7 +208,7 @@ def test_a_file_that_is_no_model_is_refused_in_one_line(damage, tmp_path, capsys
     assert error.count("\n") == 1
     if damage == "newer":
         assert "has model format 999" in error
-        assert error.endswith("reads 2, 3, 4\n")
+        assert error.endswith("reads 2, 3, 4, 5\n")
 
 
 def test_errors_are_one_line_and_nothing_is_written(tmp_path, capsys, monkeypatch):

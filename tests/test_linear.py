@@ -27,3 +27,38 @@ def test_factors_and_solutions(size, rng):
 def test_what_is_not_positive_definite_is_refused(matrix):
     with pytest.raises(ValueError, match="matrix must be positive definite, got"):
         linear.cholesky(np.array(matrix))
+
+
+T = np.linspace(0, 1, 90)
+LOW = np.random.default_rng(5).normal(size=(40, 4))
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.array([[-3.0]]),
+        np.array([[2.0, 1.0], [1.0, 2.0]]),
+        np.zeros((5, 5)),
+        np.eye(12),
+        np.diag(np.r_[np.ones(6), 2 * np.ones(6), -np.arange(5.0)]),
+        LOW @ LOW.T,
+        -LOW @ LOW.T,
+        np.subtract.outer(T, T) ** 2,
+        np.exp(-(np.subtract.outer(T, T) ** 2) / 0.2),
+        np.exp(np.cos(2 * np.pi * np.subtract.outer(T, T))),  # pairs
+        1e-150 * np.exp(-np.abs(np.subtract.outer(T, T))),
+        1e150 * np.minimum.outer(T, T),
+    ],
+)
+def test_eigenpairs(matrix):
+    size = len(matrix)
+    before = matrix.copy()
+    every = np.linalg.eigvalsh(matrix)[::-1]
+    scale = max(np.abs(every).max(), np.finfo(float).tiny)
+    for n in {1, size // 2 + 1, size}:
+        values, vectors, smallest = linear.eigenpairs(matrix, n)
+        assert_allclose(values / scale, every[:n] / scale, atol=1e-14)
+        assert smallest / scale == pytest.approx(every[-1] / scale, abs=1e-14)
+        assert_allclose(vectors.T @ vectors, np.eye(n), atol=1e-13)
+        assert_allclose(matrix / scale @ vectors, vectors * (values / scale), atol=1e-14 * size)
+    assert (matrix == before).all()

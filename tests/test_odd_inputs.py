@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 import mfld
 from mfld import diagnostics, noise, schedules, theory
+from mfld import functional_data as fd
 
 WELL = mfld.Potential(lambda x: x, lambda x: np.sum(x**2, axis=1) / 2, n_coordinates=2)
 WELL_1 = mfld.Potential(lambda x: x, lambda x: np.sum(x**2, axis=1) / 2, n_coordinates=1)
@@ -187,6 +188,7 @@ ODD = st.one_of(
 )
 
 LINEAR = {"value": lambda x, z: z @ x.T, "gradient": lambda x, z: np.tile(z[:, np.newaxis], (1, len(x), 1))}
+GRID = np.linspace(0, 1, 7)
 # Each constructor with arguments that are right.
 CONSTRUCTORS = {
     mfld.TwoLayerNetwork: {"n_features": 3, "n_outputs": 1, "activation": "tanh", "readout": "linear", "bias": True}
@@ -214,6 +216,21 @@ CONSTRUCTORS = {
     mfld.Torus: {"n_coordinates": 3, "period": 1.0},
     mfld.Box: {"lower": [0.0, 1.0, 2.0], "upper": [3.0, 4.0, 5.0]},
     mfld.references.Gaussian: {"l2": 0.1},
+    mfld.FunctionalNetwork: {"grid": GRID, "covariance": fd.PowerLaw(2.0), "n_modes": 3, "curves": None}
+    | {"n_outputs": 1, "activation": "tanh", "readout": "linear", "bias": True}
+    | {"output_scale": 1.0, "readout_bound": 1.0},
+    fd.Grid: {"points": GRID, "weights": "trapezoid"},
+    fd.PowerLaw: {"exponent": 2.0, "scale": 1.0, "basis": fd.Fourier()},
+    fd.RBF: {"length": 0.2, "scale": 1.0},
+    fd.Matern: {"length": 0.2, "smoothness": 1.5, "scale": 1.0},
+    fd.Given: {"covariance": np.minimum},
+    fd.Fourier: {"periodic": False},
+    fd.BSplines: {"n_splines": 6, "degree": 3},
+    fd.PrincipalComponents: {"whitened": False},
+    fd.KernelComponents: {"whitened": False},
+    fd.SemiImplicit: {"variances": [1.0, 0.5]},
+    fd.interpolate: {"points": GRID, "values": [np.sin(GRID), np.cos(GRID)], "grid": GRID[1:-1], "ends": "refuse"},
+    fd.derivative: {"curves": [np.sin(GRID)], "grid": GRID, "order": 1, "degree": 3},
     mfld.MFLD: {"n_particles": 8, "step_size": 0.1, "temperature": 0.1, "l2": None, "gradient": mfld.FullBatch()}
     | {"dynamics": mfld.Overdamped(), "dtype": "float32", "num_threads": None, "n_replicates": 1},
     mfld.Minibatch: {"batch_size": 4},
@@ -242,7 +259,8 @@ CONSTRUCTORS = {
     mfld.quantities.predictions: {"model": MODEL, "inputs": INPUTS, "num_threads": None},
 }
 # What names an argument in a message, beside its own name.
-PAIRED = (mfld.EmpiricalRisk, mfld.Loss, mfld.TwoLayerNetwork, noise.minibatch)
+PAIRED = (mfld.EmpiricalRisk, mfld.Loss, mfld.TwoLayerNetwork, noise.minibatch, mfld.FunctionalNetwork)
+PAIRED += (fd.Grid, fd.BSplines, fd.interpolate, fd.derivative)
 ALIASES = {"name": {"loss"}, "schedules": {"schedule", "value", "starts"}, "schedule": {"value"}}
 
 
@@ -272,7 +290,7 @@ def check_works(thing):
         assert np.isfinite(thing).all()
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:n_modes must be at most")
 @pytest.mark.parametrize("constructor", CONSTRUCTORS, ids=lambda c: c.__qualname__)
 @settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
@@ -642,7 +660,7 @@ ELSEWHERE = {
 CALLED = ("density", "solver", "quantity")  # at once, so that what they raise is their own
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:n_modes must be at most")
 @pytest.mark.parametrize(
     ("signature", "argument"), [(name, argument) for name, (_, right) in TABLE.items() for argument in right]
 )
@@ -702,6 +720,7 @@ MADE = {
     "Estimate",
     "Info",
     "LogSobolev",
+    "Modes",
     "Move",
     "Observed",
     "Plan",

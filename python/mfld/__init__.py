@@ -5,6 +5,7 @@ from mfld import (
     checkpoint,
     diagnostics,
     dynamics,
+    functional_data,
     kernels,
     mixtures,
     noise,
@@ -36,6 +37,7 @@ from mfld.dynamics import (
 )
 from mfld.errors import ConvergenceError, DivergenceError
 from mfld.fokker_planck import FokkerPlanck
+from mfld.functional_data import FunctionalNetwork
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch, Smoothed
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
@@ -72,6 +74,7 @@ __all__ = [
     "FokkerPlanck",
     "FullBatch",
     "Functional",
+    "FunctionalNetwork",
     "Game",
     "General",
     "GradientEstimator",
@@ -109,6 +112,7 @@ __all__ = [
     "checkpoint",
     "diagnostics",
     "dynamics",
+    "functional_data",
     "kernels",
     "losses",
     "mixtures",

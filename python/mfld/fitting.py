@@ -1,7 +1,8 @@
 """From data to a run: the choices that `mfld train` and the estimators for scikit-learn make by one rule.
 
 * Features, and the targets of a regression, are standardised by their (weighted) mean and standard deviation; features
-  with values far out by median and quartiles, and these values are drawn in (`scaling`).
+  with values far out by median and quartiles, and these values are drawn in (`scaling`). Curves have one mean, which is
+  a curve, and one scale for all (`scaling_of_curves`).
 * Two classes take the logistic loss, more the cross-entropy, numbers the half squared loss.
 * The temperature follows from l2, so that the reference measure N(0, temperature / (2 l2)) is the same for all.
 * The step size is half of the largest one that is stable at the start, from the curvature of the risk, less where
@@ -24,6 +25,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Result, StopOnPlateau
 from mfld.dynamics import Dynamics, Overdamped
+from mfld.functional_data import Modes
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
 from mfld.losses import Loss, LossFunction
 from mfld.objectives import EmpiricalRisk
@@ -101,6 +103,34 @@ def scaling(
     return Scaling(centre, scale, bend)
 
 
+def scaling_of_curves(
+    values: FloatArray,
+    modes: Modes,
+    weights: NDArray[np.float64] | None = None,
+    rows: NDArray[np.int64] | None = None,
+    *,
+    standardise: bool = True,
+) -> Scaling:
+    """Scaling of curves to the inputs of a `FunctionalNetwork` with these modes.
+
+    The mean curve is subtracted, and one factor makes the mean of ``|z|**2`` 1, so that neurons which are drawn from
+    the reference see numbers of the size 1 whatever the units and the number of modes; or neither, but the projection.
+
+    Parameters
+    ----------
+    values, weights, rows
+        As in `moments`.
+    """
+    projection = np.asarray(modes.projection * np.sqrt(modes.variances), np.float64)
+    scale = Scaling(np.zeros(len(projection)), np.ones(len(projection)), np.full(len(projection), np.inf), projection)
+    if not standardise:
+        return scale
+    centre, _ = moments(values, weights, rows)
+    centred = replace(scale, centre=centre)
+    size = math.sqrt(_average(np.sum(centred.apply(values, np.float64, rows) ** 2, axis=1), weights))
+    return replace(centred, scale=np.full(len(projection), size if size > 0 else 1.0))
+
+
 @dataclass(frozen=True, eq=False)
 class Scaling:
     """How features become inputs: ``z = (x - centre) / scale``, and beyond ``bend`` its size grows like a logarithm.
@@ -110,17 +140,20 @@ class Scaling:
         |z| -> bend * (1 + log(|z| / bend))        where |z| > bend
 
     so that a row that is far out is an input like the others: the curvature of its loss, by which steps become
-    unstable, is that of a square of the input.
+    unstable, is that of a square of the input. Where features are the points of curves, inputs are their coordinates.
 
     Attributes
     ----------
     centre, scale, bend : ndarray, shape (n_features,)
         ``bend`` is infinite where there is none.
+    projection : ndarray, shape (n_features, n_inputs), or None
+        From z to inputs, ``z @ projection``; None where z are the inputs.
     """
 
     centre: NDArray[np.float64]
     scale: NDArray[np.float64]
     bend: NDArray[np.float64]
+    projection: NDArray[np.float64] | None = None
 
     @classmethod
     def none(cls, n_features: int) -> Scaling:
@@ -130,7 +163,7 @@ class Scaling:
     def apply(self, values: FloatArray, dtype: DTypeLike, rows: NDArray[np.int64] | None = None) -> FloatArray:
         """Inputs of all rows or of these, computed in double precision; read-only."""
         n = len(values) if rows is None else len(rows)
-        result = np.empty((n, values.shape[1]), dtype)
+        result = np.empty((n, values.shape[1] if self.projection is None else self.projection.shape[1]), dtype)
         bent = np.flatnonzero(np.isfinite(self.bend))
         bend = self.bend[bent]
         for start in range(0, n, _CHUNK):
@@ -140,7 +173,7 @@ class Scaling:
                 size = np.abs(z[:, bent])
                 beyond = bend * (1 + np.log(np.maximum(size, bend) / bend))
                 z[:, bent] = np.copysign(np.where(size > bend, beyond, size), z[:, bent])
-            result[piece] = z
+            result[piece] = z if self.projection is None else np.einsum("nt,tk->nk", z, self.projection)
         result.flags.writeable = False
         return result
 

@@ -15,7 +15,6 @@ from mfld.algorithms.base import Algorithm
 from mfld.algorithms.replicates import join, start, together
 from mfld.floating import underflow_is_zero
 from mfld.losses import Loss
-from mfld.models import TwoLayerNetwork
 from mfld.objectives import EmpiricalRisk, Objective
 from mfld.sampling import Chains, GibbsSampler, systematic
 from mfld.state import Cloud, Info, State
@@ -277,8 +276,10 @@ class PSDCA(Algorithm):
     def _risk(self, objective: Objective) -> EmpiricalRisk:
         risk = validation.instance("objective", objective, EmpiricalRisk, "an EmpiricalRisk, whose loss has a dual")
         validation.instance("the objective's loss", risk.loss_function, Loss, "a Loss, whose conjugate is known")
-        expected = "a TwoLayerNetwork, whose bound is known"
-        model = validation.instance("the objective's model", risk.model, TwoLayerNetwork, expected)
+        model: Any = risk.model
+        if model.native is None:
+            expected = "a TwoLayerNetwork, whose bound is known"
+            raise TypeError(f"the objective's model must be {expected}, got {validation.show(model)}")
         if not risk.space.flat:
             raise ValueError(f"objective must live in Euclidean space for PSDCA, got the domain {risk.space.domain}")
         if risk.l2 <= 0:

@@ -9,10 +9,11 @@ from dataclasses import fields
 from typing import Any, NoReturn
 
 from mfld import schedules, validation
-from mfld.experiments import Recipe
+from mfld.experiments import Recipe, curves
 from mfld.experiments.encoding import MISSING, TASKS
 from mfld.experiments.recipe import CHECKS, METHODS
 from mfld.experiments.tables import KINDS
+from mfld.functional_data import RBF, Covariance, Matern, PowerLaw, PrincipalComponents
 from mfld.losses import Loss
 from mfld.schedules import Schedule
 
@@ -158,6 +159,29 @@ def loss(text: str) -> Loss:
     except ValueError:
         raise ValueError(f"must be {name}:{loss.parameter_name.upper()} with a number, got {text!r}") from None
     return Loss(name, **{loss.parameter_name: value})
+
+
+_COVARIANCES: dict[str, tuple[str, Callable[[float], Covariance]]] = {
+    "components": ("components:EXPONENT", lambda q: PowerLaw(q, basis=PrincipalComponents(whitened=True))),
+    "power": ("power:EXPONENT", PowerLaw),
+    "rbf": ("rbf:LENGTH", RBF),
+    "matern": ("matern:LENGTH", Matern),
+}
+
+
+def covariance(text: str) -> Covariance:
+    """A covariance from the syntax that the help explains; "components" alone is the default one."""
+    name, _, parameter = text.partition(":")
+    if name not in _COVARIANCES:
+        raise ValueError(f"must be one of {', '.join(_COVARIANCES)}; got {text!r}")
+    if text == "components":
+        return curves.DEFAULT
+    form, make = _COVARIANCES[name]
+    try:
+        value = float(parameter)
+    except ValueError:
+        raise ValueError(f"must be {form} with a number, got {text!r}") from None
+    return make(value)
 
 
 _SCHEDULES: dict[str, tuple[str, tuple[type, ...], Callable[..., Schedule]]] = {

@@ -15,6 +15,7 @@ from mfld.cli.options import (
     add_num_threads,
     by_method,
     checked,
+    covariance,
     format_options,
     knob,
     loss,
@@ -24,7 +25,7 @@ from mfld.cli.options import (
     step_size,
 )
 from mfld.cli.report import Report, biases, certified, check_output, reading
-from mfld.experiments import Recipe, sources
+from mfld.experiments import Recipe, curves, sources
 from mfld.experiments.recipe import CHECKS
 from mfld.files import check_writable
 from mfld.fitting import GRADIENTS
@@ -50,6 +51,19 @@ def add(commands: Any) -> None:
     knob(model, "readout_bound", number, "B", f"of the bounded and parity readouts ({by_method('readout_bound')})")
     knob(model, "bias", None, "", "neurons have a bias")
     knob(model, "output_scale", number, "SCALE", "factor of every neuron")
+
+    model.add_argument(
+        "--functional",
+        nargs="?",
+        const=curves.DEFAULT,
+        type=checked("functional", covariance, CHECKS["functional"]),
+        default=argparse.SUPPRESS,
+        metavar="COVARIANCE",
+        help="columns are the points of a curve, at the numbers that are their names, else from 0 to 1: a network on "
+        "functions, whose weights have the covariance components[:EXPONENT] (principal components; the default, "
+        "exponent 2), power:EXPONENT (Fourier), rbf:LENGTH or matern:LENGTH",
+    )
+    knob(model, "n_modes", int, "K", "modes of this covariance, at most")
 
     objective = train.add_argument_group("objective")
     knob(objective, "loss", loss, "NAME", f"{', '.join(losses())}; huber:DELTA, smoothed_hinge:GAMMA (by the targets)")

@@ -34,14 +34,16 @@ from mfld import checkpoint as checkpoints
 from mfld.algorithms import Algorithm, Callback, Result
 from mfld.bias import BiasReport, bias_report
 from mfld.certificates import Certificate
+from mfld.dynamics import Overdamped
 from mfld.errors import ConvergenceError
-from mfld.experiments import splits
+from mfld.experiments import curves, splits
 from mfld.experiments.datasets import Dataset
 from mfld.experiments.trained import Scores, TrainedModel
 from mfld.fitting import ALGORITHMS, GRADIENTS, STEP_SHARE, Choices
+from mfld.functional_data import Covariance, FunctionalNetwork
 from mfld.gradients import GradientEstimator, Minibatch
 from mfld.losses import Loss, LossFunction
-from mfld.models import TwoLayerNetwork, activations, readouts
+from mfld.models import Model, TwoLayerNetwork, activations, readouts
 from mfld.objectives import EmpiricalRisk
 from mfld.schedules import Schedule, Scheduled
 from mfld.state import State
@@ -79,6 +81,10 @@ def _loss(name: str, value: object) -> Loss:
     return validation.instance(name, value, Loss, "a name or a Loss")
 
 
+def _covariance(name: str, value: object) -> Covariance:
+    return validation.instance(name, value, Covariance, "a Covariance, like PowerLaw(2.0)")
+
+
 def _schedule(name: str, value: object) -> Schedule:
     return validation.instance(name, value, Schedule, "a Schedule")
 
@@ -109,6 +115,8 @@ _OWN: dict[str, dict[str, Any]] = {
 METHODS = {name: {**own, "reference_scale": ALGORITHMS[name].reference_scale} for name, own in _OWN.items()}
 """Defaults of each method; steps are outer steps of PDA and epochs of P-SDCA."""
 
+_OF_NETWORK = ("activation", "readout", "bias", "output_scale", "readout_bound")
+
 _MEANINGLESS: dict[str, tuple[str, ...]] = {
     "mfld": ("inner_steps",),
     "pda": ("refresh_every", "temperature_schedule", "l2_schedule"),
@@ -126,6 +134,8 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "readout_bound": partial(_optional, _positive),
     "bias": validation.boolean,
     "output_scale": validation.real,
+    "functional": partial(_optional, _covariance),
+    "n_modes": _count,
     "loss": partial(_optional, _loss),
     "l2": partial(_optional, _l2),
     "reference_scale": partial(_optional, _positive),
@@ -161,6 +171,11 @@ class Recipe:
     activation, readout, readout_bound, bias, output_scale
         As in `TwoLayerNetwork`. With a bounded readout the proximal Gibbs measure exists for every l2 > 0. P-SDCA needs
         a bounded activation as well. Default of the activation and the bound: by the method, see `METHODS`.
+    functional : Covariance, optional
+        Takes the columns for points of curves, on the grid of `mfld.experiments.curves`, and a `FunctionalNetwork` with
+        this covariance; its ridge is taken by Crank-Nicolson.
+    n_modes : int
+        Of the covariance, at most.
     loss : str or Loss, optional
         Default: by the targets.
     l2 : float or sequence of float, optional
@@ -212,6 +227,8 @@ class Recipe:
     readout_bound: float | None = None
     bias: bool = True
     output_scale: float = 1.0
+    functional: Covariance | None = None
+    n_modes: int = 64
     loss: str | Loss | None = None
     l2: float | Sequence[float] | None = None
     reference_scale: float | None = None
@@ -265,7 +282,7 @@ class Recipe:
     def as_json(self) -> dict[str, Any]:
         """The choices as numbers and texts."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {k: repr(v) if isinstance(v, (LossFunction, Schedule)) else v for k, v in values.items()}
+        return {k: repr(v) if isinstance(v, (LossFunction, Schedule, Covariance)) else v for k, v in values.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -464,18 +481,21 @@ class _Problem:
         num_threads: int | None,
     ) -> None:
         loss = _loss("loss", recipe.loss)
-        assert recipe.activation is not None  # this and the next by _completed
-        assert recipe.readout_bound is not None
-        assert recipe.n_steps is not None
-        model = TwoLayerNetwork(
-            data.inputs.shape[1],
-            1 if data.classes is None else fitting.n_outputs(len(data.classes), loss),
-            activation=recipe.activation,
-            readout=recipe.readout,
-            bias=recipe.bias,
-            output_scale=recipe.output_scale,
-            readout_bound=recipe.readout_bound,
-        )
+        assert recipe.n_steps is not None  # by _completed
+        n_columns, n_outputs = data.inputs.shape[1], 1
+        if data.classes is not None:
+            n_outputs = fitting.n_outputs(len(data.classes), loss)
+        network: dict[str, Any] = {name: getattr(recipe, name) for name in _OF_NETWORK}
+        self._model: Model
+        if recipe.functional is None:
+            self._model = model = TwoLayerNetwork(n_columns, n_outputs, **network)
+            scaling = fitting.scaling(data.inputs, rows=rows)
+        else:
+            grid = curves.grid(data.encoding)
+            modes = recipe.functional.modes(grid, recipe.n_modes, data.inputs[rows])
+            self._model = functional = FunctionalNetwork(grid, modes, n_outputs=n_outputs, **network)
+            model = functional.network
+            scaling = fitting.scaling_of_curves(data.inputs, modes, rows=rows)
         target_mean, target_scale = 0.0, 1.0
         if data.classes is None:
             (target_mean,), (target_scale,) = fitting.moments(data.targets[rows, np.newaxis])
@@ -483,10 +503,10 @@ class _Problem:
         self._data, self._recipe, self._seed, self._num_threads = data, recipe, seed, num_threads
         self._untrained = TrainedModel(
             model=model,
-            particles=model.initial_particles(recipe.n_particles, seed, recipe.dtype),
+            particles=self._model.initial_particles(recipe.n_particles, seed, recipe.dtype),
             loss=loss,
             encoding=data.encoding,
-            scaling=fitting.scaling(data.inputs, rows=rows),
+            scaling=scaling,
             target_mean=float(target_mean),
             target_scale=float(target_scale),
             classes=data.classes,
@@ -497,9 +517,8 @@ class _Problem:
         self._inputs, self._targets = self._as_taken(rows)
 
     def risk(self, l2: float) -> EmpiricalRisk:
-        return EmpiricalRisk(
-            self._untrained.model, self._inputs, self._targets, loss=self._untrained.loss, l2=l2
-        ).on_threads(self._num_threads)
+        risk = EmpiricalRisk(self._model, self._inputs, self._targets, loss=self._untrained.loss, l2=l2)
+        return risk.on_threads(self._num_threads)
 
     def choices(self, l2: float) -> Choices:
         """The numbers of the recipe, and where it has none those of the rule, with this l2."""
@@ -515,6 +534,7 @@ class _Problem:
             step_size=step_size,
             l2=None if recipe.l2_schedule is None else _times(l2, recipe.l2_schedule),
             gradient=_gradient(recipe, len(self.rows)),
+            dynamics=Overdamped(ridge="explicit" if recipe.functional is None else "crank_nicolson"),
             inner_steps=recipe.inner_steps or Choices.inner_steps,
             dtype=recipe.dtype,
             num_threads=self._num_threads,

@@ -21,9 +21,14 @@ from mfld.losses import Loss
 from mfld.models import TwoLayerNetwork
 from mfld.validation import FloatArray
 
-_FORMAT = 4
-_READABLE = (2, 3, 4)  # 2 had no weights, 3 no bend
-_SCALING = {"centre": "input_mean", "scale": "input_scale", "bend": "input_bend"}  # names in the file
+_FORMAT = 5
+_READABLE = (2, 3, 4, 5)  # 2 had no weights, 3 no bend, 4 no projection
+_SCALING = {
+    "centre": "input_mean",
+    "scale": "input_scale",
+    "bend": "input_bend",
+    "projection": "input_projection",
+}  # names in the file
 _ARRAYS = ("particles", "target_mean", "target_scale", "classes", "test_rows", "weights")
 
 
@@ -151,8 +156,8 @@ class TrainedModel:
             "provenance": self.provenance,
         }
         arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
-        arrays = {name: array for name, array in arrays.items() if array is not None}
         arrays |= {stored: getattr(self.scaling, name) for name, stored in _SCALING.items()}
+        arrays = {name: array for name, array in arrays.items() if array is not None}
         with replacing(path) as file:
             np.savez(file, metadata=np.array(json.dumps(metadata)), **arrays)
 
@@ -194,6 +199,7 @@ class TrainedModel:
                     arrays["input_mean"],
                     arrays["input_scale"],
                     arrays.get("input_bend", np.full(len(arrays["input_mean"]), np.inf)),  # none before format 4
+                    arrays.get("input_projection"),
                 ),
                 target_mean=float(arrays["target_mean"]),
                 target_scale=float(arrays["target_scale"]),
@@ -213,15 +219,19 @@ class TrainedModel:
         validation.shape("particles", validation.array("particles", self.particles), ("N", model.n_coordinates))
         if self.weights is not None:
             validation.weights("weights", self.weights, (len(self.particles),), "to match particles", np.float64)
-        for name, stored in _SCALING.items():
-            values = getattr(self.scaling, name)
+        projection, n_columns = self.scaling.projection, model.n_features
+        if projection is not None:
+            validation.shape("input_projection", validation.array("input_projection", projection), ("T", n_columns))
+            n_columns = len(projection)
+        for name in ("centre", "scale", "bend"):
+            stored, values = _SCALING[name], getattr(self.scaling, name)
             if name != "bend":
                 validation.array(stored, values)
-            validation.shape(stored, values, (model.n_features,))
+            validation.shape(stored, values, (n_columns,))
             if name != "centre" and not (values > 0).all():
                 raise ValueError(f"{stored} must be positive, got {values.min()}")
-        if len(self.encoding.feature_names) != model.n_features:
-            raise ValueError(f"encoding must have {model.n_features} features, got {self.encoding.feature_names}")
+        if len(self.encoding.feature_names) != n_columns:
+            raise ValueError(f"encoding must have {n_columns} features, got {self.encoding.feature_names}")
         if self.test_rows.dtype.kind not in "iu" or self.test_rows.ndim != 1:
             raise TypeError(f"test_rows must be integers of shape (n,), got {self.test_rows.dtype}")
         n_outputs = 1 if self.classes is None else fitting.n_outputs(len(self.classes), self.loss)

@@ -25,9 +25,11 @@ from mfld import dynamics as dynamics_module
 from mfld import fitting, validation
 from mfld.algorithms import Algorithm, Callback, Result
 from mfld.callbacks import Progress
-from mfld.dynamics import Dynamics
+from mfld.dynamics import Dynamics, Overdamped
 from mfld.fitting import ALGORITHMS, GRADIENTS, Choices, KeepBest
 from mfld.floating import underflow_is_zero
+from mfld.functional_data import Covariance, FunctionalNetwork, Grid
+from mfld.functional_data.grids import as_grid
 from mfld.gradients import GradientEstimator
 from mfld.losses import AnyLoss, LossFunction
 from mfld.models import Model, TwoLayerNetwork
@@ -47,7 +49,7 @@ _LEAST_SHARE = 1 / 40  # of the rows, in a mini-batch
 
 # What a network is made of at the start of a training, and is no other where a fit goes on.
 _OF_START = ("standardise", "model")
-_OF_NETWORK = ("activation", "readout", "readout_bound")
+_OF_NETWORK = ("activation", "readout", "readout_bound", "covariance", "grid", "n_modes")
 
 Named: TypeAlias = str
 
@@ -105,6 +107,9 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         readout: str = "bounded",
         readout_bound: float = 5.0,
         model: Callable[[int, int], Model] | None = None,
+        covariance: Covariance | None = None,
+        grid: Grid | ArrayLike | None = None,
+        n_modes: int = 64,
         n_particles: int = 256,
         n_steps: int = 500,
         step_size: Scheduled | str | None = None,
@@ -112,7 +117,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         temperature: Scheduled | None = None,
         gradient: Named | GradientEstimator = "auto",
         batch_size: int | None = None,
-        dynamics: Named | Dynamics = "overdamped",
+        dynamics: Named | Dynamics = "auto",
         algorithm: Named | Algorithm = "mfld",
         standardise: bool = True,
         early_stopping: bool = False,
@@ -130,6 +135,9 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         self.readout = readout
         self.readout_bound = readout_bound
         self.model = model
+        self.covariance = covariance
+        self.grid = grid
+        self.n_modes = n_modes
         self.n_particles = n_particles
         self.n_steps = n_steps
         self.step_size = step_size
@@ -306,7 +314,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         """Raise ValueError where what the network was made of has changed."""
         for name, before in self._of_start.items():
             now = getattr(self, name)
-            if now is not before and now != before:
+            if now is not before and not np.array_equal(now, before):
                 raise ValueError(f"{name} must be {before!r} as before in a fit that goes on, got {now!r}")
         if self.model is None and self._n_outputs() != self.model_.n_outputs:
             outputs = f"{self.model_.n_outputs} outputs as before in a fit that goes on"
@@ -320,21 +328,33 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         # Kept, so that fits that go on validate on the same rows, and not on some that were trained on.
         state = self.random_state
         self._split_seed = state if isinstance(state, Integral) else check_random_state(state).randint(2**31)
-        self.scaling_ = fitting.scaling(X, weights) if self.standardise else fitting.Scaling.none(X.shape[1])
         self._start_targets(y, weights)
         n_features, n_outputs = X.shape[1], self._n_outputs()
+        network: dict[str, Any] = {
+            "activation": self.activation,
+            "readout": self.readout,
+            "readout_bound": self.readout_bound,
+        }
+        if self.covariance is not None:
+            if self.model is not None:
+                raise ValueError(f"model must be None where covariance is given, got {self.model!r}")
+            grid = as_grid(np.linspace(0.0, 1.0, n_features) if self.grid is None else self.grid)
+            if len(grid) != n_features:
+                raise ValueError(f"grid must have {n_features} points, one for each feature, got {len(grid)}")
+            validation.instance("covariance", self.covariance, Covariance, "a Covariance, like PowerLaw(2.0)")
+            modes = self.covariance.modes(grid, validation.integer("n_modes", self.n_modes, 1), X)
+            self.model_ = FunctionalNetwork(grid, modes, n_outputs=n_outputs, **network)
+            self.scaling_ = fitting.scaling_of_curves(X, modes, weights, standardise=self.standardise)
+            return
+        if self.grid is not None:
+            raise ValueError(f"grid must be None without a covariance, got {self.grid!r}")
+        self.scaling_ = fitting.scaling(X, weights) if self.standardise else fitting.Scaling.none(n_features)
         if self.model is not None:
             validation.function("model", self.model)
             self.model_ = self.model(n_features, n_outputs)
             validation.instance("model(n_features, n_outputs)", self.model_, Model, "a Model")
             return
-        self.model_ = TwoLayerNetwork(
-            n_features,
-            n_outputs,
-            activation=self.activation,
-            readout=self.readout,
-            readout_bound=self.readout_bound,
-        )
+        self.model_ = TwoLayerNetwork(n_features, n_outputs, **network)
 
     def _start_targets(self, y: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
         self.target_mean_, self.target_scale_ = np.zeros(1), np.ones(1)
@@ -420,7 +440,9 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
     def _dynamics(self) -> Dynamics:
         if isinstance(self.dynamics, Dynamics):
             return self.dynamics
-        return _DYNAMICS[validation.choice("dynamics", self.dynamics, _DYNAMICS)]()
+        if validation.choice("dynamics", self.dynamics, ("auto", *_DYNAMICS)) == "auto":
+            return Overdamped(ridge="explicit" if self.covariance is None else "crank_nicolson")
+        return _DYNAMICS[self.dynamics]()
 
     def _num_threads(self) -> int:
         return int(effective_n_jobs(self.n_jobs))
@@ -471,6 +493,13 @@ PARAMETERS = """
         As in `mfld.TwoLayerNetwork`.
     model : callable, optional
         ``model(n_features, n_outputs)``: an `mfld.Model` of your own in its place.
+    covariance : mfld.functional_data.Covariance, optional
+        Takes the features of a row for the points of a curve, and an `mfld.FunctionalNetwork` with this covariance.
+        Standardisation is by the mean curve, and one scale for all.
+    grid : mfld.functional_data.Grid or array_like, shape (n_features,), optional
+        The points of curves. Default: equidistant ones from 0 to 1.
+    n_modes : int
+        Of the covariance, at most.
     n_particles : int
         Neurons.
     n_steps : int
@@ -486,7 +515,8 @@ PARAMETERS = """
     batch_size : int, optional
         Default: 128, or n / 40 where that is more.
     dynamics : str or mfld.Dynamics
-        Name in lower case of one in `mfld.dynamics` that has defaults for all that it takes.
+        "auto" is overdamped, on curves with the ridge by Crank-Nicolson; or the name in lower case of one in
+        `mfld.dynamics` that has defaults for all that it takes.
     algorithm : {{"mfld", "pda", "psdca"}} or mfld.Algorithm
         For "psdca" a step is an epoch, neurons must be bounded (``activation="tanh"``, say), and it takes neither
         gradient, dynamics nor step size.

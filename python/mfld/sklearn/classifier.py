@@ -16,6 +16,7 @@ from mfld import fitting
 from mfld.algorithms import Algorithm
 from mfld.dynamics import Dynamics
 from mfld.floating import underflow_is_zero
+from mfld.functional_data import Covariance, Grid
 from mfld.gradients import GradientEstimator
 from mfld.losses import AnyLoss, LossFunction, as_loss
 from mfld.models import Model
@@ -64,6 +65,9 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
         readout: str = "bounded",
         readout_bound: float = 5.0,
         model: Callable[[int, int], Model] | None = None,
+        covariance: Covariance | None = None,
+        grid: Grid | ArrayLike | None = None,
+        n_modes: int = 64,
         n_particles: int = 256,
         n_steps: int = 500,
         step_size: Scheduled | str | None = None,
@@ -71,7 +75,7 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
         temperature: Scheduled | None = None,
         gradient: Named | GradientEstimator = "auto",
         batch_size: int | None = None,
-        dynamics: Named | Dynamics = "overdamped",
+        dynamics: Named | Dynamics = "auto",
         algorithm: Named | Algorithm = "mfld",
         standardise: bool = True,
         class_weight: Mapping[Any, float] | str | None = None,
@@ -91,6 +95,9 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
             readout=readout,
             readout_bound=readout_bound,
             model=model,
+            covariance=covariance,
+            grid=grid,
+            n_modes=n_modes,
             n_particles=n_particles,
             n_steps=n_steps,
             step_size=step_size,
