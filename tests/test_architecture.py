@@ -22,7 +22,7 @@ LAYERS = [
     ["state", "references", "files", "standard", "config"],
     ["errors", "schedules", "linear"],
     ["data"],
-    ["models", "losses", "plain"],
+    ["models", "losses", "likelihoods", "plain"],
     ["objectives"],
     ["potentials", "pruning", "gradients"],
     ["dynamics"],

@@ -365,6 +365,28 @@ TABLE = {
         {"model": MODEL, "sample": lambda k, n: (INPUTS, TARGETS), "loss": "half_squared"}
         | {"l2": 0.1, "capacity": None, "reference": None},
     ),
+    "LogScore": (
+        mfld.LogScore,
+        {"likelihood": mfld.likelihoods.Gaussian([[0.0], [1.0]]), "l2": 0.1}
+        | {"sample_weight": None, "space": None, "reference": None},
+    ),
+    "LogScore.particles_needed": (
+        mfld.LogScore(mfld.likelihoods.Gaussian([[0.0], [1.0]])).particles_needed,
+        {"measure": [[0.0], [1.0]], "tolerance": 0.1},
+    ),
+    "likelihoods.Gaussian": (mfld.likelihoods.Gaussian, {"samples": [[0.0], [1.0]], "scale": 1.0}),
+    "likelihoods.LinearRegression": (
+        mfld.likelihoods.LinearRegression,
+        {"inputs": INPUTS, "targets": TARGETS, "noise_variance": 1.0},
+    ),
+    "likelihoods.LogisticRegression": (
+        mfld.likelihoods.LogisticRegression,
+        {"inputs": INPUTS, "targets": np.sign(TARGETS)},
+    ),
+    "likelihoods.LogLikelihood": (
+        mfld.likelihoods.LogLikelihood,
+        {"log_density": len, "gradient": len, "n_samples": 2, "n_coordinates": 1},
+    ),
     "AverageDual": (mfld.AverageDual, {"risk": SIMPLE, "start": 0, "every": 1}),
     "Checkpoint": (mfld.Checkpoint, {"path": "state.npz", "every": None, "seconds": None}),
     "Product": (schedules.Product, {"left": schedules.Constant(1.0), "right": schedules.Constant(1.0)}),
@@ -479,6 +501,7 @@ ELSEWHERE = {
     "objective": {"particles", "state"},
     "state": {"particles", "seed"},
     "sample": {"explore"},
+    "measure": {"particles"},
 }
 
 

@@ -4,6 +4,7 @@ from mfld import (
     certificates,
     checkpoint,
     dynamics,
+    likelihoods,
     noise,
     potentials,
     quantities,
@@ -32,7 +33,7 @@ from mfld.errors import ConvergenceError, DivergenceError
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch, Smoothed
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
-from mfld.objectives import EmpiricalRisk, Functional, Game, Objective, Potential, StreamRisk
+from mfld.objectives import EmpiricalRisk, Functional, Game, LogScore, Objective, Potential, StreamRisk
 from mfld.pruning import prune
 from mfld.sampling import resample
 from mfld.space import Box, Euclidean, Space, Sphere, Torus
@@ -65,6 +66,7 @@ __all__ = [
     "GradientEstimator",
     "Info",
     "Irreversible",
+    "LogScore",
     "Loss",
     "LossFunction",
     "Minibatch",
@@ -95,6 +97,7 @@ __all__ = [
     "certificates",
     "checkpoint",
     "dynamics",
+    "likelihoods",
     "losses",
     "noise",
     "potentials",

@@ -3,7 +3,8 @@
 from mfld.objectives.base import Measure, Objective, Potential
 from mfld.objectives.functional import Functional
 from mfld.objectives.game import Game
+from mfld.objectives.log_score import LogScore
 from mfld.objectives.risk import EmpiricalRisk, Risk
 from mfld.objectives.stream import StreamRisk
 
-__all__ = ["EmpiricalRisk", "Functional", "Game", "Measure", "Objective", "Potential", "Risk", "StreamRisk"]
+__all__ = ["EmpiricalRisk", "Functional", "Game", "LogScore", "Measure", "Objective", "Potential", "Risk", "StreamRisk"]
