@@ -31,7 +31,7 @@ LAYERS = [
     ["certificates"],
     ["algorithms"],
     ["quantities", "callbacks", "statistics"],
-    ["checkpoint"],
+    ["checkpoint", "posteriors"],
     ["fitting"],
     ["experiments"],
     ["sklearn"],

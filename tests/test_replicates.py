@@ -609,7 +609,7 @@ def test_misuse():
 
 def test_what_arviz_needs(monkeypatch):
     monkeypatch.setitem(sys.modules, "arviz_stats.base", None)
-    with pytest.raises(ImportError, match=r"convergence needs arviz-stats: pip install 'mfld\[diagnostics\]'"):
+    with pytest.raises(ImportError, match=r"need arviz-stats: pip install 'mfld\[diagnostics\]'"):
         statistics.convergence(make_solver().run(make_risk(), 10))
 
 

@@ -1,0 +1,287 @@
+"""Sampling of a posterior by several methods, side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfld import noise, statistics, validation
+from mfld.algorithms import MFLD
+from mfld.dynamics import MALA, Dynamics, Overdamped
+from mfld.floating import underflow_is_zero
+from mfld.gradients import SVRG, FullBatch, GradientEstimator
+from mfld.objectives import Potential
+from mfld.sampling import GibbsSampler
+from mfld.validation import FloatArray
+
+Variables: TypeAlias = Callable[[FloatArray], dict[str, Any]]
+"""Values of variables by their names, shape (M, ...), at points of shape (M, p)."""
+
+_SHARE = 0.1  # of the step of MALA, in the methods whose bias grows with the step
+
+
+class Row(NamedTuple):
+    """A line of the table: a variable by a method.
+
+    ``error`` is the standard error of the mean, ``sd / sqrt(ess)``; it does not know of bias. R-hat, effective sample
+    size and error are NaN where draws are no chains.
+    """
+
+    variable: str
+    method: str
+    mean: float
+    sd: float
+    error: float
+    ess: float
+    rhat: float
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Draws of one method.
+
+    Attributes
+    ----------
+    values : dict of str to ndarray, shape (chain, draw, ...)
+        In ArviZ's shape: ``arviz.from_dict({"posterior": values})``.
+    step_size : float
+    acceptance : float
+        NaN where every move is accepted.
+    seconds : float
+    """
+
+    values: dict[str, NDArray[np.float64]]
+    step_size: float
+    acceptance: float
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Draws of several methods, and the table of what they say; ``print`` shows it.
+
+    Attributes
+    ----------
+    draws : dict of str to Draws
+        By the names of the methods.
+    rows : list of Row
+        By variable, and within by method.
+    """
+
+    draws: dict[str, Draws]
+    rows: list[Row]
+
+    def row(self, variable: str, method: str) -> Row:
+        """The line of a variable and a method.
+
+        Raises
+        ------
+        KeyError
+            If there is none.
+        """
+        for row in self.rows:
+            if (row.variable, row.method) == (variable, method):
+                return row
+        raise KeyError(f"no row of {variable!r} by {method!r}")
+
+    def __str__(self) -> str:
+        wide = max(len(row.variable) for row in self.rows)
+        lines = [f"{'':{wide}}  {'method':6} {'mean':>10} {'sd':>10} {'error':>9} {'ess':>7} {'R-hat':>6}"]
+        for row in self.rows:
+            numbers = f"{row.mean:10.4g} {row.sd:10.4g} {row.error:9.2g} {row.ess:7.0f} {row.rhat:6.3f}"
+            lines.append(f"{row.variable:{wide}}  {row.method:6} {numbers}")
+        for name, draws in self.draws.items():
+            accepted = "" if np.isnan(draws.acceptance) else f", {draws.acceptance:.0%} accepted"
+            lines.append(f"{name}: step size {draws.step_size:.3g}{accepted}, {draws.seconds:.1f} s")
+        lines.append("n effective draws know a mean to sd / sqrt(n): 100 of them to a tenth of the spread")
+        return "\n".join(lines)
+
+
+@underflow_is_zero
+def sample(
+    posterior: Potential,
+    methods: Iterable[str] | None = None,
+    *,
+    n_chains: int = 8,
+    n_draws: int = 500,
+    n_steps: int = 10_000,
+    warmup: int = 1000,
+    step_size: float | None = None,
+    variables: Variables | None = None,
+    seed: int = 0,
+    num_threads: int | None = None,
+) -> Comparison:
+    """Sample a posterior, the Gibbs law of a potential at temperature 1, by each of several methods.
+
+    The chains are the particles of one run, which do not interact under a potential. They start at the potential's
+    initial particles and are warmed up by MALA, whose step is adapted to an acceptance of 0.574; from where they are
+    then, each method makes ``n_steps`` steps and keeps ``n_draws`` of them. ``ula`` is the Langevin algorithm without
+    acceptance, whose bias grows with its step; it takes a tenth of MALA's. ``sgld`` is the same with mini-batches and
+    variance reduction (`SVRG`), for posteriors that are sums over rows. ``mala`` has no bias.
+
+    Parameters
+    ----------
+    posterior : Potential
+        With a value.
+    methods : iterable of str, optional
+        Of `METHODS`; by default all that suit the posterior.
+    n_chains, n_draws : int
+        At least 2 and 4.
+    n_steps : int
+        After the warm-up, a multiple of n_draws.
+    warmup : int
+    step_size : float, optional
+        Of ``ula`` and ``sgld``.
+    variables : callable, optional
+        ``variables(points)``: a dict of arrays of shape (M, ...) at points of shape (M, p). Default: the method
+        ``variables`` of the posterior where it has one, or the coordinates as ``theta``.
+    seed : int
+    num_threads : int, optional
+        It never changes a result.
+
+    Raises
+    ------
+    ImportError
+        If arviz-stats is not installed: ``pip install 'mfld[diagnostics]'``.
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range, or a method does not suit the posterior.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mfld
+    >>> inputs = np.stack([np.ones(50), np.linspace(-1, 1, 50)], axis=1)
+    >>> exact = mfld.potentials.BayesianLinearRegression(inputs, 1 + inputs[:, 1], prior_variance=10.0)
+    >>> table = mfld.posteriors.sample(exact, ["ula", "mala"], n_steps=2000)
+    >>> row = table.row("theta[1]", "mala")
+    >>> bool(abs(row.mean - exact.posterior_mean[1]) < 5 * row.error), row.rhat < 1.05
+    (True, True)
+    >>> table.draws["mala"].values["theta"].shape
+    (8, 500, 2)
+    """
+    validation.instance("posterior", posterior, Potential, "a Potential")
+    chosen = _chosen(posterior, methods)
+    n_chains = validation.integer("n_chains", n_chains, 2)
+    n_draws = validation.integer("n_draws", n_draws, 4)
+    n_steps = validation.integer("n_steps", n_steps, n_draws)
+    if n_steps % n_draws:
+        raise ValueError(f"n_steps must be a multiple of n_draws, {n_draws}, got {n_steps}")
+    warmup = validation.integer("warmup", warmup, 0)
+    step_size = None if step_size is None else validation.real("step_size", step_size, positive=True)
+    if variables is not None:
+        validation.function("variables", variables)
+    seed = validation.seed(seed)
+    measured = variables or getattr(posterior, "variables", None) or (lambda points: {"theta": points})
+
+    start, of_mala = _warm(posterior, n_chains, warmup, seed, num_threads)
+    found: dict[str, Draws] = {}
+    for number, (name, method) in enumerate(chosen.items()):
+        began = time.perf_counter()
+        size = of_mala if method.exact else step_size or _SHARE * of_mala
+        solver = MFLD(
+            n_chains,
+            step_size=size,
+            temperature=1.0,
+            gradient=method.gradient,
+            dynamics=method.dynamics,
+            dtype="float64",
+            num_threads=num_threads,
+        )
+        result = solver.run(
+            posterior,
+            n_steps,
+            noise.key(seed, number + 1),
+            particles=start,
+            record_every=n_steps // n_draws,
+            record={"points": lambda state: state.particles},
+        )
+        points = np.moveaxis(result.history["points"], 0, 1)  # (chain, draw, p)
+        accepted = float(np.mean(result.history["acceptance"]))
+        seconds = time.perf_counter() - began
+        found[name] = Draws(_measured(measured, points), size, accepted, seconds)
+    return Comparison(found, _table(found))
+
+
+@dataclass(frozen=True)
+class _Method:
+    """How chains move."""
+
+    dynamics: Dynamics
+    gradient: GradientEstimator
+    exact: bool = False
+
+    def complaint(self, posterior: Potential) -> str | None:
+        if self.gradient.exact or posterior.n_samples is not None:
+            return None
+        return "a posterior that is a sum over rows, like Posterior(likelihood)"
+
+
+METHODS: dict[str, _Method] = {
+    "ula": _Method(Overdamped(), FullBatch()),
+    "mala": _Method(MALA(), FullBatch(), exact=True),
+    "sgld": _Method(Overdamped(), SVRG()),
+}
+"""Ways to sample, by name."""
+
+
+def _chosen(posterior: Potential, methods: Iterable[str] | None) -> dict[str, _Method]:
+    if methods is None:
+        return {name: method for name, method in METHODS.items() if method.complaint(posterior) is None}
+    if isinstance(methods, str) or not isinstance(methods, Iterable):
+        raise TypeError(f"methods must be several names, like ['mala'], got {validation.show(methods)}")
+    chosen = {}
+    for each in methods:
+        name = validation.choice("methods", each, METHODS)
+        complaint = METHODS[name].complaint(posterior)
+        if complaint is not None:
+            raise ValueError(f"methods must be without {name!r} here, which needs {complaint}")
+        chosen[name] = METHODS[name]
+    if not chosen:
+        raise ValueError("methods must have one name at least")
+    return chosen
+
+
+def _warm(
+    posterior: Potential, n_chains: int, warmup: int, seed: int, num_threads: int | None
+) -> tuple[FloatArray, float]:
+    """Points to start from, and the step at which MALA accepts 0.574 of its proposals."""
+    points = posterior.initial_particles(n_chains, seed, "float64")
+    sampler = GibbsSampler(posterior, 1.0, noise.key(seed, 0), num_threads=num_threads)
+    chains = sampler.start(points)
+    logs = []
+    for move in range(warmup):
+        chains = sampler.move(chains)
+        if 2 * move >= warmup:  # each step is noisy, of few chains; their mean is not
+            logs.append(np.log(chains.step_size))
+    return chains.points, float(np.exp(np.mean(logs))) if logs else chains.step_size
+
+
+def _measured(variables: Variables, points: FloatArray) -> dict[str, NDArray[np.float64]]:
+    n_chains, n_draws, p = points.shape
+    values = validation.instance("what variables returned", variables(points.reshape(-1, p)), dict, "a dict of arrays")
+    checked: dict[str, NDArray[np.float64]] = {}
+    for name, array in values.items():
+        each = validation.array(f"variables(points)[{name!r}]", array, np.float64)
+        if each.ndim == 0 or len(each) != n_chains * n_draws:
+            raise ValueError(f"variables(points)[{name!r}] must have a value for each point, got shape {each.shape}")
+        checked[str(name)] = each.astype(np.float64, copy=False).reshape(n_chains, n_draws, *each.shape[1:])
+    return checked
+
+
+def _table(found: dict[str, Draws]) -> list[Row]:
+    rows: dict[str, list[Row]] = {}
+    for method, draws in found.items():
+        for name, values in draws.values.items():
+            agreed = statistics.of_chains(values)
+            for place in np.ndindex(values.shape[2:]):
+                label = name + "".join(f"[{number}]" for number in place)
+                own = values[(slice(None), slice(None), *place)]
+                sd, ess = float(np.std(own, ddof=1)), float(agreed.ess[place])
+                row = Row(label, method, float(own.mean()), sd, sd / ess**0.5, ess, float(agreed.rhat[place]))
+                rows.setdefault(label, []).append(row)
+    return [row for group in rows.values() for row in group]
