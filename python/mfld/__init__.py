@@ -4,7 +4,9 @@ from mfld import (
     certificates,
     checkpoint,
     dynamics,
+    kernels,
     likelihoods,
+    mixtures,
     noise,
     posteriors,
     potentials,
@@ -34,7 +36,7 @@ from mfld.errors import ConvergenceError, DivergenceError
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch, Smoothed
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
-from mfld.objectives import EmpiricalRisk, Functional, Game, LogScore, Objective, Potential, StreamRisk
+from mfld.objectives import MMD, EmpiricalRisk, Functional, Game, LogScore, Objective, Potential, StreamRisk
 from mfld.pruning import prune
 from mfld.sampling import resample
 from mfld.space import Box, Euclidean, Space, Sphere, Torus
@@ -43,6 +45,7 @@ from mfld.state import Cloud, Info, State
 __all__ = [
     "MALA",
     "MFLD",
+    "MMD",
     "PDA",
     "PSDCA",
     "SARAH",
@@ -98,8 +101,10 @@ __all__ = [
     "certificates",
     "checkpoint",
     "dynamics",
+    "kernels",
     "likelihoods",
     "losses",
+    "mixtures",
     "noise",
     "posteriors",
     "potentials",

@@ -1,10 +1,22 @@
 """Objectives: the functionals of a measure that are minimised."""
 
 from mfld.objectives.base import Measure, Objective, Potential
+from mfld.objectives.discrepancy import MMD
 from mfld.objectives.functional import Functional
 from mfld.objectives.game import Game
 from mfld.objectives.log_score import LogScore
 from mfld.objectives.risk import EmpiricalRisk, Risk
 from mfld.objectives.stream import StreamRisk
 
-__all__ = ["EmpiricalRisk", "Functional", "Game", "LogScore", "Measure", "Objective", "Potential", "Risk", "StreamRisk"]
+__all__ = [
+    "MMD",
+    "EmpiricalRisk",
+    "Functional",
+    "Game",
+    "LogScore",
+    "Measure",
+    "Objective",
+    "Potential",
+    "Risk",
+    "StreamRisk",
+]
