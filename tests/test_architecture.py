@@ -32,7 +32,7 @@ LAYERS = [
     ["algorithms"],
     ["quantities", "callbacks", "statistics"],
     ["checkpoint", "posteriors"],
-    ["fitting"],
+    ["fitting", "density"],
     ["experiments"],
     ["sklearn"],
     ["plots"],
