@@ -330,8 +330,9 @@ def _held_out(
 
 def _comparable(rows: FloatArray, weights: FloatArray, place: noise.Place) -> tuple[_Map, float]:
     """The affine map, and the smoothing, with the highest leave-one-out likelihood of a kernel density estimate."""
-    centre = weights @ rows
-    deviations = np.sqrt(weights @ (rows - centre) ** 2)
+    with np.errstate(over="ignore", invalid="ignore"):
+        centre = weights @ rows
+        deviations = np.sqrt(weights @ (rows - centre) ** 2)
     if not np.isfinite(deviations).all():
         raise ValueError(f"rows must have squares within double precision, got {np.abs(rows).max():g}")
     units = np.where(deviations > 0, deviations, 1.0)
