@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from mfld import validation
 from mfld.mixtures import GaussianMixture
+from mfld.space import Space
 from mfld.validation import FloatArray
 
 _BLOCK = 1 << 20  # numbers of an array of pairs, where NumPy sums
@@ -37,6 +38,17 @@ class SteinSums(NamedTuple):
     values: FloatArray
     gradient: FloatArray | None
     field: FloatArray | None
+
+
+class Statistics(NamedTuple):
+    """Squared discrepancy: with the pairs of a point with itself (V), and without them (U).
+
+    V is the value at the measure that the points are, never negative for a positive definite kernel. U has no bias for
+    the measure that independent points are drawn from, and may be negative; NaN for a single point.
+    """
+
+    v: float
+    u: float
 
 
 class Kernel(ABC):
@@ -234,6 +246,42 @@ class Kernel(ABC):
         terms = self.stein_terms(points, points, s, s)
         return np.asarray(np.sum(s * s, axis=-1) * terms.value + terms.rest)
 
+    def stein_statistics(
+        self,
+        x: ArrayLike,
+        vectors: ArrayLike,
+        weights: ArrayLike | None = None,
+        num_threads: int | None = None,
+    ) -> Statistics:
+        """``sum_ij w_i w_j u(x_i, x_j)``, a squared kernel Stein discrepancy, in float64.
+
+        Parameters
+        ----------
+        x, vectors : array_like, shape (n, p)
+            Points, and the scores there.
+        weights : array_like, shape (n,), optional
+            Of sum 1.
+        num_threads : int, optional
+        """
+        points = self._points("x", validation.array("x", x, np.float64))
+        s = self._vectors("vectors", vectors, points)
+        sums = self.stein_sums(points, s, points, s, weights, num_threads=num_threads).values
+        return statistics(sums, self.stein_diagonal(points, s), weights)
+
+    def check_space(self, space: Space) -> None:
+        """Raise ValueError if the kernel jumps where a domain closes: on a torus it has to be periodic."""
+        point = 0.3 + 0.1 * np.arange(space.n_coordinates, dtype=np.float64)[np.newaxis]
+        for block, part in space.parts():
+            if block.kind != "torus" or block.limits is None:
+                continue
+            turned = point.copy()
+            turned[:, part] += block.limits[1] - block.limits[0]
+            before, after = float(self.value(point, 0 * point)[0]), float(self.value(turned, 0 * point)[0])
+            if abs(after - before) > 1e-6 * abs(self.value(point, point)[0]):
+                raise ValueError(
+                    f"kernel must have the periods of {block}, like Dirichlet and WrappedGaussian, got {self!r}"
+                )
+
     def check_derivatives(self, needed: int) -> None:
         """Raise ValueError if the kernel is not smooth enough for Stein kernels (2) or their gradients (3)."""
         if self.derivatives < needed:
@@ -350,6 +398,14 @@ class Kernel(ABC):
         vectors = validation.array(name, value, like.dtype)
         validation.shape(name, vectors, like.shape, "to match the points")
         return vectors
+
+
+def statistics(sums: FloatArray, diagonal: FloatArray, weights: ArrayLike | None) -> Statistics:
+    """Means over all pairs of points, and over those of two different ones, from weighted sums over all."""
+    n = len(sums)
+    w = np.full(n, 1 / n) if weights is None else np.asarray(weights, np.float64)
+    total, left = float(w @ sums), float(1 - np.sum(w**2))
+    return Statistics(total, (total - float(w**2 @ diagonal)) / left if left > 0 else float("nan"))
 
 
 def _each(w: FloatArray | None, y: FloatArray) -> FloatArray:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import references, validation
-from mfld.kernels import Kernel
+from mfld.kernels import Kernel, Statistics, statistics
 from mfld.mixtures import GaussianMixture
 from mfld.noise import Place
 from mfld.objectives.base import Measure, Objective, Potential, SetOnce
@@ -21,6 +21,8 @@ from mfld.references import Reference
 from mfld.space import Space
 from mfld.state import Cloud
 from mfld.validation import FloatArray
+
+_ROWS = 1000  # of a stream, for its moments and a median
 
 
 class MMD(SetOnce, Objective):
@@ -108,6 +110,7 @@ class MMD(SetOnce, Objective):
         if kernel.n_coordinates not in (None, p):
             raise ValueError(f"kernel must be of {p} coordinates to match the samples, got {kernel!r}")
         self.kernel = self.target.fit(kernel)
+        self.kernel.check_space(self.space)
         variance = self.smoothing**2
         self._cross, self._own = (self.kernel.smoothed(v, p) for v in (variance, 2 * variance))
         self.target.check(self.kernel)
@@ -160,20 +163,35 @@ class MMD(SetOnce, Objective):
         Parameters
         ----------
         measure : Cloud or array_like, shape (N, p)
-            N at least 2, as for the samples.
+            NaN for a single particle or sample.
         """
         cloud = self._wide(measure)
-        own = _without_diagonal(self._own_sums(cloud), self._own.diagonal(cloud.particles), cloud.weights, "measure")
-        energy = self.target.energy(self.kernel, unbiased=True, num_threads=self._threads)
-        return own - 2 * cloud.mean(self._target_values(cloud)) + energy
+        own = statistics(self._own_sums(cloud), self._own.diagonal(cloud.particles), cloud.weights)
+        return own.u - 2 * cloud.mean(self._target_values(cloud)) + self.target.energy(self.kernel, self._threads).u
 
     def loss_gradient(self, measure: Measure, batch: Any = None) -> FloatArray:
         cloud = self.cloud(measure)
-        return self._witness(cloud, batch).loss_gradient(cloud.particles)
+        mmd, rows = self._of_batch(batch)
+        gradient = mmd.witness(cloud.particles, cloud, rows, True)[1]
+        gradient[:, self.n_moving :] = 0
+        return gradient
 
     def first_variation(self, measure: Measure, batch: Any = None) -> Potential:
         """Twice the witness function, ``2 E k_2v(x, X) - 2 E k_v(x, Z) + l2 |x|**2``."""
-        return self._witness(self.cloud(measure), batch)
+        mmd, rows = self._of_batch(batch)
+        return _Witness(mmd, self.cloud(measure), rows)
+
+    def witness(
+        self, points: FloatArray, cloud: Cloud, rows: NDArray[np.int64] | None, with_gradient: bool
+    ) -> tuple[FloatArray, FloatArray]:
+        """The first variation at points without the ridge, and its gradient if asked for; else the points."""
+        others = cloud.particles.astype(points.dtype, copy=False)
+        weights = None if cloud.weights is None else cloud.weights.astype(points.dtype, copy=False)
+        values, gradient = self._own.sums_of(points, others, weights, with_gradient, self._threads)
+        of_target, target_gradient = self.target.sums(self._cross, points, rows, with_gradient, self._threads)
+        if gradient is None:
+            return 2 * (values - of_target), points
+        return 2 * (values - of_target), 2 * (gradient - target_gradient)
 
     def draw_batch(self, place: Place, batch_size: int) -> Any:
         return self.sampled(place.step, batch_size) if self.n_samples is None else super().draw_batch(place, batch_size)
@@ -196,7 +214,7 @@ class MMD(SetOnce, Objective):
 
     @functools.cached_property
     def _constant(self) -> float:
-        return self.target.energy(self.kernel, unbiased=False, num_threads=self._threads)
+        return self.target.energy(self.kernel, self._threads).v
 
     def _wide(self, measure: Measure) -> Cloud:
         cloud = self.cloud(measure)
@@ -212,51 +230,42 @@ class MMD(SetOnce, Objective):
     def _given(batch: Any) -> MMD:
         return validation.instance("batch", batch, MMD, "the MMD that sampled(step, n_rows) gives of a stream")
 
-    def _witness(self, cloud: Cloud, batch: Any) -> Potential:
-        if not self.target.known:
+    def _of_batch(self, batch: Any) -> tuple[MMD, NDArray[np.int64] | None]:
+        """The discrepancy that a batch stands for, and its rows of the samples."""
+        if self.target.known:
             if batch is None:
-                raise TypeError(
-                    "the gradient over a stream is an expectation, which is not known: use Minibatch, or the MMD that "
-                    "sampled(step, n_rows) gives"
-                )
-            return self._given(batch)._witness(cloud, None)
+                return self, None
+            if self.n_samples is None:
+                raise ValueError("batch must be None for a mixture, which has no samples")
+            return self, validation.rows("batch", batch, self.n_samples)
         if batch is None:
-            return _Witness(self, cloud, None, self.num_threads)
-        if self.n_samples is None:
-            raise ValueError("batch must be None for a mixture, which has no samples")
-        return _Witness(self, cloud, validation.rows("batch", batch, self.n_samples), self.num_threads)
+            raise TypeError(
+                "the gradient over a stream is an expectation, which is not known: use Minibatch, or the MMD that "
+                "sampled(step, n_rows) gives"
+            )
+        return self._given(batch), None
 
 
 class _Witness(Potential):
     """First variation of an `MMD` at a frozen cloud."""
 
-    def __init__(self, mmd: MMD, cloud: Cloud, rows: NDArray[np.int64] | None, num_threads: int | None) -> None:
+    def __init__(self, mmd: MMD, cloud: Cloud, rows: NDArray[np.int64] | None) -> None:
         self._parts = mmd, cloud, rows
         super().__init__(
-            gradient=lambda points: self._both(points, True)[1],
-            value=lambda points: self._both(points, False)[0],
-            value_and_gradient=lambda points: self._both(points, True),
+            gradient=lambda points: mmd.witness(points, cloud, rows, True)[1],
+            value=lambda points: mmd.witness(points, cloud, rows, False)[0],
+            value_and_gradient=lambda points: mmd.witness(points, cloud, rows, True),
             space=mmd.space,
             reference=mmd.reference,
         )
-        self.num_threads = num_threads
+        self.num_threads = mmd.num_threads
 
     def on_threads(self, num_threads: int | None) -> _Witness:
-        return _Witness(*self._parts, num_threads)
+        mmd, cloud, rows = self._parts
+        return _Witness(mmd.on_threads(num_threads), cloud, rows)
 
     def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
         return self._parts[0].initial_particles(n_particles, place, dtype)
-
-    def _both(self, points: FloatArray, with_gradient: bool) -> tuple[FloatArray, FloatArray]:
-        mmd, cloud, rows = self._parts
-        threads = validation.num_threads(self.num_threads)
-        others = cloud.particles.astype(points.dtype, copy=False)
-        weights = None if cloud.weights is None else cloud.weights.astype(points.dtype, copy=False)
-        values, gradient = mmd._own.sums_of(points, others, weights, with_gradient, threads)
-        target_values, target_gradient = mmd.target.sums(mmd._cross, points, rows, with_gradient, threads)
-        if not with_gradient:
-            return 2 * (values - target_values), points
-        return 2 * (values - target_values), 2 * (gradient - target_gradient)
 
 
 class _Target(ABC):
@@ -286,7 +295,7 @@ class _Target(ABC):
         """``E k(x, Z)`` at points and its gradient, from some rows without bias."""
         raise NotImplementedError
 
-    def energy(self, kernel: Kernel, unbiased: bool, num_threads: int) -> float:
+    def energy(self, kernel: Kernel, num_threads: int) -> Statistics:
         """``E k(Z, Z')``."""
         raise NotImplementedError
 
@@ -335,12 +344,9 @@ class _Samples(_Target):
         weights = None if weights is None else weights.astype(points.dtype)
         return kernel.sums_of(points, samples, weights, with_gradient, num_threads)
 
-    def energy(self, kernel: Kernel, unbiased: bool, num_threads: int) -> float:
+    def energy(self, kernel: Kernel, num_threads: int) -> Statistics:
         rows = self.rows.astype(np.float64)
-        sums = kernel.sums(rows, rows, self.weights, num_threads)
-        if unbiased:
-            return _without_diagonal(sums, kernel.diagonal(rows), self.weights, "samples")
-        return float(np.average(sums, weights=self.weights))
+        return statistics(kernel.sums(rows, rows, self.weights, num_threads), kernel.diagonal(rows), self.weights)
 
     def moments(self) -> tuple[FloatArray, FloatArray]:
         rows = self.rows.astype(np.float64)
@@ -360,15 +366,16 @@ class _Mixture(_Target):
         return kernel
 
     def check(self, kernel: Kernel) -> None:
-        self.energy(kernel, False, 1)  # which needs the closed form and the numbers
+        self.energy(kernel, 1)  # which needs the closed form and the numbers
 
     def sums(
         self, kernel: Kernel, points: FloatArray, rows: NDArray[np.int64] | None, with_gradient: bool, num_threads: int
     ) -> tuple[FloatArray, Any]:
         return kernel.mixture_sums(points, self.mixture)
 
-    def energy(self, kernel: Kernel, unbiased: bool, num_threads: int) -> float:
-        return kernel.mixture_energy(self.mixture)
+    def energy(self, kernel: Kernel, num_threads: int) -> Statistics:
+        exact = kernel.mixture_energy(self.mixture)
+        return Statistics(exact, exact)
 
     def moments(self) -> tuple[FloatArray, FloatArray]:
         weights, means = self.mixture.weights, self.mixture.means
@@ -390,7 +397,10 @@ class _Stream(_Target):
         return f"stream of samples of {self.n_coordinates} coordinates"
 
     def fit(self, kernel: Kernel) -> Kernel:
-        return kernel.fitted(self._rows(0, 1000))
+        return kernel.fitted(self._rows(0, _ROWS))
+
+    def moments(self) -> tuple[FloatArray, FloatArray]:
+        return _Samples(self._rows(0, _ROWS), None).moments()
 
     def sampled(self, step: int, n_rows: int) -> FloatArray:
         return self._rows(validation.integer("step", step, 0), validation.integer("n_rows", n_rows, 1))
@@ -405,13 +415,3 @@ def _target(samples: Any, sample_weight: ArrayLike | None, space: Space | None) 
     if isinstance(samples, GaussianMixture):
         return _Mixture(samples)
     return _Stream(samples, space) if callable(samples) else _Samples(samples, sample_weight)
-
-
-def _without_diagonal(sums: FloatArray, diagonal: FloatArray, weights: FloatArray | None, name: str) -> float:
-    """Mean over pairs of two different points, from the weighted sums over all."""
-    n = len(sums)
-    w = np.full(n, 1 / n) if weights is None else weights.astype(np.float64)
-    left = 1 - np.sum(w**2)
-    if left <= 0:
-        raise ValueError(f"{name} must have at least 2 points of positive weight for a U-statistic, got {n}")
-    return float((w @ sums - w**2 @ diagonal) / left)
