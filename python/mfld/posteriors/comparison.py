@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mfld import noise, statistics, validation
 from mfld.algorithms import MFLD
-from mfld.dynamics import MALA, Dynamics, Overdamped
+from mfld.dynamics import MALA, SVGD, Dynamics, Overdamped
 from mfld.floating import underflow_is_zero
 from mfld.gradients import SVRG, FullBatch, GradientEstimator
-from mfld.objectives import Potential
+from mfld.kernels import InverseMultiquadric
+from mfld.objectives import KSD, Potential
 from mfld.sampling import GibbsSampler
 from mfld.validation import FloatArray
 
@@ -23,6 +25,8 @@ Variables: TypeAlias = Callable[[FloatArray], dict[str, Any]]
 """Values of variables by their names, shape (M, ...), at points of shape (M, p)."""
 
 _SHARE = 0.1  # of the step of MALA, in the methods whose bias grows with the step
+_CLOUD = 100  # particles of the methods whose particles interact
+_CLOUD_STEPS = 500
 
 
 class Row(NamedTuple):
@@ -53,12 +57,15 @@ class Draws:
     acceptance : float
         NaN where every move is accepted.
     seconds : float
+    are_chains : bool
+        False where they are the places of particles that interact.
     """
 
     values: dict[str, NDArray[np.float64]]
     step_size: float
     acceptance: float
     seconds: float
+    are_chains: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,13 +100,19 @@ class Comparison:
         wide = max(len(row.variable) for row in self.rows)
         lines = [f"{'':{wide}}  {'method':6} {'mean':>10} {'sd':>10} {'error':>9} {'ess':>7} {'R-hat':>6}"]
         for row in self.rows:
-            numbers = f"{row.mean:10.4g} {row.sd:10.4g} {row.error:9.2g} {row.ess:7.0f} {row.rhat:6.3f}"
+            known = f"{_shown(row.error, 9, '.2g')} {_shown(row.ess, 7, '.0f')} {_shown(row.rhat, 6, '.3f')}"
+            numbers = f"{row.mean:10.4g} {row.sd:10.4g} {known}"
             lines.append(f"{row.variable:{wide}}  {row.method:6} {numbers}")
         for name, draws in self.draws.items():
             accepted = "" if np.isnan(draws.acceptance) else f", {draws.acceptance:.0%} accepted"
             lines.append(f"{name}: step size {draws.step_size:.3g}{accepted}, {draws.seconds:.1f} s")
         lines.append("n effective draws know a mean to sd / sqrt(n): 100 of them to a tenth of the spread")
         return "\n".join(lines)
+
+
+def _shown(value: float, width: int, form: str) -> str:
+    """A number, or a dash where none is known."""
+    return f"{'-' if math.isnan(value) else format(value, form):>{width}}"
 
 
 @underflow_is_zero
@@ -122,7 +135,10 @@ def sample(
     initial particles and are warmed up by MALA, whose step is adapted to an acceptance of 0.574; from where they are
     then, each method makes ``n_steps`` steps and keeps ``n_draws`` of them. ``ula`` is the Langevin algorithm without
     acceptance, whose bias grows with its step; it takes a tenth of MALA's. ``sgld`` is the same with mini-batches and
-    variance reduction (`SVRG`), for posteriors that are sums over rows. ``mala`` has no bias.
+    variance reduction (`SVRG`), for posteriors that are sums over rows. ``mala`` has no bias. ``svgd``, `SVGD`, and
+    ``ksd``, descent on the kernel Stein discrepancy, move 100 particles from the end of the warm-up, 500 steps, until
+    they settle: one chain in the table, whose draws are their places, of which no R-hat or effective size is known. Few
+    particles understate the spread in many dimensions, which the table shows.
 
     Parameters
     ----------
@@ -178,53 +194,116 @@ def sample(
     seed = validation.seed(seed)
     measured = variables or getattr(posterior, "variables", None) or (lambda points: {"theta": points})
 
-    start, of_mala = _warm(posterior, n_chains, warmup, seed, num_threads)
+    start, of_mala = _warm(posterior, max(n_chains, _CLOUD), warmup, seed, num_threads)
+    budget = _Budget(n_chains, n_draws, n_steps, of_mala, step_size, num_threads)
     found: dict[str, Draws] = {}
     for number, (name, method) in enumerate(chosen.items()):
         began = time.perf_counter()
-        size = of_mala if method.exact else step_size or _SHARE * of_mala
-        solver = MFLD(
-            n_chains,
-            step_size=size,
-            temperature=1.0,
-            gradient=method.gradient,
-            dynamics=method.dynamics,
-            dtype="float64",
-            num_threads=num_threads,
-        )
-        result = solver.run(
-            posterior,
-            n_steps,
-            noise.key(seed, number + 1),
-            particles=start,
-            record_every=n_steps // n_draws,
-            record={"points": lambda state: state.particles},
-        )
-        points = np.moveaxis(result.history["points"], 0, 1)  # (chain, draw, p)
-        accepted = float(np.mean(result.history["acceptance"]))
-        seconds = time.perf_counter() - began
-        found[name] = Draws(_measured(measured, points), size, accepted, seconds)
+        points, size, accepted = method.run(posterior, start, budget, noise.key(seed, number + 1))
+        values = _measured(measured, points)
+        found[name] = Draws(values, size, accepted, time.perf_counter() - began, method.chains)
     return Comparison(found, _table(found))
 
 
 @dataclass(frozen=True)
+class _Budget:
+    """What the methods have in common."""
+
+    n_chains: int
+    n_draws: int
+    n_steps: int
+    of_mala: float
+    step_size: float | None
+    num_threads: int | None
+
+
+@dataclass(frozen=True)
 class _Method:
-    """How chains move."""
+    """How points move: particles that are chains, of which draws are kept."""
 
     dynamics: Dynamics
-    gradient: GradientEstimator
+    gradient: GradientEstimator = field(default_factory=FullBatch)
     exact: bool = False
 
+    chains: ClassVar[bool] = True
+
     def complaint(self, posterior: Potential) -> str | None:
+        """What the method needs, where the posterior lacks it."""
         if self.gradient.exact or posterior.n_samples is not None:
             return None
         return "a posterior that is a sum over rows, like Posterior(likelihood)"
 
+    def run(
+        self, posterior: Potential, start: FloatArray, budget: _Budget, seed: int
+    ) -> tuple[FloatArray, float, float]:
+        """Points, shape (chain, draw, p), the step size, and the share of moves that was accepted."""
+        size = budget.of_mala if self.exact else budget.step_size or _SHARE * budget.of_mala
+        solver = MFLD(
+            budget.n_chains,
+            step_size=size,
+            temperature=1.0,
+            gradient=self.gradient,
+            dynamics=self.dynamics,
+            dtype="float64",
+            num_threads=budget.num_threads,
+        )
+        result = solver.run(
+            posterior,
+            budget.n_steps,
+            seed,
+            particles=start[: budget.n_chains],
+            record_every=budget.n_steps // budget.n_draws,
+            record={"points": lambda state: state.particles},
+        )
+        points = np.moveaxis(result.history["points"], 0, 1)
+        return points, size, float(np.mean(result.history["acceptance"]))
+
+
+@dataclass(frozen=True)
+class _Stein(_Method):
+    """Particles that interact and settle: their last places are the draws."""
+
+    chains: ClassVar[bool] = False
+
+    def run(
+        self, posterior: Potential, start: FloatArray, budget: _Budget, seed: int
+    ) -> tuple[FloatArray, float, float]:
+        size = budget.of_mala / 2
+        solver = self._solver(size, 1.0, budget)
+        points = solver.run(posterior, _CLOUD_STEPS, seed, particles=start, record_every=_CLOUD_STEPS).particles
+        return points[np.newaxis], size, math.nan
+
+    def _solver(self, step_size: float | None, temperature: float, budget: _Budget) -> MFLD:
+        return MFLD(
+            max(budget.n_chains, _CLOUD),
+            step_size=step_size,
+            temperature=temperature,
+            dynamics=self.dynamics,
+            dtype="float64",
+            num_threads=budget.num_threads,
+        )
+
+
+@dataclass(frozen=True)
+class _Discrepancy(_Stein):
+    """The same by descent on the kernel Stein discrepancy."""
+
+    def run(
+        self, posterior: Potential, start: FloatArray, budget: _Budget, seed: int
+    ) -> tuple[FloatArray, float, float]:
+        kernel = InverseMultiquadric(tuple(np.std(start, axis=0)))
+        objective = KSD(posterior, kernel)
+        solver = self._solver(None, 0.0, budget)
+        result = solver.run(objective, _CLOUD_STEPS, seed, particles=start, record_every=_CLOUD_STEPS)
+        return result.particles[np.newaxis], result.info.step_size, math.nan
+
 
 METHODS: dict[str, _Method] = {
-    "ula": _Method(Overdamped(), FullBatch()),
-    "mala": _Method(MALA(), FullBatch(), exact=True),
+    "ula": _Method(Overdamped()),
+    "mala": _Method(MALA(), exact=True),
     "sgld": _Method(Overdamped(), SVRG()),
+    "svgd": _Stein(SVGD()),
+    "ksd": _Discrepancy(Overdamped()),
 }
 """Ways to sample, by name."""
 
@@ -277,11 +356,12 @@ def _table(found: dict[str, Draws]) -> list[Row]:
     rows: dict[str, list[Row]] = {}
     for method, draws in found.items():
         for name, values in draws.values.items():
-            agreed = statistics.of_chains(values)
+            agreed = statistics.of_chains(values) if draws.are_chains else None
             for place in np.ndindex(values.shape[2:]):
                 label = name + "".join(f"[{number}]" for number in place)
                 own = values[(slice(None), slice(None), *place)]
-                sd, ess = float(np.std(own, ddof=1)), float(agreed.ess[place])
-                row = Row(label, method, float(own.mean()), sd, sd / ess**0.5, ess, float(agreed.rhat[place]))
+                sd = float(np.std(own, ddof=1))
+                ess, rhat = (math.nan,) * 2 if agreed is None else (float(agreed.ess[place]), float(agreed.rhat[place]))
+                row = Row(label, method, float(own.mean()), sd, sd / ess**0.5, ess, rhat)
                 rows.setdefault(label, []).append(row)
     return [row for group in rows.values() for row in group]
