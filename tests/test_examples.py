@@ -12,6 +12,7 @@ import mfld
 
 MODULES = [name for _, name, _ in pkgutil.walk_packages(mfld.__path__, "mfld.") if not name.startswith("mfld._core")]
 ROOT = Path(__file__).parent.parent
+PAGES = ["guide", "how-to-add", "which-algorithm", "densities", "posteriors"]
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -25,7 +26,7 @@ def test_every_public_object_has_an_example(name):
     assert any(test.examples for test in doctest.DocTestFinder().find(getattr(mfld, name), name))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/how-to-add.md", "docs/which-algorithm.md"])
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{name}.md" for name in PAGES)])
 def test_page(page, tmp_path, monkeypatch):
     path = ROOT / page
     blocks = re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)

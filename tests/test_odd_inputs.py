@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import mfld
-from mfld import noise, schedules
+from mfld import density, noise, schedules
 
 WELL = mfld.Potential(lambda x: x, lambda x: np.sum(x**2, axis=1) / 2, n_coordinates=2)
 RNG = np.random.default_rng(0)
@@ -374,6 +374,25 @@ TABLE = {
         mfld.LogScore(mfld.likelihoods.Gaussian([[0.0], [1.0]])).particles_needed,
         {"measure": [[0.0], [1.0]], "tolerance": 0.1},
     ),
+    "posteriors.Posterior": (
+        mfld.posteriors.Posterior,
+        {"likelihood": mfld.likelihoods.Gaussian([[0.0], [1.0]]), "prior_variance": 1.0},
+    ),
+    "posteriors.EightSchools": (
+        mfld.posteriors.EightSchools,
+        {"effects": [1.0, 2.0], "errors": [1.0, 1.0], "scale": 1.0},
+    ),
+    "posteriors.sample": (
+        mfld.posteriors.sample,
+        {"posterior": WELL, "methods": ["mala"], "n_chains": 2, "n_draws": 4, "n_steps": 8, "warmup": 4}
+        | {"step_size": None, "seed": 0, "num_threads": None},
+    ),
+    "statistics.of_chains": (mfld.statistics.of_chains, {"draws": np.arange(16.0).reshape(2, 8) % 5}),
+    "density.fit": (
+        density.fit,
+        {"rows": INPUTS[:8], "n_particles": 3, "smoothing": 0.5, "prior_rows": 1.0, "n_steps": 2}
+        | {"sample_weight": None, "seed": 0, "num_threads": None},
+    ),
     "likelihoods.Gaussian": (mfld.likelihoods.Gaussian, {"samples": [[0.0], [1.0]], "scale": 1.0}),
     "likelihoods.LinearRegression": (
         mfld.likelihoods.LinearRegression,
@@ -552,12 +571,15 @@ def test_every_public_signature_is_in_the_table():
 MADE = {
     "Callback",
     "Certificate",
+    "Comparison",
     "ConvergenceError",
     "DivergenceError",
+    "Draws",
     "Info",
     "Move",
     "Progress",
     "Result",
+    "Row",
     "Step",
     "show_config",
 }

@@ -41,6 +41,8 @@ PRIOR_ROWS = (1.0, 5.0, 20.0)
 _WIDEST = 0.9  # smoothing in the discrepancy, in deviations of the rows
 _LENGTH = 2.0  # length scale of the kernel, in smoothings
 _STEPS = 100
+_MOST_STEPS = 10**9
+_LEAST_SMOOTHING = 1e-5
 _JITTER = 0.1  # deviation of particles by their noise, in smoothings
 _ROWS = 600  # of which the affine map is chosen
 _BANDWIDTHS = np.geomspace(0.05, 1.5, 16)
@@ -184,7 +186,8 @@ def fit(
     n_particles : int, optional
         By default a tenth of the rows, and 5 at least where there are so many.
     smoothing, prior_rows : float, optional
-        Positive; prior_rows may be infinite. By default by the likelihood of rows held out.
+        Positive, smoothing between 1e-5 and 1e5; prior_rows may be infinite. By default by the likelihood of rows held
+        out.
     n_steps : int
     sample_weight : array_like, shape (n,), optional
         At least 0; rows of weight 0 are left out.
@@ -217,10 +220,15 @@ def fit(
         given, weights = given[weights > 0], weights[weights > 0]
     n = len(given)
     n_particles = default_particles(n) if n_particles is None else validation.integer("n_particles", n_particles, 1)
-    smoothing = None if smoothing is None else validation.real("smoothing", smoothing, positive=True)
+    if smoothing is not None:
+        smoothing = validation.real("smoothing", smoothing, positive=True)
+        if not _LEAST_SMOOTHING <= smoothing <= 1 / _LEAST_SMOOTHING:
+            raise ValueError(
+                f"smoothing must be between {_LEAST_SMOOTHING:g} and {1 / _LEAST_SMOOTHING:g}, got {smoothing}"
+            )
     if prior_rows is not None and not (isinstance(prior_rows, float) and prior_rows == math.inf):
         prior_rows = validation.real("prior_rows", prior_rows, positive=True)
-    n_steps = validation.integer("n_steps", n_steps, 0)
+    n_steps = validation.integer("n_steps", n_steps, 0, _MOST_STEPS)
     place = noise.Place.of(validation.seed(seed), num_threads=num_threads)
 
     affine, bandwidth = _comparable(given, weights, place)

@@ -5,7 +5,7 @@ A posterior is a `mfld.Potential` whose Gibbs law at temperature 1 it is. Those 
 any likelihood, `EightSchools` is a hierarchical model, and a log-density of one's own is a `mfld.Potential`.
 """
 
-from mfld.posteriors.comparison import METHODS, Comparison, Draws, Row, sample
+from mfld.posteriors.comparison import Comparison, Draws, Row, methods, sample
 from mfld.posteriors.models import EightSchools, Posterior
 
-__all__ = ["METHODS", "Comparison", "Draws", "EightSchools", "Posterior", "Row", "sample"]
+__all__ = ["Comparison", "Draws", "EightSchools", "Posterior", "Row", "methods", "sample"]

@@ -27,6 +27,7 @@ Variables: TypeAlias = Callable[[FloatArray], dict[str, Any]]
 _SHARE = 0.1  # of the step of MALA, in the methods whose bias grows with the step
 _CLOUD = 100  # particles of the methods whose particles interact
 _CLOUD_STEPS = 500
+_MOST = 10**9  # steps, which would take a day
 
 
 class Row(NamedTuple):
@@ -145,7 +146,7 @@ def sample(
     posterior : Potential
         With a value.
     methods : iterable of str, optional
-        Of `METHODS`; by default all that suit the posterior.
+        Of `methods`; by default all that suit the posterior.
     n_chains, n_draws : int
         At least 2 and 4.
     n_steps : int
@@ -183,11 +184,11 @@ def sample(
     validation.instance("posterior", posterior, Potential, "a Potential")
     chosen = _chosen(posterior, methods)
     n_chains = validation.integer("n_chains", n_chains, 2)
-    n_draws = validation.integer("n_draws", n_draws, 4)
-    n_steps = validation.integer("n_steps", n_steps, n_draws)
+    n_draws = validation.integer("n_draws", n_draws, 4, _MOST)
+    n_steps = validation.integer("n_steps", n_steps, 1, _MOST)
     if n_steps % n_draws:
         raise ValueError(f"n_steps must be a multiple of n_draws, {n_draws}, got {n_steps}")
-    warmup = validation.integer("warmup", warmup, 0)
+    warmup = validation.integer("warmup", warmup, 0, _MOST)
     step_size = None if step_size is None else validation.real("step_size", step_size, positive=True)
     if variables is not None:
         validation.function("variables", variables)
@@ -207,7 +208,7 @@ def sample(
 
 @dataclass(frozen=True)
 class _Budget:
-    """What the methods have in common."""
+    """Sizes and steps that the methods have in common."""
 
     n_chains: int
     n_draws: int
@@ -228,7 +229,7 @@ class _Method:
     chains: ClassVar[bool] = True
 
     def complaint(self, posterior: Potential) -> str | None:
-        """What the method needs, where the posterior lacks it."""
+        """Description of what the method needs, where the posterior lacks it; else None."""
         if self.gradient.exact or posterior.n_samples is not None:
             return None
         return "a posterior that is a sum over rows, like Posterior(likelihood)"
@@ -298,28 +299,43 @@ class _Discrepancy(_Stein):
         return result.particles[np.newaxis], result.info.step_size, math.nan
 
 
-METHODS: dict[str, _Method] = {
+_METHODS: dict[str, _Method] = {
     "ula": _Method(Overdamped()),
     "mala": _Method(MALA(), exact=True),
     "sgld": _Method(Overdamped(), SVRG()),
     "svgd": _Stein(SVGD()),
     "ksd": _Discrepancy(Overdamped()),
 }
-"""Ways to sample, by name."""
+
+
+def methods() -> list[str]:
+    """Names of the ways to sample.
+
+    Examples
+    --------
+    >>> from mfld import posteriors
+    >>> posteriors.methods()
+    ['ula', 'mala', 'sgld', 'svgd', 'ksd']
+    """
+    return list(_METHODS)
 
 
 def _chosen(posterior: Potential, methods: Iterable[str] | None) -> dict[str, _Method]:
     if methods is None:
-        return {name: method for name, method in METHODS.items() if method.complaint(posterior) is None}
-    if isinstance(methods, str) or not isinstance(methods, Iterable):
+        return {name: method for name, method in _METHODS.items() if method.complaint(posterior) is None}
+    try:
+        names = None if isinstance(methods, str) else list(methods)
+    except TypeError:  # no sequence, or one without an axis
+        names = None
+    if names is None:
         raise TypeError(f"methods must be several names, like ['mala'], got {validation.show(methods)}")
     chosen = {}
-    for each in methods:
-        name = validation.choice("methods", each, METHODS)
-        complaint = METHODS[name].complaint(posterior)
+    for each in names:
+        name = validation.choice("methods", each, _METHODS)
+        complaint = _METHODS[name].complaint(posterior)
         if complaint is not None:
             raise ValueError(f"methods must be without {name!r} here, which needs {complaint}")
-        chosen[name] = METHODS[name]
+        chosen[name] = _METHODS[name]
     if not chosen:
         raise ValueError("methods must have one name at least")
     return chosen
