@@ -93,11 +93,12 @@ class Case:
     def work(self) -> dict[str, float]:
         """Multiply-adds (in flops), activations and normals of one step: two passes over particles times samples.
 
-            A step of MMD makes for each pair of points the square of their difference, an exponential, and a product with the
-        difference. An epoch of P-SDCA makes one pass, and weighs every particle anew at each sample: an exponential.
+        A step of MMD makes for each pair of points the square of their difference, an exponential, and a product with
+        the difference. An epoch of P-SDCA makes one pass, and weighs every particle anew at each sample: an
+        exponential.
 
-            Several outputs add three products of n_particles * rows * n_outputs: predictions, mixed cotangents, readout
-            gradients. With one output these are part of the sweeps over activations and are not counted.
+        Several outputs add three products of n_particles * rows * n_outputs: predictions, mixed cotangents, readout
+        gradients. With one output these are part of the sweeps over activations and are not counted.
         """
         normals = float(self.n_particles * self.n_coordinates)
         if self.group == "normals":

@@ -12,7 +12,7 @@ import mfld
 
 MODULES = [name for _, name, _ in pkgutil.walk_packages(mfld.__path__, "mfld.") if not name.startswith("mfld._core")]
 ROOT = Path(__file__).parent.parent
-PAGES = ["guide", "how-to-add", "which-algorithm", "densities", "posteriors"]
+PAGES = ["guide", "how-to-add", "which-algorithm", "kernels", "densities", "posteriors"]
 
 
 @pytest.mark.parametrize("name", MODULES)

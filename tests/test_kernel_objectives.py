@@ -252,9 +252,9 @@ def test_descent_of_the_stein_discrepancy_stalls_by_symmetry_and_noise_frees_it(
     ksd = mfld.KSD(target, kernels.InverseMultiquadric(1.0))
     start = np.stack([np.zeros(30), np.linspace(-1.5, 1.5, 30)], axis=1)
     ends = {}
-    for temperature in (0.0, mfld.schedules.Geometric(0.03, factor=0.5, stage_length=200)):
+    for temperature in (0.0, mfld.schedules.Geometric(0.03, factor=0.5, stage_length=120)):
         solver = mfld.MFLD(30, step_size=0.02, temperature=temperature, dtype="float64")
-        particles = solver.run(ksd, n_steps=2000, particles=start, record_every=1000).particles
+        particles = solver.run(ksd, n_steps=1200, particles=start, record_every=1200).particles
         ends[temperature == 0.0] = np.abs(particles[:, 0]), ksd.loss(particles)
     assert ends[True][0].max() == 0
     assert np.mean(np.abs(ends[False][0] - 2) < 0.8) > 0.8
@@ -286,11 +286,11 @@ def test_fixed_points_of_svgd_with_a_gaussian_kernel(rng):
     # There sum_j k(x_i, x_j) s(x_j) + grad_j k = 0 for each i: Stein's identity of the functions k(x_i, .). Their sum
     # over i, in which the repulsions cancel, is sum_j K_j s(x_j) = 0. The spread grows to that of the law with N.
     spreads = []
-    for n in (10, 40):
+    for n in (10, 30):
         start = np.sort(rng.normal(size=(n, 1)), axis=0)
         kernel = kernels.Gaussian(1.0)
         solver = mfld.MFLD(n, step_size=1.0, temperature=1.0, dynamics=mfld.SVGD(kernel), dtype="float64")
-        x = solver.run(potentials.Gaussian([0.0]), n_steps=4000, particles=start, record_every=4000).particles
+        x = solver.run(potentials.Gaussian([0.0]), n_steps=1500, particles=start, record_every=1500).particles
         matrix = kernel.matrix(x)
         residual = matrix @ -x + np.sum(matrix[..., np.newaxis] * (x[:, np.newaxis] - x), axis=1)
         assert np.abs(residual).max() / n < 1e-4

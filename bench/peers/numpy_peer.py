@@ -394,7 +394,8 @@ class Descent:
                     self._share(0, self._chunks, half)
                 else:
                     team = len(self._buffers)
-                    list(self._pool.map(lambda t: self._share(t, self._chunks[t::team], half), range(team)))
+                    shares = [self._chunks[member::team] for member in range(team)]
+                    list(self._pool.map(self._share, range(team), shares, [half] * team))
                 self._points[:n] += schedule.step_size * 2 / self._length**2 * self._gradient
 
     def _share(self, member: int, chunks: list[slice], half: Array) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import references, validation
-from mfld.kernels import Kernel, Statistics, statistics
+from mfld.kernels import Kernel, Statistics
+from mfld.kernels.base import statistics
 from mfld.mixtures import GaussianMixture
 from mfld.noise import Place
 from mfld.objectives.base import Measure, Objective, Potential, SetOnce
@@ -22,6 +23,7 @@ from mfld.space import Space
 from mfld.state import Cloud
 from mfld.validation import FloatArray
 
+_WIDEST = 1e17  # smoothing, below the largest length scale
 _ROWS = 1000  # of a stream, for its moments and a median
 
 
@@ -97,6 +99,8 @@ class MMD(SetOnce, Objective):
     ) -> None:
         validation.instance("kernel", kernel, Kernel, "a Kernel, like kernels.Gaussian(1.0)")
         self.smoothing = validation.real("smoothing", smoothing, non_negative=True)
+        if self.smoothing > _WIDEST:
+            raise ValueError(f"smoothing must be at most {_WIDEST:g}: scale the samples, got {smoothing}")
         if space is not None:
             validation.instance("space", space, Space, "a Space")
         if sample_weight is not None and (callable(samples) or isinstance(samples, GaussianMixture)):
