@@ -54,8 +54,8 @@ class Posterior(SetOnce, Potential):
         if not np.isfinite(1 / self.prior_variance):
             raise ValueError(f"prior_variance must have a finite inverse, got {self.prior_variance}")
         super().__init__(
-            lambda points: self._slope(points, np.arange(self.n_samples)),
-            lambda points: self._energy(points, np.arange(self.n_samples)),
+            self._whole_slope,
+            self._whole_energy,
             n_coordinates=validation.integer("likelihood.n_coordinates", likelihood.n_coordinates, 1),
             l2=1 / (2 * self.prior_variance),
         )
@@ -81,6 +81,12 @@ class Posterior(SetOnce, Potential):
             space=self.space,
             reference=self.reference,
         )
+
+    def _whole_energy(self, points: FloatArray) -> FloatArray:
+        return self._energy(points, np.arange(self.n_samples))
+
+    def _whole_slope(self, points: FloatArray) -> FloatArray:
+        return self._slope(points, np.arange(self.n_samples))
 
     def _energy(self, points: FloatArray, rows: NDArray[np.int64]) -> FloatArray:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # a run finds what is not finite
