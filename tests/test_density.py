@@ -163,7 +163,7 @@ def test_the_checks_of_scikit_learn(estimator, check):
 
 
 def test_a_grid_over_smoothing_finds_one_that_is_neither_end():
-    rows = crossed(150, np.random.default_rng(9))
+    rows = crossed(100, np.random.default_rng(9))
     grid = {"smoothing": [0.02, 0.2, 0.4, 3.0]}
     search = GridSearchCV(MeanFieldDensity(prior_rows=5.0, random_state=0), grid, cv=3).fit(rows)
     assert search.best_params_["smoothing"] in (0.2, 0.4)
@@ -186,7 +186,7 @@ def kernel_density(train, test):
     """Held-out log-likelihood of scikit-learn's estimate with a cross-validated bandwidth, of raw and scaled rows."""
     scores = []
     for scales in (np.ones(train.shape[1]), train.std(axis=0)):
-        grid = {"bandwidth": np.geomspace(0.03, 1.5, 14) * (1 if (scales != 1).any() else train.std())}
+        grid = {"bandwidth": np.geomspace(0.03, 1.5, 10) * (1 if (scales != 1).any() else train.std())}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             best = GridSearchCV(KernelDensity(), grid, cv=5).fit(train / scales)
@@ -203,11 +203,11 @@ def halves(rows, seed):
 @pytest.mark.parametrize("name", ["iris", "wine", "diabetes", "crossed", "skewed"])
 def test_a_tenth_of_the_terms_is_at_least_as_good_as_a_kernel_density_estimate(name):
     ours, theirs = [], []
-    for seed in range(2):
+    for seed in range(2 if name in ("iris", "wine") else 1):
         rng = np.random.default_rng(seed)
         if name in ("crossed", "skewed"):
             law = {"crossed": crossed, "skewed": skewed}[name]
-            train, test = law(300, rng), law(2000, rng)
+            train, test = law(300, rng), law(1000, rng)
         else:
             rows = {"iris": load_iris, "wine": load_wine, "diabetes": load_diabetes}[name]().data
             train, test = halves(rows, seed)
