@@ -69,6 +69,21 @@ def test_draws_have_the_moments_of_the_mixture(fitted):
     assert_allclose(np.cov(draws.T), second, rtol=0.05, atol=0.05)
 
 
+def test_draws_of_one_gaussian_have_its_covariance():
+    factor = np.array([[[1.0, 0.0], [3.0, 0.5]]])
+    one = density.Density(np.ones(1), np.array([[1.0, -2.0]]), factor)
+    draws = one.sample(20_000, np.random.default_rng(0))
+    assert_allclose(np.cov(draws.T), [[1.0, 3.0], [3.0, 9.25]], rtol=0.05)
+
+
+def test_covariances_are_those_of_the_rows_with_the_rows_of_the_prior():
+    rows = np.random.default_rng(3).normal(2, 3, (50, 1))
+    found = density.fit(rows, n_particles=1, smoothing=0.5, prior_rows=7.0).density
+    deviation = 0.5 * rows.std()  # the map of one column is its deviation
+    expected = (50 * rows.var() + 7 * deviation**2) / 57
+    assert_allclose(found.covariances[0, 0, 0], expected, rtol=1e-8)
+
+
 def test_with_prior_rows_of_infinity_it_is_the_smoothed_measure_of_the_particles():
     rows = skewed(200, np.random.default_rng(2))
     found = density.fit(rows, smoothing=0.2, prior_rows=np.inf)
