@@ -346,13 +346,13 @@ def test_pictures():
     grid = FokkerPlanck(WELL, 0.2, 100, [(-2, 2)])
     evolution = grid.run(np.ones(100), 10, 0.1)
     shown = {"start": evolution.density[0], "end": evolution.density[-1]}
-    axes = plots.density(grid, shown, np.linspace(-1, 1, 50)[:, np.newaxis], title="a well").axes[0]
+    axes = plots.fokker_planck(grid, shown, np.linspace(-1, 1, 50)[:, np.newaxis], title="a well").axes[0]
     assert [line.get_label() for line in axes.lines] == ["start", "end"]
     heights, edges, _ = axes.patches[0].get_data()
     assert_allclose(np.sum(heights * np.diff(edges)), 1)
     plane = FokkerPlanck(mfld.potentials.DoubleWell(2), 0.2, 20, [(-2, 2)] * 2)
-    assert len(plots.density(plane, {"Gibbs": plane.gibbs()}, np.zeros((3, 2))).axes) == 2
+    assert len(plots.fokker_planck(plane, {"Gibbs": plane.gibbs()}, np.zeros((3, 2))).axes) == 2
     with pytest.raises(ValueError, match="densities must be one, got 2"):
-        plots.density(plane, {"a": plane.gibbs(), "b": plane.gibbs()})
+        plots.fokker_planck(plane, {"a": plane.gibbs(), "b": plane.gibbs()})
     with pytest.raises(ValueError, match=r"densities\['a'\] must have shape \(20, 20\)"):
-        plots.density(plane, {"a": np.ones(20)})
+        plots.fokker_planck(plane, {"a": np.ones(20)})

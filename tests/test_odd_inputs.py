@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import mfld
-from mfld import diagnostics, noise, schedules, theory
+from mfld import density, diagnostics, noise, schedules, theory
 from mfld import functional_data as fd
 
 WELL = mfld.Potential(lambda x: x, lambda x: np.sum(x**2, axis=1) / 2, n_coordinates=2)
@@ -411,6 +411,47 @@ TABLE = {
         {"model": MODEL, "sample": lambda k, n: (INPUTS, TARGETS), "loss": "half_squared"}
         | {"l2": 0.1, "capacity": None, "reference": None},
     ),
+    "LogScore": (
+        mfld.LogScore,
+        {"likelihood": mfld.likelihoods.Gaussian([[0.0], [1.0]]), "l2": 0.1}
+        | {"sample_weight": None, "space": None, "reference": None},
+    ),
+    "LogScore.particles_needed": (
+        mfld.LogScore(mfld.likelihoods.Gaussian([[0.0], [1.0]])).particles_needed,
+        {"measure": [[0.0], [1.0]], "tolerance": 0.1},
+    ),
+    "posteriors.Posterior": (
+        mfld.posteriors.Posterior,
+        {"likelihood": mfld.likelihoods.Gaussian([[0.0], [1.0]]), "prior_variance": 1.0},
+    ),
+    "posteriors.EightSchools": (
+        mfld.posteriors.EightSchools,
+        {"effects": [1.0, 2.0], "errors": [1.0, 1.0], "scale": 1.0},
+    ),
+    "posteriors.sample": (
+        mfld.posteriors.sample,
+        {"posterior": WELL, "methods": ["mala"], "n_chains": 2, "n_draws": 4, "n_steps": 8, "warmup": 4}
+        | {"step_size": None, "seed": 0, "num_threads": None},
+    ),
+    "statistics.of_chains": (mfld.statistics.of_chains, {"draws": np.arange(16.0).reshape(2, 8) % 5}),
+    "density.fit": (
+        density.fit,
+        {"rows": INPUTS[:8], "n_particles": 3, "smoothing": 0.5, "prior_rows": 1.0, "n_steps": 2}
+        | {"sample_weight": None, "seed": 0, "num_threads": None},
+    ),
+    "likelihoods.Gaussian": (mfld.likelihoods.Gaussian, {"samples": [[0.0], [1.0]], "scale": 1.0}),
+    "likelihoods.LinearRegression": (
+        mfld.likelihoods.LinearRegression,
+        {"inputs": INPUTS, "targets": TARGETS, "noise_variance": 1.0},
+    ),
+    "likelihoods.LogisticRegression": (
+        mfld.likelihoods.LogisticRegression,
+        {"inputs": INPUTS, "targets": np.sign(TARGETS)},
+    ),
+    "likelihoods.LogLikelihood": (
+        mfld.likelihoods.LogLikelihood,
+        {"log_density": len, "gradient": len, "n_samples": 2, "n_coordinates": 1},
+    ),
     "AverageDual": (mfld.AverageDual, {"risk": SIMPLE, "start": 0, "every": 1}),
     "Checkpoint": (mfld.Checkpoint, {"path": "state.npz", "every": None, "seconds": None}),
     "Product": (schedules.Product, {"left": schedules.Constant(1.0), "right": schedules.Constant(1.0)}),
@@ -718,6 +759,8 @@ MADE = {
     "ConvergenceError",
     "DivergenceError",
     "Estimate",
+    "Comparison",
+    "Draws",
     "Info",
     "LogSobolev",
     "Modes",
@@ -730,6 +773,7 @@ MADE = {
     "Sandwich",
     "Statistics",
     "SteinIdentities",
+    "Row",
     "SteinSums",
     "SteinTerms",
     "Step",

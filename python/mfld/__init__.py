@@ -7,8 +7,10 @@ from mfld import (
     dynamics,
     functional_data,
     kernels,
+    likelihoods,
     mixtures,
     noise,
+    posteriors,
     potentials,
     quantities,
     references,
@@ -41,7 +43,7 @@ from mfld.functional_data import FunctionalNetwork
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch, Smoothed
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
-from mfld.objectives import KSD, MMD, EmpiricalRisk, Functional, Game, Objective, Potential, StreamRisk
+from mfld.objectives import KSD, MMD, EmpiricalRisk, Functional, Game, LogScore, Objective, Potential, StreamRisk
 from mfld.pruning import prune
 from mfld.sampling import resample
 from mfld.space import Box, Euclidean, Space, Sphere, Torus
@@ -80,6 +82,7 @@ __all__ = [
     "GradientEstimator",
     "Info",
     "Irreversible",
+    "LogScore",
     "Loss",
     "LossFunction",
     "Minibatch",
@@ -114,9 +117,11 @@ __all__ = [
     "dynamics",
     "functional_data",
     "kernels",
+    "likelihoods",
     "losses",
     "mixtures",
     "noise",
+    "posteriors",
     "potentials",
     "prune",
     "quantities",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from mfld.fokker_planck import FokkerPlanck
 from mfld.objectives.base import Measure
 
 if TYPE_CHECKING:
+    from mfld.density import Density
     from mfld.experiments.trained import TrainedModel
 
 _INK = "#333333"
@@ -176,7 +177,7 @@ def gap(
     return axes.figure
 
 
-def density(
+def fokker_planck(
     grid: FokkerPlanck,
     densities: Mapping[str, ArrayLike],
     measure: Measure | None = None,
@@ -215,7 +216,7 @@ def density(
     >>> import mfld
     >>> from mfld import plots
     >>> grid = mfld.FokkerPlanck(mfld.potentials.DoubleWell(), temperature=0.2, n_cells=100, limits=[(-2, 2)])
-    >>> plots.density(grid, {"Gibbs": grid.gibbs()}, measure=[[-1.0], [0.9], [1.1]]).axes[0].get_ylabel()
+    >>> plots.fokker_planck(grid, {"Gibbs": grid.gibbs()}, measure=[[-1.0], [0.9], [1.1]]).axes[0].get_ylabel()
     'density'
     """
     validation.instance("grid", grid, FokkerPlanck, "a FokkerPlanck")
@@ -316,6 +317,177 @@ def chaos(measured: Chaos, title: str = "") -> Any:
         panel.grid(color="#dddddd", linewidth=0.6)
         panel.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def bands(
+    x: ArrayLike,
+    curves: ArrayLike,
+    *,
+    levels: Sequence[float] = (0.5, 0.9),
+    points: tuple[ArrayLike, ArrayLike] | None = None,
+    xlabel: str = "",
+    ylabel: str = "",
+    title: str = "",
+    axes: Any = None,
+) -> Any:
+    """Curves that were drawn at random, as credible bands around their median: how far a posterior is spread.
+
+    At each x the band of a level holds that share of the curves, with as many above as below.
+
+    Parameters
+    ----------
+    x : array_like, shape (n,)
+        Ascending.
+    curves : array_like, shape (M, n)
+        Values of M curves there.
+    levels : sequence of float
+        Between 0 and 1.
+    points : pair of array_like, optional
+        Coordinates of observations to show.
+    xlabel, ylabel, title : str
+    axes : matplotlib.axes.Axes, optional
+        Draw here instead of in a figure of its own.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    TypeError, ValueError
+        If an array is of the wrong kind or shape, or a level out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mfld import plots
+    >>> slopes = np.random.default_rng(0).normal(1, 0.1, size=(500, 1))
+    >>> figure = plots.bands(np.linspace(0, 1, 20), slopes * np.linspace(0, 1, 20))
+    >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    ['90 %', '50 %', 'median']
+    """
+    places = validation.array("x", x, np.float64)
+    validation.shape("x", places, ("n",))
+    values = validation.array("curves", curves, np.float64)
+    validation.shape("curves", values, ("M", len(places)), "(curves, places)")
+    shares = sorted((validation.real("levels", level, positive=True) for level in levels), reverse=True)
+    if not shares or shares[0] >= 1:
+        raise ValueError(f"levels must be between 0 and 1, got {list(levels)}")
+    if axes is None:
+        axes = _figure(7, 4.2).subplots()
+    for number, share in enumerate(shares):
+        low, high = np.quantile(values, [(1 - share) / 2, (1 + share) / 2], axis=0)
+        alpha = 0.15 + 0.25 * (number + 1) / len(shares)
+        axes.fill_between(places, low, high, color=_COLOURS[0], alpha=alpha, linewidth=0, label=f"{100 * share:.3g} %")
+    axes.plot(places, np.median(values, axis=0), color=_COLOURS[0], linewidth=1.5, label="median")
+    if points is not None:
+        axes.plot(*points, ".", color=_INK, markersize=4, label="observed")
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.set_title(title, color=_INK, fontsize=10)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return axes.figure
+
+
+_MOST_SHOWN = 5  # coordinates of a density
+_MOST_POINTS = 1000
+
+
+def density(
+    found: Density, rows: ArrayLike, labels: Sequence[str], *, shown: Sequence[int] | None = None, title: str = ""
+) -> Any:
+    """Marginals of a density on the diagonal, and of pairs of coordinates below it, with the rows.
+
+    Curves and contours are exact, those of the marginal mixtures; contours hold 50 and 90 % of their mass.
+
+    Parameters
+    ----------
+    found : mfld.density.Density
+    rows : array_like, shape (n, p)
+    labels : sequence of str
+        Names of the p coordinates.
+    shown : sequence of int, optional
+        Numbers of the coordinates to show, by default the first 5.
+    title : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    TypeError, ValueError
+        If the arrays do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mfld import density, plots
+    >>> rows = np.random.default_rng(0).normal(size=(100, 2))
+    >>> figure = plots.density(density.fit(rows).density, rows, ["a", "b"])
+    >>> figure.axes[0].get_ylabel()
+    'density'
+    """
+    p = found.means.shape[1]
+    given = validation.array("rows", rows, np.float64)
+    validation.shape("rows", given, ("n", p), "to match the density")
+    if len(labels) != p:
+        raise ValueError(f"labels must be {p} names, got {len(labels)}")
+    chosen = [
+        validation.integer("shown", j, 0, p - 1) for j in (range(min(p, _MOST_SHOWN)) if shown is None else shown)
+    ]
+    if not chosen:
+        raise ValueError("shown must have one coordinate at least")
+    size = len(chosen)
+    figure = _figure(2.4 * size + 1.6, 2.2 * size + 0.8)
+    figure.suptitle(title + (f" ({size} of {p} coordinates)" if size < p else ""), color=_INK, fontsize=11)
+    grid = figure.subplots(size, size, squeeze=False)
+    given, found, names = given[:, chosen], found.marginal(chosen), [labels[j] for j in chosen]
+    some = given[:: max(1, len(given) // _MOST_POINTS)]
+    lines = []
+    for j in range(size):
+        margin = 0.08 * (np.ptp(given[:, j]) or 1.0)
+        lines.append(np.linspace(given[:, j].min() - margin, given[:, j].max() + margin, 160))
+    for i, j in np.ndindex(size, size):
+        axes = grid[i, j]
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=7, labelleft=j in (i, 0), labelbottom=i == size - 1)
+        if j > i:
+            axes.set_axis_off()
+            continue
+        if i == j:
+            axes.hist(given[:, j], bins="sqrt", density=True, color="#cccccc")
+            curve = np.exp(found.marginal([j]).log_density(lines[j][:, np.newaxis]))
+            axes.plot(lines[j], curve, color=_COLOURS[0], linewidth=1.5)
+            axes.set_ylabel("density", fontsize=8)
+        else:
+            axes.plot(some[:, j], some[:, i], ".", color="#999999", markersize=2, zorder=0)
+            plane = np.stack(np.meshgrid(lines[j], lines[i]), axis=-1)
+            height = np.exp(found.marginal([j, i]).log_density(plane.reshape(-1, 2))).reshape(160, 160)
+            levels = _levels(height, (0.9, 0.5))
+            if levels is not None:
+                axes.contour(lines[j], lines[i], height, levels=levels, colors=_COLOURS[0], linewidths=[0.8, 1.4])
+            if j == 0:
+                axes.set_ylabel(names[i], fontsize=8)
+        if i == size - 1:
+            axes.set_xlabel(names[j], fontsize=8)
+        axes.set_xlim(lines[j][0], lines[j][-1])
+    return figure
+
+
+def _levels(height: np.ndarray, shares: Sequence[float]) -> list[float] | None:
+    """Heights above which these shares of the mass on a grid lie, ascending; None where they are not distinct."""
+    ordered = np.sort(height, axis=None)[::-1]
+    mass = np.cumsum(ordered)
+    if not mass[-1] > 0:
+        return None
+    found = [float(ordered[np.searchsorted(mass, share * mass[-1])]) for share in shares]
+    return found if found == sorted(set(found)) else None
 
 
 def check_format(path: str | os.PathLike[str]) -> None:

@@ -174,11 +174,37 @@ def convergence(result: Result, burn_in: int = 0) -> dict[str, Convergence]:
     n_draws = len(attributes["step"])
     if n_draws < 4:
         raise ValueError(f"burn_in must leave 4 records at least, got {n_draws}")
-    return {
-        name: Convergence(rhat(draws), effective_sample_size(draws, kind="bulk"))
-        for name, draws in values.items()
-        if _varies(draws)
-    }
+    return {name: of_chains(draws) for name, draws in values.items() if _varies(draws)}
+
+
+def of_chains(draws: ArrayLike) -> Convergence:
+    """R-hat and effective sample size of the draws of several Markov chains, by arviz-stats.
+
+    Parameters
+    ----------
+    draws : array_like, shape (chain, draw, ...)
+        At least 2 chains of 4 draws.
+
+    Raises
+    ------
+    ImportError
+        If arviz-stats is not installed: ``pip install 'mfld[diagnostics]'``.
+    TypeError, ValueError
+        If they are no array of finite reals of that shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mfld
+    >>> draws = np.random.default_rng(0).normal(size=(4, 1000))
+    >>> found = mfld.statistics.of_chains(draws)
+    >>> bool(found.rhat < 1.01), bool(3500 < found.ess < 4500)
+    (True, True)
+    """
+    given = validation.array("draws", draws, np.float64)
+    if given.ndim < 2 or given.shape[0] < 2 or given.shape[1] < 4 or given.size == 0:
+        raise ValueError(f"draws must have shape (chain, draw, ...) with 2 and 4 at least, got {given.shape}")
+    return Convergence(rhat(given), effective_sample_size(given, kind="bulk"))
 
 
 def _several(result: Result, burn_in: int) -> tuple[dict[str, FloatArray], dict[str, Any]]:

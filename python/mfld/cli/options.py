@@ -77,13 +77,20 @@ def add_data(data: Any, names: str) -> None:
     data.add_argument("--task", choices=TASKS, help="by default classification of texts or few whole numbers")
     data.add_argument("--header", choices=("yes", "no"), help="whether the first line has names (found out)")
     data.add_argument(
-        "--drop", action="append", default=[], metavar="NAME", help="leave this column out, or this number; repeatable"
-    )
-    data.add_argument(
         "--missing",
         choices=MISSING,
         default="refuse",
         help="missing values: refuse them, drop their rows, or impute the median with a feature that says so (refuse)",
+    )
+    add_drop_and_types(data)
+    add_format(data)
+    knob(data, "test_share", number, "SHARE", "of the rows, held out")
+
+
+def add_drop_and_types(data: Any) -> None:
+    """Options for which columns there are, and what they hold."""
+    data.add_argument(
+        "--drop", action="append", default=[], metavar="NAME", help="leave this column out, or this number; repeatable"
     )
     data.add_argument(
         "--type",
@@ -94,8 +101,6 @@ def add_data(data: Any, names: str) -> None:
         metavar="NAME=KIND",
         help=f"what a column holds: {', '.join(KINDS)} (found out); repeatable",
     )
-    add_format(data)
-    knob(data, "test_share", number, "SHARE", "of the rows, held out")
 
 
 def add_format(group: Any) -> None:

@@ -1,6 +1,7 @@
 """The main job: a data set, a recipe that trains on it, and the model file that comes out."""
 
 from mfld.experiments.datasets import Dataset, bundled, load, load_like
+from mfld.experiments.densities import DensityModel
 from mfld.experiments.encoding import Encoding
 from mfld.experiments.recipe import Recipe, train
 from mfld.experiments.teacher_student import TeacherStudent, teacher_student
@@ -8,6 +9,7 @@ from mfld.experiments.trained import Scores, TrainedModel
 
 __all__ = [
     "Dataset",
+    "DensityModel",
     "Encoding",
     "Recipe",
     "Scores",

@@ -90,7 +90,7 @@ def _tail(exponent: float, n: int) -> float:
     return float(np.sum(first**-a) + series)
 
 
-class Kernel(Covariance):
+class OfPoints(Covariance):
     """Covariance by a function of two points, whose eigenpairs on a grid are those of ``W^(1/2) C W^(1/2)``.
 
     Between its points the functions are ``phi_j(t) = sum_i w_i C(t, t_i) phi_j(t_i) / s_j`` (Nystroem's extension).
@@ -123,7 +123,7 @@ def _of_matrix(matrix: FloatArray, grid: Grid, n_modes: int) -> tuple[Modes, Flo
 
 
 @dataclass(frozen=True)
-class RBF(Kernel):
+class RBF(OfPoints):
     """Gaussian covariance ``scale**2 * exp(-(s - t)**2 / (2 length**2))``: weight functions are analytic.
 
     Parameters
@@ -154,7 +154,7 @@ class RBF(Kernel):
 
 
 @dataclass(frozen=True)
-class Matern(Kernel):
+class Matern(OfPoints):
     """Matern covariance, of weight functions with so many derivatives in the mean square: ``smoothness - 1/2``.
 
     ::
@@ -193,7 +193,7 @@ class Matern(Kernel):
         return found
 
 
-class Given(Kernel):
+class Given(OfPoints):
     """Covariance of your own: a function of two points, or a matrix on the points of the grid.
 
     Parameters

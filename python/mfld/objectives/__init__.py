@@ -4,6 +4,7 @@ from mfld.objectives.base import Bounds, Measure, Objective, Potential
 from mfld.objectives.discrepancy import MMD
 from mfld.objectives.functional import Functional
 from mfld.objectives.game import Game
+from mfld.objectives.log_score import LogScore
 from mfld.objectives.risk import EmpiricalRisk, Risk
 from mfld.objectives.stein import KSD
 from mfld.objectives.stream import StreamRisk
@@ -15,6 +16,7 @@ __all__ = [
     "EmpiricalRisk",
     "Functional",
     "Game",
+    "LogScore",
     "Measure",
     "Objective",
     "Potential",

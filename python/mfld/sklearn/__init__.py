@@ -1,7 +1,7 @@
-"""Estimators for scikit-learn: two-layer networks trained by mean-field Langevin dynamics.
+"""Estimators for scikit-learn: two-layer networks, and densities, by mean-field Langevin dynamics.
 
-They need scikit-learn 1.6 or newer: ``pip install 'mfld[sklearn]'``. What is not given they choose by the rule of
-`mfld.fitting`, with two additions: mini-batches have n / 40 rows where that is more, so that the default number of
+They need scikit-learn 1.6 or newer: ``pip install 'mfld[sklearn]'``. What is not given the networks choose by the rule
+of `mfld.fitting`, with two additions: mini-batches have n / 40 rows where that is more, so that the default number of
 steps sees each row about ten times at least; and the precision is that of X, float32 or else float64. Fits that go on
 keep standardisation, step size and held-out rows.
 
@@ -12,8 +12,9 @@ subtask, and may stop the fit; it does not change the steps. `partial_fit` calls
 
 try:
     from mfld.sklearn.classifier import MeanFieldClassifier
+    from mfld.sklearn.density import MeanFieldDensity
     from mfld.sklearn.regressor import MeanFieldRegressor
 except ImportError as error:
     raise ImportError("mfld.sklearn needs scikit-learn 1.6 or newer: pip install 'mfld[sklearn]'") from error
 
-__all__ = ["MeanFieldClassifier", "MeanFieldRegressor"]
+__all__ = ["MeanFieldClassifier", "MeanFieldDensity", "MeanFieldRegressor"]

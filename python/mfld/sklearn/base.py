@@ -54,7 +54,7 @@ _OF_NETWORK = ("activation", "readout", "readout_bound", "covariance", "grid", "
 Named: TypeAlias = str
 
 _Arguments = ParamSpec("_Arguments")
-_Estimator = TypeVar("_Estimator", bound="MeanFieldEstimator")
+_Estimator = TypeVar("_Estimator", bound=BaseEstimator)
 _Answer = TypeVar("_Answer")
 
 
@@ -324,7 +324,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         """Seed, model and standardisation of a new training."""
         names = _OF_START if self.model is not None else _OF_START + _OF_NETWORK
         self._of_start = {name: getattr(self, name) for name in names}
-        self._seed = _seed(self.random_state)
+        self._seed = seed_of(self.random_state)
         # Kept, so that fits that go on validate on the same rows, and not on some that were trained on.
         state = self.random_state
         self._split_seed = state if isinstance(state, Integral) else check_random_state(state).randint(2**31)
@@ -572,6 +572,7 @@ def check_goes_on(algorithm: Named | Algorithm) -> None:
         raise TypeError(f"partial_fit needs algorithm='mfld': others belong to their rows; got {algorithm!r}")
 
 
-def _seed(random_state: int | RandomState | None) -> int:
+def seed_of(random_state: int | RandomState | None) -> int:
+    """A seed of the library's noise from what scikit-learn calls a random state."""
     high, low = check_random_state(random_state).randint(0, 2**32, size=2, dtype=np.uint64)
     return int(high) << 32 | int(low)
