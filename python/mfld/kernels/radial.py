@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mfld import validation
-from mfld.kernels.base import Kernel, Scaled, SteinTerms, some_rows
+from mfld.kernels.base import Kernel, Scaled, some_rows
 from mfld.kernels.core import InCore, Native, pair_kernel
+from mfld.kernels.pairwise import SteinTerms
 from mfld.mixtures import GaussianMixture
 from mfld.native import final
 from mfld.validation import FloatArray
