@@ -48,6 +48,7 @@ constexpr mfld_kernels kernels() {
           {&neurons<T>, &predict<T>, &pull_back<T>, &pull_back_rows<T>},
           {&affine<T>, &baoab<T>, &accept<T>},
           {&normals<T>, &uniforms<T>},
+          {&split<T>, &compress<T>, &refine<T>},
           &advance<T>,
           &dual_sweep<T>};
 }
