@@ -23,17 +23,17 @@ using Rows = py::array_t<std::int64_t>;
 
 // The arguments that all parts share; rows are copied, since they are reordered.
 struct Arguments {
-  mfld_pair_kernel kernel;
+  mfld_pair_kernel kernel = {};
   bool wide;
   py::ssize_t p;
   const void* points;
   std::vector<std::int64_t> rows;
 
   Arguments(const Backend& backend, const PairKernel& given, const py::array& all, const Rows& some)
-      : kernel(given.in(backend)),
-        wide(precision(all, "points")),
+      : wide(precision(all, "points")),
         p(static_cast<py::ssize_t>(given.inverse_scales.size())),
         points(checked(all, "points", wide, {-1, p})) {
+    given.info(backend, kernel);
     if (some.ndim() != 1 || some.shape(0) < 1) throw py::value_error("rows must have shape (n,), n at least 1");
     if (!(some.flags() & py::array::c_style)) throw py::value_error("rows must be C-contiguous");
     if (first_outside(some.data(), some.shape(0), all.shape(0)) >= 0)
@@ -107,13 +107,7 @@ Rows refine(const Backend& backend, const PairKernel& kernel, const py::array& p
 
 }  // namespace
 
-void bind_thinning(py::module_& m, BackendClass& backend) {
-  py::class_<PairKernel>(m, "PairKernel", "A kernel of pairs of points as the core knows it.")
-      .def(py::init([](std::string name, double parameter, std::vector<double> inverse_scales,
-                       std::vector<double> coefficients) {
-             return PairKernel{std::move(name), parameter, std::move(inverse_scales), std::move(coefficients)};
-           }),
-           py::arg("name"), py::arg("parameter"), py::arg("inverse_scales"), py::arg("coefficients"));
+void bind_thinning(py::module_&, BackendClass& backend) {
   backend
       .def("thinning_split", &split, py::arg("kernel"), py::arg("points"), py::arg("rows"), py::arg("levels"),
            py::arg("first_level"), py::arg("key"), py::arg("step"), py::arg("population") = 0,

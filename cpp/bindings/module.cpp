@@ -21,6 +21,7 @@ PYBIND11_MODULE(_binding, m, py::mod_gil_not_used()) {
   bind_table(backend);
   bind_elementwise(m, backend);
   bind_network(m, backend);
+  bind_pairs(m, backend);
   bind_moves(m, backend);
   bind_noise(m, backend);
   bind_advance(m, backend);

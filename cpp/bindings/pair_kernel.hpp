@@ -17,10 +17,15 @@ struct PairKernel {
   double parameter;
   std::vector<double> inverse_scales, coefficients;
 
-  mfld_pair_kernel in(const Backend&) const {
-    const std::int32_t id = name == "gaussian" ? 0 : name == "inverse_root" ? 2 : 6;
-    return {id, parameter, inverse_scales.data(), coefficients.empty() ? nullptr : coefficients.data(),
-            static_cast<std::int64_t>(coefficients.size())};
+  const mfld_pair_kernel_info& info(const Backend& backend, mfld_pair_kernel& out) const {
+    const mfld_kernel_table_t& table = backend.table();
+    for (int i = 0; i < table.n_pair_kernels; ++i)
+      if (name == table.pair_kernels[i].name) {
+        out = {i, parameter, inverse_scales.data(), coefficients.empty() ? nullptr : coefficients.data(),
+               static_cast<std::int64_t>(coefficients.size())};
+        return table.pair_kernels[i];
+      }
+    throw py::value_error("kernel must be one of pair_kernels, got " + name);
   }
 };
 

@@ -31,6 +31,17 @@ int predict(const mfld_network*, const void* particles, const void* coefficients
 template <class T>
 int pull_back(const mfld_network*, const void* particles, std::int64_t n_particles, const void* inputs, std::int64_t n,
               const void* cotangent, void* values, void* gradient, const mfld_execution*);
+// pairs.cpp
+template <class T>
+int pair_sums(const mfld_pair_kernel*, const void* x, std::int64_t n, const mfld_points* y, std::int64_t p,
+              void* values, void* gradient, const mfld_execution*);
+template <class T>
+int pair_pull_back(const mfld_pair_kernel*, const void* x, std::int64_t n, const mfld_points* y, const void* y_vectors,
+                   std::int64_t p, double repulsion, void* field, const mfld_execution*);
+template <class T>
+int pair_stein(const mfld_pair_kernel*, const void* x, const void* x_vectors, std::int64_t n, const mfld_points* y,
+               const void* y_vectors, std::int64_t p, void* values, void* gradient, void* field, const mfld_execution*);
+
 // moves.cpp
 template <class T>
 int affine(void* particles, const void* gradient, const mfld_shape*, const double* coefficients, const mfld_domain*,

@@ -6,6 +6,7 @@
 #include "entries.hpp"
 #include "mfld/activations.hpp"
 #include "mfld/losses.hpp"
+#include "mfld/radial.hpp"
 #include "mfld/readouts.hpp"
 #include "mfld/team.hpp"
 
@@ -24,6 +25,15 @@ constexpr auto activation_infos_of(ActivationList<A...>*) {
       mfld_activation_info{A::name, {A::lowest, A::highest}, A::steepest}...};
 }
 constexpr auto activation_infos = activation_infos_of(static_cast<Activations*>(nullptr));
+
+template <class... R, class... P>
+constexpr auto pair_kernel_infos_of(KernelList<R...>*, KernelList<P...>*) {
+  return std::array<mfld_pair_kernel_info, sizeof...(R) + sizeof...(P)>{
+      mfld_pair_kernel_info{R::name, /*periodic=*/0, R::derivatives}...,
+      mfld_pair_kernel_info{P::name, /*periodic=*/1, P::derivatives}...};
+}
+constexpr auto pair_kernel_infos =
+    pair_kernel_infos_of(static_cast<RadialKernels*>(nullptr), static_cast<PeriodicKernels*>(nullptr));
 
 mfld_range output_range(const mfld_network* network) {
   if (network->output_scale == 0) return {0, 0};
@@ -46,6 +56,7 @@ template <class T>
 constexpr mfld_kernels kernels() {
   return {{&activation<T>, &loss<T>, &conjugate<T>},
           {&neurons<T>, &predict<T>, &pull_back<T>, &pull_back_rows<T>},
+          {&pair_sums<T>, &pair_pull_back<T>, &pair_stein<T>},
           {&affine<T>, &baoab<T>, &accept<T>},
           {&normals<T>, &uniforms<T>},
           {&split<T>, &compress<T>, &refine<T>},
@@ -87,6 +98,8 @@ constexpr mfld_kernel_table_t table = {
     readout_infos.data(),
     n_losses,
     loss_infos.data(),
+    static_cast<std::int32_t>(pair_kernel_infos.size()),
+    pair_kernel_infos.data(),
     &smoothness_of,
     &output_range,
     &quadratic_growth,

@@ -4,6 +4,8 @@ from mfld import (
     certificates,
     checkpoint,
     dynamics,
+    kernels,
+    mixtures,
     noise,
     potentials,
     quantities,
@@ -20,6 +22,7 @@ from mfld.checkpoint import Checkpoint
 from mfld.config import show_config
 from mfld.dynamics import (
     MALA,
+    SVGD,
     ContinuousTempering,
     Dynamics,
     General,
@@ -32,18 +35,21 @@ from mfld.errors import ConvergenceError, DivergenceError
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch, Smoothed
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
-from mfld.objectives import EmpiricalRisk, Functional, Game, Objective, Potential, StreamRisk
+from mfld.objectives import KSD, MMD, EmpiricalRisk, Functional, Game, Objective, Potential, StreamRisk
 from mfld.pruning import prune
 from mfld.sampling import resample
 from mfld.space import Box, Euclidean, Space, Sphere, Torus
 from mfld.state import Cloud, Info, State
 
 __all__ = [
+    "KSD",
     "MALA",
     "MFLD",
+    "MMD",
     "PDA",
     "PSDCA",
     "SARAH",
+    "SVGD",
     "SVRG",
     "Algorithm",
     "AverageDual",
@@ -95,7 +101,9 @@ __all__ = [
     "certificates",
     "checkpoint",
     "dynamics",
+    "kernels",
     "losses",
+    "mixtures",
     "noise",
     "potentials",
     "prune",

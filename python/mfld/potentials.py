@@ -47,6 +47,7 @@ class BuiltIn(SetOnce, Potential):
             self._gradient_at,
             self._value_at,
             value_and_gradient=self._both_at,
+            hessian_vector=self._product_at,
             n_coordinates=n_coordinates,
             l2=l2,
         )
@@ -78,6 +79,14 @@ class BuiltIn(SetOnce, Potential):
 
     def _both_at(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         return self._value_at(points), self._gradient_at(points)
+
+    def _product_at(self, points: FloatArray, vectors: FloatArray) -> FloatArray:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            return self._product(points, vectors)
+
+    def _product(self, points: FloatArray, vectors: FloatArray) -> FloatArray:
+        """Hessian of V at points times vectors, shape (M, n_coordinates)."""
+        return self._difference(points.astype(np.float64), vectors.astype(np.float64))
 
     @abstractmethod
     def _energy(self, points: FloatArray) -> FloatArray:
@@ -132,8 +141,10 @@ class Gaussian(BuiltIn):
         return _halved(np.sum(offsets * self._derivative(points), axis=1))
 
     def _derivative(self, points: FloatArray) -> FloatArray:
-        offsets = points - self._like(self.mean, points)
-        return np.asarray(np.einsum("ij,mj->mi", self._like(self._precision, points), offsets))
+        return self._product(points, points - self._like(self.mean, points))
+
+    def _product(self, points: FloatArray, vectors: FloatArray) -> FloatArray:
+        return np.asarray(np.einsum("ij,mj->mi", self._like(self._precision, points), vectors))
 
     def _log_normaliser(self, temperature: float) -> float:
         return _log_gaussian(self._factor, temperature)
@@ -185,6 +196,9 @@ class DoubleWell(BuiltIn):
     def _derivative(self, points: FloatArray) -> FloatArray:
         u = points / self.distance
         return (4 * self.height / self.distance) * u * (u**2 - 1) + self.tilt
+
+    def _product(self, points: FloatArray, vectors: FloatArray) -> FloatArray:
+        return (4 * self.height / self.distance**2) * (3 * (points / self.distance) ** 2 - 1) * vectors
 
     def _log_normaliser(self, temperature: float) -> float:
         end = 2 * self.distance
@@ -252,10 +266,21 @@ class GaussianMixture(BuiltIn):
         return cast(FloatArray, -top - np.log(np.sum(np.exp(logs - top), axis=0)))
 
     def _derivative(self, points: FloatArray) -> FloatArray:
+        share, pulls = self._shares(points)
+        return np.asarray(np.einsum("km,kmi->mi", share, pulls))
+
+    def _product(self, points: FloatArray, vectors: FloatArray) -> FloatArray:
+        share, pulls = self._shares(points)
+        mean = np.einsum("km,kmi->mi", share, pulls)
+        within = np.einsum("km,kij,mj->mi", share, self._precisions.astype(points.dtype), vectors)
+        between = np.einsum("km,kmi,kmj,mj->mi", share, pulls, pulls, vectors)
+        return np.asarray(within - between + mean * np.sum(mean * vectors, axis=1, keepdims=True))
+
+    def _shares(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Probabilities of the modes given the points, shape (K, M), and the pulls of `_modes`."""
         logs, pulls = self._modes(points)
         share = np.exp(logs - logs.max(axis=0))
-        share /= share.sum(axis=0)
-        return np.asarray(np.einsum("km,kmi->mi", share, pulls))
+        return share / share.sum(axis=0), pulls
 
     def _modes(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Logarithms of the terms of the sum, shape (K, M), and ``C_k^-1 (theta - mean_k)``, shape (K, M, p)."""
@@ -321,6 +346,13 @@ class Banana(BuiltIn):
         gradient[:, 0] *= self.scale**-2 + 2 * self.bend * gradient[:, 1]
         return gradient
 
+    def _product(self, points: FloatArray, vectors: FloatArray) -> FloatArray:
+        x, height = points[:, 0], self._straight(points)[:, 1]
+        product, slope = vectors.copy(), 2 * self.bend * x
+        product[:, 0] = (self.scale**-2 + 2 * self.bend * height + slope**2) * vectors[:, 0] + slope * vectors[:, 1]
+        product[:, 1] += slope * vectors[:, 0]
+        return product
+
     def _straight(self, points: FloatArray) -> FloatArray:
         straight = points.copy()
         straight[:, 1] += self.bend * (points[:, 0] ** 2 - self.scale**2)
@@ -377,6 +409,14 @@ class Funnel(BuiltIn):
         gradient[:, 1:] = np.exp(-v)[:, np.newaxis] * x
         gradient[:, 0] = v / self.scale**2 + _halved(x.shape[1] - np.sum(x * gradient[:, 1:], axis=1))
         return gradient
+
+    def _product(self, points: FloatArray, vectors: FloatArray) -> FloatArray:
+        x, width = points[:, 1:], np.exp(-points[:, 0])
+        product = np.empty_like(points)
+        along = np.sum(x * vectors[:, 1:], axis=1)
+        product[:, 0] = (self.scale**-2 + width * _halved(np.sum(x**2, axis=1))) * vectors[:, 0] - width * along
+        product[:, 1:] = width[:, np.newaxis] * (vectors[:, 1:] - x * vectors[:, :1])
+        return product
 
     def _log_normaliser(self, temperature: float) -> float:
         half = (self.n_coordinates - 1) / 2
@@ -438,6 +478,11 @@ class _Regression(BuiltIn):
         slopes = self._slopes(self._predictors(points, inputs), targets)
         return np.asarray(np.einsum("mn,jn->mj", slopes, np.ascontiguousarray(inputs.T)))
 
+    def _product(self, points: FloatArray, vectors: FloatArray) -> FloatArray:
+        inputs, _ = self._rows(points, slice(None))
+        curvature = self._curvatures(self._predictors(points, inputs)) * self._predictors(vectors, inputs)
+        return np.asarray(np.einsum("mn,jn->mj", curvature, np.ascontiguousarray(inputs.T)))
+
     def _energy(self, points: FloatArray) -> FloatArray:
         return self._total(points, slice(None))
 
@@ -463,6 +508,10 @@ class _Regression(BuiltIn):
     @abstractmethod
     def _slopes(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
         """The derivative of `_terms` in the predictor."""
+
+    @abstractmethod
+    def _curvatures(self, predictors: FloatArray) -> FloatArray:
+        """The second derivative of `_terms` in the predictor."""
 
 
 class BayesianLinearRegression(_Regression):
@@ -515,6 +564,9 @@ class BayesianLinearRegression(_Regression):
 
     def _slopes(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
         return (predictors - targets) / self.noise_variance
+
+    def _curvatures(self, predictors: FloatArray) -> FloatArray:
+        return np.full_like(predictors, 1 / self.noise_variance)
 
     def _log_normaliser(self, temperature: float) -> float:
         lowest = float(self(self.posterior_mean[np.newaxis])[0])
@@ -582,6 +634,10 @@ class BayesianLogisticRegression(_Regression):
 
     def _slopes(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
         return -targets * _logistic(-targets * predictors)
+
+    def _curvatures(self, predictors: FloatArray) -> FloatArray:
+        share = _logistic(predictors)
+        return np.asarray(share * (1 - share))
 
     def _log_normaliser(self, temperature: float) -> float:
         mode = self.mode()

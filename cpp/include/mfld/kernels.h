@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define MFLD_KERNEL_ABI 6
+#define MFLD_KERNEL_ABI 7
 
 /* Streams of noise: what a random number is for. A new one is a line at the end. Never renumber: the numbers are part
  * of every published result. */
@@ -228,6 +228,31 @@ typedef struct {
   int64_t n_coefficients;
 } mfld_pair_kernel;
 
+/* Points (n, p) and their weights, NULL standing for 1/n each. */
+typedef struct {
+  const void* points;
+  const void* weights;
+  int64_t n;
+} mfld_points;
+
+/* Sums over j of the points y, for each of n points x (n, p). With a vector s_j for each y_j, u is the Stein kernel of
+ * vectors s_x, s_y:
+ *
+ *   u(x, y) = s_x.s_y k + s_x.grad_y k + s_y.grad_x k + trace grad_x grad_y k
+ */
+typedef struct {
+  /* values (n) = sum_j w_j k(x_i, y_j), gradient (n, p) = its gradient in x_i; either may be NULL */
+  int (*sums)(const mfld_pair_kernel*, const void* x, int64_t n, const mfld_points* y, int64_t p, void* values,
+              void* gradient, const mfld_execution*);
+  /* field (n, p) = sum_j w_j (k(x_i, y_j) s_j + repulsion grad_y k(x_i, y_j)) */
+  int (*pull_back)(const mfld_pair_kernel*, const void* x, int64_t n, const mfld_points* y, const void* y_vectors,
+                   int64_t p, double repulsion, void* field, const mfld_execution*);
+  /* values (n) = sum_j w_j u(x_i, y_j); gradient (n, p), its gradient in x_i with the vectors s held fixed, and
+   * field (n, p) as above with repulsion 1, through which x_i moves its own vector: both NULL or none */
+  int (*stein)(const mfld_pair_kernel*, const void* x, const void* x_vectors, int64_t n, const mfld_points* y,
+               const void* y_vectors, int64_t p, void* values, void* gradient, void* field, const mfld_execution*);
+} mfld_pair_sums;
+
 /* Kernel thinning: subsets of the points (.., p) whose mean of k(x, .) is close to that of all. `rows` name the points
  * that are meant. */
 typedef struct {
@@ -259,6 +284,7 @@ typedef struct {
 typedef struct {
   mfld_elementwise_kernels elementwise;
   mfld_network_kernels network;
+  mfld_pair_sums pairs;
   mfld_move_kernels moves;
   mfld_noise_kernels noise;
   mfld_thinning_kernels thinning;
@@ -311,6 +337,12 @@ typedef struct {
 } mfld_loss_info;
 
 typedef struct {
+  const char* name;
+  int32_t periodic;    /* a product over coordinates, of period 2 pi */
+  int32_t derivatives; /* 1: gradients of sums; 2: Stein sums; 3: their gradients */
+} mfld_pair_kernel_info;
+
+typedef struct {
   int32_t abi;
   const char* isa;
   const char* compiler;
@@ -323,6 +355,8 @@ typedef struct {
   const mfld_readout_info* readouts;
   int32_t n_losses;
   const mfld_loss_info* losses;
+  int32_t n_pair_kernels;
+  const mfld_pair_kernel_info* pair_kernels;
   /* derivative's Lipschitz constant for this parameter; +inf where there is none */
   double (*loss_smoothness)(const mfld_loss*);
   /* what one output h_k of a neuron can be, whatever theta and z */

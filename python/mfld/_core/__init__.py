@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from . import _binding
-from ._binding import Backend, Domain, Dynamics, Estimator, Loss, Network, Report
+from ._binding import Backend, Domain, Dynamics, Estimator, Loss, Network, PairKernel, Report
 
 __all__ = [
     "Backend",
@@ -17,6 +17,7 @@ __all__ = [
     "Estimator",
     "Loss",
     "Network",
+    "PairKernel",
     "Report",
     "__version__",
     "available_levels",

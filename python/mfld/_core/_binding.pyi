@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['Backend', 'Domain', 'Dynamics', 'Estimator', 'Loss', 'Network', 'Report', 'cpu_runs', 'missing_features', 'streams']
+__all__: list[str] = ['Backend', 'Domain', 'Dynamics', 'Estimator', 'Loss', 'Network', 'PairKernel', 'Report', 'cpu_runs', 'missing_features', 'streams']
 class Backend:
     """
     The kernels of one instruction-set level.
@@ -48,6 +48,18 @@ class Backend:
     def output_range(self, network: Network) -> tuple[float, float]:
         """
         Lowest and highest value of one output h_k of a neuron, whatever theta and z.
+        """
+    def pair_pull_back(self, kernel: PairKernel, x: numpy.ndarray, y: numpy.ndarray, y_vectors: numpy.ndarray, weights: numpy.ndarray | None, repulsion: typing.SupportsFloat | typing.SupportsIndex, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
+        """
+        sum_j w_j (k(x_i, y_j) s_j + repulsion grad_y k(x_i, y_j)) for each point x_i.
+        """
+    def pair_stein(self, kernel: PairKernel, x: numpy.ndarray, x_vectors: numpy.ndarray, y: numpy.ndarray, y_vectors: numpy.ndarray, weights: numpy.ndarray | None, with_gradient: bool, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> tuple[numpy.ndarray, numpy.ndarray | None, numpy.ndarray | None]:
+        """
+        sum_j w_j u(x_i, y_j) for each point x_i, its gradient at fixed vectors, and the field.
+        """
+    def pair_sums(self, kernel: PairKernel, x: numpy.ndarray, y: numpy.ndarray, weights: numpy.ndarray | None, with_gradient: bool, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> tuple[numpy.ndarray, numpy.ndarray | None]:
+        """
+        sum_j w_j k(x_i, y_j) for each point x_i, and its gradient in x_i.
         """
     def particle_batches(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n: typing.SupportsInt | typing.SupportsIndex, batch_size: typing.SupportsInt | typing.SupportsIndex, n_particles: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.typing.NDArray[numpy.int64]:
         ...
@@ -93,6 +105,11 @@ class Backend:
         (name, parameter, its default, kind of targets, convex) of each
         """
     @property
+    def pair_kernels(self) -> list[tuple[str, bool, int]]:
+        """
+        (name, periodic, derivatives) of each
+        """
+    @property
     def readouts(self) -> list[tuple[str, bool, bool]]:
         """
         (name, has coordinates, frozen) of each
@@ -108,6 +125,12 @@ class Network:
     A two-layer network as the kernels see it; alternatives by their index.
     """
     def __init__(self, n_features: typing.SupportsInt | typing.SupportsIndex, n_outputs: typing.SupportsInt | typing.SupportsIndex, has_bias: bool, activation: typing.SupportsInt | typing.SupportsIndex, readout: typing.SupportsInt | typing.SupportsIndex, output_scale: typing.SupportsFloat | typing.SupportsIndex, readout_bound: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+class PairKernel:
+    """
+    A kernel of pairs of points as the core knows it.
+    """
+    def __init__(self, name: str, parameter: typing.SupportsFloat | typing.SupportsIndex, inverse_scales: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], coefficients: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]) -> None:
         ...
 class Domain:
     """

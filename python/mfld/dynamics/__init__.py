@@ -7,11 +7,13 @@ from mfld.dynamics.irreversible import Irreversible
 from mfld.dynamics.mala import MALA
 from mfld.dynamics.overdamped import Overdamped
 from mfld.dynamics.preconditioned import Preconditioned
+from mfld.dynamics.stein import SVGD
 from mfld.dynamics.tempering import ContinuousTempering
 from mfld.dynamics.underdamped import Underdamped
 
 __all__ = [
     "MALA",
+    "SVGD",
     "Affine",
     "ContinuousTempering",
     "Dynamics",

@@ -1,9 +1,22 @@
 """Objectives: the functionals of a measure that are minimised."""
 
 from mfld.objectives.base import Measure, Objective, Potential
+from mfld.objectives.discrepancy import MMD
 from mfld.objectives.functional import Functional
 from mfld.objectives.game import Game
 from mfld.objectives.risk import EmpiricalRisk, Risk
+from mfld.objectives.stein import KSD
 from mfld.objectives.stream import StreamRisk
 
-__all__ = ["EmpiricalRisk", "Functional", "Game", "Measure", "Objective", "Potential", "Risk", "StreamRisk"]
+__all__ = [
+    "KSD",
+    "MMD",
+    "EmpiricalRisk",
+    "Functional",
+    "Game",
+    "Measure",
+    "Objective",
+    "Potential",
+    "Risk",
+    "StreamRisk",
+]

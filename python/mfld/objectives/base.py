@@ -329,6 +329,9 @@ class Potential(Objective):
     value_and_gradient : callable, optional
         Both at once, where that is cheaper than one after the other: takes points, returns shapes (M,) and
         (M, n_coordinates).
+    hessian_vector : callable, optional
+        Products of the Hessian of V with vectors: takes points and vectors, both of shape (M, n_coordinates), and
+        returns that shape. By default they are central differences of the gradient, good to about 1e-9 of it.
     n_coordinates : int, optional
         Length of a point.
     n_moving : int, optional
@@ -368,6 +371,7 @@ class Potential(Objective):
         value: Callable[[FloatArray], ArrayLike] | None = None,
         *,
         value_and_gradient: Callable[[FloatArray], tuple[ArrayLike, ArrayLike]] | None = None,
+        hessian_vector: Callable[[FloatArray, FloatArray], ArrayLike] | None = None,
         n_coordinates: int | None = None,
         n_moving: int | None = None,
         l2: float = 0.0,
@@ -379,12 +383,15 @@ class Potential(Objective):
             validation.function("value", value)
         if value_and_gradient is not None:
             validation.function("value_and_gradient", value_and_gradient)
+        if hessian_vector is not None:
+            validation.function("hessian_vector", hessian_vector)
         self.space = spaces.given(n_coordinates, n_moving, space)
         self.reference = references.given(l2, reference, self.space)
         self.has_value = value is not None
         self._gradient = gradient
         self._value = value
         self._value_and_gradient = value_and_gradient
+        self._hessian_vector = hessian_vector
 
     def __call__(self, points: ArrayLike) -> FloatArray:
         """Value of the potential, ``V(theta) + l2 |theta|**2``, at each point.
@@ -436,6 +443,52 @@ class Potential(Objective):
             return self._values(points), self.loss_gradient(points)
         value, gradient = self._value_and_gradient(points.copy())
         return self._as_values(value, points), self._as_gradient(gradient, points)
+
+    def hessian_vector(self, points: ArrayLike, vectors: ArrayLike) -> FloatArray:
+        """Products ``H(theta) v`` of the Hessian of the potential, ridge included, with a vector for each point.
+
+        Parameters
+        ----------
+        points, vectors : array_like, shape (M, n_coordinates)
+
+        Returns
+        -------
+        ndarray, shape (M, n_coordinates), in the precision of the points
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array is of the wrong kind or shape.
+
+        Examples
+        --------
+        >>> import mfld
+        >>> quartic = mfld.Potential(lambda x: x**3, n_coordinates=1, l2=0.5)
+        >>> quartic.hessian_vector([[2.0]], [[1.0]]).round(6)
+        array([[13.]])
+        """
+        theta = self.cloud(points).particles
+        v = validation.array("vectors", vectors, theta.dtype)
+        validation.shape("vectors", v, theta.shape, "to match the points")
+        if self._hessian_vector is None:
+            product = self._difference(theta.astype(np.float64), v.astype(np.float64))
+        else:
+            given = self._hessian_vector(theta.copy(), v.copy())
+            name = "the result of hessian_vector"
+            product = validation.returned(name, given, theta.shape, theta.dtype, "to match the points")
+        product = product.astype(theta.dtype)
+        product[:, self.n_moving :] = 0
+        product[:, : self.n_moving] += self.reference.gradient(v[:, : self.n_moving])
+        return product
+
+    def _difference(self, points: FloatArray, vectors: FloatArray) -> FloatArray:
+        """Central differences of the gradient of V along the vectors."""
+        length = np.sqrt(np.sum(vectors**2, axis=1, keepdims=True))
+        size = np.maximum(1, np.sqrt(np.mean(points**2, axis=1, keepdims=True)))
+        # The cube root balances the truncation, h**2, against the rounding, eps / h.
+        width = np.cbrt(np.finfo(np.float64).eps) * size / np.where(length > 0, length, 1)
+        above, below = (self.loss_gradient(points + sign * width * vectors) for sign in (1, -1))
+        return np.asarray((above - below) / (2 * width))
 
     def first_variation(self, measure: Measure, batch: ArrayLike | None = None) -> Potential:
         """The potential itself, whatever the measure."""

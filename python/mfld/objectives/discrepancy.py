@@ -1,0 +1,405 @@
+"""Maximum mean discrepancy: how far a measure is from samples, in the distance that a kernel makes."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from mfld import references, validation
+from mfld.kernels import Kernel, Statistics, statistics
+from mfld.mixtures import GaussianMixture
+from mfld.noise import Place
+from mfld.objectives.base import Measure, Objective, Potential, SetOnce
+from mfld.references import Reference
+from mfld.space import Space
+from mfld.state import Cloud
+from mfld.validation import FloatArray
+
+
+class MMD(SetOnce, Objective):
+    """Squared maximum mean discrepancy ``F(mu) = MMD**2(g * mu, target) + l2 E_mu |theta|**2`` of a kernel k.
+
+    With ``k_v(x, y) = E k(x + sqrt(v) xi, y)``, xi ~ N(0, I), and the smoothing g = N(0, smoothing**2 I)::
+
+        MMD**2(g * mu, nu) = E k_2v(X, X') - 2 E k_v(X, Z) + E k(Z, Z'),     X, X' ~ mu,  Z, Z' ~ nu,  v = smoothing**2
+
+    with first variation ``2 E k_2v(x, X) - 2 E k_v(x, Z)``. The particles are the means of a mixture of Gaussians of
+    deviation ``smoothing`` that is fitted to the target: a density. `loss` is the V-statistic, pairs of a particle with
+    itself included: the value at the measure that the particles are, which is what a run lowers. `u_statistic` leaves
+    them out. A step costs ``N (N + n)`` values of the kernel, in memory that of the points. Source: Arbel, Korba,
+    Salim, Gretton 2019, "Maximum mean discrepancy gradient flow"; Chizat 2022, "Mean-field Langevin dynamics:
+    exponential convergence and annealing".
+
+    Parameters
+    ----------
+    samples : array_like, shape (n, p); or GaussianMixture; or callable
+        The target: samples, of which estimators may take batches; a `mfld.mixtures.GaussianMixture`, with which sums
+        over it are exact for Gaussian kernels; or a stream ``samples(step, n_rows)`` of new samples, shape (n_rows, p),
+        a pure function as in `mfld.data.Stream`, for `Minibatch`.
+    kernel : Kernel
+        Of `mfld.kernels`; a median length scale is that of the samples.
+    smoothing : float
+        Standard deviation of g, at least 0. Above 0 the kernel must have the closed form, as Gaussian ones do.
+    sample_weight : array_like, shape (n,), optional
+        At least 0; normalised to sum 1. Default: 1/n each.
+    l2 : float
+        Coefficient of the ridge, without a factor 1/2.
+    space : Space, optional
+        By default Euclidean of p coordinates; a stream needs it.
+    reference : Reference, optional
+        In place of l2.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or shape, or not finite; if the kernel has no closed form that is needed.
+
+    Warns
+    -----
+    UserWarning
+        If the kernel is seen not to be positive definite.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> from mfld import kernels, noise
+    >>> samples = 3 + noise.normals(0, 0, 500, 1, dtype="float64", stream="data")
+    >>> fit = mfld.MMD(samples, kernels.Gaussian(1.0), smoothing=0.5)
+    >>> result = mfld.MFLD(100, step_size=0.5, temperature=1e-4).run(fit, n_steps=300)
+    >>> bool(abs(result.particles.mean() - samples.mean()) < 0.05)
+    True
+    >>> bool(fit.loss(result.measure) < 1e-3)
+    True
+    """
+
+    any_precision = True
+    kernel: Kernel
+
+    def __init__(
+        self,
+        samples: ArrayLike | GaussianMixture | Callable[[int, int], ArrayLike],
+        kernel: Kernel,
+        *,
+        smoothing: float = 0.0,
+        sample_weight: ArrayLike | None = None,
+        l2: float = 0.0,
+        space: Space | None = None,
+        reference: Reference | None = None,
+    ) -> None:
+        validation.instance("kernel", kernel, Kernel, "a Kernel, like kernels.Gaussian(1.0)")
+        self.smoothing = validation.real("smoothing", smoothing, non_negative=True)
+        if space is not None:
+            validation.instance("space", space, Space, "a Space")
+        if sample_weight is not None and (callable(samples) or isinstance(samples, GaussianMixture)):
+            raise TypeError("sample_weight must be left out where the target is no array of samples")
+        self.target = _target(samples, sample_weight, space)
+        p = self.target.n_coordinates
+        self.space = Space(p) if space is None else space
+        if self.space.n_coordinates != p:
+            raise ValueError(f"samples must have {self.space.n_coordinates} columns to match the space, got {p}")
+        self.reference = references.given(l2, reference, self.space)
+        if kernel.n_coordinates not in (None, p):
+            raise ValueError(f"kernel must be of {p} coordinates to match the samples, got {kernel!r}")
+        self.kernel = self.target.fit(kernel)
+        self.kernel.check_space(self.space)
+        variance = self.smoothing**2
+        self._cross, self._own = (self.kernel.smoothed(v, p) for v in (variance, 2 * variance))
+        self.target.check(self.kernel)
+
+    def __repr__(self) -> str:
+        smoothed = f", smoothing={self.smoothing:g}" if self.smoothing else ""
+        return f"MMD({self.target!r}, {self.kernel!r}{smoothed}, l2={self.l2:g})"
+
+    @property
+    def n_samples(self) -> int | None:  # type: ignore[override]
+        return self.target.n_samples
+
+    @property
+    def has_batches(self) -> bool:
+        return self.target.has_batches
+
+    @property
+    def has_value(self) -> bool:  # type: ignore[override]
+        return self.target.known
+
+    @property
+    def has_gradient(self) -> bool:  # type: ignore[override]
+        return self.target.known
+
+    def on_threads(self, num_threads: int | None) -> Self:
+        same = copy.copy(self)
+        same.num_threads = num_threads
+        return same
+
+    def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
+        """Normal draws of the mean and the standard deviations of the target; on a domain uniform ones."""
+        drawn = super().initial_particles(n_particles, place, dtype)
+        moments = self.target.moments()
+        if moments is None or not self.space.flat:
+            return drawn
+        mean, deviation = (part.astype(drawn.dtype) for part in moments)
+        return mean + deviation * drawn
+
+    def loss(self, measure: Measure) -> float:
+        """The squared discrepancy of the measure, in float64: the V-statistic of its particles."""
+        cloud = self._wide(measure)
+        return cloud.mean(self._own_sums(cloud) - 2 * self._target_values(cloud)) + self._constant
+
+    def u_statistic(self, measure: Measure) -> float:
+        """The squared discrepancy without the pairs of a point with itself.
+
+        Without bias for ``MMD**2(g * rho, nu)`` where particles and samples are independent draws of rho and nu; it may
+        be negative. Of a mixture, which is known exactly, there is nothing to leave out.
+
+        Parameters
+        ----------
+        measure : Cloud or array_like, shape (N, p)
+            NaN for a single particle or sample.
+        """
+        cloud = self._wide(measure)
+        own = statistics(self._own_sums(cloud), self._own.diagonal(cloud.particles), cloud.weights)
+        return own.u - 2 * cloud.mean(self._target_values(cloud)) + self.target.energy(self.kernel, self._threads).u
+
+    def loss_gradient(self, measure: Measure, batch: Any = None) -> FloatArray:
+        cloud = self.cloud(measure)
+        return self._witness(cloud, batch).loss_gradient(cloud.particles)
+
+    def first_variation(self, measure: Measure, batch: Any = None) -> Potential:
+        """Twice the witness function, ``2 E k_2v(x, X) - 2 E k_v(x, Z) + l2 |x|**2``."""
+        return self._witness(self.cloud(measure), batch)
+
+    def draw_batch(self, place: Place, batch_size: int) -> Any:
+        return self.sampled(place.step, batch_size) if self.n_samples is None else super().draw_batch(place, batch_size)
+
+    def loss_of_batch(self, measure: Measure, batch: Any) -> float:
+        return math.nan if self.target.known else self._given(batch).loss(measure)
+
+    def sampled(self, step: int, n_rows: int) -> MMD:
+        """Of a stream the discrepancy from so many samples of a step; else itself."""
+        rows = self.target.sampled(step, n_rows)
+        if rows is None:
+            return self
+        return MMD(rows, self.kernel, smoothing=self.smoothing, space=self.space, reference=self.reference).on_threads(
+            self.num_threads
+        )
+
+    @property
+    def _threads(self) -> int:
+        return validation.num_threads(self.num_threads)
+
+    @functools.cached_property
+    def _constant(self) -> float:
+        return self.target.energy(self.kernel, self._threads).v
+
+    def _wide(self, measure: Measure) -> Cloud:
+        cloud = self.cloud(measure)
+        return Cloud(cloud.particles.astype(np.float64), cloud.weights)
+
+    def _own_sums(self, cloud: Cloud) -> FloatArray:
+        return self._own.sums(cloud.particles, cloud.particles, cloud.weights, self._threads)
+
+    def _target_values(self, cloud: Cloud) -> FloatArray:
+        return self.target.sums(self._cross, cloud.particles, None, False, self._threads)[0]
+
+    @staticmethod
+    def _given(batch: Any) -> MMD:
+        return validation.instance("batch", batch, MMD, "the MMD that sampled(step, n_rows) gives of a stream")
+
+    def _witness(self, cloud: Cloud, batch: Any) -> Potential:
+        if not self.target.known:
+            if batch is None:
+                raise TypeError(
+                    "the gradient over a stream is an expectation, which is not known: use Minibatch, or the MMD that "
+                    "sampled(step, n_rows) gives"
+                )
+            return self._given(batch)._witness(cloud, None)
+        if batch is None:
+            return _Witness(self, cloud, None, self.num_threads)
+        if self.n_samples is None:
+            raise ValueError("batch must be None for a mixture, which has no samples")
+        return _Witness(self, cloud, validation.rows("batch", batch, self.n_samples), self.num_threads)
+
+
+class _Witness(Potential):
+    """First variation of an `MMD` at a frozen cloud."""
+
+    def __init__(self, mmd: MMD, cloud: Cloud, rows: NDArray[np.int64] | None, num_threads: int | None) -> None:
+        self._parts = mmd, cloud, rows
+        super().__init__(
+            gradient=lambda points: self._both(points, True)[1],
+            value=lambda points: self._both(points, False)[0],
+            value_and_gradient=lambda points: self._both(points, True),
+            space=mmd.space,
+            reference=mmd.reference,
+        )
+        self.num_threads = num_threads
+
+    def on_threads(self, num_threads: int | None) -> _Witness:
+        return _Witness(*self._parts, num_threads)
+
+    def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
+        return self._parts[0].initial_particles(n_particles, place, dtype)
+
+    def _both(self, points: FloatArray, with_gradient: bool) -> tuple[FloatArray, FloatArray]:
+        mmd, cloud, rows = self._parts
+        threads = validation.num_threads(self.num_threads)
+        others = cloud.particles.astype(points.dtype, copy=False)
+        weights = None if cloud.weights is None else cloud.weights.astype(points.dtype, copy=False)
+        values, gradient = mmd._own.sums_of(points, others, weights, with_gradient, threads)
+        target_values, target_gradient = mmd.target.sums(mmd._cross, points, rows, with_gradient, threads)
+        if not with_gradient:
+            return 2 * (values - target_values), points
+        return 2 * (values - target_values), 2 * (gradient - target_gradient)
+
+
+class _Target(ABC):
+    """Measure that another is compared with.
+
+    Attributes
+    ----------
+    known : bool
+        False of a stream, of which only samples are seen.
+    """
+
+    n_coordinates: int
+    n_samples: int | None = None
+    has_batches = False
+    known = True
+
+    @abstractmethod
+    def fit(self, kernel: Kernel) -> Kernel:
+        """The kernel with numbers for its rules."""
+
+    def check(self, kernel: Kernel) -> None:  # noqa: B027
+        """Refuse kernels that do not suit, and warn about those that are not positive definite."""
+
+    def sums(
+        self, kernel: Kernel, points: FloatArray, rows: NDArray[np.int64] | None, with_gradient: bool, num_threads: int
+    ) -> tuple[FloatArray, Any]:
+        """``E k(x, Z)`` at points and its gradient, from some rows without bias."""
+        raise NotImplementedError
+
+    def energy(self, kernel: Kernel, num_threads: int) -> Statistics:
+        """``E k(Z, Z')``."""
+        raise NotImplementedError
+
+    def moments(self) -> tuple[FloatArray, FloatArray] | None:
+        """Mean and standard deviation of each coordinate, where they are known."""
+        return None
+
+    def sampled(self, step: int, n_rows: int) -> FloatArray | None:
+        """Samples of a step, of a stream."""
+        return None
+
+
+class _Samples(_Target):
+    has_batches = True
+
+    def __init__(self, samples: ArrayLike, sample_weight: ArrayLike | None) -> None:
+        rows = validation.array("samples", samples)
+        validation.shape("samples", rows, ("n", "p"), "(samples, coordinates)")
+        self.rows = validation.frozen(rows)
+        self.n_samples, self.n_coordinates = rows.shape
+        self.weights: FloatArray | None = None
+        if sample_weight is not None:
+            given = validation.weights(
+                "sample_weight", sample_weight, (self.n_samples,), "to match samples", np.float64
+            )
+            self.weights = validation.frozen(given)
+
+    def __repr__(self) -> str:
+        weighted = "" if self.weights is None else ", weighted"
+        return f"{self.n_samples} samples of {self.n_coordinates} coordinates{weighted}"
+
+    def fit(self, kernel: Kernel) -> Kernel:
+        return kernel.fitted(self.rows)
+
+    def check(self, kernel: Kernel) -> None:
+        kernel.check_definite(self.rows)
+
+    def sums(
+        self, kernel: Kernel, points: FloatArray, rows: NDArray[np.int64] | None, with_gradient: bool, num_threads: int
+    ) -> tuple[FloatArray, Any]:
+        samples, weights = self.rows, self.weights
+        if rows is not None:
+            samples = samples[rows]
+            weights = None if weights is None else weights[rows] * (len(self.rows) / len(rows))
+        samples = np.ascontiguousarray(samples, points.dtype)
+        weights = None if weights is None else weights.astype(points.dtype)
+        return kernel.sums_of(points, samples, weights, with_gradient, num_threads)
+
+    def energy(self, kernel: Kernel, num_threads: int) -> Statistics:
+        rows = self.rows.astype(np.float64)
+        return statistics(kernel.sums(rows, rows, self.weights, num_threads), kernel.diagonal(rows), self.weights)
+
+    def moments(self) -> tuple[FloatArray, FloatArray]:
+        rows = self.rows.astype(np.float64)
+        mean = np.average(rows, axis=0, weights=self.weights)
+        return mean, np.sqrt(np.average((rows - mean) ** 2, axis=0, weights=self.weights))
+
+
+class _Mixture(_Target):
+    def __init__(self, mixture: GaussianMixture) -> None:
+        self.mixture = mixture
+        self.n_coordinates = mixture.n_coordinates
+
+    def __repr__(self) -> str:
+        return repr(self.mixture)
+
+    def fit(self, kernel: Kernel) -> Kernel:
+        return kernel
+
+    def check(self, kernel: Kernel) -> None:
+        self.energy(kernel, 1)  # which needs the closed form and the numbers
+
+    def sums(
+        self, kernel: Kernel, points: FloatArray, rows: NDArray[np.int64] | None, with_gradient: bool, num_threads: int
+    ) -> tuple[FloatArray, Any]:
+        return kernel.mixture_sums(points, self.mixture)
+
+    def energy(self, kernel: Kernel, num_threads: int) -> Statistics:
+        exact = kernel.mixture_energy(self.mixture)
+        return Statistics(exact, exact)
+
+    def moments(self) -> tuple[FloatArray, FloatArray]:
+        weights, means = self.mixture.weights, self.mixture.means
+        mean = weights @ means
+        variances = np.diagonal(self.mixture.covariances, axis1=1, axis2=2) + (means - mean) ** 2
+        return mean, np.sqrt(weights @ variances)
+
+
+class _Stream(_Target):
+    has_batches = True
+    known = False
+
+    def __init__(self, sample: Callable[[int, int], ArrayLike], space: Space | None) -> None:
+        if space is None:
+            raise ValueError("space must be given for a stream of samples, like Space(2)")
+        self.sample, self.n_coordinates = sample, space.n_coordinates
+
+    def __repr__(self) -> str:
+        return f"stream of samples of {self.n_coordinates} coordinates"
+
+    def fit(self, kernel: Kernel) -> Kernel:
+        return kernel.fitted(self._rows(0, 1000))
+
+    def sampled(self, step: int, n_rows: int) -> FloatArray:
+        return self._rows(validation.integer("step", step, 0), validation.integer("n_rows", n_rows, 1))
+
+    def _rows(self, step: int, n_rows: int) -> FloatArray:
+        rows = validation.array(f"what samples({step}, {n_rows}) returned", self.sample(step, n_rows))
+        validation.shape(f"what samples({step}, {n_rows}) returned", rows, (n_rows, self.n_coordinates), "")
+        return rows
+
+
+def _target(samples: Any, sample_weight: ArrayLike | None, space: Space | None) -> _Target:
+    if isinstance(samples, GaussianMixture):
+        return _Mixture(samples)
+    return _Stream(samples, space) if callable(samples) else _Samples(samples, sample_weight)
