@@ -4,6 +4,7 @@ from mfld import (
     certificates,
     checkpoint,
     dynamics,
+    interactions,
     kernels,
     mixtures,
     noise,
@@ -13,6 +14,7 @@ from mfld import (
     schedules,
     statistics,
     step_size,
+    thinning,
 )
 from mfld._core import __version__
 from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Callback, Result, StopOnPlateau, TopParticles, TwoPhase
@@ -33,6 +35,7 @@ from mfld.dynamics import (
 )
 from mfld.errors import ConvergenceError, DivergenceError
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch, Smoothed
+from mfld.interactions import Exact, FourierFeatures, KernelThinning, RandomFeatures, RandomSubset
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
 from mfld.objectives import KSD, MMD, EmpiricalRisk, Functional, Game, Objective, Potential, StreamRisk
@@ -64,6 +67,8 @@ __all__ = [
     "Dynamics",
     "EmpiricalRisk",
     "Euclidean",
+    "Exact",
+    "FourierFeatures",
     "FullBatch",
     "Functional",
     "Game",
@@ -71,6 +76,7 @@ __all__ = [
     "GradientEstimator",
     "Info",
     "Irreversible",
+    "KernelThinning",
     "Loss",
     "LossFunction",
     "Minibatch",
@@ -82,6 +88,8 @@ __all__ = [
     "Potential",
     "Preconditioned",
     "Progress",
+    "RandomFeatures",
+    "RandomSubset",
     "Result",
     "Smoothed",
     "Space",
@@ -101,6 +109,7 @@ __all__ = [
     "certificates",
     "checkpoint",
     "dynamics",
+    "interactions",
     "kernels",
     "losses",
     "mixtures",
@@ -115,4 +124,5 @@ __all__ = [
     "show_config",
     "statistics",
     "step_size",
+    "thinning",
 ]

@@ -24,6 +24,7 @@ those of the seed ``key(seed, r)``. A `Place` holds key, step and population, an
 ``label_noise``       noise put on targets
 ``coordinate_order``  the order in which coordinates are visited
 ``smoothing``         where a smoothed gradient is taken (`mfld.Smoothed`)
+``thinning``          the signs of kernel thinning (`mfld.thinning`)
 ``data``              made data and streams of samples, which no run uses
 ====================  ==================================================
 
@@ -61,6 +62,7 @@ POPULATIONS: Final[dict[str, int]] = {
             "output",  # of PDA: whether it is the particles of a step
             "resampling",  # of PSDCA, within its runs
             "resample",  # of a cloud
+            "interaction",  # which particles or features stand for all in a step
         )
     )
 }
