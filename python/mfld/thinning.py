@@ -76,6 +76,7 @@ def thin(
     levels = 0
     while n >= _COMPRESSED_FROM and levels < halvings and n >> 2 * levels > _LARGEST_SET:
         levels += 1
+    halvings = min(halvings, n.bit_length() - 1)  # each part has a point
     even = (n >> halvings + levels << halvings + levels) if levels else n
     rows = np.arange(n)
     if even < n:
@@ -143,8 +144,6 @@ def _checked(
 ) -> tuple[FloatArray, _core.PairKernel, Place, int]:
     x = np.ascontiguousarray(validation.array("points", points))
     validation.shape("points", x, ("N", "p"))
-    if 0 in x.shape:
-        raise ValueError(f"points must have at least one row and column, got {x.shape}")
     if kernel is None:
         kernel = Gaussian()
     validation.instance("kernel", kernel, Kernel, "a Kernel, like kernels.Gaussian(1.0)")
