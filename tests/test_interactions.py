@@ -75,8 +75,8 @@ def test_coresets_are_those_of_thinning_and_kept_while_particles_move_little():
     rows = thinning.thin(x, kernel=kernels.Gaussian(0.5), seed=PLACE.beside("interaction"))
     assert kept["coreset"].tolist() == rows.tolist()
     np.testing.assert_array_equal(estimate, interactions._OfRows(FIT, rows).loss_gradient(x))
-    # 16 rows: a move of 0.5 / 4 is where they are chosen anew.
-    for move, same in ((0.12, True), (0.13, False)):
+    # 16 rows: a move of 0.3 * 0.5 / 4 is where they are chosen anew.
+    for move, same in ((0.036, True), (0.039, False)):
         there = x + np.array([move, 0.0])
         _, then = method.estimate(FIT, there, kept, PLACE.ahead(1))
         assert (then["coreset"].tolist() == rows.tolist()) is same
@@ -169,13 +169,15 @@ def test_runs_go_on_bit_by_bit_on_any_threads_and_side_by_side(method):
     half = solver(n_replicates=2, num_threads=3).run(FIT, n_steps=4, seed=2).state
     rest = solver(n_replicates=2, num_threads=1).run(FIT, n_steps=5, state=half).state
     assert rest.clouds["mu"].particles.tobytes() == whole.clouds["mu"].particles.tobytes()
-    assert set(rest.buffers) == set(method.buffer_names)
+    assert set(rest.buffers) == set(method.buffer_names) - {"anchor_predictions"}
     single = solver().run(FIT, n_steps=9, seed=2).state
     assert single.particles.tobytes() == whole.replicate(0).particles.tobytes()
 
 
 def test_other_dynamics_take_them():
-    solver = mfld.MFLD(32, step_size=0.1, temperature=1e-3, gradient=mfld.RandomSubset(4), dynamics=mfld.Underdamped())
+    solver = mfld.MFLD(
+        32, step_size=0.1, temperature=1e-3, gradient=mfld.RandomSubset(4), dynamics=mfld.Underdamped(1.0)
+    )
     assert np.isfinite(solver.run(FIT, n_steps=5).particles).all()
 
 
@@ -188,8 +190,8 @@ def test_the_cheapest_that_is_good_enough_is_chosen():
 
     cold, warm, hot = chosen(0.0), chosen(2e-3), chosen(10.0)
     assert cold.interaction == mfld.Exact()
-    assert warm.interaction not in (mfld.Exact(), hot.interaction)
-    assert hot.interaction == mfld.RandomSubset(32) or hot.work[repr(hot.interaction)] == min(hot.work.values())
+    assert warm.interaction != mfld.Exact()
+    assert hot.work[repr(hot.interaction)] == min(hot.work.values())
     for choice in (warm, hot):
         taken = repr(choice.interaction)
         assert choice.errors[taken] <= choice.allowed
@@ -251,21 +253,25 @@ def ends(n_particles, n_steps, gradient, seeds):
     return np.array(found), fit.loss(start)
 
 
-def same_within_errors(exact, thinned, n_errors):
-    spread = math.sqrt(exact.var(ddof=1) / len(exact) + thinned.var(ddof=1) / len(thinned))
-    return abs(exact.mean() - thinned.mean()) < n_errors * spread
+def sampling_error(n_particles):
+    """Squared discrepancy of so many draws of the mixture, on average: (E k(Z, Z) - E k(Z, Z')) / N."""
+    return (1 - kernels.Gaussian(1.0).mixture_energy(mixture())) / n_particles
 
 
 def test_the_flow_to_a_mixture_ends_at_the_same_discrepancy_with_thinning():
-    exact, start = ends(256, 150, mfld.FullBatch(), range(5))
-    thinned, _ = ends(256, 150, mfld.KernelThinning(), range(5, 10))
-    assert exact.max() < 0.1 * start
-    assert same_within_errors(exact, thinned, 4)
+    exact, start = ends(1024, 30, mfld.FullBatch(), [0])
+    thinned, _ = ends(1024, 30, mfld.KernelThinning(), [1])
+    random, _ = ends(1024, 30, mfld.RandomSubset(32), [1])
+    assert exact.max() < 0.2 * start
+    assert abs(thinned - exact) < sampling_error(1024)
+    assert thinned < random
+    wide, _ = ends(1024, 30, mfld.KernelThinning(size=128), [1])
+    assert abs(wide - exact) < 0.25 * sampling_error(1024)
 
 
 @pytest.mark.slow
 def test_the_flow_to_a_mixture_at_its_full_size():
-    exact, start = ends(1024, 2000, mfld.FullBatch(), range(4))
-    thinned, _ = ends(1024, 2000, mfld.KernelThinning(), range(4, 8))
-    assert exact.max() < 0.02 * start
-    assert same_within_errors(exact, thinned, 4)
+    exact, start = ends(1024, 2000, mfld.FullBatch(), range(3))
+    thinned, _ = ends(1024, 2000, mfld.KernelThinning(), range(3))
+    assert exact.max() < 0.05 * start
+    assert abs(thinned.mean() - exact.mean()) < sampling_error(1024)

@@ -180,8 +180,9 @@ struct Problem {
 
 double work_of_halving(std::int64_t n) { return work_of_pair * static_cast<double>(n) * static_cast<double>(n) / 2; }
 
-// A barrier between threads that share their cores with others may take 10 us and more.
-constexpr double barriers_cost = 0.1;
+// Share of the usual work for which a thread is worth waking: between threads that share their cores with others a
+// barrier takes 10 us and more, and these parts have many of them.
+constexpr double barriers_cost = 0.02;
 
 // Threads for halvings of whole sets of `size`, which meet at every block of pairs where they share one.
 int threads_for(const mfld_execution& execution, std::int64_t n_sets, std::int64_t size) {
@@ -309,7 +310,7 @@ class Refinement {
   Refinement(const Problem<T>& problem, const std::int64_t* rows, std::int64_t n, int num_threads)
       : problem_(problem),
         n_(n),
-        threads_(useful_threads(num_threads, ceil_div(n, tile<T>), work_of_halving(n))),
+        num_threads_(num_threads),
         sweep_threads_(
             useful_threads(num_threads, ceil_div(n, tile<T>), barriers_cost * work_of_pair * static_cast<double>(n))),
         points_(n, problem.p),
@@ -317,7 +318,7 @@ class Refinement {
         own_(n),
         row_(n),
         coefficients_(n),
-        found_(threads_) {
+        found_(num_threads) {
     points_.gather(problem.points, problem.scales, rows, n);
     std::fill_n(coefficients_.get(), n, static_cast<T>(1 / static_cast<double>(n)));
   }
@@ -399,7 +400,8 @@ class Refinement {
 
   void sums(Range sources, Range targets, double* out, StopSignal& stop) {
     const std::int64_t n_tiles = ceil_div(targets.size(), tile<T>);
-    run_team(threads_, [&](int member, int members, SpinBarrier&) {
+    const double work = barriers_cost * work_of_pair * static_cast<double>(sources.size() * targets.size());
+    run_team(useful_threads(num_threads_, n_tiles, work), [&](int member, int members, SpinBarrier&) {
       const Range own = even_part(n_tiles, member, members);
       for (std::int64_t t = own.begin; t < own.end; ++t) {
         if (member == 0) stop.poll(work_of_pair * static_cast<double>(sources.size() * tile<T>));
@@ -417,7 +419,7 @@ class Refinement {
 
   const Problem<T>& problem_;
   const std::int64_t n_;
-  const int threads_, sweep_threads_;
+  const int num_threads_, sweep_threads_;
   Columns<T> points_;
   Buffer<double> mean_, own_, row_;
   Buffer<T> coefficients_;

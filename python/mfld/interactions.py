@@ -174,10 +174,11 @@ class KernelThinning(Interaction):
 
     The rows of the coreset are kept while the cloud moves little: they are chosen anew once its particles have moved,
     in root mean square since they were chosen, by ``refresh * length / sqrt(M)``, where length is the kernel's (of a
-    kernel without, the median distance). Independent moves of that size put the error of M draws, times
-    1/sqrt(M), on the coreset, which is the error that it has. The choice depends on state and noise only, and
-    both the rows and the places where they were chosen are carried as buffers. Source: Chen et al. 2026, "Kernel
-    thinning for mean-field Langevin dynamics" (KT-MFLD).
+    kernel without, the median distance). Independent moves of ``length / sqrt(M)`` put the error of M draws, times
+    1/sqrt(M), on the coreset, which is the error that it has. The choice depends on state and noise only; the rows and
+    the places where they were chosen are carried as buffers. Errors of a coreset that is kept add up over steps, as
+    those of new ones do not: where steps are long and the temperature is low, a size of ``4 sqrt(N)`` pays. Source:
+    Chen et al. 2026, "Kernel thinning for mean-field Langevin dynamics" (KT-MFLD).
 
     Parameters
     ----------
@@ -210,7 +211,7 @@ class KernelThinning(Interaction):
 
     size: int | None = None
     kernel: Kernel | None = None
-    refresh: float = 1.0
+    refresh: float = 0.3
     gradient: GradientEstimator = field(default_factory=FullBatch)
 
     own_buffers: ClassVar[tuple[str, ...]] = ("coreset", "coreset_places")
