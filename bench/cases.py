@@ -41,7 +41,8 @@ class Case:
     ``batch_size`` 0 is the full batch. ``estimator`` is a key of `PASSES`: "plain" is the gradient of the rows,
     "svrg" and "sarah" correct the full gradient of an anchor by them, and their cases are steps between two refreshes.
     ``dynamics`` is "overdamped" or "baoab". A step of the group "P-SDCA" is an epoch: one visit of each sample's dual
-    variable, between two refreshes.
+    variable, between two refreshes. One of the group "MMD" is a step of descent along the gradient of the squared
+    discrepancy from n_samples points, of a Gaussian kernel whose length is the root of n_features, without noise.
     ``peers`` is False where a case only asks how mfld's own time depends on a size.
     ``neighbour`` names the case whose time, in units of its floor, should predict this one's within ``cliff``.
     """
@@ -67,6 +68,8 @@ class Case:
             return f"normals-{self.n_particles}x{self.n_features}-t{self.threads}{self._suffix}"
         if self.group == "P-SDCA":
             return f"psdca-{self.n_particles}x{self.n_samples}x{self.n_features}-{self.activation}{self._suffix}"
+        if self.group == "MMD":
+            return f"mmd-{self.n_particles}x{self.n_samples}x{self.n_features}{self._suffix}"
         estimator = "mini" if self.estimator == "plain" else self.estimator
         estimator = f"{estimator}{self.batch_size}" if self.batch_size else "full"
         size = f"{self.n_particles}x{self.n_samples}x{self.n_features}"
@@ -81,7 +84,7 @@ class Case:
     @property
     def n_coordinates(self) -> int:
         """Coordinates of a particle: weights, bias, readout."""
-        return self.n_features + 1 + self.n_outputs if self.group != "normals" else self.n_features
+        return self.n_features if self.group in ("normals", "MMD") else self.n_features + 1 + self.n_outputs
 
     @property
     def loss(self) -> str:
@@ -90,7 +93,9 @@ class Case:
     def work(self) -> dict[str, float]:
         """Multiply-adds (in flops), activations and normals of one step: two passes over particles times samples.
 
-        An epoch of P-SDCA makes one pass, and weighs every particle anew at each sample: an exponential.
+        A step of MMD makes for each pair of points the square of their difference, an exponential, and a product with
+        the difference. An epoch of P-SDCA makes one pass, and weighs every particle anew at each sample: an
+        exponential.
 
         Several outputs add three products of n_particles * rows * n_outputs: predictions, mixed cotangents, readout
         gradients. With one output these are part of the sweeps over activations and are not counted.
@@ -98,6 +103,9 @@ class Case:
         normals = float(self.n_particles * self.n_coordinates)
         if self.group == "normals":
             return {"multiply_add": 0.0, "activation": 0.0, "normals": normals}
+        if self.group == "MMD":
+            pairs = float(self.n_particles) * (self.n_particles + self.n_samples)
+            return {"multiply_add": 4 * self.n_features * pairs, "exp": pairs}
         if self.group == "P-SDCA":
             pairs = float(self.n_particles) * self.n_samples
             return {"multiply_add": 2 * self.n_features * pairs, "activation": pairs, "exp": pairs}
@@ -138,6 +146,8 @@ def make_problem(case: Case) -> Problem:
     inputs = rng.standard_normal((n, d), np.float32).astype(case.dtype)
     targets = rng.integers(0, k, n) if k > 1 else np.tanh(inputs[:, 0]) + 0.1 * rng.standard_normal(n)
     particles = rng.standard_normal((case.n_particles, case.n_coordinates), np.float32).astype(case.dtype)
+    if case.group == "MMD":
+        return Problem(case, inputs, targets.astype(case.dtype), particles, l2=0.0)
     particles[:, :d] /= np.sqrt(d).astype(case.dtype)
     anchor = None
     if case.estimator != "plain":
@@ -170,6 +180,8 @@ def all_cases() -> list[Case]:
         *(Case("SVRG", *shape, "tanh", batch, estimator="svrg") for batch in BATCHES for shape in SHAPES),
         *(Case("P-SDCA", *shape) for shape in DUAL_SHAPES),
         Case("P-SDCA", *DUAL_SHAPES[0], dtype="float64"),
+        *(Case("MMD", 2000, 2000, d) for d in (2, 10)),
+        Case("MMD", 2000, 2000, 10, dtype="float64"),
         *(Case("normals", 10000, 0, 100, threads=threads) for threads in (1, THREADS)),
         *(Case("normals", 10000, 0, 100, threads=threads, dtype="float64") for threads in (1, THREADS)),
         *(Case("float64", *shape, dtype="float64", batch_size=batch) for shape in SHAPES[:5] for batch in (0, 32)),
@@ -235,6 +247,7 @@ QUICK = (
     "mini*-4096x1797x64-tanh",
     "svrg*-1000x1000x64-*",
     "psdca-1000x1024x20-*",
+    "mmd-2000x2000x*",
     "normals-10000x100-t1",
     "full-1000x1797x64-k10-tanh",
     "full-1000x1000x64-tanh",

@@ -25,7 +25,9 @@ def test_every_public_object_has_an_example(name):
     assert any(test.examples for test in doctest.DocTestFinder().find(getattr(mfld, name), name))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/how-to-add.md", "docs/which-algorithm.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/guide.md", "docs/how-to-add.md", "docs/kernels.md", "docs/which-algorithm.md"]
+)
 def test_page(page, tmp_path, monkeypatch):
     path = ROOT / page
     blocks = re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)

@@ -195,7 +195,7 @@ CONSTRUCTORS = {
     mfld.EmpiricalRisk: {"model": MODEL, "inputs": INPUTS, "targets": TARGETS, "loss": "squared", "l2": 0.0}
     | {"sample_weight": None, "reference": None},
     mfld.Potential: {"gradient": abs, "value": None, "value_and_gradient": None, "n_coordinates": 3, "n_moving": None}
-    | {"l2": 0.0, "space": None, "reference": None},
+    | {"hessian_vector": None, "l2": 0.0, "space": None, "reference": None},
     mfld.Functional: {
         "gradient": abs,
         "value": None,
@@ -222,6 +222,10 @@ CONSTRUCTORS = {
     mfld.State: {"clouds": {"mu": mfld.Cloud(np.ones((1, 2, 3)))}, "step": 0, "seed": 0, "buffers": {}, "replica": 0},
     mfld.StopWhen: {"condition": bool, "every": 1},
     mfld.StopOnPlateau: {"quantity": "loss", "patience": 1, "tolerance": 0.0, "every": 1},
+    mfld.MMD: {"samples": INPUTS, "kernel": mfld.kernels.Gaussian(1.0), "smoothing": 0.1, "sample_weight": None}
+    | {"l2": 0.0, "space": None, "reference": None},
+    mfld.KSD: {"potential": WELL, "kernel": mfld.kernels.Gaussian(1.0), "target_temperature": 1.0}
+    | {"l2": 0.0, "reference": None},
     schedules.Constant: {"value": 1.0},
     schedules.Geometric: {"initial": 1.0, "factor": 0.5, "stage_length": 3},
     schedules.Logarithmic: {"scale": 1.0},
@@ -358,6 +362,26 @@ TABLE = {
     "Irreversible": (mfld.Irreversible, {"skew": [[0.0, 1.0], [-1.0, 0.0]]}),
     "General": (mfld.General, {"diffusion": np.eye(2), "skew": None, "divergence": None}),
     "Smoothed": (mfld.Smoothed, {"radius": 0.1, "gradient": mfld.FullBatch(), "law": "normal"}),
+    "SVGD": (mfld.SVGD, {"kernel": mfld.kernels.Gaussian(1.0)}),
+    **{
+        f"kernels.{kind.__name__}": (kind, {"length_scale": 1.0})
+        for kind in (mfld.kernels.Gaussian, mfld.kernels.Matern52, mfld.kernels.Matern32)
+    },
+    "kernels.Laplace": (mfld.kernels.Laplace, {"length_scale": [1.0, 2.0]}),
+    "kernels.Energy": (mfld.kernels.Energy, {"length_scale": "median"}),
+    "kernels.InverseMultiquadric": (mfld.kernels.InverseMultiquadric, {"length_scale": 1.0, "exponent": -0.5}),
+    "kernels.Dirichlet": (mfld.kernels.Dirichlet, {"coefficients": [0.5, 0.2], "period": 1.0}),
+    "kernels.WrappedGaussian": (mfld.kernels.WrappedGaussian, {"length_scale": 0.1, "period": 1.0}),
+    "kernels.Product": (mfld.kernels.Product, {"kernels": [mfld.kernels.Gaussian(1.0)], "sizes": [3]}),
+    "kernels.median_distance": (mfld.kernels.median_distance, {"points": INPUTS}),
+    "mixtures.GaussianMixture": (
+        mfld.mixtures.GaussianMixture,
+        {"weights": None, "means": [[0.0], [1.0]], "covariances": 1.0},
+    ),
+    "quantities.kernel_gradient_discrepancy": (
+        mfld.quantities.kernel_gradient_discrepancy,
+        {"objective": WELL, "temperature": 0.1, "kernel": None},
+    ),
     "PerParticleMinibatch": (mfld.PerParticleMinibatch, {"batch_size": 2}),
     "Euclidean": (mfld.Euclidean, {"n_coordinates": 2}),
     "StreamRisk": (
@@ -521,7 +545,9 @@ def test_every_public_signature_is_in_the_table():
 
 
 # What the library makes itself, what takes anything, and a function of the build.
-MADE = {"Callback", "Certificate", "DivergenceError", "Info", "Move", "Progress", "Result", "Step", "show_config"}
+MADE = {"Callback", "Certificate", "DivergenceError", "Info", "Move", "Progress", "Result", "Step", "show_config"} | {
+    *("Statistics", "SteinSums", "SteinTerms"),
+}
 
 
 def test_a_number_without_an_axis_and_a_generator_are_taken():

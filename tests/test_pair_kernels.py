@@ -123,7 +123,7 @@ def test_a_matrix_holds_the_formula(name, rng):
 
 
 @every_kernel
-@pytest.mark.parametrize("sizes", [(1, 1), (5, 17), (67, 9)])
+@pytest.mark.parametrize("sizes", [(1, 1), (37, 9)])
 def test_sums_are_double_loops(level, dtype, name, sizes, rng):
     kernel, formula = KERNELS[name]
     x, y, _, _, w = clouds(rng, *sizes, dtype=dtype)
@@ -188,12 +188,12 @@ def test_the_published_value_of_the_inverse_multiquadric_stein_kernel(level):
 
 
 @every_kernel
-@pytest.mark.parametrize("p", [1, 2, 11])
+@pytest.mark.parametrize("p", [1, 9])
 def test_the_core_and_numpy_agree(level, dtype, name, p, rng):
     kernel = KERNELS[name][0]
     if kernel.n_coordinates not in (None, p):
         pytest.skip("of three coordinates")
-    x, y, s, t, w = clouds(rng, 70, 300, p, dtype)
+    x, y, s, t, w = clouds(rng, 19, 300, p, dtype)  # more rows than one block
     wide = [array.astype(np.float64) for array in (x, y, s, t, w)]
     base = kernels.Kernel
     values, gradient = kernel.values_and_gradients(x, y, w)
@@ -335,12 +335,12 @@ def test_products_of_kernels_of_the_same_points(rng):
 
 
 def test_sums_in_numpy_take_memory_of_the_points_only(rng):
-    x = rng.normal(size=(4000, 2))
+    x = rng.normal(size=(2500, 2))
     tracemalloc.start()
     Linear().gradient_sums(x, x)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 60e6  # all pairs at once would take 256e6
+    assert peak < 40e6  # all pairs at once would take 100e6
 
 
 SMOOTHED = {
@@ -410,7 +410,7 @@ def test_the_median_rule(rng):
         (lambda: kernels.Gaussian((1.0, 1.0)) + kernels.Gaussian((1.0,)), ValueError, "same number of coordinates"),
         (lambda: kernels.Product([kernels.Energy()], [1]), ValueError, "must be positive definite, Energy"),
         (lambda: kernels.Product([kernels.Gaussian((1.0, 1.0))], [1]), ValueError, r"sizes\[0\] must be 2 to match"),
-        (lambda: kernels.Product([], []), ValueError, "sizes must have an entry for each of at least one kernel"),
+        (lambda: kernels.Product([], []), ValueError, "kernels must hold at least one"),
         (
             lambda: kernels.Laplace(1.0).stein_sums([[0.0]], [[1.0]], [[0.0]], [[1.0]]),
             ValueError,

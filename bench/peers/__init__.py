@@ -69,6 +69,26 @@ class DualAscent(Protocol):
         """Logarithms of the r_m, (N,), up to one constant."""
 
 
+class Descent(Protocol):
+    """Descent of the squared maximum mean discrepancy from the inputs. Same interface as `Implementation`, no noise.
+
+    Of the Gaussian kernel ``exp(-|x - y|^2 / (2 d))`` in d dimensions: with the weights c = 1/N at the particles and
+    -1/n at the inputs, y over both::
+
+        x_i -= step_size * gradient_i,      gradient_i = -(2 / d) sum_y c_y exp(-|x_i - y|^2 / (2 d)) (x_i - y)
+    """
+
+    choice: str
+
+    def __init__(self, problem: Problem, tune: bool) -> None: ...
+
+    def reset(self) -> None: ...
+
+    def run(self, n_steps: int, schedule: Schedule = SCHEDULE) -> None: ...
+
+    def particles(self) -> NDArray[Any]: ...
+
+
 class Normals(Protocol):
     """A generator: a "step" makes an array of normals once. Same interface, without particles."""
 
@@ -96,6 +116,8 @@ def make(name: str, problem: Problem, tune: bool = True) -> Any:
         return module.Normals(problem)
     if problem.case.group == "P-SDCA":
         return module.DualAscent(problem, tune)
+    if problem.case.group == "MMD":
+        return module.Descent(problem, tune)
     if problem.case.activation not in module.ACTIVATIONS:
         return None
     if problem.case.estimator not in getattr(module, "ESTIMATORS", ("plain",)):

@@ -179,6 +179,58 @@ def _chunk_gradient(particles, x, y, weight, activation, predictions=None):
     return (slopes * (cotangent @ readout.T)).T @ x, values.T @ cotangent
 
 
+class Descent:
+    """All steps in one compiled loop; pairs whole, or particles scanned in chunks."""
+
+    def __init__(self, problem: Problem, tune: bool) -> None:
+        self._problem = problem
+        case = problem.case
+        itemsize = np.dtype(case.dtype).itemsize
+        candidates = chunk_candidates(case.n_particles, case.n_particles + case.n_samples, itemsize)
+        chunks = sorted({next(c for c in range(rows, 0, -1) if case.n_particles % c == 0) for rows in candidates})
+        self._length = float(np.sqrt(case.n_features))
+        self._inputs = jnp.asarray(problem.inputs / problem.inputs.dtype.type(self._length))
+        keep_fastest(chunks, tune, self._prepare, self.run)
+
+    def _prepare(self, rows: int) -> None:
+        case = self._problem.case
+        n, d = case.n_particles, case.n_features
+
+        def chunk(points: jax.Array, weighted: jax.Array, half: jax.Array, x: jax.Array) -> jax.Array:
+            own = jnp.sum(x * x, axis=1, keepdims=True) / 2
+            sums = jnp.exp(x @ points.T - half - own) @ weighted
+            return x * sums[:, d:] - sums[:, :d]
+
+        @partial(jax.jit, donate_argnums=0)
+        def run(x: jax.Array, inputs: jax.Array, n_steps: int, factor: jax.Array) -> jax.Array:
+            def step(_: int, x: jax.Array) -> jax.Array:
+                points = jnp.concatenate([x, inputs])
+                ones = jnp.ones_like(points[:, :1])
+                weights = jnp.where(jnp.arange(len(points)) < n, 1 / n, -1 / case.n_samples).astype(x.dtype)
+                weighted = jnp.concatenate([points, ones], axis=1) * weights[:, None]
+                half = jnp.sum(points * points, axis=1) / 2
+                of_chunk = partial(chunk, points, weighted, half)
+                gradient = of_chunk(x) if rows == n else lax.map(of_chunk, x.reshape(-1, rows, d)).reshape(n, d)
+                return x + factor * gradient
+
+            return lax.fori_loop(0, n_steps, step, x)
+
+        self._run = run
+        self.choice = "pairs whole" if rows == n else f"chunks of {rows}"
+        self.reset()
+
+    def reset(self) -> None:
+        particles = self._problem.particles
+        self._x = jnp.asarray(particles / particles.dtype.type(self._length))
+
+    def run(self, n_steps: int, schedule: Schedule = SCHEDULE, rows: NDArray[np.int64] | None = None) -> None:
+        factor = jnp.asarray(schedule.step_size * 2 / self._length**2, self._x.dtype)
+        self._x = self._run(self._x, self._inputs, n_steps, factor).block_until_ready()
+
+    def particles(self) -> NDArray[Any]:
+        return np.asarray(self._x) * self._length
+
+
 class DualAscent:
     """All epochs of a call in one compiled loop: a scan over blocks, and in a block one over its samples."""
 

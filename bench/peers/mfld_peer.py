@@ -73,6 +73,38 @@ class Network:
         return self._state.particles
 
 
+class Descent:
+    """`MMD` without noise."""
+
+    def __init__(self, problem: Problem, tune: bool) -> None:
+        self._problem = problem
+        kernel = mfld.kernels.Gaussian(float(np.sqrt(problem.case.n_features)))
+        self._objective = mfld.MMD(problem.inputs, kernel)
+        self.choice = f"num_threads={problem.case.threads}"
+        self._solver = self._make_solver(SCHEDULE)
+        self.reset()
+
+    def _make_solver(self, schedule: Schedule) -> mfld.MFLD:
+        case = self._problem.case
+        return mfld.MFLD(
+            case.n_particles,
+            step_size=schedule.step_size,
+            temperature=0.0,
+            dtype=case.dtype,
+            num_threads=case.threads,
+        )
+
+    def reset(self) -> None:
+        self._state = self._solver.init(self._objective, seed=SEED, particles=self._problem.particles)
+
+    def run(self, n_steps: int, schedule: Schedule = SCHEDULE, rows: NDArray[np.int64] | None = None) -> None:
+        solver = self._solver if schedule is SCHEDULE else self._make_solver(schedule)
+        self._state, _ = solver.advance(self._objective, self._state, n_steps)
+
+    def particles(self) -> NDArray[Any]:
+        return self._state.particles
+
+
 class DualAscent:
     """`PSDCA` that never refreshes its particles."""
 

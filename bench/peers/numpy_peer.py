@@ -346,6 +346,74 @@ class _Worker:
                 self.of_readout += values.T @ cotangent
 
 
+class Descent:
+    """Squares of distances by one product, an exponential in place, and one product for sums and their moments."""
+
+    def __init__(self, problem: Problem, tune: bool) -> None:
+        self._problem = problem
+        case = problem.case
+        self._dtype = np.dtype(case.dtype)
+        self._blas = ThreadpoolController() if ThreadpoolController else None
+        n, total = case.n_particles, case.n_particles + case.n_samples
+        rows = chunk_candidates(n, total, self._dtype.itemsize)
+        teams = [1, case.threads] if self._blas and case.threads > 1 else [1]
+        keep_fastest([(team, r) for team in teams for r in rows], tune, lambda v: self._prepare(*v), self.run)
+
+    def _prepare(self, team: int, rows: int) -> None:
+        case = self._problem.case
+        n, total = case.n_particles, case.n_particles + case.n_samples
+        rows = min(rows, -(-n // team))
+        self._pool = ThreadPoolExecutor(team) if team > 1 else None
+        self._blas_threads = 1 if team > 1 else case.threads
+        self._chunks = [slice(first, min(n, first + rows)) for first in range(0, n, rows)]
+        self._buffers = [np.empty((rows, total), self._dtype) for _ in range(team)]
+        self.choice = f"chunks of {rows}, {team} Python threads"
+        self.reset()
+
+    def reset(self) -> None:
+        # In units of the length of the kernel.
+        case = self._problem.case
+        length = self._dtype.type(np.sqrt(case.n_features))
+        self._points = np.concatenate([self._problem.particles, self._problem.inputs]) / length
+        self._length = length
+        self._weighted = np.ones((len(self._points), case.n_features + 1), self._dtype)
+        self._gradient = np.empty_like(self._problem.particles)
+
+    def run(self, n_steps: int, schedule: Schedule = SCHEDULE, rows: NDArray[np.int64] | None = None) -> None:
+        case = self._problem.case
+        n, d = case.n_particles, case.n_features
+        limit = self._blas.limit(limits=self._blas_threads, user_api="blas") if self._blas else contextlib.nullcontext()
+        with limit:
+            for _ in range(n_steps):
+                self._weighted[:, :d] = self._points
+                self._weighted[:, d] = 1
+                self._weighted[:n] /= n
+                self._weighted[n:] /= -case.n_samples
+                half = np.einsum("ij,ij->i", self._points, self._points) / 2
+                if self._pool is None:
+                    self._share(0, self._chunks, half)
+                else:
+                    team = len(self._buffers)
+                    shares = [self._chunks[member::team] for member in range(team)]
+                    list(self._pool.map(self._share, range(team), shares, [half] * team))
+                self._points[:n] += schedule.step_size * 2 / self._length**2 * self._gradient
+
+    def _share(self, member: int, chunks: list[slice], half: Array) -> None:
+        n_features = self._problem.case.n_features
+        for chunk in chunks:
+            x = self._points[chunk]
+            pairs = self._buffers[member][: len(x)]
+            np.matmul(x, self._points.T, out=pairs)
+            pairs -= half
+            pairs -= half[chunk, np.newaxis]
+            np.exp(pairs, out=pairs)
+            sums = pairs @ self._weighted
+            self._gradient[chunk] = x * sums[:, n_features:] - sums[:, :n_features]
+
+    def particles(self) -> NDArray[Any]:
+        return self._points[: self._problem.case.n_particles] * self._length
+
+
 class DualAscent:
     """Neurons of a block by one product; at a sample one product for both sums, then the weights in cache."""
 

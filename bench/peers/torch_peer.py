@@ -213,6 +213,51 @@ class Network:
             array.sub_(slope, alpha=schedule.step_size).add_(xi.view_as(array), alpha=scale)
 
 
+class Descent:
+    """As in NumPy: two products and an exponential, on chunks of particles."""
+
+    def __init__(self, problem: Problem, tune: bool) -> None:
+        self._problem = problem
+        case = problem.case
+        torch.set_num_threads(case.threads)
+        itemsize = np.dtype(case.dtype).itemsize
+        rows = chunk_candidates(case.n_particles, case.n_particles + case.n_samples, itemsize)
+        with torch.no_grad():
+            keep_fastest(rows, tune, self._prepare, self.run)
+
+    def _prepare(self, rows: int) -> None:
+        self._rows = rows
+        self.choice = f"chunks of {rows}"
+        self.reset()
+        self._pairs = torch.empty((rows, len(self._points)), dtype=self._points.dtype)
+
+    def reset(self) -> None:
+        self._length = math.sqrt(self._problem.case.n_features)
+        both = np.concatenate([self._problem.particles, self._problem.inputs])
+        self._points = torch.from_numpy(both / both.dtype.type(self._length))
+
+    @torch.no_grad()
+    def run(self, n_steps: int, schedule: Schedule = SCHEDULE, rows: NDArray[np.int64] | None = None) -> None:
+        case = self._problem.case
+        n, d = case.n_particles, case.n_features
+        gradient = torch.empty((n, d), dtype=self._points.dtype)
+        for _ in range(n_steps):
+            weighted = torch.cat([self._points, torch.ones_like(self._points[:, :1])], dim=1)
+            weighted[:n] /= n
+            weighted[n:] /= -case.n_samples
+            half = (self._points * self._points).sum(dim=1) / 2
+            for first in range(0, n, self._rows):
+                x = self._points[first : min(n, first + self._rows)]
+                pairs = self._pairs[: len(x)]
+                torch.addmm(half, x, self._points.T, beta=-1, out=pairs)
+                sums = pairs.sub_(half[first : first + len(x), None]).exp_() @ weighted
+                torch.mul(x, sums[:, d:], out=gradient[first : first + len(x)]).sub_(sums[:, :d])
+            self._points[:n] += schedule.step_size * 2 / self._length**2 * gradient
+
+    def particles(self) -> NDArray[Any]:
+        return (self._points[: self._problem.case.n_particles] * self._length).numpy()
+
+
 class DualAscent:
     """Neurons of a block by one product; at a sample one product for both sums, then the weights in cache."""
 

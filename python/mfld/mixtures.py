@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 from mfld import linear, validation
 from mfld.validation import FloatArray
 
+__all__ = ["GaussianMixture"]
+
 
 @dataclass(frozen=True, eq=False, init=False)
 class GaussianMixture:

@@ -104,6 +104,7 @@ struct Arrays {
   static constexpr mfld_domain flat = {nullptr, 0};
   const std::vector<mfld_noise> noises = std::vector<mfld_noise>(most_replicates, noise);
   std::vector<T> particles = array(n_particles * p);
+  const std::vector<double> unit_scales = std::vector<double>(static_cast<std::size_t>(p), 1.0);
   const std::vector<T> inputs = array(n * features), targets = array(n * outputs), labels = std::vector<T>(n, T(1));
 
   explicit Arrays(int activation) : network{features, outputs, 1, activation, 2, 1.5, 2.0} {}
@@ -120,6 +121,7 @@ struct Arrays {
       all.push_back({std::move(name), has_team, std::move(run)});
     };
     network_calls(kernels.network, add);
+    pair_calls(kernels.pairs, add);
     move_calls(kernels.moves, add);
     noise_calls(kernels.noise, add);
     elementwise_calls(kernels.elementwise, add);
@@ -152,6 +154,36 @@ struct Arrays {
           return kernels.pull_back_rows(&network, particles.data(), n_particles, inputs.data(), targets.data(),
                                         rows.data(), batch, g.data(), e);
         });
+  }
+
+  // The particles as both sets of points.
+  template <class Add>
+  void pair_calls(const mfld_pair_sums& kernels, const Add& add) {
+    for (int kernel : {0, 7}) {  // of the distance, and of a torus
+      const auto one = [this, kernel] {
+        return mfld_pair_kernel{kernel, 1.0, unit_scales.data(), unit_scales.data(), kernel == 7 ? 2 : 0};
+      };
+      const mfld_points points = {particles.data(), nullptr, n_particles};
+      const std::string name = "kernel " + std::to_string(kernel);
+      add("pair sums, " + name, true,
+          [this, &kernels, one, points, v = array(n_particles),
+           g = array(n_particles * p)](const mfld_execution* e) mutable {
+            const mfld_pair_kernel k = one();
+            return kernels.sums(&k, particles.data(), n_particles, &points, p, v.data(), g.data(), e);
+          });
+      add("pair pull back, " + name, true,
+          [this, &kernels, one, points, f = array(n_particles * p)](const mfld_execution* e) mutable {
+            const mfld_pair_kernel k = one();
+            return kernels.pull_back(&k, particles.data(), n_particles, &points, particles.data(), p, 1.0, f.data(), e);
+          });
+      add("pair stein, " + name, true,
+          [this, &kernels, one, points, v = array(n_particles), g = array(n_particles * p),
+           f = array(n_particles * p)](const mfld_execution* e) mutable {
+            const mfld_pair_kernel k = one();
+            return kernels.stein(&k, particles.data(), particles.data(), n_particles, &points, particles.data(), p,
+                                 v.data(), g.data(), f.data(), e);
+          });
+    }
   }
 
   template <class Add>

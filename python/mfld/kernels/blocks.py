@@ -44,13 +44,17 @@ class Product(Several):
     sizes: tuple[int, ...]
 
     def __init__(self, kernels: Sequence[Kernel], sizes: Sequence[int]) -> None:
+        validation.instance("kernels", kernels, Sequence, "a sequence of kernels")
+        validation.instance("sizes", sizes, Sequence, "a sequence of integers, like [2, 1]")
         given = tuple(
             validation.instance(f"kernels[{b}]", kernel, Kernel, "a Kernel, like Gaussian(1.0)")
             for b, kernel in enumerate(kernels)
         )
         counts = tuple(validation.integer(f"sizes[{b}]", size, 1) for b, size in enumerate(sizes))
-        if not given or len(given) != len(counts):
-            raise ValueError(f"sizes must have an entry for each of at least one kernel, got {len(given)} and {counts}")
+        if not given:
+            raise ValueError("kernels must hold at least one, got none")
+        if len(given) != len(counts):
+            raise ValueError(f"sizes must have an entry for each of the {len(given)} kernels, got {counts}")
         for b, (kernel, count) in enumerate(zip(given, counts, strict=True)):
             if kernel.n_coordinates not in (None, count):
                 raise ValueError(f"sizes[{b}] must be {kernel.n_coordinates} to match {kernel!r}, got {count}")

@@ -162,6 +162,8 @@ class WrappedGaussian(_Periodic):
         object.__setattr__(self, "length_scale", validation.real("length_scale", length_scale, positive=True))
         object.__setattr__(self, "period", period)
         self._check_period()
+        if not 1e-9 <= self._radians <= 1e9:
+            raise ValueError(f"length_scale must be between 1e-9 and 1e9 periods, got {length_scale} and {period}")
 
     @property
     def _radians(self) -> float:

@@ -23,6 +23,7 @@ from mfld.validation import FloatArray
 LengthScale: TypeAlias = float | Sequence[float] | str
 """A number, one for each coordinate, or "median": the median distance of the points that a kernel is fitted to."""
 
+_LARGEST = 1e18  # length: its inverse square is a float32
 _MEDIAN_ROWS = 1000  # points whose distances make a median
 
 
@@ -358,13 +359,19 @@ def _inverse_or_zero(r: FloatArray) -> FloatArray:
 def _length(name: str, value: LengthScale) -> float | tuple[float, ...] | str:
     if isinstance(value, str):
         return validation.choice(name, value, ("median",))
-    if isinstance(value, (tuple, list, np.ndarray)) and np.ndim(value) > 0:
+    if isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim > 0):
         given = validation.array(name, value, np.float64)
         validation.shape(name, given, ("p",), "of a number for each coordinate")
         if not (given > 0).all():
             raise ValueError(f"{name} must be positive, got {given.tolist()}")
-        return tuple(given.tolist())
-    return validation.real(name, value, positive=True)
+        return tuple(_moderate(name, length) for length in given.tolist())
+    return _moderate(name, validation.real(name, value, positive=True))
+
+
+def _moderate(name: str, length: float) -> float:
+    if not 1 / _LARGEST <= length <= _LARGEST:
+        raise ValueError(f"{name} must be between {1 / _LARGEST:g} and {_LARGEST:g}: scale the points, got {length}")
+    return length
 
 
 def median_distance(points: ArrayLike) -> float:

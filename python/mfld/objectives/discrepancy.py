@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import fourier, references, validation
-from mfld.kernels import Kernel, Statistics, statistics
+from mfld.kernels import Kernel, Statistics
+from mfld.kernels.base import statistics
 from mfld.mixtures import GaussianMixture
 from mfld.noise import Place
 from mfld.objectives.base import Measure, Objective, Potential, SetOnce
@@ -21,6 +22,9 @@ from mfld.references import Reference
 from mfld.space import Space
 from mfld.state import Cloud
 from mfld.validation import FloatArray
+
+_WIDEST = 1e17  # smoothing, below the largest length scale
+_ROWS = 1000  # of a stream, for its moments and a median
 
 
 class MMD(SetOnce, Objective):
@@ -95,6 +99,8 @@ class MMD(SetOnce, Objective):
     ) -> None:
         validation.instance("kernel", kernel, Kernel, "a Kernel, like kernels.Gaussian(1.0)")
         self.smoothing = validation.real("smoothing", smoothing, non_negative=True)
+        if self.smoothing > _WIDEST:
+            raise ValueError(f"smoothing must be at most {_WIDEST:g}: scale the samples, got {smoothing}")
         if space is not None:
             validation.instance("space", space, Space, "a Space")
         if sample_weight is not None and (callable(samples) or isinstance(samples, GaussianMixture)):
@@ -169,11 +175,27 @@ class MMD(SetOnce, Objective):
 
     def loss_gradient(self, measure: Measure, batch: Any = None) -> FloatArray:
         cloud = self.cloud(measure)
-        return self._witness(cloud, batch).loss_gradient(cloud.particles)
+        mmd, rows = self._of_batch(batch)
+        gradient = mmd.witness(cloud.particles, cloud, rows, True)[1]
+        gradient[:, self.n_moving :] = 0
+        return gradient
 
     def first_variation(self, measure: Measure, batch: Any = None) -> Potential:
         """Twice the witness function, ``2 E k_2v(x, X) - 2 E k_v(x, Z) + l2 |x|**2``."""
-        return self._witness(self.cloud(measure), batch)
+        mmd, rows = self._of_batch(batch)
+        return _Witness(mmd, self.cloud(measure), rows)
+
+    def witness(
+        self, points: FloatArray, cloud: Cloud, rows: NDArray[np.int64] | None, with_gradient: bool
+    ) -> tuple[FloatArray, FloatArray]:
+        """The first variation at points without the ridge, and its gradient if asked for; else the points."""
+        others = cloud.particles.astype(points.dtype, copy=False)
+        weights = None if cloud.weights is None else cloud.weights.astype(points.dtype, copy=False)
+        values, gradient = self._own.sums_of(points, others, weights, with_gradient, self._threads)
+        of_target, target_gradient = self.target.sums(self._cross, points, rows, with_gradient, self._threads)
+        if gradient is None:
+            return 2 * (values - of_target), points
+        return 2 * (values - of_target), 2 * (gradient - target_gradient)
 
     def draw_batch(self, place: Place, batch_size: int) -> Any:
         return self.sampled(place.step, batch_size) if self.n_samples is None else super().draw_batch(place, batch_size)
@@ -222,51 +244,42 @@ class MMD(SetOnce, Objective):
     def _given(batch: Any) -> MMD:
         return validation.instance("batch", batch, MMD, "the MMD that sampled(step, n_rows) gives of a stream")
 
-    def _witness(self, cloud: Cloud, batch: Any) -> Potential:
-        if not self.target.known:
+    def _of_batch(self, batch: Any) -> tuple[MMD, NDArray[np.int64] | None]:
+        """The discrepancy that a batch stands for, and its rows of the samples."""
+        if self.target.known:
             if batch is None:
-                raise TypeError(
-                    "the gradient over a stream is an expectation, which is not known: use Minibatch, or the MMD that "
-                    "sampled(step, n_rows) gives"
-                )
-            return self._given(batch)._witness(cloud, None)
+                return self, None
+            if self.n_samples is None:
+                raise ValueError("batch must be None for a mixture, which has no samples")
+            return self, validation.rows("batch", batch, self.n_samples)
         if batch is None:
-            return _Witness(self, cloud, None, self.num_threads)
-        if self.n_samples is None:
-            raise ValueError("batch must be None for a mixture, which has no samples")
-        return _Witness(self, cloud, validation.rows("batch", batch, self.n_samples), self.num_threads)
+            raise TypeError(
+                "the gradient over a stream is an expectation, which is not known: use Minibatch, or the MMD that "
+                "sampled(step, n_rows) gives"
+            )
+        return self._given(batch), None
 
 
 class _Witness(Potential):
     """First variation of an `MMD` at a frozen cloud."""
 
-    def __init__(self, mmd: MMD, cloud: Cloud, rows: NDArray[np.int64] | None, num_threads: int | None) -> None:
+    def __init__(self, mmd: MMD, cloud: Cloud, rows: NDArray[np.int64] | None) -> None:
         self._parts = mmd, cloud, rows
         super().__init__(
-            gradient=lambda points: self._both(points, True)[1],
-            value=lambda points: self._both(points, False)[0],
-            value_and_gradient=lambda points: self._both(points, True),
+            gradient=lambda points: mmd.witness(points, cloud, rows, True)[1],
+            value=lambda points: mmd.witness(points, cloud, rows, False)[0],
+            value_and_gradient=lambda points: mmd.witness(points, cloud, rows, True),
             space=mmd.space,
             reference=mmd.reference,
         )
-        self.num_threads = num_threads
+        self.num_threads = mmd.num_threads
 
     def on_threads(self, num_threads: int | None) -> _Witness:
-        return _Witness(*self._parts, num_threads)
+        mmd, cloud, rows = self._parts
+        return _Witness(mmd.on_threads(num_threads), cloud, rows)
 
     def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
         return self._parts[0].initial_particles(n_particles, place, dtype)
-
-    def _both(self, points: FloatArray, with_gradient: bool) -> tuple[FloatArray, FloatArray]:
-        mmd, cloud, rows = self._parts
-        threads = validation.num_threads(self.num_threads)
-        others = cloud.particles.astype(points.dtype, copy=False)
-        weights = None if cloud.weights is None else cloud.weights.astype(points.dtype, copy=False)
-        values, gradient = mmd._own.sums_of(points, others, weights, with_gradient, threads)
-        target_values, target_gradient = mmd.target.sums(mmd._cross, points, rows, with_gradient, threads)
-        if not with_gradient:
-            return 2 * (values - target_values), points
-        return 2 * (values - target_values), 2 * (gradient - target_gradient)
 
 
 class _Target(ABC):
@@ -420,7 +433,10 @@ class _Stream(_Target):
         return f"stream of samples of {self.n_coordinates} coordinates"
 
     def fit(self, kernel: Kernel) -> Kernel:
-        return kernel.fitted(self._rows(0, 1000))
+        return kernel.fitted(self._rows(0, _ROWS))
+
+    def moments(self) -> tuple[FloatArray, FloatArray]:
+        return _Samples(self._rows(0, _ROWS), None).moments()
 
     def sampled(self, step: int, n_rows: int) -> FloatArray:
         return self._rows(validation.integer("step", step, 0), validation.integer("n_rows", n_rows, 1))
