@@ -26,7 +26,15 @@ def test_every_public_object_has_an_example(name):
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/guide.md", "docs/how-to-add.md", "docs/kernels.md", "docs/which-algorithm.md"]
+    "page",
+    [
+        "README.md",
+        "docs/guide.md",
+        "docs/how-to-add.md",
+        "docs/interactions.md",
+        "docs/kernels.md",
+        "docs/which-algorithm.md",
+    ],
 )
 def test_page(page, tmp_path, monkeypatch):
     path = ROOT / page
