@@ -72,7 +72,7 @@ def main():
 
 
 def draw(found, exponents, path):
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # noqa: PLC0415  an extra
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()

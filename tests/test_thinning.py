@@ -47,7 +47,7 @@ def halved(kernel, points, rows, level, seed):
         halves[0].append(first)
         halves[1].append(second)
     if len(rows) % 2:
-        halves[psi[rows[-1]] > 0].append(rows[-1])
+        halves[int(psi[rows[-1]] > 0)].append(rows[-1])
     return halves
 
 
@@ -109,7 +109,7 @@ def test_coresets_have_the_size_of_the_root_and_distinct_rows(n):
 @pytest.mark.parametrize("size", [1, 10, 60, 500])
 def test_sizes_are_those_of_halvings(size):
     rows = thinning.thin(clumps(500), size, kernels.Gaussian(1.0))
-    assert size / 2**0.5 - 1 <= len(rows) <= size * 2**0.5
+    assert size / 2**0.5 - 1 <= len(rows) <= size * 2**0.5 + 1
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
