@@ -380,7 +380,7 @@ class FourierFeatures(Interaction):
 
 
 class Choice(NamedTuple):
-    """What `choose` took, and why."""
+    """Choice that `choose` made, with what it measured."""
 
     interaction: Interaction
     allowed: float
