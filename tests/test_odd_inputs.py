@@ -360,7 +360,7 @@ TABLE = {
     "FourierFeatures": (mfld.FourierFeatures, {"gradient": mfld.FullBatch()}),
     "interactions.choose": (
         mfld.interactions.choose,
-        {"objective": SIMPLE, "measure": CLOUD, "step_size": 0.1, "temperature": 0.1, "share": 0.1}
+        {"objective": SIMPLE, "particles": np.ones((2, 5)), "step_size": 0.1, "temperature": 0.1, "share": 0.1}
         | {"candidates": None, "seed": 0, "num_threads": None},
     ),
     "thinning.thin": (

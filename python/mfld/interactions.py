@@ -400,7 +400,7 @@ class Choice(NamedTuple):
 
 def choose(
     objective: Objective,
-    measure: Measure,
+    particles: ArrayLike,
     *,
     step_size: float,
     temperature: float,
@@ -419,8 +419,8 @@ def choose(
     Parameters
     ----------
     objective : Objective
-    measure : Cloud or array_like, shape (N, n_coordinates)
-        The particles that a run starts from, or has come to.
+    particles : array_like, shape (N, n_coordinates)
+        Those that a run starts from, or has come to.
     step_size, temperature : float
         Of the run.
     share : float
@@ -454,41 +454,50 @@ def choose(
     Exact(gradient=FullBatch())
     """
     validation.instance("objective", objective, Objective, "an Objective")
-    particles = objective.cloud(measure).particles
+    points = objective.cloud(particles).particles
     step_size = validation.real("step_size", step_size, positive=True)
     temperature = validation.real("temperature", temperature, non_negative=True)
     share = validation.real("share", share, positive=True)
     objective = objective.on_threads(num_threads)
     place = Place.of(seed, num_threads=num_threads)
-    n = len(particles)
+    n = len(points)
     root = max(1, round(math.sqrt(n)))
     if candidates is None:
         sizes = (root, min(n, 4 * root))
         fresh: list[Interaction] = [RandomSubset(m) for m in sizes] + [RandomFeatures(m) for m in sizes]
         candidates = [Exact(), FourierFeatures(), KernelThinning(), *fresh]
     allowed = share * math.sqrt(2 * temperature / step_size)
-    probes = particles[np.arange(min(n, 64)) * n // min(n, 64)]
-    exact = objective.first_variation(particles).loss_gradient(probes).astype(np.float64)
+    probes = points[np.arange(min(n, 64)) * n // min(n, 64)]
+    exact = objective.first_variation(points).loss_gradient(probes).astype(np.float64)
     errors, work, suitable = {}, {}, []
     for candidate in candidates:
         validation.instance("candidates", candidate, Interaction, "of Interactions, like KernelThinning()")
         try:
             candidate.check(objective)
-        except (TypeError, ValueError):
+            error = 0.0 if candidate.exact_interaction else _error(candidate, objective, points, probes, exact, place)
+        except (TypeError, ValueError):  # it does not suit the objective, or these particles
             continue
         work[repr(candidate)] = candidate.work(objective, n)
-        if candidate.exact_interaction:
-            error = 0.0
-        else:
-            seen, _ = candidate.seen(objective, particles, {}, place)
-            estimate = seen.first_variation(particles).loss_gradient(probes)
-            error = float(np.sqrt(np.mean((estimate - exact)[:, : objective.n_moving] ** 2)))
         errors[repr(candidate)] = error
         if error <= allowed:
             suitable.append(candidate)
     if not suitable:
         raise ValueError(f"candidates must have one with an error of at most {allowed:.3g}, got {errors}")
     return Choice(min(suitable, key=lambda each: work[repr(each)]), allowed, errors, work)
+
+
+def _error(
+    candidate: Interaction,
+    objective: Objective,
+    particles: FloatArray,
+    probes: FloatArray,
+    exact: FloatArray,
+    place: Place,
+) -> float:
+    """Root mean square, over probes and coordinates, of the error of a candidate's gradient."""
+    seen, _ = candidate.seen(objective, particles, {}, place)
+    estimate = seen.first_variation(particles).loss_gradient(probes)
+    return float(np.sqrt(np.mean((estimate - exact)[:, : objective.n_moving] ** 2)))
 
 
 class _Seen(Objective):
