@@ -466,6 +466,7 @@ def choose(
         sizes = (root, min(n, 4 * root))
         fresh: list[Interaction] = [RandomSubset(m) for m in sizes] + [RandomFeatures(m) for m in sizes]
         candidates = [Exact(), FourierFeatures(), KernelThinning(), *fresh]
+    validation.instance("candidates", candidates, Sequence, "a sequence of Interactions")
     allowed = share * math.sqrt(2 * temperature / step_size)
     probes = points[np.arange(min(n, 64)) * n // min(n, 64)]
     exact = objective.first_variation(points).loss_gradient(probes).astype(np.float64)
