@@ -13,8 +13,9 @@ multiples and their sums are summed in the compiled core; others in NumPy, a blo
 memory is that of the clouds, and a result does not depend on the number of threads.
 """
 
-from mfld.kernels.base import Kernel, Statistics, SteinSums, SteinTerms
+from mfld.kernels.base import Kernel
 from mfld.kernels.blocks import Product
+from mfld.kernels.pairwise import Statistics, SteinSums, SteinTerms
 from mfld.kernels.periodic import Dirichlet, WrappedGaussian
 from mfld.kernels.radial import (
     Energy,

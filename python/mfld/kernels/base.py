@@ -5,52 +5,21 @@ from __future__ import annotations
 import functools
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mfld import validation
 from mfld.fourier import Spectrum
+from mfld.kernels import pairwise
+from mfld.kernels.pairwise import Statistics, SteinSums, SteinTerms, statistics
 from mfld.mixtures import GaussianMixture
 from mfld.noise import Place
 from mfld.space import Space
 from mfld.validation import FloatArray
-
-_BLOCK = 1 << 20  # numbers of an array of pairs, where NumPy sums
-
-
-class SteinTerms(NamedTuple):
-    """Parts of the Stein kernel ``u = s_x.s_y value + rest``, with their gradients in x at fixed vectors."""
-
-    value: FloatArray
-    gradient: FloatArray
-    rest: FloatArray
-    rest_gradient: FloatArray | None
-
-
-class SteinSums(NamedTuple):
-    """Sums of the Stein kernel: values (N,); their gradient in x at fixed vectors, and the field, (N, p) or None.
-
-    Where the vector s(x) has the Jacobian J(x), the whole gradient is ``gradient + J' field``.
-    """
-
-    values: FloatArray
-    gradient: FloatArray | None
-    field: FloatArray | None
-
-
-class Statistics(NamedTuple):
-    """Squared discrepancy: with the pairs of a point with itself (V), and without them (U).
-
-    V is the value at the measure that the points are, never negative for a positive definite kernel. U has no bias for
-    the measure that independent points are drawn from, and may be negative; NaN for a single point.
-    """
-
-    v: float
-    u: float
 
 
 class Kernel(ABC):
@@ -349,31 +318,17 @@ class Kernel(ABC):
     def _parts(self) -> tuple[Kernel, ...]:
         return (self,)
 
-    # ---- sums in NumPy -------------------------------------------------------------------------------------------
+    # ---- sums of arrays that are checked; in NumPy unless the core knows the kernel --------------------------------
 
     def sums_of(
         self, x: FloatArray, y: FloatArray, w: FloatArray | None, with_gradient: bool, num_threads: int
     ) -> tuple[FloatArray, FloatArray | None]:
-        weights = _each(w, y)
-        values, gradient = np.empty(len(x), x.dtype), np.empty_like(x) if with_gradient else None
-        for rows in _blocks(x, y):
-            here = x[rows, np.newaxis]
-            values[rows] = self.value(here, y) @ weights
-            if gradient is not None:
-                gradient[rows] = np.einsum("ijc,j->ic", self.gradient(here, y), weights)
-        return values, gradient
+        return pairwise.sums(self, x, y, w, with_gradient)
 
     def field_of(
         self, x: FloatArray, y: FloatArray, s: FloatArray, w: FloatArray | None, repulsion: float, num_threads: int
     ) -> FloatArray:
-        weights = _each(w, y)
-        field = np.empty_like(x)
-        for rows in _blocks(x, y):
-            here = x[rows, np.newaxis]
-            field[rows] = np.einsum("ij,jc->ic", self.value(here, y), weights[:, np.newaxis] * s)
-            if repulsion != 0:  # the gradient in y, by symmetry
-                field[rows] += repulsion * np.einsum("ijc,j->ic", self.gradient(y, here), weights)
-        return field
+        return pairwise.field(self, x, y, s, w, repulsion)
 
     def stein_of(
         self,
@@ -385,18 +340,7 @@ class Kernel(ABC):
         with_gradient: bool,
         num_threads: int,
     ) -> SteinSums:
-        weights = _each(w, y)
-        values = np.empty(len(x), x.dtype)
-        gradient = np.empty_like(x) if with_gradient else None
-        for rows in _blocks(x, y):
-            terms = self.stein_terms(x[rows, np.newaxis], y, s[rows, np.newaxis], t)
-            inner = np.einsum("ic,jc->ij", s[rows], t)
-            values[rows] = (inner * terms.value + terms.rest) @ weights
-            if gradient is not None:
-                assert terms.rest_gradient is not None  # by check_derivatives
-                slope = inner[..., np.newaxis] * terms.gradient + terms.rest_gradient
-                gradient[rows] = np.einsum("ijc,j->ic", slope, weights)
-        return SteinSums(values, gradient, self.field_of(x, y, t, w, 1.0, num_threads) if with_gradient else None)
+        return pairwise.stein(self, x, s, y, t, w, with_gradient)
 
     # ---- checks --------------------------------------------------------------------------------------------------
 
@@ -423,25 +367,6 @@ class Kernel(ABC):
         vectors = validation.array(name, value, like.dtype)
         validation.shape(name, vectors, like.shape, "to match the points")
         return vectors
-
-
-def statistics(sums: FloatArray, diagonal: FloatArray, weights: ArrayLike | None) -> Statistics:
-    """Means over all pairs of points, and over those of two different ones, from weighted sums over all."""
-    n = len(sums)
-    w = np.full(n, 1 / n) if weights is None else np.asarray(weights, np.float64)
-    total, left = float(w @ sums), float(1 - np.sum(w**2))
-    return Statistics(total, (total - float(w**2 @ diagonal)) / left if left > 0 else float("nan"))
-
-
-def _each(w: FloatArray | None, y: FloatArray) -> FloatArray:
-    return np.full(len(y), 1 / len(y), y.dtype) if w is None else w
-
-
-def _blocks(x: FloatArray, y: FloatArray) -> Iterator[slice]:
-    """Slices of x whose pairs with all of y are an array of bounded size."""
-    n_rows = max(1, _BLOCK // y.size)
-    for start in range(0, len(x), n_rows):
-        yield slice(start, start + n_rows)
 
 
 def some_rows(points: FloatArray, most: int) -> FloatArray:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mfld import validation
-from mfld.kernels.base import Kernel, Several, SteinTerms, check_factors
+from mfld.kernels.base import Kernel, Several, check_factors
+from mfld.kernels.pairwise import SteinTerms
 from mfld.native import final
 from mfld.validation import FloatArray
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mfld import _core
-from mfld.kernels.base import Kernel, SteinSums, times
+from mfld.kernels.base import Kernel, times
+from mfld.kernels.pairwise import SteinSums
 from mfld.validation import FloatArray
 
 

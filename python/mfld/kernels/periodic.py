@@ -11,9 +11,10 @@ import numpy as np
 
 from mfld import fourier, validation
 from mfld.fourier import Spectrum
-from mfld.kernels.base import Kernel, Scaled, SteinTerms
+from mfld.kernels.base import Kernel, Scaled
 from mfld.kernels.blocks import over_blocks
 from mfld.kernels.core import InCore, Native, pair_kernel
+from mfld.kernels.pairwise import SteinTerms
 from mfld.native import final
 from mfld.validation import FloatArray
 

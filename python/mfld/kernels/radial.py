@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike
 
 from mfld import fourier, validation
 from mfld.fourier import Spectrum
-from mfld.kernels.base import Kernel, Scaled, SteinTerms, some_rows
+from mfld.kernels.base import Kernel, Scaled, some_rows
 from mfld.kernels.core import InCore, Native, pair_kernel
+from mfld.kernels.pairwise import SteinTerms
 from mfld.mixtures import GaussianMixture
 from mfld.native import final
 from mfld.noise import Place

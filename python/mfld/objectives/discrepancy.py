@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import fourier, references, validation
 from mfld.kernels import Kernel, Statistics
-from mfld.kernels.base import statistics
+from mfld.kernels.pairwise import statistics
 from mfld.mixtures import GaussianMixture
 from mfld.noise import Place
 from mfld.objectives.base import Measure, Objective, Potential, SetOnce
