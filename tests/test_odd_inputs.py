@@ -367,6 +367,32 @@ TABLE = {
         {"n_particles": 8, "step_size": 0.1, "temperature": 0.1, "inner_steps": 10, "batch_size": None}
         | {"dynamics": mfld.Overdamped(), "dtype": "float32", "num_threads": None, "n_replicates": 1},
     ),
+    "SVIS": (
+        mfld.SVIS,
+        {"n_particles": 8, "n_leaders": 4, "step_size": 0.1, "temperature": 0.1, "initial_scale": 1.0}
+        | {"kernel": mfld.kernels.Gaussian(1.0), "dtype": "float32", "num_threads": None, "n_replicates": 1},
+    ),
+    "Exact": (mfld.Exact, {"gradient": mfld.FullBatch()}),
+    "RandomSubset": (mfld.RandomSubset, {"m": 3, "gradient": mfld.FullBatch()}),
+    "KernelThinning": (
+        mfld.KernelThinning,
+        {"size": None, "kernel": mfld.kernels.Gaussian(1.0), "refresh": 0.3, "gradient": mfld.FullBatch()},
+    ),
+    "RandomFeatures": (mfld.RandomFeatures, {"m": 3, "gradient": mfld.FullBatch()}),
+    "FourierFeatures": (mfld.FourierFeatures, {"gradient": mfld.FullBatch()}),
+    "interactions.choose": (
+        mfld.interactions.choose,
+        {"objective": SIMPLE, "particles": np.ones((2, 5)), "step_size": 0.1, "temperature": 0.1, "share": 0.1}
+        | {"candidates": None, "seed": 0, "num_threads": None},
+    ),
+    "thinning.thin": (
+        mfld.thinning.thin,
+        {"points": INPUTS, "size": 2, "kernel": None, "seed": 0, "num_threads": None},
+    ),
+    "thinning.split": (
+        mfld.thinning.split,
+        {"points": INPUTS, "halvings": 1, "kernel": None, "seed": 0, "num_threads": None},
+    ),
     "PSDCA": (
         mfld.PSDCA,
         {"n_particles": 8, "temperature": 0.1, "order": "cyclic", "refresh_every": None}
@@ -748,32 +774,34 @@ def test_every_public_signature_is_in_the_table():
 
 
 # What the library makes itself, what takes anything, and a function of the build.
-MADE = {
     "Argument",
     "BiasReport",
     "Bound",
     "Callback",
     "Certificate",
     "Chaos",
+    "Choice",
+    "Comparison",
     "Contraction",
     "ConvergenceError",
     "DivergenceError",
-    "Estimate",
-    "Comparison",
     "Draws",
+    "Estimate",
     "Info",
     "LogSobolev",
     "Modes",
     "Move",
+    "Normaliser",
     "Observed",
     "Plan",
     "Progress",
     "Rate",
     "Result",
+    "Row",
     "Sandwich",
+    "Spectrum",
     "Statistics",
     "SteinIdentities",
-    "Row",
     "SteinSums",
     "SteinTerms",
     "Step",

@@ -70,5 +70,6 @@ void bind_noise(py::module_&, BackendClass&);
 void bind_advance(py::module_&, BackendClass&);
 void bind_dual(py::module_&, BackendClass&);
 void bind_pairs(py::module_&, BackendClass&);
+void bind_thinning(py::module_&, BackendClass&);
 
 }  // namespace mfld::bindings

@@ -86,6 +86,18 @@ void philox(const std::uint32_t counter[4], const std::uint32_t key[2], std::uin
 std::uint64_t noise_key(std::uint64_t seed, std::uint64_t replica);
 int batch(const mfld_noise*, std::int64_t n, std::int64_t batch_size, std::int64_t* rows, const mfld_execution*);
 
+// thinning.cpp
+template <class T>
+int split(const mfld_pair_kernel*, const void* points, std::int64_t p, std::int64_t* rows, std::int64_t n,
+          std::int32_t levels, std::int32_t first_level, const mfld_noise*, std::int64_t* ends, const mfld_execution*);
+template <class T>
+int compress(const mfld_pair_kernel*, const void* points, std::int64_t p, std::int64_t* rows, std::int64_t size,
+             std::int32_t levels, const mfld_noise*, const mfld_execution*);
+template <class T>
+int refine(const mfld_pair_kernel*, const void* points, std::int64_t p, const std::int64_t* rows, std::int64_t n,
+           const std::int64_t* ends, std::int64_t n_parts, std::int32_t n_sweeps, std::int64_t* chosen,
+           std::int64_t* n_chosen, const mfld_execution*);
+
 // No exception may cross the C boundary, and memory is the only thing that can run out.
 template <class Body>
 int guarded(const Body& body) {

@@ -6,6 +6,7 @@ from mfld import (
     diagnostics,
     dynamics,
     functional_data,
+    interactions,
     kernels,
     likelihoods,
     mixtures,
@@ -18,9 +19,10 @@ from mfld import (
     statistics,
     step_size,
     theory,
+    thinning,
 )
 from mfld._core import __version__
-from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Callback, Result, StopOnPlateau, TopParticles, TwoPhase
+from mfld.algorithms import MFLD, PDA, PSDCA, SVIS, Algorithm, Callback, Result, StopOnPlateau, TopParticles, TwoPhase
 from mfld.bias import BiasReport, bias_report
 from mfld.callbacks import AverageDual, Progress, StopWhen
 from mfld.certificates import Certificate, certificate
@@ -41,6 +43,7 @@ from mfld.errors import ConvergenceError, DivergenceError
 from mfld.fokker_planck import FokkerPlanck
 from mfld.functional_data import FunctionalNetwork
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch, Smoothed
+from mfld.interactions import Exact, FourierFeatures, KernelThinning, RandomFeatures, RandomSubset
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
 from mfld.objectives import KSD, MMD, EmpiricalRisk, Functional, Game, LogScore, Objective, Potential, StreamRisk
@@ -58,6 +61,7 @@ __all__ = [
     "PSDCA",
     "SARAH",
     "SVGD",
+    "SVIS",
     "SVRG",
     "Algorithm",
     "AverageDual",
@@ -73,7 +77,9 @@ __all__ = [
     "Dynamics",
     "EmpiricalRisk",
     "Euclidean",
+    "Exact",
     "FokkerPlanck",
+    "FourierFeatures",
     "FullBatch",
     "Functional",
     "FunctionalNetwork",
@@ -82,6 +88,7 @@ __all__ = [
     "GradientEstimator",
     "Info",
     "Irreversible",
+    "KernelThinning",
     "LogScore",
     "Loss",
     "LossFunction",
@@ -94,6 +101,8 @@ __all__ = [
     "Potential",
     "Preconditioned",
     "Progress",
+    "RandomFeatures",
+    "RandomSubset",
     "Result",
     "Smoothed",
     "Space",
@@ -116,6 +125,7 @@ __all__ = [
     "diagnostics",
     "dynamics",
     "functional_data",
+    "interactions",
     "kernels",
     "likelihoods",
     "losses",
@@ -133,4 +143,5 @@ __all__ = [
     "statistics",
     "step_size",
     "theory",
+    "thinning",
 ]

@@ -24,6 +24,7 @@ those of the seed ``key(seed, r)``. A `Place` holds key, step and population, an
 ``label_noise``       noise put on targets
 ``coordinate_order``  the order in which coordinates are visited
 ``smoothing``         where a smoothed gradient is taken (`mfld.Smoothed`)
+``thinning``          the signs of kernel thinning (`mfld.thinning`)
 ``data``              made data and streams of samples, which no run uses
 ====================  ==================================================
 
@@ -63,6 +64,7 @@ POPULATIONS: Final[dict[str, int]] = {
             "resample",  # of a cloud
             "directions",  # of a sliced distance
             "step_law",  # draws of one more step, for its functionals
+            "interaction",  # which particles or features stand for all in a step
         )
     )
 }

@@ -541,6 +541,7 @@ STREAMS: Final = {
     "coordinate_order": 5,
     "smoothing": 6,
     "data": 7,
+    "thinning": 8,
 }
 
 # Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3".

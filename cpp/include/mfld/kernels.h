@@ -23,7 +23,8 @@ extern "C" {
   STREAM(MFLD_STREAM_LABEL_NOISE, "label_noise", 4)           \
   STREAM(MFLD_STREAM_COORDINATE_ORDER, "coordinate_order", 5) \
   STREAM(MFLD_STREAM_SMOOTHING, "smoothing", 6)               \
-  STREAM(MFLD_STREAM_DATA, "data", 7)
+  STREAM(MFLD_STREAM_DATA, "data", 7)                         \
+  STREAM(MFLD_STREAM_THINNING, "thinning", 8)
 
 #define MFLD_STREAM_NUMBER(constant, name, number) constant = number,
 enum { MFLD_STREAMS(MFLD_STREAM_NUMBER) };
@@ -252,6 +253,23 @@ typedef struct {
                const void* y_vectors, int64_t p, void* values, void* gradient, void* field, const mfld_execution*);
 } mfld_pair_sums;
 
+/* Kernel thinning: subsets of the points (.., p) whose mean of k(x, .) is close to that of all. `rows` name the points
+ * that are meant. */
+typedef struct {
+  /* Reorders rows (n) into 2^levels parts of n / 2^levels points, some of one more, which end at `ends`. Their noise is
+   * that of the levels from first_level on. */
+  int (*split)(const mfld_pair_kernel*, const void* points, int64_t p, int64_t* rows, int64_t n, int32_t levels,
+               int32_t first_level, const mfld_noise*, int64_t* ends, const mfld_execution*);
+  /* Keeps size * 2^levels of size * 4^levels rows, in front: in sets that are small, joined by four and halved. */
+  int (*compress)(const mfld_pair_kernel*, const void* points, int64_t p, int64_t* rows, int64_t size, int32_t levels,
+                  const mfld_noise*, const mfld_execution*);
+  /* The best of the parts of rows (n) that end at `ends` (n_parts), after up to n_sweeps of exchanges with the other
+   * rows: to `chosen`, which has room for the largest part, and their number */
+  int (*refine)(const mfld_pair_kernel*, const void* points, int64_t p, const int64_t* rows, int64_t n,
+                const int64_t* ends, int64_t n_parts, int32_t n_sweeps, int64_t* chosen, int64_t* n_chosen,
+                const mfld_execution*);
+} mfld_thinning_kernels;
+
 /* Noise as numbers, out (n_members, n_particles, n_coordinates). */
 typedef struct {
   /* standard normals */
@@ -269,6 +287,7 @@ typedef struct {
   mfld_pair_sums pairs;
   mfld_move_kernels moves;
   mfld_noise_kernels noise;
+  mfld_thinning_kernels thinning;
   /* n_steps steps of mean-field Langevin dynamics on particles (n_replicates, n_particles, p) and the buffers of the
    * estimator and the dynamics, which have that leading axis too, in place. Coefficients, all of one stride, and a
    * noise for each replicate. They stop at the same count of steps. */

@@ -6,5 +6,17 @@ from mfld.algorithms.pda import PDA
 from mfld.algorithms.phases import TopParticles, TwoPhase
 from mfld.algorithms.plateau import StopOnPlateau
 from mfld.algorithms.psdca import PSDCA
+from mfld.algorithms.svis import SVIS
 
-__all__ = ["MFLD", "PDA", "PSDCA", "Algorithm", "Callback", "Result", "StopOnPlateau", "TopParticles", "TwoPhase"]
+__all__ = [
+    "MFLD",
+    "PDA",
+    "PSDCA",
+    "SVIS",
+    "Algorithm",
+    "Callback",
+    "Result",
+    "StopOnPlateau",
+    "TopParticles",
+    "TwoPhase",
+]

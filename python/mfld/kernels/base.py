@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mfld import validation
+from mfld.fourier import Spectrum
 from mfld.kernels import pairwise
 from mfld.kernels.pairwise import Statistics, SteinSums, SteinTerms, statistics
 from mfld.mixtures import GaussianMixture
+from mfld.noise import Place
 from mfld.space import Space
 from mfld.validation import FloatArray
 
@@ -103,6 +105,29 @@ class Kernel(ABC):
             If they have none.
         """
         raise TypeError(f"kernel must be Gaussian, or a sum of such, for a Gaussian mixture, got {self!r}")
+
+    def spectrum(self, place: Place, n_frequencies: int, n_coordinates: int) -> Spectrum:
+        """Random frequencies whose mean cosine is the kernel (Rahimi, Recht 2007, "Random features").
+
+        Raises
+        ------
+        TypeError
+            If none are known, as of a kernel that depends on more than the difference.
+        """
+        raise TypeError(
+            "kernel must have random features, as Gaussian, Matern52, Matern32, Laplace and InverseMultiquadric with "
+            f"an exponent -1/2, -1, ... have; got {self!r}"
+        )
+
+    def harmonics(self, n_coordinates: int) -> Spectrum:
+        """The finitely many frequencies that the kernel consists of.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there are infinitely many, or they do not fit into memory.
+        """
+        raise TypeError(f"kernel must have finitely many frequencies, as Dirichlet has; got {self!r}")
 
     def mixture_energy(self, mixture: GaussianMixture) -> float:
         """``E k(Z, Z')`` over two independent points of a Gaussian mixture."""
@@ -389,6 +414,14 @@ class Scaled(Kernel):
 
     def mixture_energy(self, mixture: GaussianMixture) -> float:
         return self.factor * self.kernel.mixture_energy(mixture)
+
+    def spectrum(self, place: Place, n_frequencies: int, n_coordinates: int) -> Spectrum:
+        frequencies, weights = self.kernel.spectrum(place, n_frequencies, n_coordinates)
+        return Spectrum(frequencies, self.factor * weights)
+
+    def harmonics(self, n_coordinates: int) -> Spectrum:
+        frequencies, weights = self.kernel.harmonics(n_coordinates)
+        return Spectrum(frequencies, self.factor * weights)
 
     def value(self, x: FloatArray, y: FloatArray) -> FloatArray:
         return np.asarray(times(self.factor, self.kernel.value(x, y)))

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mfld import validation
+from mfld import fourier, validation
+from mfld.fourier import Spectrum
 from mfld.kernels.base import Kernel, Scaled
 from mfld.kernels.blocks import over_blocks
 from mfld.kernels.core import InCore, Native, pair_kernel
@@ -115,6 +116,16 @@ class Dirichlet(_Periodic):
 
     def native(self, n_coordinates: int) -> Native:
         return self._described("cosine_series", 0.0, self.coefficients, n_coordinates, 1.0)
+
+    def harmonics(self, n_coordinates: int) -> Spectrum:
+        # Of k and -k one is enough; 0, where all measures agree, lies in the middle.
+        last = len(self.coefficients)
+        size = (2 * last + 1) ** n_coordinates
+        fourier.check_memory(size, n_coordinates)
+        flat = np.arange(size // 2 + 1, size)
+        whole = np.stack(np.unravel_index(flat, (2 * last + 1,) * n_coordinates), axis=1) - last
+        weights = np.prod(np.array([1.0, *self.coefficients])[np.abs(whole)], axis=1)
+        return Spectrum(self.frequency * whole.astype(np.float64), 2 * weights)
 
     def smoothed(self, variance: float, n_coordinates: int) -> Kernel:
         decay = math.exp(-(self.frequency**2) * variance / 2)

@@ -11,12 +11,14 @@ from typing import ClassVar, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mfld import validation
+from mfld import fourier, validation
+from mfld.fourier import Spectrum
 from mfld.kernels.base import Kernel, Scaled, some_rows
 from mfld.kernels.core import InCore, Native, pair_kernel
 from mfld.kernels.pairwise import SteinTerms
 from mfld.mixtures import GaussianMixture
 from mfld.native import final
+from mfld.noise import Place
 from mfld.validation import FloatArray
 
 LengthScale: TypeAlias = float | Sequence[float] | str
@@ -127,6 +129,26 @@ class _NativeRadial(Radial):
     def _named(self) -> tuple[str, float]:
         return self.name, 0.0
 
+    def spectrum(self, place: Place, n_frequencies: int, n_coordinates: int) -> Spectrum:
+        fourier.check_memory(n_frequencies, n_coordinates)
+        degrees = self._degrees()
+        if degrees is None:
+            return super().spectrum(place, n_frequencies, n_coordinates)
+        normals = place.normals(n_frequencies, n_coordinates + degrees, "float64")
+        squares = np.sum(normals[:, n_coordinates:] ** 2, axis=1)
+        radius = self._radius(squares)[:, np.newaxis]
+        return Spectrum(
+            radius * normals[:, :n_coordinates] / self.lengths(n_coordinates), np.full(n_frequencies, 1 / n_frequencies)
+        )
+
+    def _degrees(self) -> int | None:
+        """Degrees of freedom of the chi-square law by which frequencies are longer or shorter than normal ones."""
+        return None
+
+    def _radius(self, squares: FloatArray) -> FloatArray:
+        """Factor of a normal frequency. Of a Matern kernel of smoothness q/2 they have Student's law of q degrees."""
+        return np.asarray(np.sqrt((self._degrees() or 0) / squares))
+
 
 @final
 @dataclass(frozen=True)
@@ -143,6 +165,12 @@ class Gaussian(_NativeRadial):
 
     derivatives = 3
     name: ClassVar[str] = "gaussian"
+
+    def _degrees(self) -> int:
+        return 0
+
+    def _radius(self, squares: FloatArray) -> FloatArray:
+        return np.ones_like(squares)
 
     def profile(self, s: FloatArray) -> tuple[FloatArray, ...]:
         k = np.exp(-s / 2)
@@ -210,6 +238,13 @@ class InverseMultiquadric(_NativeRadial):
             raise ValueError(f"exponent must be negative, got {exponent}")
         object.__setattr__(self, "exponent", exponent)
 
+    def _degrees(self) -> int | None:
+        # (1 + s)^e is the mean of exp(-q s / 2) over q of the chi-square law of -2 e degrees.
+        return round(-2 * self.exponent) if (-2 * self.exponent) % 1 == 0 else None
+
+    def _radius(self, squares: FloatArray) -> FloatArray:
+        return np.asarray(np.sqrt(squares))
+
     def profile(self, s: FloatArray) -> tuple[FloatArray, ...]:
         e = self.exponent
         k = (1 + s) ** e
@@ -234,6 +269,9 @@ class Matern52(_NativeRadial):
     derivatives = 3
     name: ClassVar[str] = "matern52"
 
+    def _degrees(self) -> int:
+        return 5
+
     def profile(self, s: FloatArray) -> tuple[FloatArray, ...]:
         r = np.sqrt(s)
         q = math.sqrt(5) * r
@@ -257,6 +295,9 @@ class Matern32(_NativeRadial):
     derivatives = 2
     name: ClassVar[str] = "matern32"
 
+    def _degrees(self) -> int:
+        return 3
+
     def profile(self, s: FloatArray) -> tuple[FloatArray, ...]:
         r = np.sqrt(s)
         q = math.sqrt(3) * r
@@ -278,6 +319,9 @@ class Laplace(_NativeRadial):
 
     derivatives = 1
     name: ClassVar[str] = "laplace"
+
+    def _degrees(self) -> int:
+        return 1
 
     def profile(self, s: FloatArray) -> tuple[FloatArray, ...]:
         r = np.sqrt(s)

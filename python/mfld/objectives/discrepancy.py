@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from mfld import references, validation
+from mfld import fourier, references, validation
 from mfld.kernels import Kernel, Statistics
 from mfld.kernels.pairwise import statistics
 from mfld.mixtures import GaussianMixture
@@ -212,6 +212,16 @@ class MMD(SetOnce, Objective):
             self.num_threads
         )
 
+    def transform(
+        self, frequencies: FloatArray, dtype: DTypeLike, batch: Any = None
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Factors of the smoothing at frequencies, and means of cosines and sines over the target, shape (m,) each."""
+        if not self.target.known:
+            return self._given(batch).transform(frequencies, dtype)
+        rows = None if batch is None else validation.rows("batch", batch, self.n_samples or 0)
+        cosines, sines = self.target.transform(frequencies.astype(dtype), rows, self._threads)
+        return np.exp(-(self.smoothing**2) / 2 * np.sum(frequencies**2, axis=1)), cosines, sines
+
     @property
     def _threads(self) -> int:
         return validation.num_threads(self.num_threads)
@@ -303,6 +313,12 @@ class _Target(ABC):
         """``E k(Z, Z')``."""
         raise NotImplementedError
 
+    def transform(
+        self, frequencies: FloatArray, rows: NDArray[np.int64] | None, num_threads: int
+    ) -> tuple[FloatArray, FloatArray]:
+        """``E cos(w . Z)`` and ``E sin(w . Z)`` at each frequency, from some rows without bias."""
+        raise NotImplementedError
+
     def moments(self) -> tuple[FloatArray, FloatArray] | None:
         """Mean and standard deviation of each coordinate, where they are known."""
         return None
@@ -340,13 +356,20 @@ class _Samples(_Target):
     def sums(
         self, kernel: Kernel, points: FloatArray, rows: NDArray[np.int64] | None, with_gradient: bool, num_threads: int
     ) -> tuple[FloatArray, Any]:
+        samples, weights = self._taken(rows, points.dtype)
+        return kernel.sums_of(points, samples, weights, with_gradient, num_threads)
+
+    def transform(
+        self, frequencies: FloatArray, rows: NDArray[np.int64] | None, num_threads: int
+    ) -> tuple[FloatArray, FloatArray]:
+        return fourier.means(*self._taken(rows, frequencies.dtype), frequencies, num_threads)
+
+    def _taken(self, rows: NDArray[np.int64] | None, dtype: DTypeLike) -> tuple[FloatArray, FloatArray | None]:
         samples, weights = self.rows, self.weights
         if rows is not None:
             samples = samples[rows]
             weights = None if weights is None else weights[rows] * (len(self.rows) / len(rows))
-        samples = np.ascontiguousarray(samples, points.dtype)
-        weights = None if weights is None else weights.astype(points.dtype)
-        return kernel.sums_of(points, samples, weights, with_gradient, num_threads)
+        return np.ascontiguousarray(samples, dtype), None if weights is None else weights.astype(dtype)
 
     def energy(self, kernel: Kernel, num_threads: int) -> Statistics:
         rows = self.rows.astype(np.float64)
@@ -376,6 +399,15 @@ class _Mixture(_Target):
         self, kernel: Kernel, points: FloatArray, rows: NDArray[np.int64] | None, with_gradient: bool, num_threads: int
     ) -> tuple[FloatArray, Any]:
         return kernel.mixture_sums(points, self.mixture)
+
+    def transform(
+        self, frequencies: FloatArray, rows: NDArray[np.int64] | None, num_threads: int
+    ) -> tuple[FloatArray, FloatArray]:
+        wide = frequencies.astype(np.float64)
+        phases = self.mixture.means @ wide.T
+        decay = np.exp(-np.einsum("mi,kij,mj->km", wide, self.mixture.covariances, wide) / 2)
+        cosines, sines = (self.mixture.weights @ (decay * wave(phases)) for wave in (np.cos, np.sin))
+        return cosines.astype(frequencies.dtype), sines.astype(frequencies.dtype)
 
     def energy(self, kernel: Kernel, num_threads: int) -> Statistics:
         exact = kernel.mixture_energy(self.mixture)
