@@ -774,6 +774,7 @@ def test_every_public_signature_is_in_the_table():
 
 
 # What the library makes itself, what takes anything, and a function of the build.
+MADE = {
     "Argument",
     "BiasReport",
     "Bound",

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from mfld import validation
 from mfld.diagnostics.estimate import one_cloud
 from mfld.kernels import Gaussian, InverseMultiquadric, Kernel, Statistics
-from mfld.kernels.base import statistics
+from mfld.kernels.pairwise import statistics
 from mfld.objectives import Objective
 from mfld.objectives.stein import check_stein, checked_score
 from mfld.state import Cloud
