@@ -24,5 +24,6 @@ PYBIND11_MODULE(_binding, m, py::mod_gil_not_used()) {
   bind_moves(m, backend);
   bind_noise(m, backend);
   bind_advance(m, backend);
+  bind_dense(m, backend);
   bind_dual(m, backend);
 }

@@ -48,6 +48,7 @@ constexpr mfld_kernels kernels() {
           {&neurons<T>, &predict<T>, &pull_back<T>, &pull_back_rows<T>},
           {&affine<T>, &baoab<T>, &accept<T>},
           {&normals<T>, &uniforms<T>},
+          {&ridge_solve<T>},
           &advance<T>,
           &dual_sweep<T>};
 }

@@ -30,11 +30,23 @@ from mfld.dynamics import (
 )
 from mfld.errors import ConvergenceError, DivergenceError
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch, Smoothed
+from mfld.label_noise import LabelNoise
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
-from mfld.objectives import EmpiricalRisk, Functional, Game, Objective, Potential, StreamRisk
+from mfld.objectives import (
+    Bilevel,
+    EmpiricalRisk,
+    Functional,
+    Game,
+    Lifting,
+    Objective,
+    Potential,
+    SignedRisk,
+    StreamRisk,
+)
 from mfld.pruning import prune
 from mfld.sampling import resample
+from mfld.signed_measures import SignedMeasure
 from mfld.space import Box, Euclidean, Space, Sphere, Torus
 from mfld.state import Cloud, Info, State
 
@@ -47,6 +59,7 @@ __all__ = [
     "SVRG",
     "Algorithm",
     "AverageDual",
+    "Bilevel",
     "Box",
     "Callback",
     "Certificate",
@@ -65,6 +78,8 @@ __all__ = [
     "GradientEstimator",
     "Info",
     "Irreversible",
+    "LabelNoise",
+    "Lifting",
     "Loss",
     "LossFunction",
     "Minibatch",
@@ -77,6 +92,8 @@ __all__ = [
     "Preconditioned",
     "Progress",
     "Result",
+    "SignedMeasure",
+    "SignedRisk",
     "Smoothed",
     "Space",
     "Sphere",

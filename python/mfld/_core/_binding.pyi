@@ -65,6 +65,10 @@ class Backend:
         """
         c of |h(theta, z)| <= c |theta|^2 |(z, 1)| + terms linear in theta, the 1 where there is a bias.
         """
+    def ridge_solve(self, factor: numpy.ndarray, ridge: typing.SupportsFloat | typing.SupportsIndex, right: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> tuple[numpy.ndarray, int]:
+        """
+        Solution of (B B' + ridge I) x = right, and the first row without a positive pivot, or -1.
+        """
     def uniforms(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n_particles: typing.SupportsInt | typing.SupportsIndex, n_coordinates: typing.SupportsInt | typing.SupportsIndex, dtype: numpy.dtype[typing.Any], stream: typing.SupportsInt | typing.SupportsIndex = 1, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, members: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = []) -> numpy.ndarray:
         ...
     @property

@@ -2,6 +2,7 @@
 
 from mfld.dynamics.affine import Affine
 from mfld.dynamics.base import Dynamics, Move, Step
+from mfld.dynamics.conic import Conic
 from mfld.dynamics.general import General
 from mfld.dynamics.irreversible import Irreversible
 from mfld.dynamics.mala import MALA
@@ -13,6 +14,7 @@ from mfld.dynamics.underdamped import Underdamped
 __all__ = [
     "MALA",
     "Affine",
+    "Conic",
     "ContinuousTempering",
     "Dynamics",
     "General",
