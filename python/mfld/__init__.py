@@ -3,6 +3,7 @@
 from mfld import (
     certificates,
     checkpoint,
+    deconvolution,
     dynamics,
     noise,
     potentials,
@@ -46,8 +47,10 @@ from mfld.objectives import (
 )
 from mfld.pruning import prune
 from mfld.sampling import resample
+from mfld.signed_certificates import SignedCertificate, signed_certificate
 from mfld.signed_measures import SignedMeasure
 from mfld.space import Box, Euclidean, Space, Sphere, Torus
+from mfld.spikes import Deconvolution, deconvolve
 from mfld.state import Cloud, Info, State
 
 __all__ = [
@@ -67,6 +70,7 @@ __all__ = [
     "Cloud",
     "ContinuousTempering",
     "ConvergenceError",
+    "Deconvolution",
     "DivergenceError",
     "Dynamics",
     "EmpiricalRisk",
@@ -92,6 +96,7 @@ __all__ = [
     "Preconditioned",
     "Progress",
     "Result",
+    "SignedCertificate",
     "SignedMeasure",
     "SignedRisk",
     "Smoothed",
@@ -111,6 +116,8 @@ __all__ = [
     "certificate",
     "certificates",
     "checkpoint",
+    "deconvolution",
+    "deconvolve",
     "dynamics",
     "losses",
     "noise",
@@ -122,6 +129,7 @@ __all__ = [
     "resample",
     "schedules",
     "show_config",
+    "signed_certificate",
     "statistics",
     "step_size",
 ]

@@ -85,6 +85,11 @@ class Model(ABC):
         """This model as the compiled core takes it; None where the core does not know it."""
         return None
 
+    @property
+    def most_curved(self) -> float:
+        """Bound on the Hessian of ``h(theta, z)`` in theta, whatever theta and z; infinite where unknown."""
+        return math.inf
+
     def with_weights(self, n_outputs: int) -> Model | None:
         """The model of neurons ``r_k h(theta, z)``, whose particles have r behind theta; None where it is not known."""
         return None

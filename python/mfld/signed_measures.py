@@ -62,8 +62,7 @@ class SignedMeasure:
     @property
     def sizes(self) -> FloatArray:
         """Size of each weight, shape (M,): its absolute value, or its length."""
-        columns = self.weights.reshape(len(self.weights), -1).astype(np.float64)
-        sizes: FloatArray = np.sqrt(np.sum(np.square(columns), axis=1))
+        sizes: FloatArray = np.sqrt(np.sum(np.square(self._columns, dtype=np.float64), axis=1))
         return sizes
 
     @property
@@ -89,9 +88,9 @@ class SignedMeasure:
         TypeError, ValueError
             If an array has the wrong shape, is no array of reals, or is not finite.
         """
-        columns = self.weights.reshape(len(self.weights), -1).T
         predictions = [
-            self.model.predict(self.positions, inputs, np.ascontiguousarray(column), num_threads) for column in columns
+            self.model.predict(self.positions, inputs, np.ascontiguousarray(column), num_threads)
+            for column in self._columns.T
         ]
         return predictions[0] if self.weights.ndim == 1 else np.stack(predictions, axis=-1)
 
@@ -143,6 +142,10 @@ class SignedMeasure:
         )
         order = np.argsort(-atoms.sizes, kind="stable")
         return SignedMeasure(self.model, atoms.positions[order], atoms.weights[order])
+
+    @property
+    def _columns(self) -> FloatArray:
+        return self.weights[:, np.newaxis] if self.weights.ndim == 1 else self.weights
 
     def _moved(self, position: FloatArray, change: FloatArray) -> FloatArray:
         point = position.astype(np.float64)
