@@ -157,10 +157,12 @@ def deconvolve(
 
 def _axes(point_spread: PointSpread | Sequence[PointSpread], values: FloatArray) -> list[FloatArray]:
     each = [point_spread] * values.ndim if isinstance(point_spread, PointSpread) else list(point_spread)
+    if len(each) != values.ndim:
+        raise ValueError(f"point_spread must be one, or one for each of {values.ndim} axes, got {len(each)}")
     periods = [getattr(own, "period", None) for own in each]
     return [
         np.arange(n, dtype=np.float64) * (1.0 if period is None else period / n)
-        for n, period in zip(values.shape, periods, strict=False)
+        for n, period in zip(values.shape, periods, strict=True)
     ]
 
 
@@ -263,7 +265,7 @@ def _cloud_of_spikes(
         noise = 0.0 if number == rounds - 1 else 1e-3 * risk.strength * float(np.max(weights**2)) * 0.1**number
         solver = MFLD(n_particles, step_size=step, temperature=noise, dtype="float64", num_threads=num_threads)
         if steps:
-            particles = solver.run(risk, steps, seed=seed, particles=particles).particles
+            particles = solver.run(risk, steps, seed=seed, particles=particles, record_every=steps).particles
     measure = risk.signed_measure(Cloud(particles))
     width = 1 / np.sqrt(model.most_curved)
     merged = measure.merged(float(width))
