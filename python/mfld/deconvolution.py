@@ -163,7 +163,7 @@ class Sampled(PointSpread):
         if values.ndim != 1 or len(values) < 5 or len(values) % 2 == 0:
             raise ValueError(f"values must have shape (2 m + 1,) with m at least 2, got {values.shape}")
         spacing = validation.real("spacing", self.spacing, positive=True)
-        padded = np.concatenate([np.zeros(2), values, np.zeros(2)])
+        padded = np.concatenate([np.zeros(3), values, np.zeros(3)])  # so that it ends without a kink
         before, left, right, after = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
         # Polynomials in the place t within a piece, 0 to 1: coefficients of 1, t, t**2, t**3.
         pieces = np.stack(

@@ -88,6 +88,9 @@ class SignedMeasure:
         TypeError, ValueError
             If an array has the wrong shape, is no array of reals, or is not finite.
         """
+        if not len(self.positions):
+            points = validation.array("inputs", inputs, self.positions.dtype)
+            return np.zeros((len(points), *self.weights.shape[1:]), self.positions.dtype)
         predictions = [
             self.model.predict(self.positions, inputs, np.ascontiguousarray(column), num_threads)
             for column in self._columns.T
