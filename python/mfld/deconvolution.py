@@ -23,6 +23,8 @@ from mfld.noise import Place
 from mfld.space import Block, Box, Space, Torus
 from mfld.validation import FloatArray
 
+__all__ = ["Convolution", "Dirichlet", "Gaussian", "PointSpread", "Sampled"]
+
 
 class PointSpread(ABC):
     """Response ``k(x)`` of an instrument to a spike at 0, along one axis.
@@ -62,7 +64,10 @@ class Gaussian(PointSpread):
     width: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "width", validation.real("width", self.width, positive=True))
+        width = validation.real("width", self.width, positive=True)
+        if not 1e-100 < width < 1e100:
+            raise ValueError(f"width must be between 1e-100 and 1e+100, got {width:g}")
+        object.__setattr__(self, "width", width)
 
     largest = 1.0
 
@@ -123,7 +128,7 @@ class Dirichlet(PointSpread):
         return value / scale, slope / scale
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sampled(PointSpread):
     """Response known at equidistant points around 0, with a cubic spline between them and 0 beyond.
 
@@ -153,16 +158,18 @@ class Sampled(PointSpread):
 
     values: ArrayLike
     spacing: float
-    largest: float = field(init=False, repr=False)
-    steepest: float = field(init=False, repr=False)
-    most_curved: float = field(init=False, repr=False)
-    _pieces: NDArray[np.float64] = field(init=False, repr=False)
+    largest: float = field(init=False)
+    steepest: float = field(init=False)
+    most_curved: float = field(init=False)
+    _pieces: NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
         values = validation.array("values", self.values, np.float64)
         if values.ndim != 1 or len(values) < 5 or len(values) % 2 == 0:
             raise ValueError(f"values must have shape (2 m + 1,) with m at least 2, got {values.shape}")
         spacing = validation.real("spacing", self.spacing, positive=True)
+        if not 1e-100 < spacing < 1e100:
+            raise ValueError(f"spacing must be between 1e-100 and 1e+100, got {spacing:g}")
         padded = np.concatenate([np.zeros(3), values, np.zeros(3)])  # so that it ends without a kink
         before, left, right, after = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
         # Polynomials in the place t within a piece, 0 to 1: coefficients of 1, t, t**2, t**3.
@@ -181,6 +188,9 @@ class Sampled(PointSpread):
         object.__setattr__(self, "largest", float(np.max(ends.sum(axis=0))))
         object.__setattr__(self, "steepest", float(np.max(ends[1] + 2 * ends[2] + 3 * ends[3])) / spacing)
         object.__setattr__(self, "most_curved", float(np.max(2 * ends[2] + 6 * ends[3])) / spacing**2)
+
+    def __repr__(self) -> str:
+        return f"Sampled({np.size(self.values)} values, spacing={self.spacing:g})"
 
     def __call__(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         pieces = self._pieces.shape[1]
@@ -224,14 +234,7 @@ class Convolution(Model):
         self.axes = tuple(_axis(f"axes[{j}]", own) for j, own in enumerate(axes))
         if len(self.axes) not in (1, 2):
             raise ValueError(f"axes must be one or two, got {len(self.axes)}")
-        each = [point_spread] * len(self.axes) if isinstance(point_spread, PointSpread) else list(point_spread)
-        for own in each:
-            validation.instance(
-                "point_spread", own, PointSpread, "a PointSpread, like Gaussian(0.1), or one for each axis"
-            )
-        if len(each) != len(self.axes):
-            raise ValueError(f"point_spread must be one, or one for each of {len(self.axes)} axes, got {len(each)}")
-        self.point_spreads = tuple(each)
+        self.point_spreads = _of_each_axis(point_spread, len(self.axes))
         blocks = [
             _block(f"axes[{j}]", k, x) for j, (k, x) in enumerate(zip(self.point_spreads, self.axes, strict=True))
         ]
@@ -322,6 +325,26 @@ class Convolution(Model):
 
     def _is_grid(self, inputs: FloatArray) -> bool:
         return inputs.shape == self.grid.shape and np.array_equal(inputs, self.grid.astype(inputs.dtype))
+
+
+def default_axes(point_spread: PointSpread | Sequence[PointSpread], shape: Sequence[int]) -> list[FloatArray]:
+    """Axes of a signal that has none: 0, 1, 2, ..., or a period in equal parts."""
+    return [
+        np.arange(n, dtype=np.float64) * (1.0 if own.period is None else own.period / n)
+        for n, own in zip(shape, _of_each_axis(point_spread, len(shape)), strict=True)
+    ]
+
+
+def _of_each_axis(point_spread: PointSpread | Sequence[PointSpread], n_axes: int) -> tuple[PointSpread, ...]:
+    expected = "a PointSpread, like Gaussian(0.1), or one for each axis"
+    if not isinstance(point_spread, PointSpread):
+        validation.instance("point_spread", point_spread, Sequence, expected)
+    each = (point_spread,) * n_axes if isinstance(point_spread, PointSpread) else tuple(point_spread)
+    for own in each:
+        validation.instance("point_spread", own, PointSpread, expected)
+    if len(each) != n_axes:
+        raise ValueError(f"point_spread must be one, or one for each of {n_axes} axes, got {len(each)}")
+    return each
 
 
 def _axis(name: str, values: ArrayLike) -> NDArray[np.float64]:

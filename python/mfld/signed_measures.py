@@ -57,7 +57,8 @@ class SignedMeasure:
         object.__setattr__(self, "weights", validation.frozen(masses))
 
     def __repr__(self) -> str:
-        return f"SignedMeasure({len(self.positions)} positions, |nu|_TV={self.tv_norm:.6g})"
+        n = len(self.positions)
+        return f"SignedMeasure({n} position{'' if n == 1 else 's'}, |nu|_TV={self.tv_norm:.6g})"
 
     @property
     def sizes(self) -> FloatArray:
@@ -129,7 +130,7 @@ class SignedMeasure:
         positions, weights = [], []
         while len(left):
             offset = _difference(space, self.positions[left], self.positions[left[0]])
-            near = np.sum(np.square(offset), axis=1) <= radius**2
+            near = np.sqrt(np.sum(np.square(offset), axis=1)) <= radius
             cluster, share = left[near], self.sizes[left[near]]
             total = self.weights[cluster].sum(axis=0)
             if share.sum() > 0 and np.any(np.abs(total) > 1e-12 * share.sum()):

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from mfld import linear, validation
 from mfld.algorithms import MFLD
-from mfld.deconvolution import Convolution, PointSpread
+from mfld.deconvolution import Convolution, PointSpread, default_axes
 from mfld.errors import ConvergenceError
 from mfld.objectives.signed import SignedRisk
 from mfld.signed_certificates import SignedCertificate, signed_certificate
@@ -53,7 +53,8 @@ class Deconvolution:
     fit: FloatArray
 
     def __repr__(self) -> str:
-        return f"Deconvolution({len(self.amplitudes)} spikes, gap {self.certificate.gap:.3g})"
+        n = len(self.amplitudes)
+        return f"Deconvolution({n} spike{'' if n == 1 else 's'}, gap {self.certificate.gap:.3g})"
 
 
 def deconvolve(
@@ -128,9 +129,11 @@ def deconvolve(
     strength = validation.real("strength", strength, positive=True)
     validation.choice("penalty", penalty, ("tv", "squared_tv"))
     gap = validation.real("gap", gap, positive=True)
+    if gap < 1e-12:
+        raise ValueError(f"gap must be at least 1e-12, what the precision of sums allows, got {gap:g}")
     n_particles = validation.integer("n_particles", n_particles, 1)
     n_steps = validation.integer("n_steps", n_steps, 0)
-    model = Convolution(point_spread, _axes(point_spread, values) if axes is None else axes)
+    model = Convolution(point_spread, default_axes(point_spread, values.shape) if axes is None else axes)
     sizes = tuple(len(x) for x in model.axes)
     if sizes != values.shape:
         raise ValueError(f"axes must have {values.shape} points to match signal, got {sizes}")
@@ -153,17 +156,6 @@ def deconvolve(
             "objective of no spikes; a larger strength has fewer spikes"
         )
     return _with_errors(problem, atoms, certificate, values)
-
-
-def _axes(point_spread: PointSpread | Sequence[PointSpread], values: FloatArray) -> list[FloatArray]:
-    each = [point_spread] * values.ndim if isinstance(point_spread, PointSpread) else list(point_spread)
-    if len(each) != values.ndim:
-        raise ValueError(f"point_spread must be one, or one for each of {values.ndim} axes, got {len(each)}")
-    periods = [getattr(own, "period", None) for own in each]
-    return [
-        np.arange(n, dtype=np.float64) * (1.0 if period is None else period / n)
-        for n, period in zip(values.shape, periods, strict=True)
-    ]
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,6 +41,14 @@ class Reduction(ABC):
     def check(self, risk: SignedRisk) -> None:  # noqa: B027  most suit all
         """Raise ValueError if it does not serve a risk."""
 
+    def fits_targets(self, risk: SignedRisk) -> bool:
+        """True where weights are the solution of a linear system of the targets."""
+        return False
+
+    def gradient_with_errors(self, risk: SignedRisk, cloud: Cloud, errors: FloatArray, follows: bool) -> FloatArray:
+        """Gradient of the risk at the weights that fit targets with errors, which follow the positions or stay."""
+        raise ValueError(f"reduction must be Bilevel() with a loss of squares to fit targets with errors, got {self}")
+
     @abstractmethod
     def space(self, risk: SignedRisk) -> Space:
         """Space of the particles."""
@@ -118,8 +126,12 @@ class Bilevel(Reduction):
         inputs = risk.samples(cloud.particles.dtype)[0]
         return -risk.strength * _pulled_back(risk, cloud.particles, inputs, fit.coefficients, fit.weights)
 
+    def fits_targets(self, risk: SignedRisk) -> bool:
+        return is_square(risk.loss_function)
+
     def gradient_with_errors(self, risk: SignedRisk, cloud: Cloud, errors: FloatArray, follows: bool) -> FloatArray:
-        """Gradient of the risk at the weights that fit targets with errors, which follow the positions or stay."""
+        if not self.fits_targets(risk):
+            raise ValueError(f"loss must be half_squared or squared to fit errors, got {risk.loss_function!r}")
         inputs, targets, s = risk.samples(cloud.particles.dtype)
         problem = risk.weights_at(cloud, inputs, s)
         k = risk.n_outputs
@@ -345,8 +357,10 @@ class SignedRisk(SetOnce, Objective):
 
         checked = validation.array("inputs", inputs)
         validation.shape("inputs", checked, ("n", model.n_features), "(samples, n_features of the model)")
-        columns = 1 if np.ndim(targets) < 2 else np.shape(targets)[1]
-        self.n_outputs = columns if n_outputs is None else validation.integer("n_outputs", n_outputs, 1)
+        if n_outputs is None:
+            shape = validation.array("targets", targets).shape
+            n_outputs = 1 if len(shape) < 2 else shape[1]
+        self.n_outputs = validation.integer("n_outputs", n_outputs, 1)
         matrix = validation.array("targets", self.loss_function.check_targets(targets, self.n_outputs))
         validation.shape("targets", matrix, ("n", "C"), "after check_targets of the loss")
         self.data = Rows(checked, matrix, sample_weight)
@@ -382,7 +396,7 @@ class SignedRisk(SetOnce, Objective):
     @property
     def fits_targets(self) -> bool:
         """True where the weights are the solution of a linear system of the targets."""
-        return isinstance(self.reduction, Bilevel) and is_square(self.loss_function)
+        return self.reduction.fits_targets(self)
 
     def gradient_with_errors(self, measure: Measure, errors: FloatArray, follows: bool) -> FloatArray:
         """Gradient of the risk at the weights that fit targets with errors; where `fits_targets`.
@@ -393,8 +407,12 @@ class SignedRisk(SetOnce, Objective):
         errors : ndarray, shape (n, K)
         follows : bool
             True for weights that follow the positions, False for weights that are held fixed.
+
+        Raises
+        ------
+        ValueError
+            If the weights are no solution of a linear system.
         """
-        assert isinstance(self.reduction, Bilevel)
         return self.reduction.gradient_with_errors(self, self.cloud(measure), errors, follows)
 
     def signed_measure(self, measure: Measure) -> SignedMeasure:
