@@ -184,6 +184,26 @@ def test_on_a_sphere_the_supremum_is_searched():
     assert certificate.supremum >= np.abs(np.maximum(points @ inputs.T, 0) @ dual).max()
 
 
+@pytest.mark.parametrize("strength", [0.02, 0.1])
+@pytest.mark.parametrize("seed", range(4))
+def test_noise_alone_and_short_signals_have_solutions_too(seed, strength):
+    """Spikes close together, of opposite signs, and at the ends of the axis."""
+    signal = np.random.default_rng(seed).normal(size=12)
+    found = mfld.deconvolve(signal, Gaussian(1.0), strength)
+    assert found.certificate.bounded
+    assert found.certificate.gap <= 1e-6 * np.mean(signal**2) / 2
+    fitted = mfld.SignedMeasure(Convolution(Gaussian(1.0), [np.arange(12.0)]), found.positions, found.amplitudes)
+    np.testing.assert_allclose(found.fit, fitted.predict(np.arange(12.0)[:, np.newaxis]), atol=1e-12)
+    assert np.sum((found.fit - signal) ** 2) <= np.sum(signal**2)
+    assert 2 * len(found.amplitudes) <= 12
+
+
+def test_a_spike_at_the_end_of_the_axis():
+    found = mfld.deconvolve([0.0, 1.0, 0.0, 0.0], Gaussian(1.0), 0.01)
+    assert found.certificate.gap <= 1e-6 / 8
+    assert 0.0 in found.measure.positions
+
+
 def test_the_wrong_is_refused():
     with pytest.raises(ValueError, match="strength must be finite and positive"):
         mfld.deconvolve(np.ones(9), Gaussian(1.0), 0.0)

@@ -10,7 +10,11 @@ import pytest
 
 import mfld
 
-MODULES = [name for _, name, _ in pkgutil.walk_packages(mfld.__path__, "mfld.") if not name.startswith("mfld._core")]
+MODULES = [
+    name
+    for _, name, _ in pkgutil.walk_packages(mfld.__path__, "mfld.")
+    if not name.startswith(("mfld._core", "mfld.__main__"))
+]
 ROOT = Path(__file__).parent.parent
 
 
@@ -25,7 +29,9 @@ def test_every_public_object_has_an_example(name):
     assert any(test.examples for test in doctest.DocTestFinder().find(getattr(mfld, name), name))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/how-to-add.md", "docs/which-algorithm.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/guide.md", "docs/how-to-add.md", "docs/which-algorithm.md", "docs/signed-measures.md"]
+)
 def test_page(page, tmp_path, monkeypatch):
     path = ROOT / page
     blocks = re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)

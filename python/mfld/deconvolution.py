@@ -297,7 +297,7 @@ class Convolution(Model):
             return -columns[0][1][:, :, np.newaxis]
         (first, first_slope), (second, second_slope) = columns
         each = [first_slope[:, np.newaxis] * second, first[:, np.newaxis] * second_slope]
-        return -np.stack([own.reshape(-1, len(particles)) for own in each], axis=2)
+        return -np.stack([own.reshape(len(self.grid), len(particles)) for own in each], axis=2)
 
     def _neurons(self, particles: FloatArray, inputs: FloatArray, num_threads: int) -> FloatArray:
         if not self._is_grid(inputs):
@@ -306,7 +306,7 @@ class Convolution(Model):
             return joined[..., np.newaxis]
         factors = [self._along(j, particles, x.astype(particles.dtype))[0] for j, x in enumerate(self.axes)]
         product = factors[0] if len(factors) == 1 else factors[0][:, np.newaxis] * factors[1]
-        return product.reshape(-1, len(particles), 1)
+        return product.reshape(len(inputs), len(particles), 1)
 
     def _along(self, j: int, particles: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Response and derivative along an axis, shape (len(x), N)."""

@@ -34,6 +34,14 @@ class SignedCertificate:
         True where the supremum is bounded, so that the gap is a certificate.
     worst : ndarray, shape (p,)
         Where ``|G'|`` was largest: a spike there lowers the objective, unless the measure is optimal.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> from mfld.deconvolution import Gaussian
+    >>> found = mfld.deconvolve([0.0, 1.0, 0.0, 0.0], Gaussian(1.0), strength=0.01)
+    >>> found.certificate.bounded, bool(found.certificate.gap < 1e-6)
+    (True, True)
     """
 
     value: float

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mfld import linear, validation
 from mfld.algorithms import MFLD
@@ -34,13 +34,21 @@ class Deconvolution:
     certificate : SignedCertificate
         Of that solution.
     positions, amplitudes : ndarray, shapes (M, p) and (M,)
-        The same spikes fitted without the penalty, which makes amplitudes too small.
+        The same spikes fitted without the penalty, which makes amplitudes too small; neighbours within half a width as
+        one, and no more than the signal determines.
     position_errors, amplitude_errors : ndarray, shapes (M, p) and (M,)
-        Their standard errors, from the residual's variance and the curvature of the fit.
+        Their standard errors, from the residual's variance and the curvature of the fit; infinite where it has none.
     noise_level : float
         Standard deviation of the residual, with the fitted numbers taken off its degrees of freedom.
     fit : ndarray
         Signal of the spikes, in the shape of the given one.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> from mfld.deconvolution import Dirichlet
+    >>> mfld.deconvolve([0.0, 1.0, 0.0, 0.0, 0.0], Dirichlet(2, period=5.0), strength=0.01).positions.round(6)
+    array([[1.]])
     """
 
     measure: SignedMeasure
@@ -142,8 +150,7 @@ def deconvolve(
     nothing, width = float(np.mean(values**2)) / 2, 1 / float(np.sqrt(model.most_curved))
     atoms = _cloud_of_spikes(problem, n_particles, n_steps, seed, num_threads)
     for _ in range(_MOST_ROUNDS):
-        # Atoms that have met are one; apart they would share its weight in any way.
-        atoms = problem.polished(problem.polished(atoms).merged(0.05 * width))
+        atoms = problem.joined(problem.polished(atoms), 0.05 * width, gap * nothing / 4)
         # A bound of the supremum that is so near adds less than a quarter of the limit to the gap.
         certificate = signed_certificate(problem.risk(problem.strength), atoms, penalty, tolerance=gap / 4)
         if certificate.gap <= gap * nothing:
@@ -152,7 +159,7 @@ def deconvolve(
         atoms = SignedMeasure(model, positions, np.append(atoms.weights, problem.sign(atoms, certificate)))
     else:
         raise ConvergenceError(
-            f"the gap is {certificate.gap:.3g} after {_MOST_ROUNDS} rounds, above gap {gap:g} times {nothing:.3g}, the "
+            f"the duality gap is {certificate.gap:.3g} after {_MOST_ROUNDS} rounds, above gap {gap:g} times {nothing:.3g}, the "
             "objective of no spikes; a larger strength has fewer spikes"
         )
     return _with_errors(problem, atoms, certificate, values)
@@ -191,6 +198,28 @@ class _Problem:
         slope = self.model.pull_back(certificate.worst[np.newaxis], self.model.grid, residual[:, np.newaxis], 1)[0][0]
         return -float(np.sign(slope)) * 1e-6 * max(float(np.abs(self.signal).max()), 1e-300)
 
+    def joined(self, atoms: SignedMeasure, radius: float, slack: float) -> SignedMeasure:
+        """Atoms that have met as one, unless the objective needs them apart; they would share a weight in any way."""
+        fewer = self.polished(atoms.merged(radius))
+        before, after = (self.value(own.positions, own.weights) for own in (atoms, fewer))
+        return fewer if after <= before + slack else atoms
+
+    def held(self, positions: FloatArray, gradient: FloatArray) -> NDArray[np.bool_]:
+        """Coordinates at an end of their axis that would leave it."""
+        held = np.zeros(positions.shape, bool)
+        for j, (own, x) in enumerate(zip(self.model.point_spreads, self.model.axes, strict=True)):
+            if own.period is None:
+                below = (positions[:, j] <= x[0]) & (gradient[:, j] > 0)
+                held[:, j] = below | ((positions[:, j] >= x[-1]) & (gradient[:, j] < 0))
+        return held
+
+    def within(self, positions: FloatArray) -> FloatArray:
+        """Positions in the domain: at the end of an axis rather than beyond it, and around a circle."""
+        for j, (own, x) in enumerate(zip(self.model.point_spreads, self.model.axes, strict=True)):
+            if own.period is None:
+                positions[:, j] = np.clip(positions[:, j], x[0], x[-1])
+        return self.model.space.retract(positions)
+
     def polished(self, atoms: SignedMeasure, penalised: bool = True) -> SignedMeasure:
         """Atoms after Gauss-Newton steps of amplitudes and positions; amplitudes that reach 0 are left out."""
         own = self if penalised else replace(self, strength=0.0)
@@ -208,6 +237,8 @@ class _Problem:
             curvature = np.einsum("iq,ir->qr", jacobian, jacobian) / n
             if not self.is_tv:
                 curvature[:m, :m] += own.strength * np.multiply.outer(np.sign(amplitudes), np.sign(amplitudes))
+            held = np.concatenate([np.zeros(m, bool), self.held(positions, gradient[m:].reshape(m, p)).ravel()])
+            gradient[held], curvature[held], curvature[:, held] = 0, 0, 0
             scale = np.maximum(np.diag(curvature), 1e-12 * max(float(np.diag(curvature).max()), 1e-300))
             improved = False
             while damping < 1e12:
@@ -218,7 +249,7 @@ class _Problem:
                     continue
                 trial = amplitudes + step[:m]
                 trial[np.sign(trial) != np.sign(amplitudes)] = 0
-                moved = self.model.space.retract(positions + step[m:].reshape(m, p))
+                moved = self.within(positions + step[m:].reshape(m, p))
                 after = own.value(moved, trial)
                 if after < value:
                     improved = True
@@ -232,7 +263,7 @@ class _Problem:
             if small and kept.all():
                 break
         order = np.argsort(-np.abs(amplitudes), kind="stable")
-        return SignedMeasure(self.model, positions[order].reshape(-1, p), amplitudes[order])
+        return SignedMeasure(self.model, positions[order].reshape(len(order), p), amplitudes[order])
 
 
 def _cloud_of_spikes(
@@ -264,13 +295,24 @@ def _cloud_of_spikes(
     return merged.prune(1e-3 * float(np.max(merged.sizes, initial=0.0)))
 
 
+def _refitted(problem: _Problem, atoms: SignedMeasure) -> SignedMeasure:
+    """Spikes without the penalty: neighbours within half a width as one, which it takes to tell them apart."""
+    radius = 0.5 / float(np.sqrt(problem.model.most_curved))
+    most = len(problem.signal) // (1 + problem.model.n_coordinates)
+    atoms = atoms.merged(radius)
+    while True:
+        kept = SignedMeasure(problem.model, atoms.positions[:most], atoms.weights[:most])
+        refitted = problem.polished(kept, penalised=False)
+        atoms = refitted.merged(radius)
+        if len(atoms.weights) == len(refitted.weights):
+            return refitted
+
+
 def _with_errors(
     problem: _Problem, atoms: SignedMeasure, certificate: SignedCertificate, values: FloatArray
 ) -> Deconvolution:
     p = problem.model.n_coordinates
-    # Neighbours within half a width are one spike: without the penalty there is no telling them apart.
-    near = atoms.merged(0.5 / float(np.sqrt(problem.model.most_curved)))
-    refitted = problem.polished(near, penalised=False).merged(0.5 / float(np.sqrt(problem.model.most_curved)))
+    refitted = _refitted(problem, atoms)
     positions, amplitudes = refitted.positions.astype(np.float64), refitted.weights.astype(np.float64)
     m, n = len(amplitudes), len(problem.signal)
     if m == 0:
@@ -279,7 +321,10 @@ def _with_errors(
         return Deconvolution(atoms, certificate, *empty, *empty, level, np.zeros_like(values))
     residual, jacobian = problem.jacobian(positions, amplitudes)
     level = float(np.sqrt(np.sum(residual**2) / max(n - m * (1 + p), 1)))
-    covariance = linear.inverse(linear.cholesky(np.einsum("iq,ir->qr", jacobian, jacobian)))
-    errors = level * np.sqrt(np.diag(covariance))
+    try:
+        covariance = linear.inverse(linear.cholesky(np.einsum("iq,ir->qr", jacobian, jacobian)))
+        errors = level * np.sqrt(np.diag(covariance))
+    except ValueError:  # the signal does not determine them
+        errors = np.full(m * (1 + p), np.inf)
     fit = (residual + problem.signal).reshape(values.shape)
     return Deconvolution(atoms, certificate, positions, amplitudes, errors[m:].reshape(m, p), errors[:m], level, fit)

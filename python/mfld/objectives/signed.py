@@ -321,11 +321,13 @@ class SignedRisk(SetOnce, Objective):
     >>> model = mfld.NeuronModel(bumps, slopes, n_features=1, space=circle)
     >>> signal = mfld.SignedMeasure(model, [[1.0], [4.0]], [1.0, -0.5]).predict(grid)
     >>> risk = mfld.SignedRisk(model, grid, signal, loss="half_squared", strength=1e-4)
-    >>> solver = mfld.MFLD(n_particles=50, step_size=100.0, temperature=1e-8, dtype="float64")
+    >>> solver = mfld.MFLD(n_particles=50, step_size=3.0, temperature=1e-8, dtype="float64")
     >>> found = risk.signed_measure(solver.run(risk, n_steps=300).measure)
     >>> atoms = found.merged(radius=0.3)
     >>> np.round(atoms.positions[:2, 0], 1)
     array([1., 4.])
+    >>> np.round(atoms.weights[:2], 1)
+    array([ 1. , -0.5])
     """
 
     def __init__(
