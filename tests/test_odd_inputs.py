@@ -357,6 +357,9 @@ RESULT = make_solver(n_replicates=2).run(SIMPLE, 8)
 CLOUD = mfld.Cloud(np.ones((2, 5)))
 GRID = mfld.FokkerPlanck(mfld.potentials.DoubleWell(), 0.2, 20, [(-2, 2)])
 STEP_LAW = diagnostics.StepLaw(WELL_3, INPUTS, 0.1, 0.1)
+FIXED = mfld.TwoLayerNetwork(3, readout="fixed")
+SIGNED_RISK = mfld.SignedRisk(FIXED, INPUTS, TARGETS, strength=0.1)
+SIGNED = mfld.SignedMeasure(FIXED, np.ones((2, 4)), [1.0, -1.0])
 QUICK = {"n_chains": 64, "most_moves": 128, "most_seconds": 0.05}
 
 
@@ -519,6 +522,33 @@ TABLE = {
     ),
     "statistics.summary": (mfld.statistics.summary, {"result": RESULT, "burn_in": 0}),
     "statistics.export": (mfld.statistics.export, {"result": RESULT, "burn_in": 0}),
+    "SignedRisk": (
+        mfld.SignedRisk,
+        {"model": FIXED, "inputs": INPUTS, "targets": TARGETS, "loss": "half_squared", "strength": 0.1}
+        | {"reduction": mfld.Bilevel(), "l2": 0.0, "sample_weight": None, "reference": None, "n_outputs": None},
+    ),
+    "Lifting": (mfld.Lifting, {"metric": "product"}),
+    "LabelNoise": (mfld.LabelNoise, {"scale": 0.1, "variant": "outer"}),
+    "SignedMeasure": (mfld.SignedMeasure, {"model": FIXED, "positions": np.ones((2, 4)), "weights": [1.0, -1.0]}),
+    "SignedMeasure.predict": (SIGNED.predict, {"inputs": INPUTS, "num_threads": None}),
+    "SignedMeasure.prune": (SIGNED.prune, {"threshold": 0.1}),
+    "SignedMeasure.merged": (SIGNED.merged, {"radius": 0.1}),
+    "signed_certificate": (
+        mfld.signed_certificate,
+        {"risk": SIGNED_RISK, "measure": SIGNED, "penalty": "tv", "tolerance": 1e-3},
+    ),
+    "deconvolution.Gaussian": (mfld.deconvolution.Gaussian, {"width": 1.0}),
+    "deconvolution.Dirichlet": (mfld.deconvolution.Dirichlet, {"frequencies": 2, "period": 1.0}),
+    "deconvolution.Sampled": (mfld.deconvolution.Sampled, {"values": np.hanning(7), "spacing": 1.0}),
+    "deconvolution.Convolution": (
+        mfld.deconvolution.Convolution,
+        {"point_spread": mfld.deconvolution.Gaussian(1.0), "axes": [np.arange(9.0)]},
+    ),
+    "deconvolve": (
+        mfld.deconvolve,
+        {"signal": np.hanning(9), "point_spread": mfld.deconvolution.Gaussian(1.0), "strength": 0.01, "axes": None}
+        | {"penalty": "tv", "n_particles": 5, "n_steps": 3, "gap": 1e-3, "seed": 0, "num_threads": None},
+    ),
     "checkpoint.load": (
         mfld.checkpoint.load,
         {"path": "missing.npz", "algorithm": None, "objective": None} | {"accept_other": False},
@@ -723,6 +753,7 @@ ELSEWHERE = {
     "accuracy": {"fluctuation"},
     "convexity": {"temperature"},
     "measure": {"particles"},
+    "n_outputs": {"targets"},
 }
 CALLED = ("density", "solver", "quantity")  # at once, so that what they raise is their own
 
@@ -785,6 +816,7 @@ MADE = {
     "Comparison",
     "Contraction",
     "ConvergenceError",
+    "Deconvolution",
     "DivergenceError",
     "Draws",
     "Estimate",
@@ -805,6 +837,7 @@ MADE = {
     "SteinIdentities",
     "SteinSums",
     "SteinTerms",
+    "SignedCertificate",
     "Step",
     "show_config",
 }

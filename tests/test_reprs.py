@@ -78,6 +78,22 @@ def test_losses_and_references_of_the_user_show_no_address():
     assert repr(well) == "Potential(2 coordinates, Half(l2=0.5))"
 
 
+def test_signed_measures():
+    model = mfld.TwoLayerNetwork(1, readout="fixed")
+    risk = mfld.SignedRisk(model, INPUTS, INPUTS[:, 0], strength=0.5)
+    shown = f"SignedRisk({model!r}, 12 samples, loss=Loss('half_squared'), strength=0.5, reduction=Bilevel())"
+    assert repr(risk) == shown
+    measure = mfld.SignedMeasure(model, np.zeros((2, 2)), [1.0, -0.5])
+    assert repr(measure) == "SignedMeasure(2 positions, |nu|_TV=1.5)"
+    assert repr(mfld.SignedMeasure(model, [[0, 0]], [1.0])) == "SignedMeasure(1 position, |nu|_TV=1)"
+    spread = mfld.deconvolution.Sampled(np.hanning(7), spacing=0.5)
+    assert repr(spread) == "Sampled(7 values, spacing=0.5)"
+    grid = mfld.deconvolution.Convolution(spread, [np.arange(9.0)])
+    assert repr(grid) == "Convolution(Sampled(7 values, spacing=0.5), 9)"
+    found = mfld.deconvolve(np.hanning(9), mfld.deconvolution.Gaussian(1.0), 10.0)
+    assert repr(found) == "Deconvolution(0 spikes, gap 0)"
+
+
 def test_rows():
     assert repr(RISK.data) == "Rows(12 samples, 1 feature, 1 target column)"
     rows = Rows(np.zeros((4, 3)), np.zeros((4, 2)), [1, 1, 0, 2])

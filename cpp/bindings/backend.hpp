@@ -68,6 +68,7 @@ void bind_network(py::module_&, BackendClass&);
 void bind_moves(py::module_&, BackendClass&);
 void bind_noise(py::module_&, BackendClass&);
 void bind_advance(py::module_&, BackendClass&);
+void bind_dense(py::module_&, BackendClass&);
 void bind_dual(py::module_&, BackendClass&);
 void bind_pairs(py::module_&, BackendClass&);
 void bind_thinning(py::module_&, BackendClass&);

@@ -25,6 +25,7 @@ PYBIND11_MODULE(_binding, m, py::mod_gil_not_used()) {
   bind_moves(m, backend);
   bind_noise(m, backend);
   bind_advance(m, backend);
+  bind_dense(m, backend);
   bind_dual(m, backend);
   bind_thinning(m, backend);
 }

@@ -68,6 +68,11 @@ int advance(const mfld_network*, const mfld_loss*, const mfld_samples*, void* pa
             std::int64_t n_particles, std::int64_t n_steps, mfld_estimator*, mfld_dynamics*, const mfld_coefficients*,
             const mfld_domain*, const mfld_noise* noises, mfld_report*, const mfld_execution*);
 
+// dense.cpp
+template <class T>
+int ridge_solve(const void* factor, std::int64_t rows, std::int64_t columns, double ridge, void* right,
+                std::int64_t n_right, std::int64_t* bad_row, const mfld_execution*);
+
 // dual.cpp
 template <class T>
 int dual_sweep(const mfld_network*, const mfld_loss*, const mfld_samples*, const void* particles,

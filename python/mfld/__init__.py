@@ -3,6 +3,7 @@
 from mfld import (
     certificates,
     checkpoint,
+    deconvolution,
     diagnostics,
     dynamics,
     functional_data,
@@ -44,12 +45,29 @@ from mfld.fokker_planck import FokkerPlanck
 from mfld.functional_data import FunctionalNetwork
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch, Smoothed
 from mfld.interactions import Exact, FourierFeatures, KernelThinning, RandomFeatures, RandomSubset
+from mfld.label_noise import LabelNoise
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
-from mfld.objectives import KSD, MMD, EmpiricalRisk, Functional, Game, LogScore, Objective, Potential, StreamRisk
+from mfld.objectives import (
+    KSD,
+    MMD,
+    Bilevel,
+    EmpiricalRisk,
+    Functional,
+    Game,
+    Lifting,
+    LogScore,
+    Objective,
+    Potential,
+    SignedRisk,
+    StreamRisk,
+)
 from mfld.pruning import prune
 from mfld.sampling import resample
+from mfld.signed_certificates import SignedCertificate, signed_certificate
+from mfld.signed_measures import SignedMeasure
 from mfld.space import Box, Euclidean, Space, Sphere, Torus
+from mfld.spikes import Deconvolution, deconvolve
 from mfld.state import Cloud, Info, State
 
 __all__ = [
@@ -66,6 +84,7 @@ __all__ = [
     "Algorithm",
     "AverageDual",
     "BiasReport",
+    "Bilevel",
     "Box",
     "Callback",
     "Certificate",
@@ -73,6 +92,7 @@ __all__ = [
     "Cloud",
     "ContinuousTempering",
     "ConvergenceError",
+    "Deconvolution",
     "DivergenceError",
     "Dynamics",
     "EmpiricalRisk",
@@ -89,6 +109,8 @@ __all__ = [
     "Info",
     "Irreversible",
     "KernelThinning",
+    "LabelNoise",
+    "Lifting",
     "LogScore",
     "Loss",
     "LossFunction",
@@ -104,6 +126,9 @@ __all__ = [
     "RandomFeatures",
     "RandomSubset",
     "Result",
+    "SignedCertificate",
+    "SignedMeasure",
+    "SignedRisk",
     "Smoothed",
     "Space",
     "Sphere",
@@ -122,6 +147,8 @@ __all__ = [
     "certificate",
     "certificates",
     "checkpoint",
+    "deconvolution",
+    "deconvolve",
     "diagnostics",
     "dynamics",
     "functional_data",
@@ -140,6 +167,7 @@ __all__ = [
     "resample",
     "schedules",
     "show_config",
+    "signed_certificate",
     "statistics",
     "step_size",
     "theory",

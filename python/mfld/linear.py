@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mfld import _core
 from mfld.validation import FloatArray
 
 _LARGE = 1e100
@@ -70,6 +71,42 @@ def solve(factor: FloatArray, right: FloatArray) -> FloatArray:
 def inverse(factor: FloatArray) -> FloatArray:
     """The matrix ``(L L')^-1``."""
     return solve(factor, np.eye(len(factor)))
+
+
+def ridge_solve(factor: FloatArray, ridge: float, right: FloatArray, num_threads: int = 1) -> FloatArray:
+    """Solution X of ``(B B' + ridge I) X = right``, in the precision of the arrays.
+
+    By the compiled core, in ``rows**2 (columns + rows / 3)`` multiply-adds over 2.
+
+    Parameters
+    ----------
+    factor : ndarray, shape (rows, columns)
+        The matrix B.
+    ridge : float
+    right : ndarray, shape (rows, k)
+    num_threads : int
+        It never changes the solution.
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not positive definite to the precision of the arrays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mfld import linear
+    >>> linear.ridge_solve(np.array([[1.0], [1.0]]), 1.0, np.array([[3.0], [0.0]]))
+    array([[ 2.],
+           [-1.]])
+    """
+    solution, bad_row = _core.backend.ridge_solve(factor, ridge, np.ascontiguousarray(right), num_threads)
+    if bad_row >= 0:
+        raise ValueError(
+            f"ridge must make the matrix positive definite to the precision of {factor.dtype}, got {ridge:g}; "
+            f"its pivot {bad_row} is not positive"
+        )
+    return solution
 
 
 def eigenpairs(matrix: FloatArray, n: int) -> tuple[FloatArray, FloatArray, float]:

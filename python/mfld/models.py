@@ -6,7 +6,7 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import numpy as np
@@ -87,6 +87,15 @@ class Model(ABC):
     @property
     def native(self) -> _core.Network | None:
         """This model as the compiled core takes it; None where the core does not know it."""
+        return None
+
+    @property
+    def most_curved(self) -> float:
+        """Bound on the Hessian of ``h(theta, z)`` in theta, whatever theta and z; infinite where unknown."""
+        return math.inf
+
+    def with_weights(self, n_outputs: int) -> Model | None:
+        """The model of neurons ``r_k h(theta, z)``, whose particles have r behind theta; None where it is not known."""
         return None
 
     @property
@@ -455,6 +464,10 @@ class TwoLayerNetwork(Model):
     @property
     def native(self) -> _core.Network:
         return _native(self)
+
+    def with_weights(self, n_outputs: int) -> TwoLayerNetwork | None:
+        """Network with a linear readout, where this one has none."""
+        return replace(self, readout="linear", n_outputs=n_outputs, domain=()) if self.readout == "fixed" else None
 
     @property
     def _readout_has_coordinates(self) -> bool:

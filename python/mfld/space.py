@@ -52,6 +52,14 @@ class Block(ABC):
         """Parts of the vectors along the block, shape (..., n_coordinates)."""
         return vectors
 
+    def along(self, points: FloatArray, vectors: FloatArray) -> FloatArray:
+        """Points to which geodesics lead that start with these tangent vectors, in the time 1."""
+        return self.retract(points + vectors)
+
+    def difference(self, points: FloatArray, origin: FloatArray) -> FloatArray:
+        """From one point to others, in the surrounding space; the shorter way where there are several."""
+        return points - origin
+
     @property
     @abstractmethod
     def volume(self) -> float:
@@ -132,6 +140,11 @@ class Sphere(Block):
         along: FloatArray = vectors - np.sum(vectors * points, axis=-1, keepdims=True) * points
         return along
 
+    def along(self, points: FloatArray, vectors: FloatArray) -> FloatArray:
+        angle = np.sqrt(np.sum(np.square(vectors), axis=-1, keepdims=True))
+        turned: FloatArray = np.cos(angle) * points + np.sinc(angle / np.pi) * vectors
+        return self.retract(turned)
+
     @property
     def volume(self) -> float:
         d = self.n_coordinates
@@ -169,6 +182,10 @@ class Torus(Block):
             wrapped = points - period * np.floor(points / period)
             # Rounding may lead up to the period itself, from just below 0.
             return np.where(wrapped >= period, points.dtype.type(0), wrapped)
+
+    def difference(self, points: FloatArray, origin: FloatArray) -> FloatArray:
+        half = self.period / 2
+        return self.retract(points - origin + half) - half
 
     @property
     def volume(self) -> float:

@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define MFLD_KERNEL_ABI 7
+#define MFLD_KERNEL_ABI 8
 
 /* Streams of noise: what a random number is for. A new one is a line at the end. Never renumber: the numbers are part
  * of every published result. */
@@ -280,6 +280,13 @@ typedef struct {
                   void* out, const mfld_execution*);
 } mfld_noise_kernels;
 
+typedef struct {
+  /* right (rows, n_right) becomes the solution X of (B B' + ridge I) X = right, factor B (rows, columns); bad_row: the
+   * first one whose pivot is not positive, so that there is none, or -1 */
+  int (*ridge_solve)(const void* factor, int64_t rows, int64_t columns, double ridge, void* right, int64_t n_right,
+                     int64_t* bad_row, const mfld_execution*);
+} mfld_dense_kernels;
+
 /* The kernels of one precision. */
 typedef struct {
   mfld_elementwise_kernels elementwise;
@@ -287,6 +294,7 @@ typedef struct {
   mfld_pair_sums pairs;
   mfld_move_kernels moves;
   mfld_noise_kernels noise;
+  mfld_dense_kernels dense;
   mfld_thinning_kernels thinning;
   /* n_steps steps of mean-field Langevin dynamics on particles (n_replicates, n_particles, p) and the buffers of the
    * estimator and the dynamics, which have that leading axis too, in place. Coefficients, all of one stride, and a

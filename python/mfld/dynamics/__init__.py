@@ -2,6 +2,7 @@
 
 from mfld.dynamics.affine import Affine
 from mfld.dynamics.base import Dynamics, Move, Step
+from mfld.dynamics.conic import Conic
 from mfld.dynamics.coupled import Coupled
 from mfld.dynamics.general import General
 from mfld.dynamics.irreversible import Irreversible
@@ -16,6 +17,7 @@ __all__ = [
     "MALA",
     "SVGD",
     "Affine",
+    "Conic",
     "ContinuousTempering",
     "Coupled",
     "Dynamics",

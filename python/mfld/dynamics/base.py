@@ -138,6 +138,8 @@ class Dynamics(ABC):
         True where steps are stable up to a share of 1 / curvature, so that the step size may be left out.
     on_domains : bool
         True where moves end on the domain of the space, as `Step.moved` sees to.
+    metric : str
+        Metric of the particles in which it moves: that of the product, but for `Conic`.
     on_members : bool
         True where particles may have leading axes, of members.
 
@@ -159,9 +161,13 @@ class Dynamics(ABC):
     has_stable_step: ClassVar[bool] = False
     on_domains: ClassVar[bool] = False
     on_members: ClassVar[bool] = False
+    metric: ClassVar[str] = "product"
 
     def check_space(self, objective: Objective) -> None:
-        """Raise ValueError if this dynamics cannot move on the domain of an objective, or its members."""
+        """Raise ValueError if this dynamics cannot move an objective's members, on its domain and in its metric."""
+        if objective.metric != self.metric:
+            fits = "mfld.dynamics.Conic()" if objective.metric == "conic" else "another"
+            raise ValueError(f"dynamics must be {fits} for an objective in the {objective.metric} metric, got {self}")
         if not (objective.space.flat or self.on_domains):
             raise ValueError(f"dynamics must be Overdamped() on the domain {objective.space.domain}, got {self}")
         if objective.members and not self.on_members:

@@ -6,20 +6,24 @@ from mfld.objectives.functional import Functional
 from mfld.objectives.game import Game
 from mfld.objectives.log_score import LogScore
 from mfld.objectives.risk import EmpiricalRisk, Risk
+from mfld.objectives.signed import Bilevel, Lifting, SignedRisk
 from mfld.objectives.stein import KSD
 from mfld.objectives.stream import StreamRisk
 
 __all__ = [
     "KSD",
     "MMD",
+    "Bilevel",
     "Bounds",
     "EmpiricalRisk",
     "Functional",
     "Game",
+    "Lifting",
     "LogScore",
     "Measure",
     "Objective",
     "Potential",
     "Risk",
+    "SignedRisk",
     "StreamRisk",
 ]

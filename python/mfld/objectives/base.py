@@ -86,6 +86,8 @@ class Objective(ABC):
         True where `loss_gradient_by_particle` is defined.
     has_value : bool
         False where only gradients are known: `loss` and `value` then raise, and a history holds NaN for the loss.
+    metric : str
+        "product", or "conic" where particles move on the cone over their positions, by `mfld.dynamics.Conic`.
 
     Examples
     --------
@@ -118,6 +120,7 @@ class Objective(ABC):
     linear: bool = False
     has_particle_batches: bool = False
     has_value: bool = True
+    metric: str = "product"
     has_gradient: bool = True
     any_precision: bool = False
     num_threads: int | None = None
