@@ -80,6 +80,7 @@ class Backend:
     def ridge_solve(self, factor: numpy.ndarray, ridge: typing.SupportsFloat | typing.SupportsIndex, right: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> tuple[numpy.ndarray, int]:
         """
         Solution of (B B' + ridge I) x = right, and the first row without a positive pivot, or -1.
+        """
     def thinning_compress(self, kernel: PairKernel, points: numpy.ndarray, rows: typing.Annotated[numpy.typing.ArrayLike, numpy.int64], levels: typing.SupportsInt | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.typing.NDArray[numpy.int64]:
         """
         A share of 1 / 2^levels of the rows.
