@@ -28,6 +28,8 @@ LAYERS = [
     ["dynamics"],
     ["stepping"],
     ["step_size", "sampling"],
+    ["annealing"],
+    ["gibbs"],
     ["certificates"],
     ["algorithms"],
     ["quantities", "callbacks", "statistics"],

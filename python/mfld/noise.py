@@ -61,6 +61,7 @@ POPULATIONS: Final[dict[str, int]] = {
             "output",  # of PDA: whether it is the particles of a step
             "resampling",  # of PSDCA, within its runs
             "resample",  # of a cloud
+            "annealing",  # resampling on the ladder of a certificate
         )
     )
 }

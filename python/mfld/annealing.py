@@ -1,0 +1,283 @@
+"""Annealed sampling of a Gibbs measure: sequential Monte Carlo from a wide Gaussian, and the same way back.
+
+Chains that start in one place look mixed although they have seen one mode of several. Particles that come from a wide
+Gaussian down a ladder of temperatures meet every mode while it is still connected to the others, and what they weigh
+on the way estimates the partition function: from one side on the way down, from the other on the way back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfld.noise import Place
+from mfld.objectives import Potential
+from mfld.sampling import Chains, GibbsSampler
+from mfld.validation import FloatArray
+
+_HOTTEST = 30  # doublings of the temperature, at most
+_CALM = 1.0  # standard deviation of V / temperature over the Gaussian where the ladder begins
+
+
+class Rung(NamedTuple):
+    """One law of a ladder, ``exp(-inverse (share V + l2 |theta|**2) / temperature)``, and the step of its chains."""
+
+    inverse: float
+    share: float
+    step_size: float
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Rungs from the first, a Gaussian, to the law that is meant, ``inverse = share = 1``; moves of chains on each."""
+
+    rungs: tuple[Rung, ...]
+    n_moves: int
+
+    @property
+    def moves(self) -> int:
+        """Moves of each chain on the way from one end to the other."""
+        return (len(self.rungs) - 1) * self.n_moves
+
+
+@dataclass(frozen=True, eq=False)
+class Particles:
+    """Particles on a rung: ``chains`` have the values and gradients of V itself; ``moves`` numbers their noise.
+
+    ``log_ratio``, shape (number of cells,): of each cell the logarithm of its estimate of the ratio of the partition
+    function of this rung to that of the rung where it began.
+    """
+
+    points: FloatArray
+    values: FloatArray
+    gradient: FloatArray
+    log_weights: NDArray[np.float64]
+    log_ratio: NDArray[np.float64]
+    moves: int
+
+
+class Annealer:
+    """Sequential Monte Carlo for ``exp(-(V + l2 |theta|**2) / temperature)``.
+
+    Particles begin at ``N(0, temperature / (2 inverse l2))``, with a first inverse temperature at which V hardly
+    matters. On each rung they are weighted by the ratio of the densities, resampled where the effective sample size is
+    below half, and moved by the Metropolis-adjusted Langevin algorithm (`GibbsSampler`). They are cut into *cells* of
+    one size, which share the ladder and nothing else: on a ladder that is fixed beforehand, the ratio of partition
+    functions that a cell's weights estimate, and this ratio times the cell's mean of any function, have no bias for
+    any number of particles (Del Moral 2004, "Feynman-Kac formulae"). The ladder itself comes from a run of its own,
+    whose rungs keep the conditional effective sample size (Zhou, Johansen, Aston 2016, "Toward automatic model
+    comparison: an adaptive sequential Monte Carlo approach") and whose step sizes adapt. The way `back`, from
+    particles that have the law, estimates the inverse of the ratio in the same way: it is bidirectional Monte Carlo
+    (Grosse, Ghahramani, Adams 2015, "Sandwiching the marginal likelihood using bidirectional Monte Carlo").
+
+    Parameters
+    ----------
+    potential : Potential
+        V, with l2 positive.
+    temperature : float
+    cell : int
+        Particles of a cell.
+    place : Place
+        Of the noise; the number of moves counts its steps.
+    """
+
+    def __init__(self, potential: Potential, temperature: float, cell: int, place: Place) -> None:
+        self.potential, self.temperature, self.cell, self.place = potential, temperature, cell, place
+
+    def ladder(self, frozen: FloatArray, n_moves: int, kept: float, most_moves: int) -> tuple[Ladder | None, int]:
+        """Ladder by a run of its own, from the frozen coordinates of its particles, and the moves that it took.
+
+        None where it would take more than ``most_moves``.
+        """
+        first = self._first(frozen)
+        at = Rung(first, 0.0, math.nan)
+        now = self.begin(frozen, Ladder((at,), 0), 0)
+        rungs: list[Rung] = [at]
+        while at.inverse < 1 or at.share < 1:
+            if now.moves + 2 * n_moves > most_moves:
+                return None, now.moves
+            at = self._next(now, at, kept)
+            now = self._resampled(replace(now, log_weights=self._change(now, rungs[-1], at)), 1.0, whole=True)
+            chains = self._chains(now, at, None if math.isnan(rungs[-1].step_size) else rungs[-1].step_size)
+            sampler = self._sampler(at)
+            for _ in range(2 * n_moves):
+                chains = sampler.move(chains)
+            at = at._replace(step_size=chains.step_size)
+            now = _moved(now, chains, at)
+            rungs.append(at)
+        return Ladder(tuple(rungs), n_moves), now.moves
+
+    def begin(self, frozen: FloatArray, ladder: Ladder, moves: int) -> Particles:
+        """Independent draws of the first rung; ``frozen``, shape (M, p), has the coordinates that do not move."""
+        n_moving, points = self.potential.n_moving, frozen.copy()
+        place = self.place.ahead(moves)
+        draws = place.normals(len(points), n_moving, points.dtype, "init")
+        points[:, :n_moving] = draws * points.dtype.type(self._width(ladder.rungs[0].inverse))
+        values, gradient = self.potential.value_and_gradient(points)
+        n_cells = len(points) // self.cell
+        return Particles(points, values, gradient, np.zeros(len(points)), np.zeros(n_cells), moves)
+
+    def down(self, now: Particles, ladder: Ladder) -> Particles:
+        """From the first rung to the law that is meant, where particles weigh the same."""
+        for before, at in zip(ladder.rungs, ladder.rungs[1:], strict=False):
+            now = replace(now, log_weights=now.log_weights + self._change(now, before, at))
+            now = self._resampled(now, 1.0 if at is ladder.rungs[-1] else 0.5)
+            chains = self._chains(now, at, at.step_size)
+            sampler = self._sampler(at)
+            for _ in range(ladder.n_moves):
+                chains = sampler.move(chains, adapt=False)
+            now = _moved(now, chains, at)
+        return now
+
+    def stay(self, now: Particles, ladder: Ladder, n_moves: int) -> Iterator[Particles]:
+        """Particles after each of so many moves on the last rung."""
+        sampler, at = self._sampler(ladder.rungs[-1]), ladder.rungs[-1]
+        chains = self._chains(now, at, at.step_size)
+        for _ in range(n_moves):
+            chains = sampler.move(chains, adapt=False)
+            yield _moved(now, chains, at)
+
+    def back(self, now: Particles, ladder: Ladder) -> Particles:
+        """From the last rung to the first, by the moves and weights of `down` in the reverse order."""
+        now = replace(now, log_ratio=np.zeros_like(now.log_ratio))
+        rungs = ladder.rungs[::-1]
+        for at, after in zip(rungs, rungs[1:], strict=False):
+            chains = self._chains(now, at, at.step_size)
+            sampler = self._sampler(at)
+            for _ in range(ladder.n_moves):
+                chains = sampler.move(chains, adapt=False)
+            now = _moved(now, chains, at)
+            now = replace(now, log_weights=now.log_weights + self._change(now, at, after))
+            now = self._resampled(now, 1.0 if after is rungs[-1] else 0.5)
+        return now
+
+    def log_normaliser(self, ladder: Ladder) -> float:
+        """Logarithm of the partition function of the first rung."""
+        n_moving, l2 = self.potential.n_moving, self.potential.l2
+        return n_moving / 2 * math.log(math.pi * self.temperature / (ladder.rungs[0].inverse * l2))
+
+    def _width(self, inverse: float) -> float:
+        return math.sqrt(self.temperature / (2 * inverse * self.potential.l2))
+
+    def _first(self, frozen: FloatArray) -> float:
+        """Inverse temperature at which V hardly varies over the Gaussian; 1 where V grows with the Gaussian's width."""
+        inverse, spread = 1.0, math.inf
+        for k in range(_HOTTEST):
+            inverse = 0.5**k
+            values = self.begin(frozen, Ladder((Rung(inverse, 0.0, math.nan),), 0), 0).values
+            before, spread = spread, inverse * float(np.std(values.astype(np.float64))) / self.temperature
+            if spread <= _CALM:
+                return inverse
+            if spread > 0.9 * before and k > 4:
+                return 1.0
+        return inverse
+
+    def _next(self, now: Particles, at: Rung, kept: float) -> Rung:
+        """The next rung: V is let in first, then the temperature falls, as far as the sample size allows."""
+
+        def rung(t: float) -> Rung:
+            if at.share < 1:
+                return Rung(at.inverse, min(1.0, at.share + t), math.nan)
+            return Rung(min(1.0, at.inverse * math.exp(t)), 1.0, math.nan)
+
+        low, high = 0.0, 1.0 if at.share < 1 else -math.log(at.inverse)
+        if self._effective(now, at, rung(high)) < kept:
+            for _ in range(30):
+                middle = (low + high) / 2
+                low, high = (middle, high) if self._effective(now, at, rung(middle)) >= kept else (low, middle)
+            high = max(low, 1e-9)
+        return rung(high)
+
+    def _effective(self, now: Particles, before: Rung, after: Rung) -> float:
+        """Effective share of particles of equal weight after the weights from one rung to another."""
+        change = self._change(now, before, after)
+        weights = np.exp(change - change.max())
+        return float(weights.sum() ** 2 / (weights @ weights)) / len(weights)
+
+    def _change(self, now: Particles, before: Rung, after: Rung) -> NDArray[np.float64]:
+        """Logarithms of the ratio of the densities of two rungs at the particles."""
+        share = after.inverse * after.share - before.inverse * before.share
+        change = -share / self.temperature * now.values.astype(np.float64)
+        if after.inverse != before.inverse:
+            moving = now.points[:, : self.potential.n_moving].astype(np.float64)
+            ridge = np.einsum("ij,ij->i", moving, moving)
+            change -= (after.inverse - before.inverse) * self.potential.l2 / self.temperature * ridge
+        return change
+
+    def _resampled(self, now: Particles, below: float, *, whole: bool = False) -> Particles:
+        """Cells whose effective share is at most ``below`` anew with equal weights, by systematic resampling."""
+        m = len(now.points) if whole else self.cell
+        weights = now.log_weights.reshape(-1, m)
+        highest = weights.max(axis=1, keepdims=True)
+        weights = np.exp(weights - highest)
+        total = weights.sum(axis=1, keepdims=True)
+        poor = (total[:, 0] ** 2 <= below * m * np.sum(weights**2, axis=1) * (1 + 1e-12)) | (below >= 1)
+        if not poor.any():
+            return now
+        place = self.place.ahead(now.moves).beside("annealing")
+        offsets = place.uniforms(len(weights), 1)
+        heights = np.cumsum(weights[poor] * (m / total[poor]), axis=1)
+        first = m * np.arange(poor.sum())[:, np.newaxis]
+        heights[:, -1] = m
+        found = np.searchsorted((heights + first).ravel(), (first + np.arange(m) + offsets[poor]).ravel(), side="left")
+        # Rounding may lead out of the own cell.
+        found = np.clip(found.reshape(-1, m) - first, 0, m - 1)
+        picked = np.arange(len(now.points)).reshape(-1, m)
+        picked[poor] = np.take_along_axis(picked[poor], found, axis=1)
+        picked = picked.ravel()
+        log_ratio, left = now.log_ratio, now.log_weights
+        if not whole:
+            log_ratio = log_ratio + np.where(poor, highest[:, 0] + np.log(total[:, 0] / m), 0.0)
+            left = np.where(np.repeat(poor, m), 0.0, left)
+        else:
+            left = np.zeros_like(left)
+        return replace(
+            now,
+            points=now.points[picked],
+            values=now.values[picked],
+            gradient=now.gradient[picked],
+            log_weights=left,
+            log_ratio=log_ratio,
+        )
+
+    def _sampler(self, at: Rung) -> GibbsSampler:
+        potential = self.potential if at.share == 1 else _part(self.potential, at.share)
+        place = self.place
+        return GibbsSampler(potential, self.temperature / at.inverse, place.key, place.population, place.num_threads)
+
+    def _chains(self, now: Particles, at: Rung, step_size: float | None) -> Chains:
+        if step_size is None:
+            slope = at.share**2 * float(np.mean(np.sum(now.gradient.astype(np.float64) ** 2, axis=1)))
+            temperature = self.temperature / at.inverse
+            step_size = temperature / (2 * slope + 4 * self.potential.l2 * temperature)
+        share = now.values.dtype.type(at.share)
+        return Chains(now.points, share * now.values, share * now.gradient, step_size, now.moves)
+
+
+def _moved(now: Particles, chains: Chains, at: Rung) -> Particles:
+    share = chains.values.dtype.type(at.share)
+    return replace(
+        now, points=chains.points, values=chains.values / share, gradient=chains.gradient / share, moves=chains.moves
+    )
+
+
+def _part(potential: Potential, share: float) -> Potential:
+    """The potential times a number, its ridge as it is."""
+
+    def both(points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        values, gradient = potential.value_and_gradient(points)
+        own = values.dtype.type(share)
+        return own * values, own * gradient
+
+    return Potential(
+        lambda points: both(points)[1],
+        lambda points: both(points)[0],
+        value_and_gradient=both,
+        space=potential.space,
+        reference=potential.reference,
+    )
