@@ -7,29 +7,36 @@ on the way estimates the partition function: from one side on the way down, from
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mfld import _core
 from mfld.noise import Place
 from mfld.objectives import Potential
 from mfld.sampling import Chains, GibbsSampler
 from mfld.validation import FloatArray
 
 _HOTTEST = 30  # doublings of the temperature, at most
+_HOPS = (1.0, 0.25)  # times the spread of the particles
+_FEWEST_HOPS = 0.01
 _CALM = 1.0  # standard deviation of V / temperature over the Gaussian where the ladder begins
 
 
 class Rung(NamedTuple):
-    """One law of a ladder, ``exp(-inverse (share V + l2 |theta|**2) / temperature)``, and the step of its chains."""
+    """One law of a ladder, ``exp(-inverse (share V + l2 |theta|**2) / temperature)``, and the steps of its chains.
+
+    ``hop`` is the standard deviation of the steps of a random walk, 0 where such steps are never accepted.
+    """
 
     inverse: float
     share: float
-    step_size: float
+    step_size: float = math.nan
+    hop: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -94,21 +101,26 @@ class Annealer:
 
         None where it would take more than ``most_moves``.
         """
-        first = self._first(frozen)
-        at = Rung(first, 0.0, math.nan)
+        at = Rung(self._first(frozen), 0.0)
         now = self.begin(frozen, Ladder((at,), 0), 0)
         rungs: list[Rung] = [at]
+        n_moving = self.potential.n_moving
         while at.inverse < 1 or at.share < 1:
             if now.moves + 2 * n_moves > most_moves:
                 return None, now.moves
             at = self._next(now, at, kept)
             now = self._resampled(replace(now, log_weights=self._change(now, rungs[-1], at)), 1.0, whole=True)
-            chains = self._chains(now, at, None if math.isnan(rungs[-1].step_size) else rungs[-1].step_size)
-            sampler = self._sampler(at)
-            for _ in range(2 * n_moves):
-                chains = sampler.move(chains)
-            at = at._replace(step_size=chains.step_size)
-            now = _moved(now, chains, at)
+            at = at._replace(step_size=rungs[-1].step_size, hop=float(now.points[:, :n_moving].std(axis=0).mean()))
+            accepted = 0
+            for k in range(2 * n_moves):
+                if k % 2 == 0:
+                    now, step_size = self._langevin(now, at, adapt=True)
+                    at = at._replace(step_size=step_size)
+                else:
+                    now, share = self._hop(now, at)
+                    accepted += share
+            if accepted < _FEWEST_HOPS * n_moves:
+                at = at._replace(hop=0.0)
             rungs.append(at)
         return Ladder(tuple(rungs), n_moves), now.moves
 
@@ -124,34 +136,24 @@ class Annealer:
 
     def down(self, now: Particles, ladder: Ladder) -> Particles:
         """From the first rung to the law that is meant, where particles weigh the same."""
-        for before, at in zip(ladder.rungs, ladder.rungs[1:], strict=False):
+        for before, at in itertools.pairwise(ladder.rungs):
             now = replace(now, log_weights=now.log_weights + self._change(now, before, at))
             now = self._resampled(now, 1.0 if at is ladder.rungs[-1] else 0.5)
-            chains = self._chains(now, at, at.step_size)
-            sampler = self._sampler(at)
-            for _ in range(ladder.n_moves):
-                chains = sampler.move(chains, adapt=False)
-            now = _moved(now, chains, at)
+            for k in range(ladder.n_moves):
+                now = self.moved(now, at, k)
         return now
 
-    def stay(self, now: Particles, ladder: Ladder, n_moves: int) -> Iterator[Particles]:
-        """Particles after each of so many moves on the last rung."""
-        sampler, at = self._sampler(ladder.rungs[-1]), ladder.rungs[-1]
-        chains = self._chains(now, at, at.step_size)
-        for _ in range(n_moves):
-            chains = sampler.move(chains, adapt=False)
-            yield _moved(now, chains, at)
+    def moved(self, now: Particles, at: Rung, k: int) -> Particles:
+        """Particles after the k-th move on a rung, which every second time is a hop, where these are accepted."""
+        return self._hop(now, at)[0] if k % 2 == 1 and at.hop > 0 else self._langevin(now, at, adapt=False)[0]
 
     def back(self, now: Particles, ladder: Ladder) -> Particles:
         """From the last rung to the first, by the moves and weights of `down` in the reverse order."""
         now = replace(now, log_ratio=np.zeros_like(now.log_ratio))
         rungs = ladder.rungs[::-1]
-        for at, after in zip(rungs, rungs[1:], strict=False):
-            chains = self._chains(now, at, at.step_size)
-            sampler = self._sampler(at)
-            for _ in range(ladder.n_moves):
-                chains = sampler.move(chains, adapt=False)
-            now = _moved(now, chains, at)
+        for at, after in itertools.pairwise(rungs):
+            for k in range(ladder.n_moves):
+                now = self.moved(now, at, k)
             now = replace(now, log_weights=now.log_weights + self._change(now, at, after))
             now = self._resampled(now, 1.0 if after is rungs[-1] else 0.5)
         return now
@@ -166,26 +168,25 @@ class Annealer:
 
     def _first(self, frozen: FloatArray) -> float:
         """Inverse temperature at which V hardly varies over the Gaussian; 1 where V grows with the Gaussian's width."""
-        inverse, spread = 1.0, math.inf
         for k in range(_HOTTEST):
             inverse = 0.5**k
-            values = self.begin(frozen, Ladder((Rung(inverse, 0.0, math.nan),), 0), 0).values
-            before, spread = spread, inverse * float(np.std(values.astype(np.float64))) / self.temperature
+            values = self.begin(frozen, Ladder((Rung(inverse, 0.0),), 0), 0).values
+            spread = inverse * float(np.std(values.astype(np.float64))) / self.temperature
             if spread <= _CALM:
                 return inverse
-            if spread > 0.9 * before and k > 4:
-                return 1.0
-        return inverse
+        return 1.0
 
     def _next(self, now: Particles, at: Rung, kept: float) -> Rung:
         """The next rung: V is let in first, then the temperature falls, as far as the sample size allows."""
 
+        whole = 1 - at.share if at.share < 1 else -math.log(at.inverse)
+
         def rung(t: float) -> Rung:
             if at.share < 1:
-                return Rung(at.inverse, min(1.0, at.share + t), math.nan)
-            return Rung(min(1.0, at.inverse * math.exp(t)), 1.0, math.nan)
+                return Rung(at.inverse, 1.0 if t == whole else at.share + t)
+            return Rung(1.0 if t == whole else at.inverse * math.exp(t), 1.0)
 
-        low, high = 0.0, 1.0 if at.share < 1 else -math.log(at.inverse)
+        low, high = 0.0, whole
         if self._effective(now, at, rung(high)) < kept:
             for _ in range(30):
                 middle = (low + high) / 2
@@ -194,10 +195,16 @@ class Annealer:
         return rung(high)
 
     def _effective(self, now: Particles, before: Rung, after: Rung) -> float:
-        """Effective share of particles of equal weight after the weights from one rung to another."""
+        """Effective share of particles of equal weight after the weights from one rung to another, or on the way back.
+
+        On the way back, from a law of density w to one of density 1, it is ``1 / (E w E 1 / w)`` by particles of the
+        latter.
+        """
         change = self._change(now, before, after)
         weights = np.exp(change - change.max())
-        return float(weights.sum() ** 2 / (weights @ weights)) / len(weights)
+        n, total = len(weights), float(weights.sum())
+        inverse = float(np.exp(change.min() - change).sum()) * math.exp(min(change.max() - change.min(), 600.0))
+        return min(total**2 / float(weights @ weights) / n, n * n / (total * inverse))
 
     def _change(self, now: Particles, before: Rung, after: Rung) -> NDArray[np.float64]:
         """Logarithms of the ratio of the densities of two rungs at the particles."""
@@ -245,25 +252,53 @@ class Annealer:
             log_ratio=log_ratio,
         )
 
-    def _sampler(self, at: Rung) -> GibbsSampler:
-        potential = self.potential if at.share == 1 else _part(self.potential, at.share)
-        place = self.place
-        return GibbsSampler(potential, self.temperature / at.inverse, place.key, place.population, place.num_threads)
-
-    def _chains(self, now: Particles, at: Rung, step_size: float | None) -> Chains:
-        if step_size is None:
+    def _langevin(self, now: Particles, at: Rung, *, adapt: bool) -> tuple[Particles, float]:
+        """Particles after a move of Langevin dynamics, and the step size for the next."""
+        potential, place = self.potential if at.share == 1 else _part(self.potential, at.share), self.place
+        temperature, step_size = self.temperature / at.inverse, at.step_size
+        sampler = GibbsSampler(potential, temperature, place.key, place.population, place.num_threads)
+        if math.isnan(step_size):
             slope = at.share**2 * float(np.mean(np.sum(now.gradient.astype(np.float64) ** 2, axis=1)))
-            temperature = self.temperature / at.inverse
             step_size = temperature / (2 * slope + 4 * self.potential.l2 * temperature)
         share = now.values.dtype.type(at.share)
-        return Chains(now.points, share * now.values, share * now.gradient, step_size, now.moves)
+        before = Chains(now.points, share * now.values, share * now.gradient, step_size, now.moves)
+        chains = sampler.move(before, adapt=adapt)
+        after = replace(
+            now,
+            points=chains.points,
+            values=chains.values / share,
+            gradient=chains.gradient / share,
+            moves=chains.moves,
+        )
+        return after, chains.step_size
 
+    def _hop(self, now: Particles, at: Rung) -> tuple[Particles, float]:
+        """Particles after a step of a random walk, accepted by the values alone, and the share that was."""
+        place, n_moving = self.place.ahead(now.moves), self.potential.n_moving
+        # The affine step (c, h, s) with c and the gradient 0, at the temperature s**2 / (2 h).
+        scale = at.hop * _HOPS[now.moves // 2 % len(_HOPS)]
+        coefficients = (0.0, scale**2 * at.inverse / (2 * self.temperature), scale)
+        numbers = (n_moving, coefficients, *place.of_members(()))
+        level, proposals = np.zeros_like(now.points), now.points.copy()
+        _core.backend.affine(proposals, level, *numbers)
+        values, gradient = self.potential.value_and_gradient(proposals)
+        moved = now.points.copy()
+        energies = (self._energy(now.points, now.values, at), self._energy(proposals, values, at))
+        _core.backend.accept(moved, energies[0], level, proposals, energies[1], level.copy(), *numbers)
+        accepted = np.any(moved != now.points, axis=1)
+        after = replace(
+            now,
+            points=moved,
+            values=np.where(accepted, values, now.values),
+            gradient=np.where(accepted[:, np.newaxis], gradient, now.gradient),
+            moves=now.moves + 1,
+        )
+        return after, float(accepted.mean())
 
-def _moved(now: Particles, chains: Chains, at: Rung) -> Particles:
-    share = chains.values.dtype.type(at.share)
-    return replace(
-        now, points=chains.points, values=chains.values / share, gradient=chains.gradient / share, moves=chains.moves
-    )
+    def _energy(self, points: FloatArray, values: FloatArray, at: Rung) -> FloatArray:
+        moving = points[:, : self.potential.n_moving].astype(np.float64)
+        ridge = self.potential.l2 * np.einsum("ij,ij->i", moving, moving)
+        return (at.share * values.astype(np.float64) + ridge).astype(points.dtype)
 
 
 def _part(potential: Potential, share: float) -> Potential:

@@ -201,8 +201,8 @@ def _round(
         found.shift = float(log_mass.max())
     mass = np.exp(log_mass - found.shift)
     seen: list[Particles] = []
-    for k, after in enumerate(annealer.stay(now, ladder, _STAY)):
-        now = after
+    for k in range(_STAY):
+        now = annealer.moved(now, ladder.rungs[-1], k)
         if (k + 1) % (_STAY // _SNAPSHOTS) == 0:
             seen.append(now)
     moments = mass[:, :, np.newaxis, np.newaxis] * cells.predictions(risk, np.stack([one.points for one in seen]))
