@@ -39,6 +39,7 @@ LAYERS = [
     ["sklearn"],
     ["plots"],
     ["cli"],
+    ["__main__"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -1,0 +1,56 @@
+"""The command line: one module a command, each with ``add``, which describes it to the parser."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mfld._core import __version__
+from mfld.cli import info, predict, train
+from mfld.cli.options import Parser, option
+from mfld.errors import ConvergenceError, DivergenceError
+from mfld.experiments.recipe import CHECKS
+from mfld.standard import Standard
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; what a user can mend is one line on standard error and exit status 2."""
+    with Standard() as standard:
+        status = _main(arguments)
+    if standard.error is None:
+        return status
+    return status or 2
+
+
+def _main(arguments: Sequence[str] | None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.command(options)
+    except (ValueError, ImportError, OSError, DivergenceError, ConvergenceError) as error:
+        print(f"mfld: {_message(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        kept = getattr(options, "checkpoint", None)
+        left = f"go on with --checkpoint {kept} --resume" if kept and kept.exists() else "nothing was written"
+        print(f"mfld: interrupted; {left}", file=sys.stderr)
+        return 130
+    return status
+
+
+def _message(error: Exception) -> str:
+    """One line, with the option in place of the Python argument."""
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    name, *rest = text.split() or [type(error).__name__]
+    return " ".join([option(name) if name in CHECKS else name, *rest])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="mfld", description="Mean-field Langevin dynamics.")
+    parser.add_argument("--version", action="version", version=f"mfld {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    for each in (train, predict, info):
+        each.add(commands)
+    return parser

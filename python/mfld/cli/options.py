@@ -1,0 +1,180 @@
+"""Options that commands share, and how their texts become values."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, NoReturn
+
+from mfld import schedules, validation
+from mfld.experiments import Recipe
+from mfld.experiments.encoding import MISSING, TASKS
+from mfld.experiments.recipe import CHECKS, METHODS
+from mfld.experiments.tables import KINDS
+from mfld.losses import Loss
+from mfld.schedules import Schedule
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}\n")
+
+
+def option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def knob(group: Any, name: str, parse: Callable[[str], Any] | None, metavar: str, text: str, *aliases: str) -> None:
+    """An option for a field of the recipe."""
+    default = next(field.default for field in fields(Recipe) if field.name == name)
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    flag = option(name)
+    text = text if default is None else f"{text} ({shown})"
+    if parse is None:
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+        return
+    convert = checked(name, parse, CHECKS[name])
+    group.add_argument(flag, *aliases, dest=name, type=convert, default=argparse.SUPPRESS, metavar=metavar, help=text)
+
+
+def by_method(name: str) -> str:
+    """The defaults of the methods, in words."""
+    shown = {k: ",".join(map(str, v)) if isinstance(v := each[name], tuple) else str(v) for k, each in METHODS.items()}
+    others = "".join(f"; {k}: {text}" for k, text in shown.items() if text != shown["mfld"])
+    return shown["mfld"] + others
+
+
+def checked(name: str, parse: Callable[[str], Any], check: Callable[[str, Any], Any]) -> Callable[[str], Any]:
+    """From the text of an option to its value, with the checks and messages of the Python argument."""
+    kinds = {int: "an integer", number: "a number", numbers: "numbers with commas between them"}
+
+    def convert(text: str) -> Any:
+        try:
+            value = parse(text)
+        except ValueError as error:
+            message = f"must be {kinds[parse]}, got {text!r}" if parse in kinds else str(error)
+            raise argparse.ArgumentTypeError(message.removeprefix(f"{name} ")) from None
+        try:
+            return check(name, value)
+        except (TypeError, ValueError) as error:
+            raise argparse.ArgumentTypeError(str(error).removeprefix(f"{name} ")) from None
+
+    return convert
+
+
+def add_data(data: Any, names: str) -> None:
+    kinds = "text with delimiters, Parquet, Arrow, JSON lines or .npz, compressed or not"
+    data.add_argument("data", metavar="DATA", help=f"file or URL ({kinds}), - for standard input, or one of {names}")
+    data.add_argument("--target", metavar="NAME", help="column to predict, by name or number from 1 (the last one)")
+    data.add_argument("--task", choices=TASKS, help="by default classification of texts or few whole numbers")
+    data.add_argument("--header", choices=("yes", "no"), help="whether the first line has names (found out)")
+    data.add_argument(
+        "--drop", action="append", default=[], metavar="NAME", help="leave this column out, or this number; repeatable"
+    )
+    data.add_argument(
+        "--missing",
+        choices=MISSING,
+        default="refuse",
+        help="missing values: refuse them, drop their rows, or impute the median with a feature that says so (refuse)",
+    )
+    data.add_argument(
+        "--type",
+        dest="types",
+        action="append",
+        default=[],
+        type=_type,
+        metavar="NAME=KIND",
+        help=f"what a column holds: {', '.join(KINDS)} (found out); repeatable",
+    )
+    add_format(data)
+    knob(data, "test_share", number, "SHARE", "of the rows, held out")
+
+
+def add_format(group: Any) -> None:
+    """Options for how a file is written."""
+    group.add_argument("--delimiter", type=_delimiter, metavar="CHAR", help="between fields; or tab, blank (found out)")
+    group.add_argument("--decimal", choices=(".", ","), help="decimal sign (found out)")
+    group.add_argument("--encoding", metavar="NAME", help="such as cp1252 (UTF-8, or UTF-16 with its mark)")
+    group.add_argument(
+        "--missing-values",
+        type=lambda text: tuple(part.strip() for part in text.split(",")),
+        metavar="TEXT[,TEXT...]",
+        help="texts that stand for no value, in place of NA, ?, -, null and their like; '' for the empty one only",
+    )
+
+
+def format_options(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("delimiter", "decimal", "encoding", "missing_values")}
+
+
+def add_num_threads(group: Any) -> None:
+    group.add_argument(
+        "--num-threads",
+        type=checked("num_threads", int, lambda name, value: validation.integer(name, value, 1)),
+        metavar="N",
+        help="threads; they never change the result",
+    )
+
+
+def _delimiter(text: str) -> str:
+    return {"tab": "\t", "\\t": "\t", "blank": " "}.get(text, text)
+
+
+def _type(text: str) -> tuple[str, str]:
+    name, _, kind = text.rpartition("=")
+    if not name or kind not in KINDS:
+        raise argparse.ArgumentTypeError(f"must be NAME=KIND with one of {', '.join(KINDS)}, got {text!r}")
+    return name, kind
+
+
+def number(text: str) -> float:
+    return float(text)
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def loss(text: str) -> Loss:
+    name, _, parameter = text.partition(":")
+    loss = Loss(name)
+    if not parameter:
+        return loss
+    if loss.parameter_name is None:
+        raise ValueError(f"{name} has no parameter, got {text!r}")
+    try:
+        value = float(parameter)
+    except ValueError:
+        raise ValueError(f"must be {name}:{loss.parameter_name.upper()} with a number, got {text!r}") from None
+    return Loss(name, **{loss.parameter_name: value})
+
+
+_SCHEDULES: dict[str, tuple[str, tuple[type, ...], Callable[..., Schedule]]] = {
+    "geometric": ("geometric:FACTOR:STAGE_LENGTH", (float, int), lambda f, n: schedules.Geometric(1.0, f, n)),
+    "power": ("power:EXPONENT", (float,), lambda q: schedules.Power(1.0, q)),
+    "log": ("log", (), lambda: schedules.Logarithmic(math.log(2))),
+    "off": ("off:STEP", (int,), lambda step: schedules.SwitchOff(1.0, step)),
+}
+
+
+def schedule(text: str) -> Schedule:
+    """A schedule from the syntax that the help explains."""
+    product: Schedule | None = None
+    for factor in text.split("*"):
+        name, *parts = factor.strip().split(":")
+        if name not in _SCHEDULES:
+            raise ValueError(f"must be made of {', '.join(_SCHEDULES)}; got {text!r}")
+        form, kinds, make = _SCHEDULES[name]
+        try:
+            numbers = [kind(part) for kind, part in zip(kinds, parts, strict=True)]
+        except ValueError:
+            raise ValueError(f"must be {form} with numbers, got {text!r}") from None
+        try:
+            schedule = make(*numbers)
+        except ValueError as error:
+            raise ValueError(f"{error} (in {text!r})") from None
+        product = schedule if product is None else product * schedule
+    assert product is not None  # split gives one part at least
+    return product

@@ -1,0 +1,204 @@
+"""``mfld train``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mfld import experiments, plots, validation
+from mfld.callbacks import Progress
+from mfld.cli.options import (
+    add_data,
+    add_num_threads,
+    by_method,
+    checked,
+    format_options,
+    knob,
+    loss,
+    number,
+    numbers,
+    schedule,
+)
+from mfld.cli.report import Report, certified, check_output, reading
+from mfld.experiments import Recipe, sources
+from mfld.experiments.recipe import CHECKS
+from mfld.files import check_writable
+from mfld.fitting import GRADIENTS
+from mfld.losses import losses
+from mfld.models import activations, readouts
+
+
+def add(commands: Any) -> None:
+    names = ", ".join(experiments.bundled())
+    train = commands.add_parser(
+        "train",
+        help="train a two-layer network on a data set",
+        description="Train a two-layer network on a data set; write the model and a picture of the run.",
+        epilog="A schedule is a factor that depends on the step k: geometric:FACTOR:STAGE_LENGTH for FACTOR**(k // "
+        "STAGE_LENGTH), power:EXPONENT for 1/(1+k)**EXPONENT, log for log(2)/log(2+k), off:STEP for 1 and from that "
+        "step on 0; A*B for the product of two. Example: --temperature-schedule geometric:0.5:250*off:1800",
+    )
+    add_data(train.add_argument_group("data"), names)
+
+    model = train.add_argument_group("model")
+    knob(model, "activation", str, "NAME", f"{', '.join(activations())} ({by_method('activation')})")
+    knob(model, "readout", str, "NAME", ", ".join(readouts()))
+    knob(model, "readout_bound", number, "B", f"of the bounded and parity readouts ({by_method('readout_bound')})")
+    knob(model, "bias", None, "", "neurons have a bias")
+    knob(model, "output_scale", number, "SCALE", "factor of every neuron")
+
+    objective = train.add_argument_group("objective")
+    knob(objective, "loss", loss, "NAME", f"{', '.join(losses())}; huber:DELTA, smoothed_hinge:GAMMA (by the targets)")
+    knob(
+        objective,
+        "l2",
+        numbers,
+        "L2[,L2...]",
+        f"ridge; of several, the one with the lowest validation loss ({by_method('l2')})",
+    )
+    knob(objective, "temperature", number, "T", "noise (2 * l2 * reference_scale**2)")
+    knob(
+        objective,
+        "reference_scale",
+        number,
+        "S",
+        f"standard deviation of the reference measure ({by_method('reference_scale')})",
+    )
+
+    run = train.add_argument_group("algorithm")
+    knob(run, "method", str, "NAME", "mfld, mean-field Langevin dynamics; pda, dual averaging; psdca, dual ascent")
+    knob(run, "n_particles", int, "N", "neurons")
+    steps = f"steps; of psdca epochs ({by_method('n_steps')}, and at least 5 passes over the rows with mini-batches)"
+    knob(run, "n_steps", int, "N", steps)
+    knob(run, "inner_steps", int, "N", "Langevin steps in each step of pda (10)")
+    knob(run, "step_size", number, "H", "a share of the largest stable one")
+    knob(run, "step_share", number, "SHARE", "that share (0.5)")
+    knob(
+        run,
+        "gradient",
+        str,
+        "NAME",
+        f"{', '.join(GRADIENTS)} (minibatch where there are more than two batches; pda: full)",
+    )
+    knob(run, "batch_size", int, "B", "rows of a mini-batch (128; svrg and sarah: by the number of rows)")
+    knob(run, "refresh_every", int, "M", "steps between the full gradients of svrg and sarah")
+    knob(run, "step_size_schedule", schedule, "SPEC", "see below", "--schedule")
+    knob(run, "temperature_schedule", schedule, "SPEC", "see below; l2 follows, unless it has its own")
+    knob(run, "l2_schedule", schedule, "SPEC", "see below")
+    knob(run, "dtype", str, "NAME", "float32 or float64")
+    run.add_argument(
+        "--seed",
+        type=checked("seed", int, lambda name, value: validation.seed(value)),
+        default=0,
+        help="of split, start and noise (0)",
+    )
+    add_num_threads(run)
+
+    search = train.add_argument_group("search for l2")
+    knob(search, "validation_particles", int, "N", "neurons of each run")
+    knob(search, "validation_samples", int, "N", "rows to score on, in all")
+    knob(search, "validation_rows", int, "N", "rows to train and score on, at most")
+
+    output = train.add_argument_group("output")
+    output.add_argument("--output", type=Path, metavar="FILE.npz", help="the model (NAME.npz, or FILE-model.npz)")
+    output.add_argument("--picture", type=Path, metavar="FILE.png", help="the picture (beside the model, as .png)")
+    output.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="keep the state of the final run here, twice a minute"
+    )
+    output.add_argument("--resume", action="store_true", help="go on from the checkpoint where there is one")
+    output.add_argument("--quiet", action="store_true", help="no progress bar")
+    output.add_argument("--json", action="store_true", help="print one JSON object")
+    train.set_defaults(command=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    recipe = Recipe(**{name: getattr(options, name) for name in CHECKS if name in options})
+    is_bundled = options.data in experiments.bundled()
+    output = options.output or Path(f"{options.data}.npz" if is_bundled else f"{sources.stem(options.data)}-model.npz")
+    picture = options.picture or output.with_suffix(".png")
+    for path in (output, picture):
+        check_output(path, [] if is_bundled else [options.data])
+    if output.resolve() == picture.resolve():
+        raise ValueError(f"model and picture cannot both be {output}")
+    _check_checkpoint(options, (output, picture))
+    try:
+        plots.check_format(picture)
+        no_picture = None
+    except ImportError as error:
+        no_picture = str(error)
+
+    header = None if options.header is None else options.header == "yes"
+    data = experiments.load(
+        options.data,
+        target=options.target,
+        task=options.task,
+        header=header,
+        drop=options.drop,
+        missing=options.missing,
+        types=dict(options.types),
+        **format_options(options),
+    )
+    n, d = data.inputs.shape
+    kind = "regression" if data.classes is None else f"{len(data.classes)} classes"
+    report = Report(options.json)
+    report.add({"data": data.name, "rows": n, "features": d}, f"{data.name}: {n} rows, {d} features, {kind}")
+    report.add({"reading": data.reading or None}, reading(data.reading) if data.reading else None)
+    report.add({"target": data.encoding.target, "classes": None if data.classes is None else data.classes.tolist()})
+
+    callbacks = [] if options.quiet else [Progress()]
+    training = experiments.train(
+        data, options.seed, recipe, callbacks, options.num_threads, options.checkpoint, options.resume
+    )
+    trained = training.trained
+    chosen, made = trained.hyperparameters, trained.provenance
+    tried = ", ".join(f"{each['l2']:g}: {each['loss']:.4f}" for each in made["validation"])
+    report.add({"validation": made["validation"]}, f"validation loss by l2: {tried}" if tried else None)
+    report.add(
+        {"hyperparameters": chosen},
+        f"{chosen['method']}, {len(trained.particles)} neurons, {trained.loss.name} loss, l2 {chosen['l2']:g}, "
+        f"temperature {chosen['temperature']:g}, {_steps(chosen)}",
+    )
+    report.add(
+        {"seconds": training.seconds},
+        f"trained in {training.seconds:.1f} s on {n - len(trained.test_rows)} rows",
+    )
+    report.add_scores(trained.split_scores(data, options.num_threads))
+    if training.certificate is not None:
+        report.add({"certificate": made["certificate"]}, certified(made["certificate"]))
+
+    trained.save(output)
+    report.add({"model": str(output)}, f"model: {output}")
+    try:
+        report.add({"picture": None})
+        if no_picture is None:
+            plots.save(plots.training(training.result, trained, title=f"mfld train {data.name}"), picture)
+            report.add({"picture": str(picture)}, f"picture: {picture}")
+        else:
+            print(f"no picture: {no_picture}", file=sys.stderr)
+    finally:
+        report.finish()
+    return 0
+
+
+def _steps(chosen: Mapping[str, Any]) -> str:
+    if chosen["method"] == "psdca":
+        return f"{chosen['n_steps']} epochs"
+    inner = "" if chosen["inner_steps"] is None else f" of {chosen['inner_steps']}"
+    return f"step size {chosen['step_size']:.4g}, {chosen['n_steps']} steps{inner}, {chosen['gradient']}"
+
+
+def _check_checkpoint(options: argparse.Namespace, outputs: Sequence[Path]) -> None:
+    """Refuse, before the work, a checkpoint that cannot be written or that would take the place of another file."""
+    path = options.checkpoint
+    if path is None:
+        if options.resume:
+            raise ValueError("--resume needs the --checkpoint to go on from")
+        return
+    check_writable(path)
+    if any(path.resolve() == output.resolve() for output in (*outputs, Path(options.data))):
+        raise ValueError(f"--checkpoint must be a file of its own, got {path}")
+    if path.exists() and not options.resume:
+        raise ValueError(f"{path} exists: --resume goes on from it, without it nothing is overwritten")
