@@ -188,7 +188,7 @@ class Annealer:
 
         low, high = 0.0, whole
         if self._effective(now, at, rung(high)) < kept:
-            for _ in range(30):
+            for _ in range(14):
                 middle = (low + high) / 2
                 low, high = (middle, high) if self._effective(now, at, rung(middle)) >= kept else (low, middle)
             high = max(low, 1e-9)

@@ -284,8 +284,7 @@ class _Mixing:
         self._rounds = 0
 
     def r_hat(self, seen: list[Particles], mass: NDArray[np.float64]) -> float:
-        chosen = [seen[0], seen[len(seen) // 2 - 1], seen[len(seen) // 2], seen[-1]]
-        watched = np.stack([self._watched(one) for one in chosen])  # (4, M, functions)
+        watched = np.stack([self._watched(one) for one in (seen[len(seen) // 2 - 1], seen[-1])])  # (2, M, functions)
         if self._sorted is None:
             self._sorted = np.sort(watched.reshape(-1, watched.shape[-1]), axis=0)
         scores = np.empty_like(watched)
@@ -295,9 +294,9 @@ class _Mixing:
         # (halves, super-groups, combination and particle)
         weights = np.broadcast_to((mass / mass.sum(axis=0))[:, :, np.newaxis], (n_groups, n, self._cell))
         weights = weights.reshape(_SUPER_GROUPS, -1)
-        parts = scores.reshape(2, 2, _SUPER_GROUPS, weights.shape[1], -1)
-        sums = np.einsum("sm,htsmf->hsf", weights, parts) / 2
-        squares = np.einsum("sm,htsmf->hsf", weights, parts**2) / 2
+        parts = scores.reshape(2, _SUPER_GROUPS, weights.shape[1], -1)
+        sums = np.einsum("sm,hsmf->hsf", weights, parts)
+        squares = np.einsum("sm,hsmf->hsf", weights, parts**2)
         total = weights.sum(axis=1)[np.newaxis, :, np.newaxis]
         means = sums / total
         self._within = self._within + np.mean(squares / total - means**2, axis=(0, 1))
