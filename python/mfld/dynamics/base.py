@@ -139,6 +139,8 @@ class Dynamics(ABC):
         True where moves end on the domain of the space, as `Step.moved` sees to.
     on_members : bool
         True where particles may have leading axes, of members.
+    starts_anew : bool
+        True where ``buffer_names`` are functions of the particles, so that nothing is lost where they are left out.
 
     Examples
     --------
@@ -158,6 +160,7 @@ class Dynamics(ABC):
     has_stable_step: ClassVar[bool] = False
     on_domains: ClassVar[bool] = False
     on_members: ClassVar[bool] = False
+    starts_anew: ClassVar[bool] = False
 
     def check_space(self, objective: Objective) -> None:
         """Raise ValueError if this dynamics cannot move on the domain of an objective, or its members."""
