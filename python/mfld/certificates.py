@@ -19,7 +19,6 @@ from mfld.state import Cloud
 from mfld.validation import FloatArray
 
 
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Certificate:
     """Verdict of a duality gap about an answer; see `certificate`.
@@ -83,7 +82,7 @@ class Certificate:
         return (
             f"The Gibbs measure of the dual variables (a sample of it is in .particles) exceeds the optimal objective "
             f"by at most {self.upper:.3g} at confidence {self.confidence:g}; the gap is {self.gap:.3g} "
-            f"+- {self.standard_error:.2g}."
+            f"+- {self.standard_error:.2g}. The optimum is between {self.optimum[0]:.6g} and {self.optimum[1]:.6g}."
         )
 
 
@@ -97,7 +96,7 @@ def certificate(
     confidence: float = 0.999,
     tolerance: float = 1e-4,
     n_chains: int = 512,
-    most_moves: int = 4096,
+    most_moves: int = 8192,
     seed: int = 0,
     dtype: DTypeLike = "float32",
     num_threads: int | None = None,

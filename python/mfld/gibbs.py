@@ -18,7 +18,6 @@ from mfld.validation import FloatArray, FloatDType
 
 N_GROUPS = 32  # of particles: independent estimates of all that is estimated
 LARGEST_R_HAT = 1.01  # Vehtari, Gelman, Simpson, Carpenter, Bürkner 2021
-_SUPER_GROUPS = 4  # that R-hat compares
 _WATCHED_ROWS = 8
 _STAY = 32  # moves of a round at the end of the ladder
 _SNAPSHOTS = 8  # of these
@@ -27,6 +26,7 @@ _FROZEN_DRAWS = 2048  # of each group, for the shares of frozen coordinates
 _MOVES_OF_A_RUNG, _KEPT = 2, 0.75  # of the first ladder
 _LARGEST_ERROR = 0.5  # of log Z, before the two sides are compared
 _FEWEST_GROUPS = 0.25  # that carry the mass
+_HOPELESS = 0.15  # below which a longer ladder is made at once
 
 
 @dataclass(eq=False)
@@ -40,7 +40,7 @@ class GibbsEstimate:
     n_moves : int
         Of each particle, in all.
     r_hat : float
-        Rank-normalised split R-hat over groups, of the potential and of the neurons at 8 rows.
+        Rank-normalised split R-hat, of the potential and of the neurons at 8 rows.
     particles : ndarray, shape (M, p), or None
         A sample of the measure.
     """
@@ -129,7 +129,7 @@ def rounds_of(
 
     A round takes every particle down the ladder of an `Annealer`, some moves further, and back. It counts as mixed when
     both ways agree on log Z within ``quantile`` standard errors, which have to be small themselves; when not few of the
-    groups carry most of the mass; and when R-hat over groups is below 1.01. Where more rounds would not help, a longer
+    groups carry most of the mass; and when split R-hat is below 1.01. Where more rounds would not help, a longer
     ladder is made.
     """
     threads = place.threads
@@ -176,7 +176,7 @@ def _complaint(found: GibbsEstimate, quantile: float) -> tuple[str, bool]:
     squares = np.sum((found.mass / found.mass.sum(axis=0)) ** 2, axis=0)
     share = float(1 / squares.max()) / N_GROUPS
     if share < _FEWEST_GROUPS:
-        return f"{100 * share:.0f} % of the groups carry the mass", found.rounds >= 4
+        return f"{100 * share:.0f} % of the groups carry the mass", found.rounds >= 4 or share < _HOPELESS
     if error > _LARGEST_ERROR:
         return f"log Z is known within {error:.2g} only", found.rounds >= 4
     if abs(difference) > quantile * error + 1e-3:
@@ -268,9 +268,10 @@ class _Cells:
 
 
 class _Mixing:
-    """Rank-normalised split R-hat over four sets of groups, with all rounds so far.
+    """Rank-normalised split R-hat: the halves of the stays at the end of the ladder, over all rounds so far.
 
-    Of what is watched, the ranks are those among the particles of the first round; halves are those of a stay.
+    Ranks are those among the particles of the first round. Groups are independent by construction, so that what they
+    differ by is in the standard errors, and only what changes with time says that the ladder ends too early.
     """
 
     def __init__(self, risk: EmpiricalRisk, annealer: Annealer, cell: int) -> None:
@@ -278,10 +279,8 @@ class _Mixing:
         self._risk, self._rows, self._cell = risk, risk.inputs[rows], cell
         self._threads = annealer.place.threads
         self._sorted: NDArray[np.float64] | None = None
-        self._sums: NDArray[np.float64] | float = 0.0
-        self._weight: NDArray[np.float64] | float = 0.0
-        self._within: NDArray[np.float64] | float = 0.0
-        self._rounds = 0
+        self._sums: NDArray[np.float64] | float = 0.0  # of scores and their squares, over two halves
+        self._weight = 0.0
 
     def r_hat(self, seen: list[Particles], mass: NDArray[np.float64]) -> float:
         watched = np.stack([self._watched(one) for one in (seen[len(seen) // 2 - 1], seen[-1])])  # (2, M, functions)
@@ -290,22 +289,12 @@ class _Mixing:
         scores = np.empty_like(watched)
         for f in range(watched.shape[-1]):
             scores[..., f] = _normal_scores(self._sorted[:, f], watched[..., f])
-        n_groups, n = mass.shape
-        # (halves, super-groups, combination and particle)
-        weights = np.broadcast_to((mass / mass.sum(axis=0))[:, :, np.newaxis], (n_groups, n, self._cell))
-        weights = weights.reshape(_SUPER_GROUPS, -1)
-        parts = scores.reshape(2, _SUPER_GROUPS, weights.shape[1], -1)
-        sums = np.einsum("sm,hsmf->hsf", weights, parts)
-        squares = np.einsum("sm,hsmf->hsf", weights, parts**2)
-        total = weights.sum(axis=1)[np.newaxis, :, np.newaxis]
-        means = sums / total
-        self._within = self._within + np.mean(squares / total - means**2, axis=(0, 1))
-        self._sums, self._weight = self._sums + sums, self._weight + total
-        self._rounds += 1
-        within = np.asarray(self._within) / self._rounds
-        between = np.var(np.asarray(self._sums / self._weight).reshape(2 * _SUPER_GROUPS, -1), axis=0, ddof=1)
-        varies = within > 1e-12
-        ratio = np.divide(between, within, out=np.zeros_like(between), where=varies)
+        weights = np.repeat((mass / mass.sum(axis=0)).ravel(), self._cell)
+        self._sums = self._sums + np.einsum("m,hmfk->khf", weights, np.stack([scores, scores**2], axis=-1))
+        self._weight += float(weights.sum())
+        means, squares = np.asarray(self._sums) / self._weight
+        within = np.mean(squares - means**2, axis=0)
+        ratio = np.divide(np.var(means, axis=0, ddof=1), within, out=np.zeros_like(within), where=within > 1e-12)
         return float(np.sqrt(1 + ratio.max()))
 
     def _watched(self, now: Particles) -> NDArray[np.float64]:

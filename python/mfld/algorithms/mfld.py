@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
@@ -23,6 +24,7 @@ from mfld.objectives import Objective
 from mfld.schedules import Scheduled
 from mfld.state import Cloud, Info, State
 from mfld.stepping import Plan, steps
+from mfld.validation import FloatArray
 
 _CURVATURE = "curvature"  # buffer, shape (1,): the largest of the loss so far, which the automatic step size goes by
 
