@@ -111,7 +111,7 @@ class Annealer:
             at = self._next(now, at, kept)
             now = self._resampled(replace(now, log_weights=self._change(now, rungs[-1], at)), 1.0, whole=True)
             at = at._replace(step_size=rungs[-1].step_size, hop=float(now.points[:, :n_moving].std(axis=0).mean()))
-            accepted = 0
+            accepted = 0.0
             for k in range(2 * n_moves):
                 if k % 2 == 0:
                     now, step_size = self._langevin(now, at, adapt=True)
@@ -234,9 +234,9 @@ class Annealer:
         found = np.searchsorted((heights + first).ravel(), (first + np.arange(m) + offsets[poor]).ravel(), side="left")
         # Rounding may lead out of the own cell.
         found = np.clip(found.reshape(-1, m) - first, 0, m - 1)
-        picked = np.arange(len(now.points)).reshape(-1, m)
-        picked[poor] = np.take_along_axis(picked[poor], found, axis=1)
-        picked = picked.ravel()
+        rows = np.arange(len(now.points)).reshape(-1, m)
+        rows[poor] = np.take_along_axis(rows[poor], found, axis=1)
+        picked = rows.ravel()
         log_ratio, left = now.log_ratio, now.log_weights
         if not whole:
             log_ratio = log_ratio + np.where(poor, highest[:, 0] + np.log(total[:, 0] / m), 0.0)
@@ -298,7 +298,8 @@ class Annealer:
     def _energy(self, points: FloatArray, values: FloatArray, at: Rung) -> FloatArray:
         moving = points[:, : self.potential.n_moving].astype(np.float64)
         ridge = self.potential.l2 * np.einsum("ij,ij->i", moving, moving)
-        return (at.share * values.astype(np.float64) + ridge).astype(points.dtype)
+        energy: FloatArray = (at.share * values.astype(np.float64) + ridge).astype(points.dtype)
+        return energy
 
 
 def _part(potential: Potential, share: float) -> Potential:

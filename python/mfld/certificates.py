@@ -40,14 +40,19 @@ class Certificate:
         Bound at the same confidence on the root mean square (weights s) of ``g - g*``, the distance to the optimal
         dual variables: ``sqrt(2 upper * smoothness)``; infinite for a loss that is not smooth. With ``half_squared``,
         where ``g = u - y``, it bounds the error of the predictions ``g + y``.
+    optimum : float, float
+        Lower and upper bound of the optimal objective P*, each at the confidence: D(g) with the upper bound of log Z,
+        and D(g) with the lower one, plus ``upper``.
+    dual_value, dual_value_error : float
+        D(g) and its standard error; ``dual_value + gap`` is the objective of the certified measure.
     predictions : ndarray, shape (n, K)
         Of the certified measure at the samples.
     particles : ndarray, shape (n_chains, p)
         A sample of the certified measure.
     r_hat : float
-        Largest split-R-hat of what was watched; chains count as mixed below 1.1.
+        Rank-normalised split R-hat of the potential and of neurons at 8 rows.
     n_moves : int
-        Moves of each chain.
+        Moves of each particle.
 
     Examples
     --------
@@ -107,15 +112,17 @@ def certificate(
 
         P(p[g]) - P* <= P(p[g]) - D(g) = sum_i s_i (l(u_i, y_i) + l*(g_i, y_i) - u_i g_i),    u_i = E_p[g] h(., z_i)
 
-    No partition function is needed. **It certifies p[g]**, a measure with a density of which ``particles`` is a sample,
-    and not a cloud, whose objective is infinite; it bounds the distance of g to the optimal dual variables too. The
-    predictions u come from independent MALA chains that start at the Gaussian reference measure. The burn-in and the
-    stretch that is used double until the chains look mixed: split-R-hat below 1.1 and no drift between the halves, of
-    the potential and of the neurons at 8 rows. Gap, standard error and bias b are those of the jackknife over 32 groups
-    of chains. The gap is a smooth function of u that is nowhere negative, hence about a squared distance, and b the
-    mean square of its error: the upper bound is ``(sqrt(gap + b) + t sqrt(b))**2``, or ``gap + b + t standard_error``
-    where that is more, with quantiles t of Student's law. The chains go on until ``t sqrt(b)`` is below half of the
-    root of the gap or of the tolerance, within ``most_moves`` and ``most_seconds``.
+    **It certifies p[g]**, a measure with a density of which ``particles`` is a sample, and not a cloud, whose objective
+    is infinite; it bounds the distance of g to the optimal dual variables too. The predictions u come from 32 groups of
+    particles that a ladder of laws leads from a wide Gaussian down to p[g] (`mfld.annealing.Annealer`): they find modes
+    that chains from one place do not reach, and each group counts by its estimate of the partition function, so that
+    few particles have no bias either. Rounds count as *mixed* only where the way down and the way back agree on log Z
+    within their errors, several groups carry the mass, and split R-hat is below 1.01; else the ladder becomes longer.
+    Gap, standard error and bias b are those of the jackknife over the groups. The gap is a smooth function of u that is
+    nowhere negative, hence about a squared distance, and b the mean square of its error: the upper bound is
+    ``(sqrt(gap + b) + t sqrt(b))**2``, or ``gap + b + t standard_error`` where that is more, with quantiles t of
+    Student's law. Rounds go on until ``t sqrt(b)`` is below half of the root of the gap or of the tolerance. With log Z
+    from both sides come D(g) itself, a lower bound of the optimum, and from ``P(p[g]) = D(g) + gap`` an upper one.
     Source: Oko, Suzuki, Nitanda, Wu 2022, "Particle stochastic dual coordinate ascent"; Nitanda, Wu, Suzuki 2022,
     "Convex analysis of the mean field Langevin dynamics".
 
@@ -133,16 +140,14 @@ def certificate(
     tolerance : float
         Gap that it is enough to resolve.
     n_chains : int
-        A multiple of 32.
+        Particles: a multiple of 32.
     most_moves : int
-        Of each chain, before they count as not mixing.
-    most_seconds : float
-        For the moves; together with what is left to do then, a quarter longer at most. It is the one argument by which
-        a result can depend on the machine: the same number of moves gives the same bytes.
+        Of each particle, in all: the budget, by which a result does not depend on how busy the machine is. A move
+        evaluates all neurons at all samples.
     seed : int
-        Of the chains' noise.
+        Of the noise.
     dtype : {"float32", "float64"}
-        Precision of the chains.
+        Precision of the particles.
     num_threads : int, optional
         By default that of the risk (`Objective.on_threads`); it never changes a result.
 
@@ -150,8 +155,8 @@ def certificate(
     -------
     Certificate
         With a finite number or a ``reason``: temperature or l2 is 0, the loss is not convex or has no known conjugate,
-        a dual variable is outside of the domain, the Gibbs measure may not be normalisable, or the chains did not mix
-        in the moves and the time that they had.
+        a dual variable is outside of the domain, the Gibbs measure may not be normalisable, there are too many
+        combinations of frozen coordinates for the particles, or these did not mix in the moves that they had.
 
     Raises
     ------

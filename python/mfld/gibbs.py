@@ -24,6 +24,7 @@ _SNAPSHOTS = 8  # of these
 _SMALLEST_CELL = 8
 _FROZEN_DRAWS = 2048  # of each group, for the shares of frozen coordinates
 _MOVES_OF_A_RUNG, _KEPT = 2, 0.75  # of the first ladder
+_SIGNIFICANT = 4.0  # standard errors
 _LARGEST_ERROR = 0.5  # of log Z, before the two sides are compared
 _FEWEST_GROUPS = 0.25  # that carry the mass
 _HOPELESS = 0.15  # below which a longer ladder is made at once
@@ -40,7 +41,8 @@ class GibbsEstimate:
     n_moves : int
         Of each particle, in all.
     r_hat : float
-        Rank-normalised split R-hat, of the potential and of the neurons at 8 rows.
+        Rank-normalised split R-hat, of the potential and of the neurons at 8 rows; ``drifts`` where it is 1.01 or
+        more by more than the noise of the groups.
     particles : ndarray, shape (M, p), or None
         A sample of the measure.
     """
@@ -48,6 +50,7 @@ class GibbsEstimate:
     reason: str | None = None
     n_moves: int = 0
     r_hat: float = math.nan
+    drifts: bool = False
     particles: FloatArray | None = None
     log_first: float = 0.0  # log Z where the ladder begins
     shift: float = 0.0  # taken off the logarithms of masses
@@ -129,8 +132,8 @@ def rounds_of(
 
     A round takes every particle down the ladder of an `Annealer`, some moves further, and back. It counts as mixed when
     both ways agree on log Z within ``quantile`` standard errors, which have to be small themselves; when not few of the
-    groups carry most of the mass; and when split R-hat is below 1.01. Where more rounds would not help, a longer
-    ladder is made.
+    groups carry most of the mass; and when split R-hat is below 1.01, up to the noise of the groups. Where more rounds
+    would not help, a longer ladder is made.
     """
     threads = place.threads
     annealers = _Cells.of(risk, n_chains, place, dtype)
@@ -181,7 +184,7 @@ def _complaint(found: GibbsEstimate, quantile: float) -> tuple[str, bool]:
         return f"log Z is known within {error:.2g} only", found.rounds >= 4
     if abs(difference) > quantile * error + 1e-3:
         return f"log Z is {values[0]:.4g} on the way down and {values[1]:.4g} on the way back", True
-    if found.r_hat >= LARGEST_R_HAT:
+    if found.drifts:
         return f"R-hat {found.r_hat:.3f}", found.rounds >= 16
     return "", False
 
@@ -206,7 +209,7 @@ def _round(
         if (k + 1) % (_STAY // _SNAPSHOTS) == 0:
             seen.append(now)
     moments = mass[:, :, np.newaxis, np.newaxis] * cells.predictions(risk, np.stack([one.points for one in seen]))
-    found.r_hat = mixing.r_hat(seen, mass)
+    found.r_hat, found.drifts = mixing.look(seen, mass)
     inverse = np.exp(annealer.back(now, ladder).log_ratio.reshape(N_GROUPS, -1) + found.shift)
     # Of several rounds a group has the mean of the inverse, weighted by the masses.
     total = found.mass + mass
@@ -279,23 +282,31 @@ class _Mixing:
         self._risk, self._rows, self._cell = risk, risk.inputs[rows], cell
         self._threads = annealer.place.threads
         self._sorted: NDArray[np.float64] | None = None
-        self._sums: NDArray[np.float64] | float = 0.0  # of scores and their squares, over two halves
-        self._weight = 0.0
+        self._sums: NDArray[np.float64] | float = 0.0  # of scores and their squares, by group and half
+        self._weight: NDArray[np.float64] | float = 0.0
 
-    def r_hat(self, seen: list[Particles], mass: NDArray[np.float64]) -> float:
+    def look(self, seen: list[Particles], mass: NDArray[np.float64]) -> tuple[float, bool]:
+        """R-hat with this round, and whether it is 1.01 or more because of more than the noise of the groups."""
         watched = np.stack([self._watched(one) for one in (seen[len(seen) // 2 - 1], seen[-1])])  # (2, M, functions)
         if self._sorted is None:
             self._sorted = np.sort(watched.reshape(-1, watched.shape[-1]), axis=0)
         scores = np.empty_like(watched)
         for f in range(watched.shape[-1]):
             scores[..., f] = _normal_scores(self._sorted[:, f], watched[..., f])
-        weights = np.repeat((mass / mass.sum(axis=0)).ravel(), self._cell)
-        self._sums = self._sums + np.einsum("m,hmfk->khf", weights, np.stack([scores, scores**2], axis=-1))
-        self._weight += float(weights.sum())
-        means, squares = np.asarray(self._sums) / self._weight
-        within = np.mean(squares - means**2, axis=0)
+        # Of the combinations of frozen coordinates each counts by its mass.
+        weights = np.repeat(mass.ravel(), self._cell).reshape(len(mass), -1)
+        parts = scores.reshape(2, *weights.shape, -1)
+        self._sums = self._sums + np.stack([np.einsum("gm,hgmf->ghf", weights, power) for power in (parts, parts**2)])
+        self._weight = self._weight + weights.sum(axis=1)
+        total, totals = _left_out(np.asarray(self._weight))
+        sums, sums_out = _left_out(np.asarray(self._sums)[0])
+        means = sums / total
+        within = np.mean(np.asarray(self._sums)[1].sum(axis=0) / total - means**2, axis=0)
         ratio = np.divide(np.var(means, axis=0, ddof=1), within, out=np.zeros_like(within), where=within > 1e-12)
-        return float(np.sqrt(1 + ratio.max()))
+        r_hat = np.sqrt(1 + ratio)
+        change = np.diff(sums_out / totals[:, np.newaxis, np.newaxis], axis=1)[:, 0]
+        beyond = np.abs(means[1] - means[0]) > _SIGNIFICANT * jackknife_error(change)
+        return float(r_hat.max()), bool(np.any((r_hat >= LARGEST_R_HAT) & beyond))
 
     def _watched(self, now: Particles) -> NDArray[np.float64]:
         neurons = self._risk.model.neurons(now.points, self._rows.astype(now.points.dtype), self._threads)
