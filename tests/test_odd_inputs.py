@@ -331,7 +331,7 @@ SIMPLE = mfld.EmpiricalRisk(
 STATE = make_solver().init(SIMPLE)
 RESULT = make_solver(n_replicates=2).run(SIMPLE, 8)
 CLOUD = mfld.Cloud(np.ones((2, 5)))
-QUICK = {"n_chains": 64, "most_moves": 128, "most_seconds": 0.05}
+QUICK = {"n_chains": 64, "most_moves": 128}
 
 
 TABLE = {
@@ -400,9 +400,13 @@ TABLE = {
     "quantities.ridge": (mfld.quantities.ridge, {"objective": WELL}),
     "quantities.score": (mfld.quantities.score, {"risk": SIMPLE}),
     "quantities.gap": (mfld.quantities.gap, {"algorithm": make_solver(), "risk": SIMPLE, "temperature": 0.1}),
+    "quantities.free_energy": (
+        mfld.quantities.free_energy,
+        {"algorithm": make_solver(), "risk": SIMPLE, "temperature": 0.1},
+    ),
     "quantities.gap_bound": (
         mfld.quantities.gap_bound,
-        {"algorithm": make_solver(), "risk": SIMPLE, "temperature": 0.1},
+        {"algorithm": make_solver(), "risk": SIMPLE, "temperature": 0.1, "confidence": 0.99},
     ),
     "statistics.summary": (mfld.statistics.summary, {"result": RESULT, "burn_in": 0}),
     "statistics.export": (mfld.statistics.export, {"result": RESULT, "burn_in": 0}),

@@ -204,7 +204,7 @@ class Annealer:
         weights = np.exp(change - change.max())
         n, total = len(weights), float(weights.sum())
         inverse = float(np.exp(change.min() - change).sum()) * math.exp(min(change.max() - change.min(), 600.0))
-        return min(total**2 / float(weights @ weights) / n, n * n / (total * inverse))
+        return min(total**2 / float(np.sum(weights**2)) / n, n * n / (total * inverse))
 
     def _change(self, now: Particles, before: Rung, after: Rung) -> NDArray[np.float64]:
         """Logarithms of the ratio of the densities of two rungs at the particles."""

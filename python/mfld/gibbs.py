@@ -112,7 +112,7 @@ def _mixture(
     total, totals = _left_out(mass)
     moment, moments_out = _left_out(moments)
     weights, weights_out = share / share.sum() / total, shares_out / shares_out.sum(axis=1, keepdims=True) / totals
-    return np.tensordot(weights, moment, 1), np.einsum("gc,gcik->gik", weights_out, moments_out)
+    return np.einsum("c,cik->ik", weights, moment), np.einsum("gc,gcik->gik", weights_out, moments_out)
 
 
 def rounds_of(

@@ -72,8 +72,12 @@ class PSDCA(Algorithm):
     weight and moved by `mfld.sampling.GibbsSampler` until neither the potential nor the neurons at 8 rows keep a
     correlation above 0.3 with what they were, at most 100 moves: there is nothing to tune. For V the square of half the
     length of the neuron's range is taken, which bounds the variance under every measure, so that each update increases
-    D; with K coupled outputs (cross-entropy) it is K times that. Where there are frozen signs, each combination of them
-    keeps its share of the particles, as in `MFLD`: weights are normalised within it. One step is one epoch: n visits.
+    D. With K coupled outputs (cross-entropy) the bound would be K times that, far above what neurons do: V is then
+    twice the largest variance that neurons are seen to have at a refresh, which takes at most 20 moves, and rows are
+    visited in blocks of an eighth. Where the dual, by its conjugates and the weights' estimate of the partition
+    function, fell over a block by more than twice its Monte-Carlo error, the block is taken back and made again with V
+    doubled, up to the bound at which it cannot fall. Where there are frozen signs, each combination of them keeps its
+    share of the particles, as in `MFLD`: weights are normalised within it. One step is one epoch: n visits.
     The dual variables start at those of the prediction 0, ``g_i = l'(0, y_i)``, which the cloud reaches from the
     Gaussian ``g = 0`` by tempering. With exact expectations the gap contracts by ``1 - c / (1 + c n)`` a visit, with
     ``c = temperature * gamma / V`` for a loss whose derivative has the Lipschitz constant 1 / gamma. Source: Oko,
@@ -82,7 +86,7 @@ class PSDCA(Algorithm):
 
     The state's buffers: ``dual`` (R, n, K), ``log_weights`` (R, N), ``log_partition`` (R,), the estimate of log of the
     integral above telescoped over refreshes (with frozen signs the average over their groups), and the inner sampler's
-    ``sampler_step_size`` and ``sampler_moves``, and ``visits`` since the last refresh.
+    ``sampler_step_size`` and ``sampler_moves``, ``visits`` since the last refresh, and ``variance_bound``, V.
 
     Parameters
     ----------
