@@ -594,9 +594,9 @@ def test_the_dual_of_coupled_outputs_rises_faster_with_the_variance_that_is_seen
     assert max(bounds) < 2 * 2.0**2  # K B^2
     monkeypatch.setattr(psdca, "_SAFETY", 1e9)  # V at its bound
     crude, _ = solver.advance(problem.risk, solver.init(problem.risk, seed=1), 1)
-    assert values[1] - values[0] > 1.5 * (problem.dual(crude.buffers["dual"][0]) - values[0]) > 0
-    best = solver.run(problem.risk, 60, seed=2).state.buffers["dual"][0]
-    assert problem.dual(best) - values[-1] < 0.1 * (values[-1] - values[0])
+    best = problem.dual(solver.run(problem.risk, 60, seed=2).state.buffers["dual"][0])
+    assert best - problem.dual(crude.buffers["dual"][0]) > 1.2 * (best - values[1]) > 0
+    assert best - values[-1] < 0.05 * (best - values[0])
 
 
 def test_a_block_in_which_the_dual_falls_is_made_again_with_more_variance(monkeypatch):
@@ -610,4 +610,4 @@ def test_a_block_in_which_the_dual_falls_is_made_again_with_more_variance(monkey
         state, _ = solver.advance(problem.risk, state)
         values.append(problem.dual(state.buffers["dual"][0]))
     assert min(np.diff(values)) > -3 * problem.temperature / np.sqrt(1000)
-    assert state.buffers["variance_bound"][0] > 8 * small
+    assert state.buffers["variance_bound"][0] > 3 * small
