@@ -24,7 +24,8 @@ from mfld.validation import FloatArray
 _HOTTEST = 30  # doublings of the temperature, at most
 _HOPS = (1.0, 0.25)  # times the spread of the particles
 _FEWEST_HOPS = 0.01
-_CALM = 1.0  # standard deviation of V / temperature over the Gaussian where the ladder begins
+_CALM = 2.0  # range of V / temperature over the Gaussian where the ladder begins
+_WARM = 1 / 16  # inverse temperature where V is never calm
 
 
 class Rung(NamedTuple):
@@ -167,14 +168,19 @@ class Annealer:
         return math.sqrt(self.temperature / (2 * inverse * self.potential.l2))
 
     def _first(self, frozen: FloatArray) -> float:
-        """Inverse temperature at which V hardly varies over the Gaussian; 1 where V grows with the Gaussian's width."""
-        for k in range(_HOTTEST):
-            inverse = 0.5**k
-            values = self.begin(frozen, Ladder((Rung(inverse, 0.0),), 0), 0).values
-            spread = inverse * float(np.std(values.astype(np.float64))) / self.temperature
-            if spread <= _CALM:
-                return inverse
-        return 1.0
+        """Inverse temperature at and below which V hardly varies over the Gaussian.
+
+        Below it too: a narrow Gaussian may not see what is beyond it. Wells that count in the end have
+        ``l2 |theta|**2`` within the range of V, hence lie within two standard deviations of such a Gaussian. Where V
+        grows as fast as the ridge there is none.
+        """
+        calm = None
+        for k in reversed(range(_HOTTEST)):
+            values = self.begin(frozen, Ladder((Rung(0.5**k, 0.0),), 0), 0).values.astype(np.float64)
+            if not 0.5**k * float(np.ptp(values)) <= _CALM * self.temperature:
+                break
+            calm = 0.5**k
+        return _WARM if calm is None else calm
 
     def _next(self, now: Particles, at: Rung, kept: float) -> Rung:
         """The next rung: V is let in first, then the temperature falls, as far as the sample size allows."""

@@ -32,7 +32,7 @@ _HOPELESS = 0.15  # below which a longer ladder is made at once
 
 @dataclass(eq=False)
 class GibbsEstimate:
-    """What rounds of annealing say, by groups; `rounds_of` makes it.
+    """Estimates of rounds of annealing, by groups; `rounds_of` makes them.
 
     Attributes
     ----------
@@ -220,7 +220,7 @@ def _round(
 
 @dataclass(frozen=True, eq=False)
 class _Cells:
-    """Where each particle is: groups, in them a cell for each combination of frozen coordinates."""
+    """Places of the particles: groups, in them a cell for each combination of frozen coordinates."""
 
     frozen: FloatArray  # particles with their frozen coordinates
     size: int
