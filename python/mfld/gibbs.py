@@ -21,7 +21,6 @@ LARGEST_R_HAT = 1.01  # Vehtari, Gelman, Simpson, Carpenter, Bürkner 2021
 _WATCHED_ROWS = 8
 _STAY = 32  # moves of a round at the end of the ladder
 _SNAPSHOTS = 8  # of these
-_SMALLEST_CELL = 8
 _FROZEN_DRAWS = 2048  # of each group, for the shares of frozen coordinates
 _MOVES_OF_A_RUNG, _KEPT = 2, 0.75  # of the first ladder
 _SIGNIFICANT = 4.0  # standard errors
@@ -237,11 +236,8 @@ class _Cells:
         combinations, which = np.unique(drawn, axis=0, return_inverse=True)
         n = len(combinations)
         size = n_chains // (N_GROUPS * n)
-        if size < _SMALLEST_CELL:
-            return (
-                f"{n} combinations of frozen coordinates need n_chains of at least {N_GROUPS * _SMALLEST_CELL * n}, "
-                f"got {n_chains}"
-            )
+        if size == 0:
+            return f"{n} combinations of frozen coordinates need n_chains of at least {N_GROUPS * n}, got {n_chains}"
         groups = which.reshape(N_GROUPS, -1)
         shares = np.stack([np.bincount(group, minlength=n) for group in groups]) / groups.shape[1]
         frozen = np.zeros((N_GROUPS, n, size, p), dtype)
