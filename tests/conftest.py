@@ -23,3 +23,18 @@ def dtype(request):
 @pytest.fixture
 def rng():
     return np.random.default_rng(2718281828)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--run-slow", action="store_true", help="run the tests that are marked as slow, too")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes too long for every day; run with --run-slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--run-slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="slow: run with --run-slow"))

@@ -229,7 +229,7 @@ def test_the_corpus(part):
 def test_upper_bounds_hold_as_often_as_they_say():
     # At confidence 0.9, of 1000 runs of three problems, the gap being P(p[g]) - D(g) itself and not only the optimum's.
     wrong = 0
-    problems = [(Problem(number), np.random.default_rng(number)) for number in (302, 484, 1407)]
+    problems = [(Problem(number), np.random.default_rng(number)) for number in (302, 16, 406)]
     given = []
     for problem, rng in problems:
         g = problem.optimum[0]
