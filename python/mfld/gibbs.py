@@ -232,7 +232,7 @@ class _Cells:
         if n_moving == p:
             empty = np.zeros((n_chains, p), dtype)
             return cls(empty, n_chains // N_GROUPS, np.ones((N_GROUPS, 1)))
-        drawn = risk.initial_particles(N_GROUPS * _FROZEN_DRAWS, place, dtype)[:, n_moving:]
+        drawn = risk.initial_particles(N_GROUPS * _FROZEN_DRAWS, place.beside("annealing"), dtype)[:, n_moving:]
         combinations, which = np.unique(drawn, axis=0, return_inverse=True)
         n = len(combinations)
         size = n_chains // (N_GROUPS * n)
