@@ -30,6 +30,8 @@ LAYERS = [
     ["dynamics", "label_noise"],
     ["stepping"],
     ["step_size", "sampling"],
+    ["annealing"],
+    ["gibbs"],
     ["certificates", "signed_certificates"],
     ["algorithms", "fokker_planck"],
     ["diagnostics"],

@@ -76,7 +76,7 @@ def groups():
 def certified():
     objective = risk(100)
     dual = np.linspace(-0.4, -0.1, 100) * objective.targets[:, 0]
-    limits = {"n_chains": 320, "most_moves": 256, "most_seconds": np.inf, "num_threads": 1}
+    limits = {"n_chains": 320, "most_moves": 256, "num_threads": 1}
     found = mfld.certificate(objective, dual, 0.1, **limits)
     assert found.reason is None, found.reason
     yield "certificate", digest(found.gap, found.upper, found.predictions, found.particles)

@@ -360,7 +360,7 @@ STEP_LAW = diagnostics.StepLaw(WELL_3, INPUTS, 0.1, 0.1)
 FIXED = mfld.TwoLayerNetwork(3, readout="fixed")
 SIGNED_RISK = mfld.SignedRisk(FIXED, INPUTS, TARGETS, strength=0.1)
 SIGNED = mfld.SignedMeasure(FIXED, np.ones((2, 4)), [1.0, -1.0])
-QUICK = {"n_chains": 64, "most_moves": 128, "most_seconds": 0.05}
+QUICK = {"n_chains": 64, "most_moves": 128}
 
 
 TABLE = {
@@ -516,9 +516,13 @@ TABLE = {
     "quantities.ridge": (mfld.quantities.ridge, {"objective": WELL}),
     "quantities.score": (mfld.quantities.score, {"risk": SIMPLE}),
     "quantities.gap": (mfld.quantities.gap, {"algorithm": make_solver(), "risk": SIMPLE, "temperature": 0.1}),
+    "quantities.free_energy": (
+        mfld.quantities.free_energy,
+        {"algorithm": make_solver(), "risk": SIMPLE, "temperature": 0.1},
+    ),
     "quantities.gap_bound": (
         mfld.quantities.gap_bound,
-        {"algorithm": make_solver(), "risk": SIMPLE, "temperature": 0.1},
+        {"algorithm": make_solver(), "risk": SIMPLE, "temperature": 0.1, "confidence": 0.99},
     ),
     "statistics.summary": (mfld.statistics.summary, {"result": RESULT, "burn_in": 0}),
     "statistics.export": (mfld.statistics.export, {"result": RESULT, "burn_in": 0}),

@@ -326,3 +326,25 @@ def test_averages_without_a_gibbs_measure_are_refused(kind, rng):
     assert solver.run(risk(1.1 * needed), n_steps=1).state.step == 1
     with pytest.raises(ValueError, match="must be above"):
         solver.run(risk(0.9 * needed), n_steps=1)
+
+
+def test_langevin_moves_that_may_be_rejected_have_the_law_of_the_average_at_long_steps():
+    inputs, y = np.linspace(-2, 2, 8)[:, np.newaxis], np.sign(np.linspace(-2, 2, 8))
+    model = mfld.TwoLayerNetwork(1, readout="fixed", bias=False)
+    risk = mfld.EmpiricalRisk(model, inputs, y, loss="logistic", l2=0.05)
+    n = 4000
+    solver = mfld.PDA(n, step_size=4.0, temperature=0.1, inner_steps=30, dynamics=mfld.MALA(), num_threads=1)
+    result = solver.run(risk, n_steps=6, seed=1)
+    assert 0.3 < result.history["acceptance"][-1] < 1
+    assert set(result.state.buffers) == {"dual_sum", "dual_weight", "inner_steps", "output"}
+    # gbar_t of the definition: 2 / ((t + 1) (t + 2)) sum_i dual_sum_i h_i / n + l2 t / (t + 2) |theta|^2 at t = 6.
+    grid = np.linspace(-12, 12, 4001)
+    coefficients = result.state.buffers["dual_sum"][0, :, 0] * 2 / (7 * 8) / 8
+    density = np.exp(-(coefficients @ np.tanh(inputs * grid) + 0.05 * 6 / 8 * grid**2) / 0.1)
+    density /= density.sum()
+    for f in (np.tanh, np.square, np.sin):
+        exact = density @ f(grid)
+        spread = np.sqrt(density @ f(grid) ** 2 - exact**2)
+        assert abs(np.mean(f(result.particles[:, 0])) - exact) < 5 * spread / np.sqrt(n)
+    with pytest.raises(ValueError, match=r"like Overdamped\(\) and MALA\(\)"):
+        mfld.PDA(10, step_size=0.1, temperature=0.1, dynamics=mfld.Underdamped(friction=1.0))

@@ -550,3 +550,64 @@ def test_neurons_are_within_their_range_and_reach_it(readout):
         h = h[:, np.abs(theta[:, -1]) == 1]
     assert_allclose([h.min(), h.max()], [low, high], rtol=1e-9, atol=1e-9)
     assert model.bound == max(-low, high)
+
+
+# ---- coupled outputs -------------------------------------------------------------------------------------------------
+
+
+class ThreeDimensions:
+    """Cross-entropy of two classes by neurons ``2 tanh(r_k) tanh(w z)``, and its dual objective on a grid."""
+
+    def __init__(self, n=30, seed=0):
+        rng = np.random.default_rng(seed)
+        self.inputs, self.temperature = rng.normal(size=(n, 1)), 0.05
+        self.y = (self.inputs[:, 0] + 0.5 * rng.normal(size=n) > 0).astype(int)
+        model = mfld.TwoLayerNetwork(1, 2, readout="bounded", readout_bound=2.0, bias=False)
+        self.risk = mfld.EmpiricalRisk(model, self.inputs, self.y, loss="cross_entropy", l2=0.05)
+        axis = np.linspace(-8, 8, 65)
+        w, *r = np.meshgrid(axis, axis, axis, indexing="ij")
+        self.cell = (axis[1] - axis[0]) ** 3
+        self.inner = np.tanh(self.inputs * axis)  # (n, number of w)
+        self.readout = np.stack([2 * np.tanh(own) for own in r])
+        self.ridge = 0.05 * (w**2 + r[0] ** 2 + r[1] ** 2)
+
+    def dual(self, g):
+        potential = sum((g[:, k] @ self.inner / len(g))[:, None, None] * self.readout[k] for k in range(2))
+        exponent = -(potential + self.ridge) / self.temperature
+        log_z = exponent.max() + np.log(np.exp(exponent - exponent.max()).sum() * self.cell)
+        p = g + np.eye(2)[self.y]
+        entropy = np.sum(np.where(p > 0, p * np.log(np.maximum(p, 1e-300)), 0.0), axis=1)
+        return -entropy.mean() - self.temperature * log_z
+
+
+def test_the_dual_of_coupled_outputs_rises_faster_with_the_variance_that_is_seen(monkeypatch):
+    problem = ThreeDimensions()
+    solver = mfld.PSDCA(2000, temperature=problem.temperature, num_threads=1)
+    state = solver.init(problem.risk, seed=1)
+    values, bounds = [problem.dual(state.buffers["dual"][0])], []
+    for _ in range(8):
+        state, _ = solver.advance(problem.risk, state)
+        values.append(problem.dual(state.buffers["dual"][0]))
+        bounds.append(float(state.buffers["variance_bound"][0]))
+    # The error of an estimate of the dual from 2000 particles: temperature / sqrt(1000), at most.
+    assert min(np.diff(values)) > -3 * problem.temperature / np.sqrt(1000)
+    assert max(bounds) < 2 * 2.0**2  # K B^2
+    monkeypatch.setattr(psdca, "_SAFETY", 1e9)  # V at its bound
+    crude, _ = solver.advance(problem.risk, solver.init(problem.risk, seed=1), 1)
+    best = problem.dual(solver.run(problem.risk, 60, seed=2).state.buffers["dual"][0])
+    assert best - problem.dual(crude.buffers["dual"][0]) > 1.2 * (best - values[1]) > 0
+    assert best - values[-1] < 0.05 * (best - values[0])
+
+
+def test_a_block_in_which_the_dual_falls_is_made_again_with_more_variance(monkeypatch):
+    problem = ThreeDimensions()
+    solver = mfld.PSDCA(2000, temperature=problem.temperature, num_threads=1)
+    monkeypatch.setattr(psdca, "_SAFETY", 1e-3)  # steps far too long
+    state = solver.init(problem.risk, seed=1)
+    values = [problem.dual(state.buffers["dual"][0])]
+    small = float(state.buffers["variance_bound"][0])
+    for _ in range(6):
+        state, _ = solver.advance(problem.risk, state)
+        values.append(problem.dual(state.buffers["dual"][0]))
+    assert min(np.diff(values)) > -3 * problem.temperature / np.sqrt(1000)
+    assert state.buffers["variance_bound"][0] > 3 * small

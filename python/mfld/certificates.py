@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -13,16 +12,11 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import noise, validation
 from mfld.floating import underflow_is_zero
+from mfld.gibbs import N_GROUPS, GibbsEstimate, jackknife_error, rounds_of
 from mfld.objectives import EmpiricalRisk
-from mfld.sampling import Chains, GibbsSampler
+from mfld.sampling import GibbsSampler
 from mfld.state import Cloud
 from mfld.validation import FloatArray
-
-_GROUPS = 32  # of chains: independent estimates of the predictions
-_SNAPSHOTS = 32  # of each chain
-_WATCHED_ROWS = 8
-_SHORTEST = 64  # moves of the first attempt
-_LARGEST_R_HAT = 1.1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,14 +40,19 @@ class Certificate:
         Bound at the same confidence on the root mean square (weights s) of ``g - g*``, the distance to the optimal
         dual variables: ``sqrt(2 upper * smoothness)``; infinite for a loss that is not smooth. With ``half_squared``,
         where ``g = u - y``, it bounds the error of the predictions ``g + y``.
+    optimum : float, float
+        Lower and upper bound of the optimal objective P*, each at the confidence: D(g) with the upper bound of log Z,
+        and D(g) with the lower one, plus ``upper``.
+    dual_value, dual_value_error : float
+        D(g) and its standard error; ``dual_value + gap`` is the objective of the certified measure.
     predictions : ndarray, shape (n, K)
         Of the certified measure at the samples.
     particles : ndarray, shape (n_chains, p)
         A sample of the certified measure.
     r_hat : float
-        Largest split-R-hat of what was watched; chains count as mixed below 1.1.
+        Rank-normalised split R-hat of the potential and of neurons at 8 rows.
     n_moves : int
-        Moves of each chain.
+        Moves of each particle.
 
     Examples
     --------
@@ -71,6 +70,9 @@ class Certificate:
     reason: str | None
     dual: NDArray[np.float64]
     dual_error: float = math.nan
+    optimum: tuple[float, float] = (math.nan, math.nan)
+    dual_value: float = math.nan
+    dual_value_error: float = math.nan
     predictions: NDArray[np.float64] | None = None
     particles: FloatArray | None = None
     r_hat: float = math.nan
@@ -85,7 +87,7 @@ class Certificate:
         return (
             f"The Gibbs measure of the dual variables (a sample of it is in .particles) exceeds the optimal objective "
             f"by at most {self.upper:.3g} at confidence {self.confidence:g}; the gap is {self.gap:.3g} "
-            f"+- {self.standard_error:.2g}."
+            f"+- {self.standard_error:.2g}. The optimum is between {self.optimum[0]:.6g} and {self.optimum[1]:.6g}."
         )
 
 
@@ -99,8 +101,7 @@ def certificate(
     confidence: float = 0.999,
     tolerance: float = 1e-4,
     n_chains: int = 512,
-    most_moves: int = 4096,
-    most_seconds: float = 20.0,
+    most_moves: int = 8192,
     seed: int = 0,
     dtype: DTypeLike = "float32",
     num_threads: int | None = None,
@@ -111,15 +112,17 @@ def certificate(
 
         P(p[g]) - P* <= P(p[g]) - D(g) = sum_i s_i (l(u_i, y_i) + l*(g_i, y_i) - u_i g_i),    u_i = E_p[g] h(., z_i)
 
-    No partition function is needed. **It certifies p[g]**, a measure with a density of which ``particles`` is a sample,
-    and not a cloud, whose objective is infinite; it bounds the distance of g to the optimal dual variables too. The
-    predictions u come from independent MALA chains that start at the Gaussian reference measure. The burn-in and the
-    stretch that is used double until the chains look mixed: split-R-hat below 1.1 and no drift between the halves, of
-    the potential and of the neurons at 8 rows. Gap, standard error and bias b are those of the jackknife over 32 groups
-    of chains. The gap is a smooth function of u that is nowhere negative, hence about a squared distance, and b the
-    mean square of its error: the upper bound is ``(sqrt(gap + b) + t sqrt(b))**2``, or ``gap + b + t standard_error``
-    where that is more, with quantiles t of Student's law. The chains go on until ``t sqrt(b)`` is below half of the
-    root of the gap or of the tolerance, within ``most_moves`` and ``most_seconds``.
+    **It certifies p[g]**, a measure with a density of which ``particles`` is a sample, and not a cloud, whose objective
+    is infinite; it bounds the distance of g to the optimal dual variables too. The predictions u come from 32 groups of
+    particles that a ladder of laws leads from a wide Gaussian down to p[g] (`mfld.annealing.Annealer`): they find modes
+    that chains from one place do not reach, and each group counts by its estimate of the partition function, so that
+    few particles have no bias either. Rounds count as *mixed* only where the way down and the way back agree on log Z
+    within their errors, several groups carry the mass, and split R-hat is below 1.01; else the ladder becomes longer.
+    Gap, standard error and bias b are those of the jackknife over the groups. The gap is a smooth function of u that is
+    nowhere negative, hence about a squared distance, and b the mean square of its error: the upper bound is
+    ``(sqrt(gap + b) + t sqrt(b))**2``, or ``gap + b + t standard_error`` where that is more, with quantiles t of
+    Student's law. Rounds go on until ``t sqrt(b)`` is below half of the root of the gap or of the tolerance. With log Z
+    from both sides come D(g) itself, a lower bound of the optimum, and from ``P(p[g]) = D(g) + gap`` an upper one.
     Source: Oko, Suzuki, Nitanda, Wu 2022, "Particle stochastic dual coordinate ascent"; Nitanda, Wu, Suzuki 2022,
     "Convex analysis of the mean field Langevin dynamics".
 
@@ -137,16 +140,14 @@ def certificate(
     tolerance : float
         Gap that it is enough to resolve.
     n_chains : int
-        A multiple of 32.
+        Particles: a multiple of 32.
     most_moves : int
-        Of each chain, before they count as not mixing.
-    most_seconds : float
-        For the moves; together with what is left to do then, a quarter longer at most. It is the one argument by which
-        a result can depend on the machine: the same number of moves gives the same bytes.
+        Of each particle, in all: the budget, by which a result does not depend on how busy the machine is. A move
+        evaluates all neurons at all samples.
     seed : int
-        Of the chains' noise.
+        Of the noise.
     dtype : {"float32", "float64"}
-        Precision of the chains.
+        Precision of the particles.
     num_threads : int, optional
         By default that of the risk (`Objective.on_threads`); it never changes a result.
 
@@ -154,8 +155,8 @@ def certificate(
     -------
     Certificate
         With a finite number or a ``reason``: temperature or l2 is 0, the loss is not convex or has no known conjugate,
-        a dual variable is outside of the domain, the Gibbs measure may not be normalisable, or the chains did not mix
-        in the moves and the time that they had.
+        a dual variable is outside of the domain, the Gibbs measure may not be normalisable, there are too many
+        combinations of frozen coordinates for the particles, or these did not mix in the moves that they had.
 
     Raises
     ------
@@ -180,12 +181,11 @@ def certificate(
     confidence = validation.real("confidence", confidence)
     if not 0.5 <= confidence < 1:
         raise ValueError(f"confidence must be at least 0.5 and below 1, got {confidence}")
-    n_chains = validation.integer("n_chains", n_chains, 2 * _GROUPS)
-    if n_chains % _GROUPS:
-        raise ValueError(f"n_chains must be a multiple of {_GROUPS}, got {n_chains}")
+    n_chains = validation.integer("n_chains", n_chains, 2 * N_GROUPS)
+    if n_chains % N_GROUPS:
+        raise ValueError(f"n_chains must be a multiple of {N_GROUPS}, got {n_chains}")
     tolerance = validation.real("tolerance", tolerance, non_negative=True)
-    most_moves = validation.integer("most_moves", most_moves, 2 * _SHORTEST, validation.MAX_STEP)
-    deadline = time.monotonic() + _limit("most_seconds", most_seconds)
+    most_moves = validation.integer("most_moves", most_moves, 128, validation.MAX_STEP)
     precision = validation.float_dtype("dtype", dtype)
     threads = validation.num_threads(risk.num_threads if num_threads is None else num_threads)
     g = _of_samples("dual", validation.array("dual", dual, np.float64), risk)
@@ -197,37 +197,37 @@ def certificate(
     if reason is not None:
         return refused(reason)
     place = noise.Place.of(seed, num_threads=threads).beside("certificate")
-    sampler = GibbsSampler(risk.linearised(g, l2, threads), temperature, place.key, place.population, threads)
-    start = _reference_sample(risk, _width(temperature, l2, precision), n_chains, place, precision)
-    chains, length, r_hat, drifts = sampler.start(start), _SHORTEST, math.inf, False
-    while r_hat >= _LARGEST_R_HAT or drifts:
-        snapshots = None
-        if chains.moves + 2 * length <= most_moves:
-            chains, _ = _moved(sampler, chains, length, deadline, settling=length // 2)
-            chains, snapshots = _moved(sampler, chains, length, deadline)
-        if snapshots is None:
-            late = time.monotonic() >= deadline
-            why = f"the chains did not mix within {chains.moves} moves" + (f" in {most_seconds:g} s" if late else "")
-            why += f" (R-hat {r_hat:.2f})" if math.isfinite(r_hat) else ""
-            more = "most_seconds" if late else "most_moves"
-            why += f": a higher temperature or l2 makes it easier, a larger {more} gives more time"
-            return refused(why, r_hat, chains.moves)
-        r_hat, drifts = _mixing(risk, sampler, snapshots)
-        length *= 2
-    stretches: list[NDArray[np.float64]] = []
-    while snapshots is not None:
-        stretches.append(_group_predictions(risk, snapshots, threads))
-        groups = np.mean(stretches, axis=0)
-        gap, error, bias = _jackknifed(risk, groups, g)
-        noise_size = student_quantile((1 + confidence) / 2, _GROUPS - 1) * math.sqrt(bias)
-        if 4 * noise_size**2 <= max(gap + bias, tolerance) or chains.moves + length > most_moves:
-            break
-        chains, snapshots = _moved(sampler, chains, length, deadline)
-    upper = max(
-        gap + bias + student_quantile(confidence, _GROUPS - 1) * error,
-        (math.sqrt(max(gap + bias, 0.0)) + noise_size) ** 2,
+    _width(temperature, l2, precision)
+    degrees = N_GROUPS - 1
+    quantile, two_sided = student_quantile(confidence, degrees), student_quantile((1 + confidence) / 2, degrees)
+    measured = [math.nan] * 3
+
+    def enough(found: GibbsEstimate) -> bool:
+        measured[:] = gap, _, bias = _jackknifed(risk, *found.predictions(), g)
+        return 4 * two_sided**2 * bias <= max(gap + bias, tolerance)
+
+    found = rounds_of(
+        risk.on_threads(threads),
+        g,
+        temperature,
+        l2,
+        n_chains=n_chains,
+        most_moves=most_moves,
+        place=place,
+        quantile=two_sided,
+        dtype=precision,
+        enough=enough,
     )
+    if found.reason is not None:
+        more = ": a higher temperature or l2 makes it easier, a larger most_moves gives more room"
+        return refused(found.reason + (more if found.n_moves else ""), found.r_hat, found.n_moves)
+    gap, error, bias = measured
+    noise_size = two_sided * math.sqrt(bias)
+    upper = max(gap + bias + quantile * error, (math.sqrt(max(gap + bias, 0.0)) + noise_size) ** 2)
     smoothness = risk.loss_function.smoothness
+    log_z, log_z_error, lowest, highest = found.log_partition_bounds(two_sided)
+    targets = risk.targets.astype(np.float64)
+    conjugate = float(np.average(risk.loss_function.conjugate(g, targets), weights=risk.sample_weight))
     return Certificate(
         gap,
         error,
@@ -235,11 +235,14 @@ def certificate(
         confidence,
         None,
         g,
-        math.sqrt(2 * upper * smoothness) if upper > 0 else 0.0,
-        groups.mean(axis=0),
-        chains.points,
-        r_hat,
-        chains.moves,
+        dual_error=math.sqrt(2 * upper * smoothness) if upper > 0 else 0.0,
+        optimum=(-conjugate - temperature * highest, -conjugate - temperature * lowest + upper),
+        dual_value=-conjugate - temperature * log_z,
+        dual_value_error=temperature * log_z_error,
+        predictions=found.predictions()[0],
+        particles=found.particles,
+        r_hat=found.r_hat,
+        n_moves=found.n_moves,
     )
 
 
@@ -458,75 +461,12 @@ def _of_samples(name: str, value: ArrayLike, risk: EmpiricalRisk) -> NDArray[np.
     return given.astype(np.float64)
 
 
-def _reference_sample(
-    risk: EmpiricalRisk, width: float, n_chains: int, place: noise.Place, dtype: np.dtype[np.floating[Any]]
-) -> FloatArray:
-    """Draws of N(0, width**2) in the moving coordinates, and the frozen ones of initial particles."""
-    points = risk.initial_particles(n_chains, place, dtype)
-    draws = place.normals(n_chains, risk.n_moving, dtype, "init")
-    points[:, : risk.n_moving] = dtype.type(width) * draws
-    return points
-
-
-def _limit(name: str, seconds: float) -> float:
-    unlimited = isinstance(seconds, float) and seconds == math.inf
-    return math.inf if unlimited else validation.real(name, seconds, positive=True)
-
-
-def _moved(
-    sampler: GibbsSampler, chains: Chains, length: int, deadline: float, settling: int = 0
-) -> tuple[Chains, FloatArray | None]:
-    """Chains after `length` moves, and their points at times that cover these: (time, chain, coordinate).
-
-    The step adapts in the settling ones. At the deadline the moves end, and there are no points.
-    """
-    points = []
-    for k in range(length):
-        if time.monotonic() >= deadline:
-            return chains, None
-        chains = sampler.move(chains, adapt=k < settling)
-        if (k + 1) % (length // _SNAPSHOTS) == 0:
-            points.append(chains.points)
-    return chains, np.stack(points)
-
-
-def _mixing(risk: EmpiricalRisk, sampler: GibbsSampler, snapshots: FloatArray) -> tuple[float, bool]:
-    """Largest split-R-hat of what is watched, and whether any of it drifts from the first half to the second."""
-    times, n_chains, p = snapshots.shape
-    flat = snapshots.reshape(-1, p)
-    rows = np.unique(np.linspace(0, risk.n_samples - 1, _WATCHED_ROWS).astype(int))
-    neurons = risk.model.neurons(flat, risk.inputs[rows].astype(flat.dtype), sampler.num_threads)
-    neurons = np.moveaxis(neurons, 0, 1).reshape(len(flat), -1)
-    watched = np.column_stack([sampler.potential(flat), neurons]).astype(np.float64)
-    halves = watched.reshape(2, times // 2, n_chains, -1)
-    means, variances = halves.mean(axis=1), halves.var(axis=1, ddof=1)
-    within = variances.mean(axis=(0, 1))
-    between = means.reshape(2 * n_chains, -1).var(axis=0, ddof=1)
-    varies = within > 1e-12 * np.maximum(1.0, np.abs(means).max(axis=(0, 1))) ** 2
-    ratio = np.divide(between, within, out=np.where(between > 0, np.inf, 0.0), where=varies)
-    ratio = np.where(varies | (between > 1e-12), ratio, 0.0)
-    r_hat = float(np.sqrt(np.max(1 - 2 / times + ratio)))
-    change = means[1] - means[0]
-    shift = np.abs(change.mean(axis=0))
-    error = change.std(axis=0, ddof=1) / math.sqrt(n_chains)
-    drifts = bool(np.any((shift > 5 * error) & (shift > 0.05 * np.sqrt(within + between))))
-    return r_hat, drifts
-
-
-def _group_predictions(risk: EmpiricalRisk, snapshots: FloatArray, threads: int) -> NDArray[np.float64]:
-    """Predictions (group, n, n_outputs) from the snapshots of each group's chains."""
-    times, n_chains, p = snapshots.shape
-    inputs = risk.inputs.astype(snapshots.dtype)
-    groups = snapshots.reshape(times, _GROUPS, n_chains // _GROUPS, p).transpose(1, 0, 2, 3).reshape(_GROUPS, -1, p)
-    return np.stack(
-        [risk.model.predictions(np.ascontiguousarray(group), None, inputs, threads) for group in groups]
-    ).astype(np.float64)
-
-
-def _jackknifed(risk: EmpiricalRisk, groups: NDArray[np.float64], g: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Gap at the mean of the groups, debiased by the jackknife, its standard error, and the bias taken off."""
-    n, mean = len(groups), groups.mean(axis=0)
+def _jackknifed(
+    risk: EmpiricalRisk, mean: NDArray[np.float64], left_out: NDArray[np.float64], g: NDArray[np.float64]
+) -> tuple[float, float, float]:
+    """Gap at the predictions of all groups, debiased by the jackknife, its standard error, and the bias taken off."""
+    n = len(left_out)
     plain = fenchel_young_gap(risk, mean, g)
-    left_out = np.array([fenchel_young_gap(risk, mean + (mean - group) / (n - 1), g) for group in groups])
-    bias = (n - 1) * max(float(left_out.mean()) - plain, 0.0)  # below 0 by rounding alone: the gap is convex
-    return plain - bias, float(np.sqrt((n - 1) * left_out.var())), bias
+    gaps = np.array([fenchel_young_gap(risk, one, g) for one in left_out])
+    bias = (n - 1) * max(float(gaps.mean()) - plain, 0.0)  # below 0 by rounding alone where groups weigh the same
+    return plain - bias, float(jackknife_error(gaps)), bias

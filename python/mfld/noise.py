@@ -65,6 +65,7 @@ POPULATIONS: Final[dict[str, int]] = {
             "directions",  # of a sliced distance
             "step_law",  # draws of one more step, for its functionals
             "interaction",  # which particles or features stand for all in a step
+            "annealing",  # resampling on the ladder of a certificate
         )
     )
 }

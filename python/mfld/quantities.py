@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -172,17 +173,21 @@ def gap(algorithm: Algorithm, risk: EmpiricalRisk, temperature: float, **options
 
 
 def gap_bound(
-    algorithm: Algorithm, risk: EmpiricalRisk, temperature: float, **options: Any
+    algorithm: Algorithm, risk: EmpiricalRisk, temperature: float, confidence: float = 0.999, **options: Any
 ) -> Callable[[State], float]:
     """Upper bound of the certificate of a state, ``inf`` where there is none: for `mfld.StopWhen`.
 
-    Each look has the stated confidence by itself: whoever stops at the first bound that is low enough among k looks
-    should ask for ``1 - (1 - confidence) / k``.
+    Whoever stops at the first bound that is low enough has looked several times, and each look may be wrong. The
+    ``1 - confidence`` that is allowed is therefore spent over the looks: look k = 1, 2, ... of a function that this
+    returns has ``6 / (pi k)**2`` of it, whose sum over all k is 1. Hence all bounds hold together at the confidence,
+    and so does the one at which a run stops.
 
     Parameters
     ----------
     algorithm, risk, temperature, **options
         As in `gap`.
+    confidence : float
+        With which all bounds hold.
 
     Examples
     --------
@@ -198,10 +203,15 @@ def gap_bound(
     >>> solver.run(risk, n_steps=100, callbacks=[enough]).state.step < 10
     True
     """
-    measured = gap(algorithm, risk, temperature, **options)
+    confidence = validation.real("confidence", confidence)
+    if not 0.5 <= confidence < 1:
+        raise ValueError(f"confidence must be at least 0.5 and below 1, got {confidence}")
+    gap(algorithm, risk, temperature, **options)  # which checks them
+    looks = itertools.count(1)
 
     def bound(state: State) -> float:
-        _, upper = np.asarray(measured(state))
+        spent = (1 - confidence) * 6 / (math.pi * next(looks)) ** 2
+        _, upper = np.asarray(gap(algorithm, risk, temperature, confidence=1 - spent, **options)(state))
         return math.inf if math.isnan(upper) else float(upper)
 
     return bound
@@ -252,6 +262,43 @@ def kernel_gradient_discrepancy(objective: Objective, temperature: float, kernel
         raise ValueError(f"objective must have a single member, got {objective.members}")
 
     return lambda state: ksd(state.measure, objective, temperature, chosen)
+
+
+def free_energy(algorithm: Algorithm, risk: EmpiricalRisk, temperature: float, **options: Any) -> Quantity:
+    """``P(p[g]) = F + temperature * Ent`` of the Gibbs measure of a state's dual variables, and bounds of the optimum.
+
+    The objective of a cloud is infinite, since atoms have no entropy; that of the Gibbs measure p[g] is the sum of the
+    dual value D(g) and the gap. Shape (3,) for each record: P(p[g]), and the lower and the upper bound of the optimum,
+    ``Certificate.optimum``; NaN where there is no certificate.
+
+    Parameters
+    ----------
+    algorithm, risk, temperature, **options
+        As in `gap`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mfld
+    >>> from mfld import quantities
+    >>> inputs = np.linspace(-2, 2, 20)[:, np.newaxis]
+    >>> model = mfld.TwoLayerNetwork(n_features=1, readout="fixed", bias=False)
+    >>> risk = mfld.EmpiricalRisk(model, inputs, np.sign(inputs[:, 0]), loss="logistic", l2=0.1)
+    >>> solver = mfld.PSDCA(500, temperature=0.1)
+    >>> record = {"free energy": quantities.free_energy(solver, risk, temperature=0.1)}
+    >>> value, lower, upper = solver.run(risk, 10, record_every=10, record=record).history["free energy"][-1]
+    >>> bool(lower < value < upper), bool(upper - lower < 0.05)
+    (True, True)
+    """
+    validation.instance("algorithm", algorithm, Algorithm, "an Algorithm")
+    validation.instance("risk", risk, EmpiricalRisk, "an EmpiricalRisk")
+    options.setdefault("num_threads", algorithm.num_threads)
+
+    def measured(state: State) -> ArrayLike:
+        found = certificate(risk, algorithm.dual(risk, state), temperature, **options)
+        return [found.dual_value + found.gap, *found.optimum]
+
+    return measured
 
 
 def seconds() -> Quantity:

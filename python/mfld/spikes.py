@@ -159,8 +159,8 @@ def deconvolve(
         atoms = SignedMeasure(model, positions, np.append(atoms.weights, problem.sign(atoms, certificate)))
     else:
         raise ConvergenceError(
-            f"the duality gap is {certificate.gap:.3g} after {_MOST_ROUNDS} rounds, above gap {gap:g} times {nothing:.3g}, the "
-            "objective of no spikes; a larger strength has fewer spikes"
+            f"the duality gap is {certificate.gap:.3g} after {_MOST_ROUNDS} rounds, above gap {gap:g} times "
+            f"{nothing:.3g}, the objective of no spikes; a larger strength has fewer spikes"
         )
     return _with_errors(problem, atoms, certificate, values)
 

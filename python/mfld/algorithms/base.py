@@ -171,8 +171,7 @@ class Result:
         confidence : float
             Of the upper bound.
         dual : array_like, shape (n,) or (n, n_outputs), optional
-            Dual variables; by default `dual`, or where there are none ``l'(f_mu(z_i), y_i)`` at the final cloud, whose
-            gap has a floor of order 1/N. `mfld.AverageDual` averages them over steps, which is better.
+            Dual variables; by default `dual`, or where there are none the averages of `Algorithm.late_dual`.
         temperature : float, optional
             By default that of the last step.
         **options
@@ -204,7 +203,7 @@ class Result:
             options.setdefault("l2", l2)
         options.setdefault("num_threads", self.algorithm.num_threads)
         if dual is None:
-            dual = self.algorithm.dual(risk, self.state)
+            dual = self.algorithm.late_dual(risk, self.state, self.info)
         return certificate(risk, dual, temperature, confidence=confidence, **options)
 
     def predict(self, inputs: ArrayLike) -> FloatArray:
@@ -319,6 +318,14 @@ class Algorithm(ABC):
         """
         risk = validation.instance("objective", objective, EmpiricalRisk, "an EmpiricalRisk, which has dual variables")
         return dual_at(risk.on_threads(self.num_threads), state.measure)
+
+    def late_dual(self, objective: Objective, state: State, info: Info) -> FloatArray:
+        """Dual variables to certify, of a state and the info of the step that led to it: those of `dual`.
+
+        Where these are the derivatives at one cloud, whose gap has a floor of order 1/N, an algorithm may make further
+        steps and average over them.
+        """
+        return self.dual(objective, state)
 
     def certified(self, objective: Objective, info: Info) -> tuple[float, float]:
         """Temperature and l2 of the problem that the last step belongs to; NaN where there was no step."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from fractions import Fraction
@@ -25,8 +26,11 @@ from mfld.objectives import Objective
 from mfld.schedules import Scheduled
 from mfld.state import Cloud, Info, State
 from mfld.stepping import Plan, steps
+from mfld.validation import FloatArray
 
 _CURVATURE = "curvature"  # buffer, shape (1,): the largest of the loss so far, which the automatic step size goes by
+
+_LOOKS = 50  # at further steps, for averages of dual variables
 
 
 @dataclass(frozen=True)
@@ -365,6 +369,25 @@ class MFLD(Algorithm):
                     f"{state.buffers[name].shape}: it is of another one. To change the objective start anew from its "
                     "particles, with init(objective, particles=state.particles)"
                 )
+
+    def late_dual(self, objective: Objective, state: State, info: Info) -> FloatArray:
+        """Averages of the dual variables over 50 looks at further steps, a quarter of those made, 100 to 1000.
+
+        The steps are those of the last one, with its temperature and step size. Where no step was made, or replicates
+        differ in these, it is `dual`.
+        """
+        last = {(one.step_size, one.temperature, one.l2) for one in info.each()}
+        if info.steps == 0 or len(last) > 1 or not all(map(math.isfinite, next(iter(last)))):
+            return self.dual(objective, state)
+        size, temperature, l2 = next(iter(last))
+        own = None if self.l2 is None and isinstance(self.temperature, float) else l2
+        solver = dataclasses.replace(self, step_size=size, temperature=temperature, l2=own)
+        every = min(max(state.step // 4, 2 * _LOOKS), 20 * _LOOKS) // _LOOKS
+        total: FloatArray = self.dual(objective, state)
+        for _ in range(_LOOKS):
+            state, _ = solver.advance(objective, state, every)
+            total = total + self.dual(objective, state)
+        return total / (_LOOKS + 1)
 
     def _buffers(self, state: State) -> tuple[tuple[str, ...], dict[str, NDArray[Any]]]:
         """Names of what the estimator and the dynamics carry, and what the state has of it."""

@@ -60,7 +60,8 @@ class PDA(Algorithm):
     batch_size : int, optional
         B; None for all samples, of which a stream has no number.
     dynamics : Dynamics
-        Of the inner loop: `Overdamped` or another one without buffers.
+        Of the inner loop: `Overdamped`, `MALA`, whose law is exact at any step size since the chains of an inner loop
+        do not interact, or another one without buffers.
     dtype, num_threads, n_replicates
         As in `MFLD`.
 
@@ -122,8 +123,9 @@ class PDA(Algorithm):
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         validation.instance("dynamics", self.dynamics, Dynamics, "a Dynamics, like Overdamped()")
-        if self.dynamics.buffer_names:
-            raise ValueError(f"dynamics must carry nothing from step to step, like Overdamped(), got {self.dynamics}")
+        if self.dynamics.buffer_names and not self.dynamics.starts_anew:
+            expected = "carry nothing from step to step, like Overdamped() and MALA()"
+            raise ValueError(f"dynamics must {expected}, got {self.dynamics}")
         validation.num_threads(self.num_threads)
 
     def at_step(self, share: Fraction) -> tuple[PDA, Fraction] | None:

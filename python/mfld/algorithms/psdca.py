@@ -22,7 +22,11 @@ from mfld.validation import FloatArray
 
 _WATCHED_ROWS = 8
 _MOST_MOVES = 100  # of a refresh
+# With coupled outputs dual variables go far in the first epochs, over many early refreshes, each from a law nearby.
+_MOST_MOVES_COUPLED = 20
 _SMALLEST_GROUP = 16
+_BLOCKS = 8  # of coupled rows in an epoch, after each of which the dual is looked at
+_SAFETY = 2.0  # times the variance of the neurons that is seen
 
 
 def _cyclic(place: noise.Place, n: int) -> NDArray[np.int64]:
@@ -67,8 +71,12 @@ class PSDCA(Algorithm):
     weight and moved by `mfld.sampling.GibbsSampler` until neither the potential nor the neurons at 8 rows keep a
     correlation above 0.3 with what they were, at most 100 moves: there is nothing to tune. For V the square of half the
     length of the neuron's range is taken, which bounds the variance under every measure, so that each update increases
-    D; with K coupled outputs (cross-entropy) it is K times that. Where there are frozen signs, each combination of them
-    keeps its share of the particles, as in `MFLD`: weights are normalised within it. One step is one epoch: n visits.
+    D. With K coupled outputs (cross-entropy) the bound would be K times that, far above what neurons do: V is then
+    twice the largest variance that neurons are seen to have at a refresh, which takes at most 20 moves, and rows are
+    visited in blocks of an eighth. Where the dual, by its conjugates and the weights' estimate of the partition
+    function, fell over a block by more than twice its Monte-Carlo error, the block is taken back and made again with V
+    doubled, up to the bound at which it cannot fall. Where there are frozen signs, each combination of them keeps its
+    share of the particles, as in `MFLD`: weights are normalised within it. One step is one epoch: n visits.
     The dual variables start at those of the prediction 0, ``g_i = l'(0, y_i)``, which the cloud reaches from the
     Gaussian ``g = 0`` by tempering. With exact expectations the gap contracts by ``1 - c / (1 + c n)`` a visit, with
     ``c = temperature * gamma / V`` for a loss whose derivative has the Lipschitz constant 1 / gamma. Source: Oko,
@@ -77,7 +85,7 @@ class PSDCA(Algorithm):
 
     The state's buffers: ``dual`` (R, n, K), ``log_weights`` (R, N), ``log_partition`` (R,), the estimate of log of the
     integral above telescoped over refreshes (with frozen signs the average over their groups), and the inner sampler's
-    ``sampler_step_size`` and ``sampler_moves``, and ``visits`` since the last refresh.
+    ``sampler_step_size`` and ``sampler_moves``, ``visits`` since the last refresh, and ``variance_bound``, V.
 
     Parameters
     ----------
@@ -301,7 +309,7 @@ def dual_of_zero(risk: EmpiricalRisk) -> NDArray[np.float64]:
     return derivative.astype(np.float64)
 
 
-_BUFFERS = ("dual", "log_weights", "log_partition", "sampler_step_size", "sampler_moves", "visits")
+_BUFFERS = ("dual", "log_weights", "log_partition", "sampler_step_size", "sampler_moves", "visits", "variance_bound")
 
 
 class _Values(NamedTuple):
@@ -327,6 +335,7 @@ class _Work:
         step_size: float = math.nan,
         moves: int = 0,
         visits: int = 0,
+        variance_bound: float = math.nan,
     ) -> None:
         self.solver, self.risk, self.key = solver, risk, key
         self.particles, self.log_weights, self.dual = particles, log_weights, dual
@@ -339,9 +348,10 @@ class _Work:
                 f"got {self.groups.min()} for one of {len(self.groups)} combinations"
             )
         low, high = risk.model.output_range
-        coupled = risk.model.n_outputs if risk.loss_function.targets == "class" else 1
+        self.coupled = risk.loss_function.targets == "class"
         self.neuron_bound = max(abs(low), abs(high))
-        self.variance_bound = coupled * ((high - low) / 2) ** 2
+        self.largest_variance = (risk.model.n_outputs if self.coupled else 1) * ((high - low) / 2) ** 2
+        self.variance_bound = self.largest_variance if math.isnan(variance_bound) else variance_bound
 
     @classmethod
     def of(cls, solver: PSDCA, risk: EmpiricalRisk, state: State) -> _Work:
@@ -357,10 +367,11 @@ class _Work:
             step_size=float(buffers["sampler_step_size"]),
             moves=int(buffers["sampler_moves"]),
             visits=int(buffers["visits"]),
+            variance_bound=float(buffers["variance_bound"]),
         )
 
     def values(self) -> _Values:
-        numbers = (self.log_partition, self.step_size, self.moves, self.visits)
+        numbers = (self.log_partition, self.step_size, self.moves, self.visits, self.variance_bound)
         return _Values(
             self.particles, dict(zip(_BUFFERS, (self.dual.copy(), self.log_weights.copy(), *numbers), strict=True))
         )
@@ -381,29 +392,64 @@ class _Work:
             if self.visits >= every:
                 self.refresh(self.dual)
             part = rows[: every - self.visits]
-            problem = risk.native(self.particles.dtype)
-            assert problem is not None  # by check
-            done = _core.backend.dual_sweep(
-                problem.network,
-                problem.loss,
-                self.particles,
-                problem.inputs,
-                problem.targets,
-                problem.weights,
-                part,
-                self.groups,
-                self.solver.temperature,
-                self.variance_bound,
-                self.neuron_bound,
-                self.solver.effective_sample_size,
-                self.log_weights,
-                self.dual,
-                validation.num_threads(self.solver.num_threads),
-            )
+            if self.coupled:
+                part = part[: math.ceil(risk.n_samples / _BLOCKS)]
+            done = self.rising_sweep(part) if self.coupled else self.sweep(part)
             self.visits += done
             rows = rows[done:]
             if done < len(part):
                 self.refresh(self.dual)
+
+    def sweep(self, rows: NDArray[np.int64]) -> int:
+        """Visit rows until the weights degenerate; returns how many were visited."""
+        problem = self.risk.native(self.particles.dtype)
+        assert problem is not None  # by check
+        return _core.backend.dual_sweep(
+            problem.network,
+            problem.loss,
+            self.particles,
+            problem.inputs,
+            problem.targets,
+            problem.weights,
+            rows,
+            self.groups,
+            self.solver.temperature,
+            self.variance_bound,
+            self.neuron_bound,
+            self.solver.effective_sample_size,
+            self.log_weights,
+            self.dual,
+            validation.num_threads(self.solver.num_threads),
+        )
+
+    def rising_sweep(self, rows: NDArray[np.int64]) -> int:
+        """`sweep`, made again with twice the variance where the dual fell beyond its error, up to the bound on it."""
+        while True:
+            dual, log_weights = self.dual.copy(), self.log_weights.copy()
+            done = self.sweep(rows)
+            if done == 0:
+                return 0
+            rise, error = self.rise(dual, log_weights, rows[:done])
+            if rise >= -2 * error or self.variance_bound >= self.largest_variance:
+                return done
+            self.dual, self.log_weights = dual, log_weights
+            self.variance_bound = min(2 * self.variance_bound, self.largest_variance)
+
+    def rise(
+        self, dual: NDArray[np.float64], log_weights: NDArray[np.float64], rows: NDArray[np.int64]
+    ) -> tuple[float, float]:
+        """Change of the dual objective since these dual variables and weights, and its Monte-Carlo error."""
+        risk, changed = self.risk, np.unique(rows)
+        targets = risk.targets[changed].astype(np.float64)
+        s = np.full(len(changed), 1 / risk.n_samples) if risk.sample_weight is None else risk.sample_weight[changed]
+        after, before = (risk.loss_function.conjugate(g[changed], targets) for g in (self.dual, dual))
+        weights = self.weights(log_weights)
+        ratio = np.exp(self.log_weights - log_weights - np.max(self.log_weights - log_weights))
+        share = np.repeat(self._by_group(np.add.reduceat, weights), self.groups)
+        mean = np.repeat(self._by_group(np.add.reduceat, weights * ratio), self.groups) / share
+        error = math.sqrt(float(np.sum((weights * (ratio / mean - 1)) ** 2)))
+        change = self._log_mass(self.log_weights) - self._log_mass(log_weights)
+        return -float(s @ (after - before)) - self.solver.temperature * change, self.solver.temperature * error
 
     def temper(self) -> None:
         """From the Gaussian to the Gibbs law of the dual variables, in steps that keep the effective sample size."""
@@ -426,17 +472,33 @@ class _Work:
     def refresh(self, dual: NDArray[np.float64]) -> None:
         """Particles of equal weight for the Gibbs law of these dual variables, from those with weights."""
         solver, risk = self.solver, self.risk
-        largest = self._by_group(np.maximum.reduceat, self.log_weights)
-        total = self._by_group(np.add.reduceat, np.exp(self.log_weights - np.repeat(largest, self.groups)))
-        # A sum and not a product of BLAS, whose bits may depend on threads.
-        self.log_partition += float(np.sum((largest + np.log(total / self.groups)) * self.groups)) / len(self.particles)
+        self.log_partition += self._log_mass(self.log_weights)
         particles = self.particles[self._resampled()]
         potential = risk.linearised(dual, num_threads=solver.num_threads)
         sampler = GibbsSampler(potential, solver.temperature, self.key, num_threads=solver.num_threads)
         chains = sampler.start(particles, None if math.isnan(self.step_size) else self.step_size, self.moves)
-        chains = sampler.move_until_forgotten(chains, self._watched(), _MOST_MOVES)
+        most = _MOST_MOVES_COUPLED if self.coupled else _MOST_MOVES
+        chains = sampler.move_until_forgotten(chains, self._watched, most)
         self.particles, self.log_weights, self.visits = chains.points, np.zeros(len(particles)), 0
         self.step_size, self.moves, self.acceptance = chains.step_size, chains.moves, chains.acceptance
+        if self.coupled:
+            self.variance_bound = min(_SAFETY * self._variance(), self.largest_variance)
+
+    def _variance(self) -> float:
+        """Largest variance of a neuron's outputs in any direction, over some rows."""
+        largest = 0.0
+        for outputs in self._neurons(self.particles):
+            centred = outputs.astype(np.float64) - outputs.mean(axis=0)
+            covariance = np.einsum("mj,mk->jk", centred, centred) / len(centred)
+            largest = max(largest, float(np.linalg.eigvalsh(covariance)[-1]))
+        return largest
+
+    def _log_mass(self, log_weights: NDArray[np.float64]) -> float:
+        """Logarithm of the mean of the weights, averaged over groups."""
+        largest = self._by_group(np.maximum.reduceat, log_weights)
+        total = self._by_group(np.add.reduceat, np.exp(log_weights - np.repeat(largest, self.groups)))
+        # A sum and not a product of BLAS, whose bits may depend on threads.
+        return float(np.sum((largest + np.log(total / self.groups)) * self.groups)) / len(self.particles)
 
     def weights(self, log_weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Weights of sum 1 in which a group of frozen signs keeps its share of the particles."""
@@ -462,17 +524,16 @@ class _Work:
             picked.append(first + systematic(expected[first : first + size], size, offset))
         return np.concatenate(picked)
 
-    def _watched(self) -> Callable[[Chains], NDArray[np.float64]]:
+    def _neurons(self, points: FloatArray) -> FloatArray:
+        """Neurons at some rows, shape (rows, N, K)."""
         inputs = self.risk.inputs
         rows = np.linspace(0, len(inputs) - 1, min(_WATCHED_ROWS, len(inputs))).astype(int)
-        some, threads = inputs[rows].astype(self.particles.dtype), self.solver.num_threads
+        neurons = self.risk.model.neurons(points, inputs[rows].astype(points.dtype), self.solver.num_threads)
+        return neurons.reshape(len(rows), len(points), -1)
 
-        def watched(chains: Chains) -> NDArray[np.float64]:
-            neurons = self.risk.model.neurons(chains.points, some, threads)
-            columns = np.moveaxis(neurons, 1, 0).reshape(len(chains.points), -1)
-            return np.column_stack([chains.values, columns]).astype(np.float64)
-
-        return watched
+    def _watched(self, chains: Chains) -> NDArray[np.float64]:
+        columns = np.moveaxis(self._neurons(chains.points), 1, 0).reshape(len(chains.points), -1)
+        return np.column_stack([chains.values, columns]).astype(np.float64)
 
 
 def _groups(frozen: FloatArray) -> NDArray[np.int64]:

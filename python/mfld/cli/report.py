@@ -97,4 +97,6 @@ def certified(found: Mapping[str, Any]) -> str:
     if found["reason"] is not None:
         return f"no certificate: {found['reason']}"
     bound = f"at most {found['upper']:.3g} above the optimum at confidence {found['confidence']:g}"
-    return f"certified gap {found['gap']:.3g}: the objective of the dual variables' Gibbs measure is {bound}"
+    found_between = found.get("optimum")  # files of earlier versions have none
+    optimum = f", which is between {found_between[0]:.6g} and {found_between[1]:.6g}" if found_between else ""
+    return f"certified gap {found['gap']:.3g}: the objective of the dual variables' Gibbs measure is {bound}{optimum}"

@@ -103,6 +103,9 @@ def add(commands: Any) -> None:
     knob(run, "step_size_schedule", schedule, "SPEC", "see below", "--schedule")
     knob(run, "temperature_schedule", schedule, "SPEC", "see below; l2 follows, unless it has its own")
     knob(run, "l2_schedule", schedule, "SPEC", "see below")
+    knob(
+        run, "certify", None, "", "certify how far from the optimum the answer is, at the warmest temperature that fits"
+    )
     knob(run, "dtype", str, "NAME", "float32 or float64")
     run.add_argument(
         "--seed",

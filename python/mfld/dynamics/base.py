@@ -142,6 +142,8 @@ class Dynamics(ABC):
         Metric of the particles in which it moves: that of the product, but for `Conic`.
     on_members : bool
         True where particles may have leading axes, of members.
+    starts_anew : bool
+        True where ``buffer_names`` are functions of the particles, so that nothing is lost where they are left out.
 
     Examples
     --------
@@ -162,6 +164,7 @@ class Dynamics(ABC):
     on_domains: ClassVar[bool] = False
     on_members: ClassVar[bool] = False
     metric: ClassVar[str] = "product"
+    starts_anew: ClassVar[bool] = False
 
     def check_space(self, objective: Objective) -> None:
         """Raise ValueError if this dynamics cannot move an objective's members, on its domain and in its metric."""

@@ -1,7 +1,9 @@
 """How `mfld train` trains: one rule for every data set.
 
 1. Hold out a share of the rows, of each class the same (`mfld.experiments.splits`).
-2. l2 is the one of a small grid with the lowest validation loss, on a sample of the other rows where there are many.
+2. l2 is the one of a small grid with the lowest validation loss, on a sample of the other rows where there are many. Of
+   a run that is to be certified it is the largest whose validation loss is within one standard error of the lowest: the
+   temperature, ``2 l2 reference_scale**2``, is then the warmest that costs no accuracy, and a warm Gibbs measure mixes.
 3. Train on all rows that are not held out. Many of them take as many steps as there are mini-batches in a few passes.
 
 Each of these runs standardises, and takes loss, temperature, step size and rows of a step, by the rule of
@@ -110,8 +112,14 @@ _OWN: dict[str, dict[str, Any]] = {
     "mfld": {**_LANGEVIN, "n_steps": 2000},
     # A few more inner steps make the first outer ones overshoot, where neurons are not bounded.
     "pda": {**_LANGEVIN, "n_steps": 100, "inner_steps": 10},
-    "psdca": {"activation": "tanh", "readout_bound": 10.0, "l2": (6e-2, 0.2), "n_steps": 10},
+    "psdca": {"activation": "tanh", "readout_bound": 10.0, "l2": (3e-2, 0.2), "n_steps": 10},
 }
+_WARM: dict[str, tuple[float, ...]] = {  # candidates for l2, and with it the temperature, of what is to be certified
+    "mfld": (1e-2, 3e-2, 1e-1, 3e-1),
+    "pda": (1e-2, 3e-2, 1e-1, 3e-1),
+    "psdca": (3e-2, 6e-2, 0.1, 0.2),
+}
+_CERTIFIED_MOVES = 16_384
 METHODS = {name: {**own, "reference_scale": ALGORITHMS[name].reference_scale} for name, own in _OWN.items()}
 """Defaults of each method; steps are outer steps of PDA and epochs of P-SDCA."""
 
@@ -151,6 +159,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "step_size_schedule": partial(_optional, _schedule),
     "temperature_schedule": partial(_optional, _schedule),
     "l2_schedule": partial(_optional, _schedule),
+    "certify": validation.boolean,
     "dtype": _dtype,
     "test_share": _share,
     "validation_particles": _count,
@@ -205,6 +214,8 @@ class Recipe:
     step_size_schedule, temperature_schedule, l2_schedule : Schedule, optional
         Factors of the three. Where only the temperature has one, l2 follows it: the reference measure stays fixed.
         PDA takes that of the step size.
+    certify : bool
+        Certify the answer, and choose l2 for that: see the rule. P-SDCA is always certified.
     dtype : {"float32", "float64"}
     test_share : float
         Share of the rows that is held out.
@@ -244,6 +255,7 @@ class Recipe:
     step_size_schedule: Schedule | None = None
     temperature_schedule: Schedule | None = None
     l2_schedule: Schedule | None = None
+    certify: bool = False
     dtype: str = "float32"
     test_share: float = 0.2
     validation_particles: int = 256
@@ -270,7 +282,8 @@ class Recipe:
     @property
     def complete(self) -> Recipe:
         """The recipe with what its method takes by default."""
-        return replace(self, **{k: v for k, v in METHODS[self.method].items() if getattr(self, k) is None})
+        own = METHODS[self.method] | ({"l2": _WARM[self.method]} if self.certify else {})
+        return replace(self, **{k: v for k, v in own.items() if getattr(self, k) is None})
 
     @property
     def candidates(self) -> tuple[float, ...]:
@@ -300,7 +313,7 @@ class Training:
     scores : dict of str to Scores
         On the rows that were trained on, "train", and on those that were held out, "test".
     certificate : Certificate or None
-        Of P-SDCA: how far the Gibbs measure of its dual variables is from the optimum at most.
+        Of P-SDCA, and with ``certify``: how far the Gibbs measure of the dual variables is from the optimum at most.
     """
 
     trained: TrainedModel
@@ -365,8 +378,10 @@ def train(
         assert recipe.n_steps is not None  # by _completed
         sampled = len(rows) > recipe.validation_rows
         shorter = replace(recipe, n_steps=min(recipe.n_steps, _SAMPLE_STEPS)) if sampled else recipe
-        losses = validation_losses(data, rows[: recipe.validation_rows], shorter, seed, num_threads)
+        losses, errors = _validated(data, rows[: recipe.validation_rows], shorter, seed, num_threads)
         l2 = min(losses, key=losses.__getitem__)
+        if recipe.certify:
+            l2 = max(each for each in losses if losses[each] <= losses[l2] + errors[l2])
     run = Algorithm.run
     if checkpoint is not None:
         run = partial(checkpoints.run, path=checkpoint, seconds=_CHECKPOINT_SECONDS, resume=resume)
@@ -396,13 +411,16 @@ def train(
         raise ConvergenceError(f"{complaint}: more n_steps, a smaller step_size or a larger l2 may help")
     provenance["scores"] = {part: {"loss": s.loss, s.measure: s.score} for part, s in scores.items()}
     certified = None
-    if recipe.method == "psdca":
-        certified = result.certificate(num_threads=num_threads)
+    if recipe.method == "psdca" or recipe.certify:
+        budget = {"most_moves": _CERTIFIED_MOVES} if recipe.certify else {}
+        certified = result.certificate(num_threads=num_threads, **budget)
         found = certified.reason is None
         provenance["certificate"] = {
             "gap": certified.gap if found else None,
             "upper": certified.upper if found else None,
             "confidence": certified.confidence,
+            "optimum": list(certified.optimum) if found else None,
+            "moves": certified.n_moves,
             "reason": certified.reason,
         }
     return Training(trained, result, time.perf_counter() - started, losses, scores, certified)
@@ -424,16 +442,28 @@ def validation_losses(
         Of the initial particles and the noise, the same for all.
     num_threads : int, optional
     """
+    return _validated(data, rows, recipe, seed, num_threads)[0]
+
+
+def _validated(
+    data: Dataset, rows: NDArray[np.int64], recipe: Recipe, seed: int, num_threads: int | None
+) -> tuple[dict[float, float], dict[float, float]]:
+    """Mean validation loss of each candidate for l2, and its standard error over the rows."""
     smaller = replace(recipe, n_particles=min(recipe.n_particles, recipe.validation_particles))
-    scores = []
+    scores, of_rows = [], []
     for held_out in splits.folds(rows, data.labels, recipe.validation_samples):
         fold = _Problem(data, np.setdiff1d(rows, held_out), held_out, smaller, seed, num_threads)
         risks = [fold.risk(l2) for l2 in recipe.candidates]
         choices = [fold.choices(l2) for l2 in recipe.candidates]
         results = fitting.side_by_side(recipe.method, risks, choices, fold.n_steps, seed)
-        models = map(fold.trained, results)
-        scores.append([model.scores(data.inputs, data.targets, held_out, num_threads).loss for model in models])
-    return dict(zip(recipe.candidates, np.mean(scores, axis=0).tolist(), strict=True))
+        found = [fold.trained(each).row_losses(data.inputs, data.targets, held_out, num_threads) for each in results]
+        of_rows.append(np.array(found))
+        scores.append([float(own.mean()) for own in found])
+    every = np.concatenate(of_rows, axis=1)
+    errors = every.std(axis=1) / math.sqrt(every.shape[1])
+    means = np.mean(scores, axis=0)
+    candidates = recipe.candidates
+    return dict(zip(candidates, means.tolist(), strict=True)), dict(zip(candidates, errors.tolist(), strict=True))
 
 
 def _completed(recipe: Recipe, data: Dataset, n_rows: int) -> Recipe:

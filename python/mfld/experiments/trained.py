@@ -123,6 +123,13 @@ class TrainedModel:
         # Of a single row, or of equal targets, there is no variance to explain.
         return Scores(loss, float(1 - residual / total) if total > 0 else math.nan, "R2")
 
+    def row_losses(
+        self, inputs: ArrayLike, targets: ArrayLike, rows: NDArray[np.int64], num_threads: int | None = None
+    ) -> NDArray[np.float64]:
+        """Loss of each of these rows."""
+        outputs = self.outputs(inputs, rows, num_threads).astype(np.float64)
+        return self.loss.value(outputs, self.encoded(np.asarray(targets)[rows])).astype(np.float64, copy=False)
+
     def split_scores(self, data: Dataset, num_threads: int | None = None) -> dict[str, Scores]:
         """Scores on the training and on the held-out rows of the data set that the model was trained on."""
         rows = np.setdiff1d(np.arange(len(data.inputs)), self.test_rows)

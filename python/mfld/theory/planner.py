@@ -320,7 +320,7 @@ def observe(
                 solver.certified(objective, info)[0],
                 tolerance=accuracy / 10,
                 n_chains=256,
-                most_seconds=2.0,
+                most_moves=1024,
             )
             if found.reason is None and found.upper <= accuracy and found.particles is not None:
                 apart = abs(objective.value(state.measure) - objective.value(found.particles))

@@ -1,0 +1,321 @@
+"""Expectations under the Gibbs measure of dual variables, and its partition function from both sides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfld import validation
+from mfld.annealing import Annealer, Ladder, Particles
+from mfld.noise import Place
+from mfld.objectives import EmpiricalRisk
+from mfld.validation import FloatArray, FloatDType
+
+N_GROUPS = 32  # of particles: independent estimates of all that is estimated
+LARGEST_R_HAT = 1.01  # Vehtari, Gelman, Simpson, Carpenter, Bürkner 2021
+_WATCHED_ROWS = 8
+_STAY = 32  # moves of a round at the end of the ladder
+_SNAPSHOTS = 8  # of these
+_FROZEN_DRAWS = 2048  # of each group, for the shares of frozen coordinates
+_MOVES_OF_A_RUNG, _KEPT = 2, 0.75  # of the first ladder
+_SIGNIFICANT = 4.0  # standard errors
+_LARGEST_ERROR = 0.5  # of log Z, before the two sides are compared
+_FEWEST_GROUPS = 0.25  # that carry the mass
+_HOPELESS = 0.15  # below which a longer ladder is made at once
+
+
+@dataclass(eq=False)
+class GibbsEstimate:
+    """Estimates of rounds of annealing, by groups; `rounds_of` makes them.
+
+    Attributes
+    ----------
+    reason : str or None
+        Why the particles do not count as mixed.
+    n_moves : int
+        Of each particle, in all.
+    r_hat : float
+        Rank-normalised split R-hat, of the potential and of the neurons at 8 rows; ``drifts`` where it is 1.01 or
+        more by more than the noise of the groups.
+    particles : ndarray, shape (M, p), or None
+        A sample of the measure.
+    """
+
+    reason: str | None = None
+    n_moves: int = 0
+    r_hat: float = math.nan
+    drifts: bool = False
+    particles: FloatArray | None = None
+    log_first: float = 0.0  # log Z where the ladder begins
+    shift: float = 0.0  # taken off the logarithms of masses
+    shares: NDArray[np.float64] = field(default_factory=lambda: np.ones((N_GROUPS, 1)))
+    mass: NDArray[np.float64] = field(default_factory=lambda: np.zeros((N_GROUPS, 1)))
+    inverse: NDArray[np.float64] = field(default_factory=lambda: np.zeros((N_GROUPS, 1)))
+    moments: NDArray[np.float64] = field(default_factory=lambda: np.zeros((N_GROUPS, 1, 1, 1)))
+    rounds: int = 0
+
+    def predictions(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Predictions (n, K) of all groups, and of all but one (group, n, K)."""
+        return _mixture(self.shares, self.mass, self.moments)
+
+    def log_partition(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """log Z on the way down and on the way back: of all groups (2,), and of all but one (group, 2)."""
+        share, shares = _left_out(self.shares)
+        share, shares = share / share.sum(), shares / shares.sum(axis=1, keepdims=True)
+        total, totals = _left_out(self.mass)
+        inverse, inverses = _left_out(self.mass * self.inverse)
+        n = N_GROUPS * self.rounds
+        with np.errstate(divide="ignore"):
+            down = share @ np.log(total / n)
+            downs = np.sum(shares * np.log(totals / (n - self.rounds)), axis=1)
+            up = -share @ np.log(inverse / total)
+            ups = -np.sum(shares * np.log(inverses / totals), axis=1)
+        first = self.log_first + self.shift
+        return np.array([down + first, up + first]), np.column_stack([downs + first, ups + first])
+
+    def log_partition_bounds(self, quantile: float) -> tuple[float, float, float, float]:
+        """Estimate of log Z, its standard error, and bounds from below and above by so many standard errors.
+
+        The way down underestimates log Z and the way back overestimates it, by Jensen's inequality.
+        """
+        values, left_out = self.log_partition()
+        errors = jackknife_error(left_out)
+        weights = 1 / np.maximum(errors, 1e-12) ** 2
+        estimate = float(weights @ values / weights.sum())
+        lower, upper = values[0] - quantile * errors[0], values[1] + quantile * errors[1]
+        return estimate, float(1 / np.sqrt(weights.sum())), float(min(lower, upper)), float(max(lower, upper))
+
+
+def jackknife_error(left_out: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standard error by the values that leave one group out, along the first axis."""
+    error: NDArray[np.float64] = np.sqrt((len(left_out) - 1) * left_out.var(axis=0))
+    return error
+
+
+def _left_out(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sum over the groups, and over all but one."""
+    total = values.sum(axis=0)
+    return total, total - values
+
+
+def _mixture(
+    shares: NDArray[np.float64], mass: NDArray[np.float64], moments: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """``sum_c share_c sum_g moment_gc / sum_g mass_gc``, with all groups and with all but one."""
+    share, shares_out = _left_out(shares)
+    total, totals = _left_out(mass)
+    moment, moments_out = _left_out(moments)
+    weights, weights_out = share / share.sum() / total, shares_out / shares_out.sum(axis=1, keepdims=True) / totals
+    return np.einsum("c,cik->ik", weights, moment), np.einsum("gc,gcik->gik", weights_out, moments_out)
+
+
+def rounds_of(
+    risk: EmpiricalRisk,
+    dual: NDArray[np.float64],
+    temperature: float,
+    l2: float,
+    *,
+    n_chains: int,
+    most_moves: int,
+    place: Place,
+    quantile: float,
+    dtype: FloatDType,
+    enough: Callable[[GibbsEstimate], bool],
+) -> GibbsEstimate:
+    """Rounds of annealing until the particles look mixed and ``enough`` says so, or the moves are spent.
+
+    A round takes every particle down the ladder of an `Annealer`, some moves further, and back. It counts as mixed when
+    both ways agree on log Z within ``quantile`` standard errors, which have to be small themselves; when not few of the
+    groups carry most of the mass; and when split R-hat is below 1.01, up to the noise of the groups. Where more rounds
+    would not help, a longer ladder is made.
+    """
+    threads = place.threads
+    annealers = _Cells.of(risk, n_chains, place, dtype)
+    if isinstance(annealers, str):
+        return GibbsEstimate(annealers)
+    cells = annealers
+    annealer = Annealer(risk.linearised(dual, l2, threads), temperature, cells.size, place)
+    n_moves, kept, moves = _MOVES_OF_A_RUNG, _KEPT, 0
+    found = GibbsEstimate()
+    why = "the moves did not suffice for a ladder"
+    while True:
+        ladder, spent = annealer.ladder(cells.frozen, n_moves, kept, most_moves - moves)
+        moves += spent
+        if ladder is None:
+            break
+        found = GibbsEstimate(log_first=annealer.log_normaliser(ladder), shares=cells.shares)
+        mixing = _Mixing(risk, annealer, cells.size)
+        while moves + 2 * ladder.moves + _STAY <= most_moves:
+            _round(found, risk, annealer, ladder, cells, mixing, moves)
+            moves += 2 * ladder.moves + _STAY
+            found.n_moves = moves
+            why, longer = _complaint(found, quantile)
+            if longer:
+                break
+            if why == "" and enough(found):
+                return found
+        else:
+            break
+        n_moves, kept = 2 * n_moves, (1 + kept) / 2
+    found.n_moves = moves
+    if why:
+        found.reason = f"the particles did not mix within {moves} moves ({why})"
+    return found
+
+
+def _complaint(found: GibbsEstimate, quantile: float) -> tuple[str, bool]:
+    """Why the particles do not count as mixed, empty where they do; and whether the ladder is at fault."""
+    values, left_out = found.log_partition()
+    if not np.isfinite(left_out).all():
+        return "the partition function is lost in rounding", True
+    error = float(jackknife_error(left_out[:, 1] - left_out[:, 0]))
+    difference = float(values[1] - values[0])
+    squares = np.sum((found.mass / found.mass.sum(axis=0)) ** 2, axis=0)
+    share = float(1 / squares.max()) / N_GROUPS
+    if share < _FEWEST_GROUPS:
+        return f"{100 * share:.0f} % of the groups carry the mass", found.rounds >= 4 or share < _HOPELESS
+    if error > _LARGEST_ERROR:
+        return f"log Z is known within {error:.2g} only", found.rounds >= 4
+    if abs(difference) > quantile * error + 1e-3:
+        return f"log Z is {values[0]:.4g} on the way down and {values[1]:.4g} on the way back", True
+    if found.drifts:
+        return f"R-hat {found.r_hat:.3f}", found.rounds >= 16
+    return "", False
+
+
+def _round(
+    found: GibbsEstimate,
+    risk: EmpiricalRisk,
+    annealer: Annealer,
+    ladder: Ladder,
+    cells: _Cells,
+    mixing: _Mixing,
+    moves: int,
+) -> None:
+    now = annealer.down(annealer.begin(cells.frozen, ladder, moves), ladder)
+    log_mass = now.log_ratio.reshape(N_GROUPS, -1)
+    if found.rounds == 0:
+        found.shift = float(log_mass.max())
+    mass = np.exp(log_mass - found.shift)
+    seen: list[Particles] = []
+    for k in range(_STAY):
+        now = annealer.moved(now, ladder.rungs[-1], k)
+        if (k + 1) % (_STAY // _SNAPSHOTS) == 0:
+            seen.append(now)
+    moments = mass[:, :, np.newaxis, np.newaxis] * cells.predictions(risk, np.stack([one.points for one in seen]))
+    found.r_hat, found.drifts = mixing.look(seen, mass)
+    inverse = np.exp(annealer.back(now, ladder).log_ratio.reshape(N_GROUPS, -1) + found.shift)
+    # Of several rounds a group has the mean of the inverse, weighted by the masses.
+    total = found.mass + mass
+    found.inverse = (found.mass * found.inverse + mass * inverse) / total
+    found.mass, found.moments, found.rounds = total, found.moments + moments, found.rounds + 1
+    found.particles = cells.of_equal_weight(now.points, mass, annealer.place.ahead(moves))
+
+
+@dataclass(frozen=True, eq=False)
+class _Cells:
+    """Places of the particles: groups, in them a cell for each combination of frozen coordinates."""
+
+    frozen: FloatArray  # particles with their frozen coordinates
+    size: int
+    shares: NDArray[np.float64]  # of the combinations, by group
+
+    @classmethod
+    def of(cls, risk: EmpiricalRisk, n_chains: int, place: Place, dtype: FloatDType) -> _Cells | str:
+        """The cells, or why there are none."""
+        n_moving, p = risk.n_moving, risk.n_coordinates
+        if n_moving == p:
+            empty = np.zeros((n_chains, p), dtype)
+            return cls(empty, n_chains // N_GROUPS, np.ones((N_GROUPS, 1)))
+        drawn = risk.initial_particles(N_GROUPS * _FROZEN_DRAWS, place.beside("annealing"), dtype)[:, n_moving:]
+        combinations, which = np.unique(drawn, axis=0, return_inverse=True)
+        n = len(combinations)
+        size = n_chains // (N_GROUPS * n)
+        if size == 0:
+            return f"{n} combinations of frozen coordinates need n_chains of at least {N_GROUPS * n}, got {n_chains}"
+        groups = which.reshape(N_GROUPS, -1)
+        shares = np.stack([np.bincount(group, minlength=n) for group in groups]) / groups.shape[1]
+        frozen = np.zeros((N_GROUPS, n, size, p), dtype)
+        frozen[..., n_moving:] = combinations[np.newaxis, :, np.newaxis]
+        return cls(frozen.reshape(-1, p), size, shares)
+
+    def predictions(self, risk: EmpiricalRisk, snapshots: FloatArray) -> NDArray[np.float64]:
+        """Predictions (group, combination, n, K) from snapshots (time, particle, coordinate)."""
+        times, _, p = snapshots.shape
+        each = snapshots.reshape(times, -1, self.size, p).transpose(1, 0, 2, 3).reshape(-1, times * self.size, p)
+        inputs, threads = risk.inputs.astype(snapshots.dtype), validation.num_threads(risk.num_threads)
+        found = [risk.model.predictions(np.ascontiguousarray(one), None, inputs, threads) for one in each]
+        return np.stack(found).astype(np.float64).reshape(N_GROUPS, -1, *found[0].shape)
+
+    def of_equal_weight(self, points: FloatArray, mass: NDArray[np.float64], place: Place) -> FloatArray:
+        """As many points, by the mass of the groups: systematic resampling over the cells of each combination."""
+        n = mass.shape[1]
+        each = points.reshape(N_GROUPS, n, self.size, -1)
+        offsets = place.beside("annealing").uniforms(n, 1, stream="init")[:, 0]
+        picked = []
+        for c, offset in enumerate(offsets):
+            of_groups = np.repeat(mass[:, c] / mass[:, c].sum() / self.size, self.size)
+            heights = np.cumsum(of_groups) * len(of_groups)
+            found = np.searchsorted(heights, np.arange(len(of_groups)) + offset)
+            picked.append(each[:, c].reshape(len(of_groups), -1)[np.minimum(found, len(of_groups) - 1)])
+        return np.concatenate(picked)
+
+
+class _Mixing:
+    """Rank-normalised split R-hat: the halves of the stays at the end of the ladder, over all rounds so far.
+
+    Ranks are those among the particles of the first round. Groups are independent by construction, so that what they
+    differ by is in the standard errors, and only what changes with time says that the ladder ends too early.
+    """
+
+    def __init__(self, risk: EmpiricalRisk, annealer: Annealer, cell: int) -> None:
+        rows = np.unique(np.linspace(0, risk.n_samples - 1, _WATCHED_ROWS).astype(int))
+        self._risk, self._rows, self._cell = risk, risk.inputs[rows], cell
+        self._threads = annealer.place.threads
+        self._sorted: NDArray[np.float64] | None = None
+        self._sums: NDArray[np.float64] | float = 0.0  # of scores and their squares, by group and half
+        self._weight: NDArray[np.float64] | float = 0.0
+
+    def look(self, seen: list[Particles], mass: NDArray[np.float64]) -> tuple[float, bool]:
+        """R-hat with this round, and whether it is 1.01 or more because of more than the noise of the groups."""
+        watched = np.stack([self._watched(one) for one in (seen[len(seen) // 2 - 1], seen[-1])])  # (2, M, functions)
+        if self._sorted is None:
+            self._sorted = np.sort(watched.reshape(-1, watched.shape[-1]), axis=0)
+        scores = np.empty_like(watched)
+        for f in range(watched.shape[-1]):
+            scores[..., f] = _normal_scores(self._sorted[:, f], watched[..., f])
+        # Of the combinations of frozen coordinates each counts by its mass.
+        weights = np.repeat(mass.ravel(), self._cell).reshape(len(mass), -1)
+        parts = scores.reshape(2, *weights.shape, -1)
+        self._sums = self._sums + np.stack([np.einsum("gm,hgmf->ghf", weights, power) for power in (parts, parts**2)])
+        self._weight = self._weight + weights.sum(axis=1)
+        total, totals = _left_out(np.asarray(self._weight))
+        sums, sums_out = _left_out(np.asarray(self._sums)[0])
+        means = sums / total
+        within = np.mean(np.asarray(self._sums)[1].sum(axis=0) / total - means**2, axis=0)
+        ratio = np.divide(np.var(means, axis=0, ddof=1), within, out=np.zeros_like(within), where=within > 1e-12)
+        r_hat = np.sqrt(1 + ratio)
+        change = np.diff(sums_out / totals[:, np.newaxis, np.newaxis], axis=1)[:, 0]
+        beyond = np.abs(means[1] - means[0]) > _SIGNIFICANT * jackknife_error(change)
+        return float(r_hat.max()), bool(np.any((r_hat >= LARGEST_R_HAT) & beyond))
+
+    def _watched(self, now: Particles) -> NDArray[np.float64]:
+        neurons = self._risk.model.neurons(now.points, self._rows.astype(now.points.dtype), self._threads)
+        columns = np.moveaxis(neurons, 1, 0).reshape(len(now.points), -1)
+        return np.column_stack([now.values, columns]).astype(np.float64)
+
+
+def _normal_scores(ordered: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Normal quantiles of the ranks of values among ordered ones; ties have the mean of theirs."""
+    low, high = np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")
+    scores: NDArray[np.float64] = np.interp((low + high) / (2 * len(ordered)), _SHARES, _SCORES)
+    return scores
+
+
+_SHARES = (np.arange(4096) + 0.5) / 4096
+_SCORES = np.array([NormalDist().inv_cdf(share) for share in _SHARES])
