@@ -31,19 +31,33 @@ ESTIMATORS = [
     mfld.SVRG(batch_size=4, refresh_every=5),
     mfld.SARAH(batch_size=4, refresh_every=5),
     mfld.Smoothed(0.1, mfld.SARAH(batch_size=4, refresh_every=5)),
+    mfld.Exact(),
+    mfld.RandomSubset(6),
+    mfld.KernelThinning(5),
 ]
 REQUIRED = {  # of dynamics that have no defaults; 4 coordinates
     "General": {"diffusion": np.diag([1.0, 2.0, 0.5, 1.0])},
     "Irreversible": {"skew": np.kron(np.eye(2), [[0.0, 1.0], [-1.0, 0.0]])},
     "Underdamped": {"friction": 1.0},
 }
-ABSTRACT = {mfld.Dynamics, mfld.dynamics.Affine, mfld.GradientEstimator}
+ABSTRACT = {mfld.Dynamics, mfld.dynamics.Affine, mfld.GradientEstimator, mfld.interactions.Interaction}
+OF_OTHERS = {  # for objectives of their own, in whose tests they are
+    mfld.RandomFeatures,
+    mfld.FourierFeatures,
+    mfld.LabelNoise,
+    mfld.dynamics.Conic,
+    mfld.dynamics.Coupled,
+}
 
 
 def public(base, module):
     """The classes of a module that are of a kind."""
     members = [getattr(module, name) for name in module.__all__]
-    return [kind for kind in members if isinstance(kind, type) and issubclass(kind, base) and kind not in ABSTRACT]
+    return [
+        kind
+        for kind in members
+        if isinstance(kind, type) and issubclass(kind, base) and kind not in ABSTRACT | OF_OTHERS
+    ]
 
 
 DYNAMICS = [kind(**REQUIRED.get(kind.__name__, {})) for kind in public(mfld.Dynamics, mfld.dynamics)]
