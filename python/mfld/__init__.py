@@ -14,7 +14,18 @@ from mfld import (
     step_size,
 )
 from mfld._core import __version__
-from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Callback, Result, StopOnPlateau, TopParticles, TwoPhase
+from mfld.algorithms import (
+    MFLD,
+    PDA,
+    PSDCA,
+    Algorithm,
+    Callback,
+    Cooling,
+    Result,
+    StopOnPlateau,
+    TopParticles,
+    TwoPhase,
+)
 from mfld.callbacks import AverageDual, Progress, StopWhen
 from mfld.certificates import Certificate, certificate
 from mfld.checkpoint import Checkpoint
@@ -70,6 +81,7 @@ __all__ = [
     "Cloud",
     "ContinuousTempering",
     "ConvergenceError",
+    "Cooling",
     "Deconvolution",
     "DivergenceError",
     "Dynamics",
