@@ -91,3 +91,124 @@ def test_what_cannot_cool_is_refused():
         run.run(below, 3)
     with pytest.raises(ValueError, match="state must come from a Cooling"):
         run.run(WAVE, 3, state=run.solver.init(WAVE))
+
+
+# ---- the noiseless flow, on a circle ---------------------------------------------------------------------------------
+
+CIRCLE = 2 * np.pi
+N_CELLS = 200
+CELLS = (np.arange(N_CELLS) + 0.5) * CIRCLE / N_CELLS
+
+
+def density(x):
+    wanted = 1 / (1 + 10 * np.sin(x / 2) ** 2) + 0.5 / (1 + 10 * np.sin((x - 0.4 * np.pi) / 2) ** 2)
+    return wanted / np.mean(wanted) / CIRCLE
+
+
+def ultra_fast_diffusion(times):
+    """``d_t f = -div(f grad (f*/f)**2) / 2`` from the uniform law, by finite volumes."""
+    width, f, now, found = CIRCLE / N_CELLS, np.full(N_CELLS, 1 / CIRCLE), 0.0, []
+    for time in times:
+        while now < time:
+            step = min(0.2 * width**2 * np.min(f / density(CELLS)) ** 2, time - now)
+            square = (density(CELLS) / f) ** 2
+            flux = (f + np.roll(f, -1)) / 2 * (np.roll(square, -1) - square) / (2 * width)
+            f = f - step / width * (flux - np.roll(flux, 1))
+            now += step
+        found.append(f)
+    return found
+
+
+def test_the_noiseless_flow_is_an_ultra_fast_diffusion():
+    """As strength goes to 0 the best weights are the ratio of the teacher's density and that of the particles."""
+
+    def neurons(x):  # 1 + sum of 2 cos(k x) / k**2: it tells all measures apart
+        x = np.mod(x, CIRCLE)
+        return 1 + x**2 / 2 - np.pi * x + np.pi**2 / 3
+
+    def slopes(x):
+        return np.mod(x, CIRCLE) - np.pi
+
+    model = mfld.NeuronModel(
+        lambda w, z: neurons(z - w.T),
+        lambda w, z: -slopes(z - w.T)[:, :, np.newaxis],
+        n_features=1,
+        space=mfld.Space(domain=[mfld.Torus(1, period=CIRCLE)]),
+    )
+    inputs = ((np.arange(256) + 0.37) * CIRCLE / 256)[:, np.newaxis]
+    fine = (np.arange(4000) + 0.5) * CIRCLE / 4000
+    targets = neurons(inputs - fine) @ density(fine) * CIRCLE / 4000
+    strength, rate = 1e-5, 2e-3
+    risk = mfld.SignedRisk(model, inputs, targets, strength=strength)
+    solver = mfld.MFLD(256, step_size=rate / strength, temperature=0.0, dtype="float64")
+    waves = np.arange(1, 5)[:, np.newaxis]
+    times, after = [0.05, 0.2, 0.6], {}
+    state = solver.init(risk, particles=(np.arange(256)[:, np.newaxis] + 0.5) * CIRCLE / 256)
+    for time, f in zip(times, ultra_fast_diffusion(times), strict=True):
+        state, _ = solver.advance(risk, state, round(time / rate) - state.step)
+        found = np.exp(1j * waves * state.particles[:, 0]).mean(axis=1)
+        after[time] = np.mean(np.exp(1j * waves * CELLS) * f * CIRCLE, axis=1)
+        np.testing.assert_allclose(found, after[time], atol=2e-3)
+    # It has moved, by far more than the tolerance, and is not yet where it goes.
+    teacher = np.mean(np.exp(1j * waves * CELLS) * density(CELLS) * CIRCLE, axis=1)
+    assert np.abs(after[0.6]).max() > 0.15
+    assert np.abs(after[0.6] - teacher).max() > 0.2
+
+
+# ---- near a single neuron --------------------------------------------------------------------------------------------
+
+
+def rate_near_the_teacher(dimension, inverse_temperature):
+    """Rate at which the mean squared angle to a teacher of one neuron falls, in units of the strength."""
+    strength, step, n_steps = 0.1, 0.05, 30
+    rng = np.random.default_rng(dimension)
+    inputs = rng.normal(size=(200 * dimension, dimension))
+    model = mfld.TwoLayerNetwork(
+        dimension, activation="relu", readout="fixed", bias=False, domain=(mfld.Sphere(dimension),)
+    )
+    risk = mfld.SignedRisk(model, inputs, np.maximum(inputs[:, 0], 0), strength=strength)
+    across = rng.normal(size=(50, dimension)) * (np.arange(dimension) > 0)
+    across /= np.linalg.norm(across, axis=1, keepdims=True)
+    start = np.cos(0.5) * np.eye(dimension)[0] + np.sin(0.5) * across
+    solver = mfld.MFLD(50, step_size=step / strength, temperature=1 / inverse_temperature, dtype="float64")
+    angle = {"square": lambda state: np.mean(np.arccos(np.clip(state.particles[:, 0], -1, 1)) ** 2)}
+    run = solver.run(risk, n_steps, particles=start, record_every=1, record=angle)
+    return -np.polyfit(step * run.history["step"], np.log(run.history["square"]), 1)[0]
+
+
+def test_near_the_teacher_rates_depend_on_neither_temperature_nor_dimension():
+    dimensions = [5, 10, 20, 40]
+    rates = np.array([[rate_near_the_teacher(d, 1e4 * d * factor) for factor in (1, 4)] for d in dimensions])
+    np.testing.assert_allclose(rates[:, 0], rates[:, 1], rtol=0.2)
+    exponent = np.polyfit(np.log(dimensions), np.log(rates.mean(axis=1)), 1)[0]
+    assert abs(exponent) < 0.5
+
+
+# ---- kernels that neurons learn --------------------------------------------------------------------------------------
+
+
+def test_alignment_rises_and_label_noise_lowers_degrees_of_freedom_and_test_loss():
+    """The example of Takakura and Suzuki, x1 x2 in 15 dimensions, with a tenth of its neurons and longer steps."""
+    n, d, n_particles, strength, l2 = 300, 15, 200, 1e-3, 5e-4
+    rng = np.random.default_rng(0)
+    inputs, others = rng.normal(size=(n, d)), rng.normal(size=(2000, d))
+    targets = inputs[:, 0] * inputs[:, 1]
+    risk = mfld.SignedRisk(mfld.TwoLayerNetwork(d, readout="fixed"), inputs, targets, strength=strength, l2=l2)
+    start = 0.1 * rng.normal(size=(n_particles, d + 1))
+
+    def seen(particles):
+        neurons = np.tanh(inputs @ particles[:, :d].T + particles[:, d])
+        kernel = neurons @ neurons.T / n_particles
+        alignment = targets @ kernel @ targets / (targets @ targets * np.linalg.norm(kernel))
+        freedom = np.trace(np.linalg.solve(kernel + n * strength * np.eye(n), kernel))
+        return alignment, freedom, np.mean((risk.predict(particles, others) - others[:, 0] * others[:, 1]) ** 2) / 2
+
+    ends = []
+    for gradient in (mfld.FullBatch(), mfld.LabelNoise(0.5)):
+        solver = mfld.MFLD(n_particles, step_size=1.0, temperature=1e-7, gradient=gradient, dtype="float64")
+        ends.append(seen(solver.run(risk, 600, particles=start, record_every=600).particles))
+    before, plain, noisy = seen(start), *ends
+    assert plain[0] > 10 * before[0]  # alignment: 0.006 and 0.106
+    assert plain[1] > 3 * before[1]  # degrees of freedom: 15 and 54
+    assert noisy[1] < 0.8 * plain[1]  # 37
+    assert noisy[2] < 0.93 * plain[2]  # test loss: 0.16 and 0.13
