@@ -32,7 +32,7 @@ def end_of_training(name, noisy, seed):
     positions = 0.1 * particles[:, :N_FEATURES] - axis
     particles[:, :N_FEATURES] = positions / np.linalg.norm(positions, axis=1, keepdims=True)
     cooling = schedules.SwitchOff(schedules.Geometric(temperature, 0.7, 15), at=240) if noisy else 0.0
-    solver = mfld.MFLD(N_PARTICLES, step_size=step_size, temperature=cooling, dynamics=dynamics)
+    solver = mfld.MFLD(N_PARTICLES, step_size=step_size, temperature=cooling, dynamics=dynamics, num_threads=1)
     end = solver.run(risk, N_STEPS, seed=seed, particles=particles, record_every=N_STEPS).particles
     measure = risk.signed_measure(end)
     residual = np.maximum(inputs @ measure.positions.T, 0) @ measure.weights - targets
@@ -140,7 +140,7 @@ def test_the_noiseless_flow_is_an_ultra_fast_diffusion():
     targets = neurons(inputs - fine) @ density(fine) * CIRCLE / 4000
     strength, rate = 1e-5, 2e-3
     risk = mfld.SignedRisk(model, inputs, targets, strength=strength)
-    solver = mfld.MFLD(256, step_size=rate / strength, temperature=0.0, dtype="float64")
+    solver = mfld.MFLD(256, step_size=rate / strength, temperature=0.0, dtype="float64", num_threads=1)
     waves = np.arange(1, 5)[:, np.newaxis]
     times, after = [0.05, 0.2, 0.6], {}
     state = solver.init(risk, particles=(np.arange(256)[:, np.newaxis] + 0.5) * CIRCLE / 256)
@@ -170,7 +170,8 @@ def rate_near_the_teacher(dimension, inverse_temperature):
     across = rng.normal(size=(50, dimension)) * (np.arange(dimension) > 0)
     across /= np.linalg.norm(across, axis=1, keepdims=True)
     start = np.cos(0.5) * np.eye(dimension)[0] + np.sin(0.5) * across
-    solver = mfld.MFLD(50, step_size=step / strength, temperature=1 / inverse_temperature, dtype="float64")
+    settings = {"dtype": "float64", "num_threads": 1}
+    solver = mfld.MFLD(50, step_size=step / strength, temperature=1 / inverse_temperature, **settings)
     angle = {"square": lambda state: np.mean(np.arccos(np.clip(state.particles[:, 0], -1, 1)) ** 2)}
     run = solver.run(risk, n_steps, particles=start, record_every=1, record=angle)
     return -np.polyfit(step * run.history["step"], np.log(run.history["square"]), 1)[0]
@@ -205,7 +206,8 @@ def test_alignment_rises_and_label_noise_lowers_degrees_of_freedom_and_test_loss
 
     ends = []
     for gradient in (mfld.FullBatch(), mfld.LabelNoise(0.5)):
-        solver = mfld.MFLD(n_particles, step_size=1.0, temperature=1e-7, gradient=gradient, dtype="float64")
+        settings = {"gradient": gradient, "dtype": "float64", "num_threads": 1}
+        solver = mfld.MFLD(n_particles, step_size=1.0, temperature=1e-7, **settings)
         ends.append(seen(solver.run(risk, 600, particles=start, record_every=600).particles))
     before, plain, noisy = seen(start), *ends
     assert plain[0] > 10 * before[0]  # alignment: 0.006 and 0.106
