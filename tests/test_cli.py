@@ -486,7 +486,9 @@ def test_many_rows_take_as_many_steps_as_five_passes():
 
 def test_500_steps_on_a_sample_of_many_rows_decide_about_l2(rng, monkeypatch):
     seen = []
-    monkeypatch.setattr(recipe_module, "validation_losses", lambda *args: seen.append(args[2].n_steps) or {0.1: 1.0})
+    monkeypatch.setattr(
+        recipe_module, "_validated", lambda *args: seen.append(args[2].n_steps) or ({0.1: 1.0}, {0.1: 0.0})
+    )
     inputs = rng.normal(size=(400, 1))
     data = experiments.Dataset("", inputs, inputs[:, 0], None, experiments.Encoding((), "", ()))
     for rows, n_steps, decide in ((400, 700, 700), (200, 700, 500), (200, 30, 30)):

@@ -222,3 +222,15 @@ def test_the_wrong_is_refused():
     found = mfld.deconvolve(np.zeros(9), Gaussian(1.0), 0.1)
     assert len(found.amplitudes) == 0
     assert found.certificate.gap == 0
+
+
+def test_the_default_strength_is_a_tenth_of_that_without_spikes():
+    x = np.linspace(0, 8, 41)
+    signal = Gaussian(0.5)(x - 2.03)[0] - 0.6 * Gaussian(0.5)(x - 5.5)[0]
+    dense = np.linspace(0, 8, 8001)
+    largest = np.abs(Gaussian(0.5)(x[:, np.newaxis] - dense)[0].T @ signal).max() / 41
+    assert mfld.deconvolve(signal, Gaussian(0.5), axes=[x]).strength == pytest.approx(largest / 10, rel=2e-3)
+    assert len(mfld.deconvolve(signal, Gaussian(0.5), 1.01 * largest, axes=[x]).amplitudes) == 0
+    assert len(mfld.deconvolve(signal, Gaussian(0.5), 0.95 * largest, axes=[x]).amplitudes) == 1
+    with pytest.raises(ValueError, match="strength must be given with penalty 'squared_tv'"):
+        mfld.deconvolve(signal, Gaussian(0.5), axes=[x], penalty="squared_tv")

@@ -401,6 +401,7 @@ TABLE = {
         {"n_particles": 8, "temperature": 0.1, "order": "cyclic", "refresh_every": None}
         | {"effective_sample_size": 0.5, "dtype": "float32", "num_threads": None, "n_replicates": 1},
     ),
+    "Cooling": (mfld.Cooling, {"solver": make_solver(), "every": 3}),
     "TwoPhase": (mfld.TwoPhase, {"explore": make_solver(), "descend": None, "switch": 3}),
     "TopParticles": (mfld.TopParticles, {"sample": make_solver(), "descend": None, "n_best": 2, "switch": 3}),
     "Overdamped": (mfld.Overdamped, {"ridge": "exact"}),

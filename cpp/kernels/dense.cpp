@@ -56,9 +56,12 @@ class Factor {
     for (std::int64_t first = member * lanes; first < padded_; first += members * lanes) {
       for (std::int64_t i = first; i < padded_; ++i) std::fill_n(entry(i, first), lanes, T(0));
       for (std::int64_t l = first; l < first + lanes; ++l) *entry(l, l) = l < size_ ? ridge : T(1);
-      const std::int64_t width = std::clamp<std::int64_t>(size_ - first, 0, lanes);
-      for (std::int64_t from = 0; from < columns && width > 0; from += depth_size) {
-        const std::int64_t depth = std::min(depth_size, columns - from);
+    }
+    // All panels of one range of columns before the next range, which then stays in the second cache.
+    for (std::int64_t from = 0; from < columns; from += depth_size) {
+      const std::int64_t depth = std::min(depth_size, columns - from);
+      for (std::int64_t first = member * lanes; first < size_; first += members * lanes) {
+        const std::int64_t width = std::min<std::int64_t>(size_ - first, lanes);
         if (member == 0) stop.poll(static_cast<double>((size_ - first) * depth * lanes));
         if (stop.aborting()) return;
         for (std::int64_t l = 0; l < lanes; ++l)

@@ -23,7 +23,19 @@ from mfld import (
     thinning,
 )
 from mfld._core import __version__
-from mfld.algorithms import MFLD, PDA, PSDCA, SVIS, Algorithm, Callback, Result, StopOnPlateau, TopParticles, TwoPhase
+from mfld.algorithms import (
+    MFLD,
+    PDA,
+    PSDCA,
+    SVIS,
+    Algorithm,
+    Callback,
+    Cooling,
+    Result,
+    StopOnPlateau,
+    TopParticles,
+    TwoPhase,
+)
 from mfld.bias import BiasReport, bias_report
 from mfld.callbacks import AverageDual, Progress, StopWhen
 from mfld.certificates import Certificate, certificate
@@ -92,6 +104,7 @@ __all__ = [
     "Cloud",
     "ContinuousTempering",
     "ConvergenceError",
+    "Cooling",
     "Deconvolution",
     "DivergenceError",
     "Dynamics",

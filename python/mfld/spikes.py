@@ -40,8 +40,9 @@ class Deconvolution:
         Their standard errors, from the residual's variance and the curvature of the fit; infinite where it has none.
     noise_level : float
         Standard deviation of the residual, with the fitted numbers taken off its degrees of freedom.
-    fit : ndarray
-        Signal of the spikes, in the shape of the given one.
+    signal, fit : ndarray
+        The signal that was given, and that of the fitted spikes.
+    strength : float
 
     Examples
     --------
@@ -58,17 +59,24 @@ class Deconvolution:
     position_errors: FloatArray
     amplitude_errors: FloatArray
     noise_level: float
+    signal: FloatArray
     fit: FloatArray
+    strength: float
 
     def __repr__(self) -> str:
         n = len(self.amplitudes)
         return f"Deconvolution({n} spike{'' if n == 1 else 's'}, gap {self.certificate.gap:.3g})"
 
+    @property
+    def fitted(self) -> SignedMeasure:
+        """The spikes that were fitted without the penalty, as a measure: its `predict` is the fit at any place."""
+        return SignedMeasure(self.measure.model, self.positions, self.amplitudes)
+
 
 def deconvolve(
     signal: ArrayLike,
     point_spread: PointSpread | Sequence[PointSpread],
-    strength: float,
+    strength: float | None = None,
     *,
     axes: Sequence[ArrayLike] | None = None,
     penalty: str = "tv",
@@ -97,8 +105,9 @@ def deconvolve(
     signal : array_like, shape (n,) or (n_1, n_2)
     point_spread : PointSpread or sequence of them
         `Gaussian`, `Dirichlet` or `Sampled` of `mfld.deconvolution`, or your own; of each axis, or one for all.
-    strength : float
-        Positive; below ``max |correlation of the signal with the point spread| / n`` there are spikes.
+    strength : float, optional
+        Positive. Above ``max_w |sum_i signal_i prod_j k_j(z_ij - w_j)| / n`` there are no spikes for the penalty "tv",
+        whose default is a tenth of that.
     axes : sequence of array_like, optional
         Increasing coordinates along each axis; by default 0, 1, 2, ..., or a period in equal parts.
     penalty : {"tv", "squared_tv"}
@@ -134,8 +143,11 @@ def deconvolve(
     values = validation.array("signal", signal, np.float64)
     if values.ndim not in (1, 2) or min(values.shape, default=0) < 2:
         raise ValueError(f"signal must have shape (n,) or (n_1, n_2) with at least 2 each, got {values.shape}")
-    strength = validation.real("strength", strength, positive=True)
     validation.choice("penalty", penalty, ("tv", "squared_tv"))
+    if strength is None and penalty != "tv":
+        raise ValueError(
+            f"strength must be given with penalty {penalty!r}, which has none above which there are no spikes"
+        )
     gap = validation.real("gap", gap, positive=True)
     if gap < 1e-12:
         raise ValueError(f"gap must be at least 1e-12, what the precision of sums allows, got {gap:g}")
@@ -146,6 +158,10 @@ def deconvolve(
     if sizes != values.shape:
         raise ValueError(f"axes must have {values.shape} points to match signal, got {sizes}")
 
+    if strength is None:
+        strength = _largest_strength(model, values.ravel()) / 10
+    else:
+        strength = validation.real("strength", strength, positive=True)
     problem = _Problem(model, values.ravel(), strength, penalty == "tv")
     nothing, width = float(np.mean(values**2)) / 2, 1 / float(np.sqrt(model.most_curved))
     atoms = _cloud_of_spikes(problem, n_particles, n_steps, seed, num_threads)
@@ -163,6 +179,13 @@ def deconvolve(
             f"{nothing:.3g}, the objective of no spikes; a larger strength has fewer spikes"
         )
     return _with_errors(problem, atoms, certificate, values)
+
+
+def _largest_strength(model: Convolution, signal: FloatArray) -> float:
+    """That above which there are no spikes; 1 for a signal of zeros."""
+    nothing = SignedMeasure(model, np.zeros((0, model.n_coordinates)), np.zeros(0))
+    risk = SignedRisk(model, model.grid, signal, strength=1.0)
+    return signed_certificate(risk, nothing, tolerance=1e-3).supremum or 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,7 +341,7 @@ def _with_errors(
     if m == 0:
         empty = np.zeros((0, p)), np.zeros(0)
         level = float(np.sqrt(np.mean(problem.signal**2)))
-        return Deconvolution(atoms, certificate, *empty, *empty, level, np.zeros_like(values))
+        return Deconvolution(atoms, certificate, *empty, *empty, level, values, np.zeros_like(values), problem.strength)
     residual, jacobian = problem.jacobian(positions, amplitudes)
     level = float(np.sqrt(np.sum(residual**2) / max(n - m * (1 + p), 1)))
     try:
@@ -327,4 +350,6 @@ def _with_errors(
     except ValueError:  # the signal does not determine them
         errors = np.full(m * (1 + p), np.inf)
     fit = (residual + problem.signal).reshape(values.shape)
-    return Deconvolution(atoms, certificate, positions, amplitudes, errors[m:].reshape(m, p), errors[:m], level, fit)
+    position_errors, amplitude_errors = errors[m:].reshape(m, p), errors[:m]
+    found = (positions, amplitudes, position_errors, amplitude_errors)
+    return Deconvolution(atoms, certificate, *found, level, values, fit, problem.strength)

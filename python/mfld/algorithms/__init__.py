@@ -1,6 +1,7 @@
 """Algorithms: the outer loops."""
 
 from mfld.algorithms.base import Algorithm, Callback, Result
+from mfld.algorithms.cooling import Cooling
 from mfld.algorithms.mfld import MFLD
 from mfld.algorithms.pda import PDA
 from mfld.algorithms.phases import TopParticles, TwoPhase
@@ -15,6 +16,7 @@ __all__ = [
     "SVIS",
     "Algorithm",
     "Callback",
+    "Cooling",
     "Result",
     "StopOnPlateau",
     "TopParticles",

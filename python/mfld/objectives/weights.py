@@ -20,6 +20,7 @@ from mfld.losses import LossFunction
 from mfld.validation import FloatArray
 
 _MOST_STEPS = 100
+_BLOCK = 64  # rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +65,16 @@ class Weights:
         """
         dtype = self.neurons.dtype
         root = np.sqrt(self.sample_weight * curvature).astype(dtype)[:, np.newaxis]
-        scaled = root * self.neurons * np.sqrt(self.masses)
-        right = root * targets
-        if scaled.shape[1] < len(scaled):
-            inner = self._solve(np.ascontiguousarray(scaled.T), _times(scaled.T, right))
-            solution = (right - _times(scaled, inner)) / dtype.type(self.strength)
+        share = np.sqrt(self.masses)
+        if self.neurons.shape[1] < len(self.neurons):
+            factor = _scaled_transpose(self.neurons, root, share)
+            inner = self._solve(factor, _times(factor, root * targets))
+            fitted = _times(self.neurons, share[:, np.newaxis] * inner)
+            solution = root * (targets - fitted) / dtype.type(self.strength)
         else:
-            solution = self._solve(scaled, right)
+            factor = self.neurons * root
+            factor *= share
+            solution = self._solve(factor, root * targets)
         coefficients: FloatArray = root * solution
         return coefficients
 
@@ -154,6 +158,15 @@ def _second_derivative(loss: LossFunction, predictions: FloatArray, targets: Flo
     above, below = (loss.evaluate(at, y)[1] for at in (u + width, u - width))
     difference: FloatArray = (above - below) / (2 * width)
     return difference[:, 0]
+
+
+def _scaled_transpose(neurons: FloatArray, rows: FloatArray, columns: FloatArray) -> FloatArray:
+    """``(rows * neurons * columns)'``, a block of rows at a time, so that what is read stays in the cache."""
+    result = np.empty(neurons.shape[::-1], neurons.dtype)
+    for first in range(0, len(neurons), _BLOCK):
+        some = slice(first, first + _BLOCK)
+        result[:, some] = (neurons[some] * rows[some] * columns).T
+    return result
 
 
 def _times(left: FloatArray, right: FloatArray) -> FloatArray:
