@@ -104,6 +104,18 @@ class General(Dynamics):
             validation.shape(name, matrix, zero.shape, "to match the moving coordinates of the objective")
         return found
 
+    def matrices_at(self, points: FloatArray, n_moving: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if not callable(self.diffusion) and not callable(self.skew):
+            return self.matrices(n_moving)
+        shape = (len(points), n_moving, n_moving)
+        found = []
+        for name, field in (("diffusion", self.diffusion), ("skew", self.skew)):
+            own = np.zeros((n_moving, n_moving)) if field is None else _at(name, field, points, n_moving)
+            validation.shape(name, own[-1] if own.ndim == 3 else own, shape[1:], "to match the moving coordinates")
+            found.append(np.broadcast_to(own, shape))
+        _root(found[0])
+        return np.asarray(found[0], np.float64), np.asarray(found[1], np.float64)
+
     def move(self, particles: FloatArray, buffers: Buffers, drift: Drift, step: Step) -> Move:
         gradient, buffers = drift(particles, buffers, step.place)
         m = step.n_moving
