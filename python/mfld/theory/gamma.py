@@ -254,6 +254,9 @@ def _given_metric(d: Matrix, metric: ArrayLike | None, directions: ArrayLike | N
 
 
 def _metric_field(metric: Callable[[Matrix], ArrayLike], m: int) -> fields.Field:
+    if isinstance(metric, type):
+        raise TypeError(f"metric must be an array or a function of points, got {validation.show(metric)}")
+
     def of_points(x: Matrix) -> Matrix:
         name, why = "the result of metric", "(points, coordinates, coordinates)"
         return validation.returned(name, metric(x.copy()), (len(x), m, m), np.float64, why)
