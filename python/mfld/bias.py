@@ -187,7 +187,7 @@ def bias_report(
     ----------
     solver : Algorithm
         Its replicates are taken as one problem: step size, temperature and l2 must not differ between them. Without a
-        step size, that of the end of an automatic run is taken throughout.
+        step size, and with one that the run finds ("fuse"), that of the end of such a run is taken throughout.
     objective : Objective
     quantity : callable
         Function of the state of one replicate, like those of `mfld.quantities`: a number, or an array.
@@ -249,6 +249,7 @@ class _Report:
         self.n_steps, self.seed, self.n_replicates = n_steps, seed, n_replicates
         self.notes: list[str] = []
         self.cost = 1.0
+        self._shape: tuple[int, ...] | None = None  # of the quantity
         self._others = n_replicates  # numbers of replicates that nobody has used
         self.solver = _threaded(self._with_step_size(solver).resized(Fraction(1), n_replicates), objective)
         self.start = self.solver.init(objective, seed)
@@ -280,8 +281,8 @@ class _Report:
         )
 
     def _with_step_size(self, solver: Algorithm) -> Algorithm:
-        automatic = getattr(solver, "step_size", 0.0) is None
-        if not automatic:
+        given = getattr(solver, "step_size", 0.0)
+        if given is not None and not isinstance(given, str):
             return solver
         own: Any = solver.resized(Fraction(1), 1)
         info = own.run(self.objective, self.n_steps, self.seed, record_every=self.n_steps).info
@@ -396,6 +397,15 @@ class _Report:
         end = solver.run(self.objective, n_steps, state=state, record_every=n_steps).state
         given = [np.asarray(self.quantity(one)) for one in end.each()]
         name = "the result of quantity"
+        if given[0].size == 0:
+            raise ValueError(f"{name} must have at least one number, got shape {given[0].shape}")
+        if self._shape is None:
+            self._shape = given[0].shape
+        elif self._shape != given[0].shape:
+            raise ValueError(
+                f"{name} must have one shape at all numbers of particles and step sizes, got {self._shape} and "
+                f"{given[0].shape}"
+            )
         return np.stack([validation.returned(name, own, given[0].shape, np.float64, "as before") for own in given])
 
 
