@@ -520,3 +520,10 @@ def test_what_has_no_meaning_is_refused(rng):
 
 def test_chains_that_do_not_move_have_no_rhat():
     assert np.isnan(diagnostics.rhat(np.ones((4, 100))))  # without a warning
+
+
+def test_distances_far_from_the_origin(rng):
+    pytest.importorskip("ot")
+    cloud = rng.normal(size=(40, 2)) + 1e6
+    assert diagnostics.wasserstein(cloud, cloud) == 0
+    assert diagnostics.wasserstein(cloud, cloud + np.array([1e-3, 0])) == pytest.approx(1e-3, rel=1e-6)

@@ -162,3 +162,16 @@ def test_what_is_refused(rng):
     sphere = mfld.Potential(lambda x: x, space=mfld.Space(domain=[mfld.Sphere(2)]))
     with pytest.raises(ValueError, match="objective must be on Euclidean space"):
         theory.contraction(mfld.Overdamped(), sphere, [[1.0, 0.0]])
+
+
+@pytest.mark.parametrize("far", [0.0, 1e3, 1e6])
+def test_places_far_from_the_origin(far):
+    points = np.linspace(0.5, 2, 7)[:, np.newaxis]
+    cubic = mfld.Potential(lambda x: (x - far) ** 3, n_coordinates=1)
+    found = theory.contraction(mfld.Overdamped(), cubic, far + points).eigenvalues
+    np.testing.assert_allclose(found, 3 * points[:, 0] ** 2, rtol=1e-5)
+    waves = mfld.General(lambda x: 2 + np.sin(x[:, :, None] - far))
+    near = mfld.General(lambda x: 2 + np.sin(x[:, :, None]))
+    moved = theory.contraction(waves, mfld.potentials.Gaussian([far]), far + points, temperature=T).eigenvalues
+    expected = theory.contraction(near, mfld.potentials.Gaussian([0.0]), points, temperature=T).eigenvalues
+    np.testing.assert_allclose(moved, expected, atol=1e-3)

@@ -46,6 +46,7 @@ _MOST_ITERATIONS = 100  # of the fixed point of a step
 _MIXED = 5  # earlier iterations that one looks at
 _FIXED = 1e-12  # change of the energies, against their size, of a fixed point
 _DROWNED = 4 * float(np.finfo(np.float64).eps)  # a gap, against the largest rate, that is rounding
+_NARROWEST = 1e-145  # cell, whose square divides
 _MOST_CELLS = 1_000_000
 _STIFFEST = 1e12  # time steps times rates, beside which the 1 of an implicit step keeps some digits
 
@@ -147,8 +148,7 @@ class FokkerPlanck:
         )
         self.cell = float(np.prod(self._widths))
         smallest = float(self._widths.min())
-        # Rates T / widths**2 are to be finite.
-        if not smallest > 0 or not 0 < self.cell < np.inf or not self.temperature / 1e308 < smallest**2:
+        if not smallest > _NARROWEST or not 0 < self.cell < np.inf:
             raise ValueError(f"limits must leave cells of some size, got {ends.tolist()} for {self.n_cells} cells")
         centres = np.stack(np.meshgrid(*self.axes, indexing="ij"), axis=-1).reshape(-1, len(ends))
         centres.flags.writeable = False

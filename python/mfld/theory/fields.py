@@ -27,7 +27,9 @@ from numpy.typing import NDArray
 Matrix: TypeAlias = NDArray[Any]
 Field: TypeAlias = Callable[[Matrix], Matrix]
 
-_WIDTH = float(np.finfo(np.float64).eps) ** 0.25  # of second differences: truncation h**2 against rounding eps / h**2
+_WIDTH = (
+    float(np.finfo(np.float64).eps) ** 0.25
+)  # of second differences: truncation h**2 against rounding eps |x| / h**2
 _BLOCK = 4_000_000  # numbers in the largest array of a block of points
 _DEGENERATE = 1e-12  # an eigenvalue of the diffusion in the metric, against the largest, that is 0
 _OUTSIDE = 1e-6  # a term, against the largest, that a degenerate diffusion does not dominate
@@ -46,7 +48,7 @@ def jet(field: Field, points: Matrix, m: int) -> Jet:
     value = field(points)
     first = np.empty((len(points), m, *value.shape[1:]))
     second = np.empty((len(points), m, m, *value.shape[1:]))
-    width = _WIDTH * np.maximum(1.0, np.abs(points[:, :m]))
+    width = _WIDTH * np.maximum(1.0, np.abs(points[:, :m])) ** 0.25
     width = (points[:, :m] + width) - points[:, :m]  # exact in floating point
 
     def moved(*signs: tuple[int, int]) -> Matrix:

@@ -38,7 +38,7 @@ from mfld.theory import fields
 
 Matrix: TypeAlias = NDArray[Any]
 
-_WIDTH = 1e-5  # of central differences of gradients, relative to the size of a coordinate
+_WIDTH = 1e-5  # of central differences of gradients; it grows with the rounding eps |x| / h, against h**2
 
 
 @dataclass(frozen=True, eq=False)
@@ -346,7 +346,7 @@ def _derivatives(objective: Objective, points: Matrix, measure: Measure | None, 
     slopes[:, :m] = potential.gradient(points)[:, :m]
     hessians = np.tile(np.eye(size), (len(points), 1, 1))
     for j in range(m):
-        width = _WIDTH * np.maximum(1.0, np.abs(points[:, j]))
+        width = _WIDTH * np.cbrt(np.maximum(1.0, np.abs(points[:, j])))
         above, below = points.copy(), points.copy()
         above[:, j] += width
         below[:, j] -= width
