@@ -154,6 +154,11 @@ def test_what_is_refused(rng):
         theory.contraction(dynamics, BENT, points, temperature=T, metric=bent(-DIFFUSION))
     with pytest.raises(ValueError, match="diffusion must be positive semidefinite"):
         theory.contraction(mfld.General(bent(-DIFFUSION)), BENT, points, temperature=T)
+    with pytest.raises(ValueError, match="dynamics must have finite matrices at the points"):
+        theory.contraction(mfld.General(bent(np.nan * DIFFUSION)), BENT, points, temperature=T)
+    single = mfld.General(lambda x: spread(x).astype(np.float32))
+    with pytest.raises(TypeError, match="the result of diffusion must be float64"):
+        theory.contraction(single, TAILS, LINE, temperature=T)
     with pytest.raises(ValueError, match="metric must be a constant for dynamics with velocities"):
         theory.contraction(mfld.Underdamped(1.0), BENT, points, temperature=T, metric=bent(DIFFUSION))
     broken = mfld.Potential(lambda x: np.where(x > 0, x, np.nan), n_coordinates=1)

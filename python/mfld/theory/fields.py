@@ -18,7 +18,7 @@ Sources: those of `gamma`; Feng, Li 2021 for the terms of P and D.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 Matrix: TypeAlias = NDArray[Any]
 Field: TypeAlias = Callable[[Matrix], Matrix]
+Metric: TypeAlias = Field | Matrix | None  # None: D
 
 _WIDTH = (
     float(np.finfo(np.float64).eps) ** 0.25
@@ -36,7 +37,7 @@ _OUTSIDE = 1e-6  # a term, against the largest, that a degenerate diffusion does
 
 
 class Jet(NamedTuple):
-    """Matrices at points, shape (M, m, m), and their first and second derivatives, by one and two axes behind M."""
+    """Matrices at points, shape (M, ..., m, m), and their derivatives, by one and two axes behind M."""
 
     value: Matrix
     first: Matrix
@@ -46,6 +47,7 @@ class Jet(NamedTuple):
 def jet(field: Field, points: Matrix, m: int) -> Jet:
     """Central differences in the moving coordinates."""
     value = field(points)
+    ones = (1,) * (value.ndim - 1)
     first = np.empty((len(points), m, *value.shape[1:]))
     second = np.empty((len(points), m, m, *value.shape[1:]))
     width = _WIDTH * np.maximum(1.0, np.abs(points[:, :m])) ** 0.25
@@ -58,32 +60,47 @@ def jet(field: Field, points: Matrix, m: int) -> Jet:
         return field(at)
 
     for j in range(m):
-        h = width[:, j, np.newaxis, np.newaxis]
+        h = width[:, j].reshape(-1, *ones)
         above, below = moved((j, 1)), moved((j, -1))
         first[:, j] = (above - below) / (2 * h)
         second[:, j, j] = (above - 2 * value + below) / h**2
         for k in range(j):
             crossed = moved((j, 1), (k, 1)) - moved((j, 1), (k, -1)) - moved((j, -1), (k, 1)) + moved((j, -1), (k, -1))
-            second[:, j, k] = second[:, k, j] = crossed / (4 * h * width[:, k, np.newaxis, np.newaxis])
+            second[:, j, k] = second[:, k, j] = crossed / (4 * h * width[:, k].reshape(-1, *ones))
     return Jet(value, first, second)
 
 
 def smallest(
-    diffusion: Field, skew: Field, metric: Field | None, slopes: Matrix, hessians: Matrix, points: Matrix, t: float
-) -> tuple[Matrix, Matrix]:
-    """Smallest generalised eigenvalue at each point, and the metric there, by default D; t is the temperature."""
+    matrices: Field,
+    metrics: Sequence[Field | Matrix | None],
+    slopes: Matrix,
+    hessians: Matrix,
+    points: Matrix,
+    t: float,
+) -> list[Matrix]:
+    """Smallest generalised eigenvalues at the points, in each of some metrics (None: D); t is the temperature.
+
+    The matrices are those of D and Q, shape (M, 2, m, m).
+    """
     m = slopes.shape[1]
-    parts = np.array_split(np.arange(len(points)), max(1, -(-len(points) * m**4 // _BLOCK)))
-    found = [_smallest(diffusion, skew, metric, slopes[part], hessians[part], points[part], t) for part in parts]
-    return np.concatenate([one for one, _ in found]), np.concatenate([one for _, one in found])
+    found = []
+    for part in np.array_split(np.arange(len(points)), max(1, -(-len(points) * m**4 // _BLOCK))):
+        both = jet(matrices, points[part], m)
+        d, q = (Jet(both.value[:, i], both.first[:, :, i], both.second[:, :, :, i]) for i in (0, 1))
+        each = [_jet_of(metric, d, points[part]) for metric in metrics]
+        found.append([_smallest(d, q, p, slopes[part], hessians[part], t) for p in each])
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
-def _smallest(
-    diffusion: Field, skew: Field, metric: Field | None, slopes: Matrix, hessians: Matrix, points: Matrix, t: float
-) -> tuple[Matrix, Matrix]:
-    m = slopes.shape[1]
-    d, q = jet(diffusion, points, m), jet(skew, points, m)
-    p = d if metric is None else jet(metric, points, m)
+def _jet_of(metric: Metric, d: Jet, points: Matrix) -> Jet:
+    if metric is None:
+        return d
+    if callable(metric):
+        return jet(metric, points, d.value.shape[1])
+    return Jet(np.broadcast_to(metric, d.value.shape), np.zeros_like(d.first), np.zeros_like(d.second))
+
+
+def _smallest(d: Jet, q: Jet, p: Jet, slopes: Matrix, hessians: Matrix, t: float) -> Matrix:
     crossing, crossing_divergence = _commutator(p, d)
     a = Jet(d.value - q.value, d.first - q.first, d.second - q.second)
     drift = -_sum("nab,nb->na", a.value, slopes) + t * _sum("nbab->na", a.first)
@@ -107,7 +124,7 @@ def _smallest(
     k -= t * _sum("nijs,nij,nijt->nst", n, np.where(open_, 0, 1 / np.where(open_, 1, sums)), n)
     symmetric = root @ ((k + np.swapaxes(k, 1, 2)) / 2) @ root
     eigenvalues = np.linalg.eigvalsh(symmetric)[:, 0] / 2
-    return np.where(unbounded, -np.inf, eigenvalues), p.value
+    return np.where(unbounded, -np.inf, eigenvalues)
 
 
 def _commutator(p: Jet, d: Jet) -> tuple[Matrix, Matrix]:

@@ -196,44 +196,51 @@ def _varying(
 ) -> tuple[Matrix, Matrix]:
     """Metric, at each point where it is no constant, and smallest eigenvalues, where something depends on the point."""
     m = slopes.shape[1]
+    _check_diffusion(matrices)
 
-    def field(which: int) -> fields.Field:
-        return lambda x: np.broadcast_to(dynamics.matrices_at(x, m)[which], (len(x), m, m))
-
-    def rates(p: fields.Field | None) -> Matrix:
-        checked = None if p is None else p(points)
-        _root(matrices[0] if checked is None else checked)
-        return fields.smallest(field(0), field(1), p, slopes, hessians, points, temperature)[0]
-
-    def constant(p: Matrix) -> fields.Field:
-        return lambda x: np.broadcast_to(p, (len(x), m, m))
+    def both(x: Matrix) -> Matrix:
+        shape = (len(x), m, m)
+        return np.stack([np.broadcast_to(each, shape) for each in dynamics.matrices_at(x, m)], axis=1)
 
     if callable(metric):
         of_points = _metric_field(metric, m)
-        return of_points(points), rates(of_points)
-    if directions is not None:
+        tried: list[tuple[Matrix, fields.Field | Matrix | None]] = [(of_points(points), of_points)]
+    elif directions is not None:
         added = _given_metric(np.zeros((m, m)), None, directions)
-        assert added is not None
-        diffusion = field(0)
-        return diffusion(points) + added, rates(lambda x: diffusion(x) + added)
-    given = _given_metric(matrices[0][-1], metric, None)
-    if given is not None:
-        return given, rates(constant(given))
-    best: tuple[Matrix, Matrix] | None = None
-    failure: ValueError | None = None
-    mean = _best_metric(hessians.mean(axis=0) @ _mean(matrices[0] + matrices[1]))
-    for value, p in ((matrices[0], None), (mean, constant(mean))):
+        tried = [(matrices[0] + added, lambda x: both(x)[:, 0] + added)]
+    elif metric is not None:
+        given = _given_metric(np.eye(m), metric, None)
+        assert given is not None
+        tried = [(given, given)]
+    else:
+        mean = _best_metric(hessians.mean(axis=0) @ _mean(matrices[0] + matrices[1]))
+        tried = [(matrices[0], None), (mean, mean)]
+    fit, failure = [], None
+    for value, p in tried:
         try:
-            found = rates(p)
+            _root(value)
+            fit.append((value, p))
         except ValueError as error:
             failure = error
-            continue
-        if best is None or found.min() > best[1].min():
-            best = value, found
-    if best is None:
+    if not fit:
         assert failure is not None
         raise failure
-    return best
+    found = fields.smallest(both, [p for _, p in fit], slopes, hessians, points, temperature)
+    best = int(np.argmax([each.min() for each in found]))
+    return fit[best][0], found[best]
+
+
+def _check_diffusion(matrices: tuple[Matrix, Matrix]) -> None:
+    d, q = matrices
+    wrong = np.flatnonzero(~np.isfinite(d + q).all(axis=(-2, -1)).reshape(-1))
+    if len(wrong):
+        raise ValueError(f"dynamics must have finite matrices at the points, they are not at point {wrong[0]}")
+    if d.ndim == 3:
+        values = np.linalg.eigvalsh(d)
+        wrong = np.flatnonzero(values[:, 0] < -1e-5 * np.abs(values).max(axis=1))
+        if len(wrong):
+            i = wrong[0]
+            raise ValueError(f"diffusion must be positive semidefinite, got the eigenvalue {values[i, 0]} at point {i}")
 
 
 def _mean(matrices: Matrix) -> Matrix:
