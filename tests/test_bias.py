@@ -293,6 +293,7 @@ def test_odd_counts_of_steps_and_of_particles_have_what_they_allow():
     assert (report.step_order, report.particle_bias) == (None, None)
     assert "no order of the step-size bias: n_steps is odd" in report.notes
     assert "no particle bias: n_particles must be a multiple of 2, got 15" in report.notes
+    assert "value less the step-size bias only" in str(report)
     halved = mfld.bias_report(mfld.MFLD(14, step_size=0.1, temperature=0.1), lq(), second_moment, 4, n_replicates=4)
     assert halved.particle_bias is not None
     assert halved.particle_order is None

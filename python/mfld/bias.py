@@ -122,11 +122,17 @@ class BiasReport:
         return f"BiasReport({self})"
 
     def __str__(self) -> str:
+        biases = [
+            name
+            for name, bias in (("the step-size bias", self.step_bias), ("the particle bias", self.particle_bias))
+            if bias is not None
+        ]
+        known = {0: "nothing: no bias is known", 1: f"{''.join(biases)} only"}.get(len(biases), "both biases")
         lines = [
             self._line("value", self.value, f"mean of {self.n_replicates} runs; one spreads by {_short(self.spread)}"),
             self._line("step-size bias", self.step_bias, self._regime(self.step_regime, self.step_order)),
             self._line("particle bias", self.particle_bias, self._regime(self.particle_regime, self.particle_order)),
-            self._line("extrapolated", self.extrapolated, "value less both biases"),
+            self._line("extrapolated", self.extrapolated, f"value less {known}"),
             f"intervals at {100 * self.confidence:g} %; {'common' if self.coupled else 'independent'} noise; "
             f"cost {self.cost:.3g} times the {self.n_replicates} runs",
             *self.notes,
