@@ -293,6 +293,25 @@ def test_odd_counts_of_steps_and_of_particles_have_what_they_allow():
     assert (report.step_order, report.particle_bias) == (None, None)
     assert "no order of the step-size bias: n_steps is odd" in report.notes
     assert "no particle bias: n_particles must be a multiple of 2, got 15" in report.notes
+    assert "value less the step-size bias only" in str(report)
     halved = mfld.bias_report(mfld.MFLD(14, step_size=0.1, temperature=0.1), lq(), second_moment, 4, n_replicates=4)
     assert halved.particle_bias is not None
     assert halved.particle_order is None
+
+
+def test_step_sizes_that_a_run_finds():
+    well = mfld.potentials.Gaussian([0.0])
+    solver = mfld.MFLD(20, step_size="fuse", temperature=1.0)
+    assert solver.at_step(Fraction(1, 2)) is None
+    report = mfld.bias_report(solver, well, second_moment, 4, n_replicates=4)
+    assert report.step_bias is not None
+    assert any("that of the end of an automatic run" in note for note in report.notes)
+
+
+def test_quantities_that_change_their_shape_are_named():
+    well, solver = mfld.potentials.Gaussian([0.0]), mfld.MFLD(20, step_size=0.1, temperature=1.0)
+    report = mfld.bias_report(solver, well, lambda state: state.particles[:, 0], 4, n_replicates=4)
+    assert report.particle_bias is None
+    assert any("the result of quantity must have one shape" in note for note in report.notes)
+    with pytest.raises(ValueError, match="the result of quantity must have at least one number"):
+        mfld.bias_report(solver, well, lambda state: [], 4, n_replicates=4)

@@ -497,3 +497,33 @@ def test_missing_libraries_are_named(module, call, message, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=message):
         call()
+
+
+def test_what_has_no_meaning_is_refused(rng):
+    well = mfld.potentials.Gaussian([0.0])
+    with pytest.raises(ValueError, match="measure must have at least 2 particles for an error"):
+        diagnostics.stein_identities(well, [[1.0]], 1.0)
+    with pytest.raises(ValueError, match="kernel must be symmetric"):
+        diagnostics.kernel_alignment(rng.normal(size=(5, 5)), np.ones(5))
+    with pytest.raises(ValueError, match="kernel must be positive semi-definite, got the eigenvalue -1"):
+        diagnostics.degrees_of_freedom(-np.eye(5), 1.0)
+    solver = mfld.MFLD(7, step_size=0.1, temperature=1.0, n_replicates=4)
+    with pytest.raises(ValueError, match="solver must return an Algorithm with 5 particles for 5, got 7"):
+        diagnostics.propagation_of_chaos(lambda n: solver, well, lambda state: state.particles.var(), [5, 10], 2)
+
+    def by_width(n):
+        return mfld.MFLD(n, step_size=0.1, temperature=1.0, n_replicates=4)
+
+    with pytest.raises(ValueError, match="quantity must be finite, got nan at 7 particles"):
+        diagnostics.propagation_of_chaos(by_width, well, lambda state: np.nan, [7, 8], 2)
+
+
+def test_chains_that_do_not_move_have_no_rhat():
+    assert np.isnan(diagnostics.rhat(np.ones((4, 100))))  # without a warning
+
+
+def test_distances_far_from_the_origin(rng):
+    pytest.importorskip("ot")
+    cloud = rng.normal(size=(40, 2)) + 1e6
+    assert diagnostics.wasserstein(cloud, cloud) == 0
+    assert diagnostics.wasserstein(cloud, cloud + np.array([1e-3, 0])) == pytest.approx(1e-3, rel=1e-6)

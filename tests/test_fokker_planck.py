@@ -1,6 +1,8 @@
 """The Fokker-Planck equation on a grid, against closed forms, dense eigenproblems, and particles."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -356,3 +358,21 @@ def test_pictures():
         plots.fokker_planck(plane, {"a": plane.gibbs(), "b": plane.gibbs()})
     with pytest.raises(ValueError, match=r"densities\['a'\] must have shape \(20, 20\)"):
         plots.fokker_planck(plane, {"a": np.ones(20)})
+
+
+def test_grids_and_evolutions_are_copied_and_pickled():
+    grid = FokkerPlanck(mfld.potentials.Gaussian([0.0]), 1.0, 50, [(-5, 5)])
+    evolution = grid.run(np.ones(50), 3, 0.1)
+    for other in (copy.deepcopy(evolution), pickle.loads(pickle.dumps(evolution))):
+        assert other.grid.spectral_gap() == grid.spectral_gap()
+        assert_allclose(other.grid.run(np.ones(50), 3, 0.1).density, evolution.density, rtol=0)
+
+
+def test_gaps_below_rounding_are_zero():
+    """By Kramers' law the gap of ``(x**2 - 1)**2`` is about ``8 exp(-1 / T) / (sqrt(2) pi)``."""
+    well = mfld.Potential(lambda x: 4 * x**3 - 4 * x, lambda x: (x[:, 0] ** 2 - 1) ** 2, n_coordinates=1)
+    expected = 8 * math.exp(-25) / (math.sqrt(2) * math.pi)
+    assert FokkerPlanck(well, 0.04, 400, [(-2, 2)]).spectral_gap() == pytest.approx(expected, rel=0.1)
+    assert FokkerPlanck(well, 0.02, 400, [(-2, 2)]).spectral_gap() == 0
+    with pytest.raises(ValueError, match="limits must leave cells of some size"):
+        FokkerPlanck(well, 0.02, 400, [(1e-300, 2e-300)])

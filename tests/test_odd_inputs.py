@@ -686,6 +686,7 @@ TABLE = {
             "dynamics": mfld.Overdamped(),
             "objective": WELL,
             "points": INPUTS[:, :2],
+            "temperature": 0.1,
             "measure": None,
             "metric": np.eye(2),
         },

@@ -447,6 +447,43 @@ def test_powers_floors_and_averages():
             theory.fit_rate(**{"times": t, "values": 1 / t, **bad})
 
 
+@pytest.mark.parametrize("size", [1e-300, 1e300])
+def test_rates_do_not_depend_on_the_size_of_the_values(size):
+    t = np.linspace(0, 5, 100)
+    found = theory.fit_rate(t, size * (3 * np.exp(-2 * t) + 0.1))
+    assert found.value == pytest.approx(2, rel=1e-6)
+    assert found.floor == pytest.approx(0.1 * size, rel=1e-6)
+
+
+def test_values_that_do_not_fall_have_no_rate():
+    t = np.linspace(0, 5, 100)
+    for values in (np.ones(100), np.exp(t), 2 - np.exp(-t)):
+        with pytest.raises(ValueError, match="values must fall"):
+            theory.fit_rate(t, values)
+    with pytest.raises(ValueError, match="floor must be below the values, got 10"):
+        theory.fit_rate(t, np.exp(-t), floor=10.0)
+    with pytest.raises(ValueError, match="values must have at least one replicate"):
+        theory.fit_rate(t, np.zeros((100, 0)))
+
+
+def test_a_plan_and_its_run_are_of_one_problem():
+    well = mfld.potentials.Gaussian([0.0])
+    for change, message in (
+        ({"temperature": 0.5}, "run must have the temperature"),
+        ({"l2": 1.0}, "run must have the l2"),
+    ):
+        run = mfld.MFLD(**{"n_particles": 10, "step_size": 0.1, "temperature": 1.0, **change})
+        with pytest.raises(ValueError, match=message):
+            theory.plan(well, 0.1, 1.0, initial_gap=1.0, run=run)
+
+
+def test_numbers_that_vanish_are_named():
+    with pytest.raises(ValueError, match="alpha, temperature and step_size must have a product above 0"):
+        theory.discrete(1.0, 1e-300, 1e-300, 1e-300)
+    with pytest.raises(TypeError, match="steps must be an array of real numbers"):
+        theory.continuous(1.0, 1.0, 1.0)("a")
+
+
 # ---- information Gamma -----------------------------------------------------------------------------------------------
 
 SKEW = np.array([[0, 1.5, 0], [-1.5, 0, -0.5], [0, 0.5, 0]])
@@ -508,9 +545,7 @@ def test_metrics_by_directions_and_refusals():
     assert found.rate < found.relaxation
     best = theory.contraction(mfld.Underdamped(friction), well, [[0.0]])
     assert best.rate == pytest.approx((friction - math.sqrt(friction**2 - 4)) / 2, rel=1e-6)
-    with pytest.raises(TypeError, match="dynamics must have constant matrices"):
-        theory.contraction(mfld.General(lambda x: 1 + x[:, :, None] ** 2), well, [[0.0]])
-    with pytest.raises(TypeError, match="dynamics must have constant matrices"):
+    with pytest.raises(TypeError, match="dynamics must have matrices D and Q"):
         theory.contraction(mfld.MALA(), well, [[0.0]])
     with pytest.raises(ValueError, match="measure must be given"):
         theory.contraction(mfld.Overdamped(), LQ(), [[0.0]])

@@ -122,11 +122,17 @@ class BiasReport:
         return f"BiasReport({self})"
 
     def __str__(self) -> str:
+        biases = [
+            name
+            for name, bias in (("the step-size bias", self.step_bias), ("the particle bias", self.particle_bias))
+            if bias is not None
+        ]
+        known = {0: "nothing: no bias is known", 1: f"{''.join(biases)} only"}.get(len(biases), "both biases")
         lines = [
             self._line("value", self.value, f"mean of {self.n_replicates} runs; one spreads by {_short(self.spread)}"),
             self._line("step-size bias", self.step_bias, self._regime(self.step_regime, self.step_order)),
             self._line("particle bias", self.particle_bias, self._regime(self.particle_regime, self.particle_order)),
-            self._line("extrapolated", self.extrapolated, "value less both biases"),
+            self._line("extrapolated", self.extrapolated, f"value less {known}"),
             f"intervals at {100 * self.confidence:g} %; {'common' if self.coupled else 'independent'} noise; "
             f"cost {self.cost:.3g} times the {self.n_replicates} runs",
             *self.notes,
@@ -187,7 +193,7 @@ def bias_report(
     ----------
     solver : Algorithm
         Its replicates are taken as one problem: step size, temperature and l2 must not differ between them. Without a
-        step size, that of the end of an automatic run is taken throughout.
+        step size, and with one that the run finds ("fuse"), that of the end of such a run is taken throughout.
     objective : Objective
     quantity : callable
         Function of the state of one replicate, like those of `mfld.quantities`: a number, or an array.
@@ -249,6 +255,7 @@ class _Report:
         self.n_steps, self.seed, self.n_replicates = n_steps, seed, n_replicates
         self.notes: list[str] = []
         self.cost = 1.0
+        self._shape: tuple[int, ...] | None = None  # of the quantity
         self._others = n_replicates  # numbers of replicates that nobody has used
         self.solver = _threaded(self._with_step_size(solver).resized(Fraction(1), n_replicates), objective)
         self.start = self.solver.init(objective, seed)
@@ -280,8 +287,8 @@ class _Report:
         )
 
     def _with_step_size(self, solver: Algorithm) -> Algorithm:
-        automatic = getattr(solver, "step_size", 0.0) is None
-        if not automatic:
+        given = getattr(solver, "step_size", 0.0)
+        if given is not None and not isinstance(given, str):
             return solver
         own: Any = solver.resized(Fraction(1), 1)
         info = own.run(self.objective, self.n_steps, self.seed, record_every=self.n_steps).info
@@ -396,6 +403,15 @@ class _Report:
         end = solver.run(self.objective, n_steps, state=state, record_every=n_steps).state
         given = [np.asarray(self.quantity(one)) for one in end.each()]
         name = "the result of quantity"
+        if given[0].size == 0:
+            raise ValueError(f"{name} must have at least one number, got shape {given[0].shape}")
+        if self._shape is None:
+            self._shape = given[0].shape
+        elif self._shape != given[0].shape:
+            raise ValueError(
+                f"{name} must have one shape at all numbers of particles and step sizes, got {self._shape} and "
+                f"{given[0].shape}"
+            )
         return np.stack([validation.returned(name, own, given[0].shape, np.float64, "as before") for own in given])
 
 

@@ -45,6 +45,8 @@ _FLOOR = 1e-300  # densities below it count as this in logarithms
 _MOST_ITERATIONS = 100  # of the fixed point of a step
 _MIXED = 5  # earlier iterations that one looks at
 _FIXED = 1e-12  # change of the energies, against their size, of a fixed point
+_DROWNED = 4 * float(np.finfo(np.float64).eps)  # a gap, against the largest rate, that is rounding
+_NARROWEST = 1e-145  # cell, whose square divides
 _MOST_CELLS = 1_000_000
 _STIFFEST = 1e12  # time steps times rates, beside which the 1 of an implicit step keeps some digits
 
@@ -133,8 +135,7 @@ class FokkerPlanck:
         n_cells: int | Sequence[int] = 400,
         limits: ArrayLike | None = None,
     ) -> None:
-        self._sparse = extras.library("scipy.sparse", "diagnostics", "FokkerPlanck")
-        self._linalg = extras.library("scipy.sparse.linalg", "diagnostics", "FokkerPlanck")
+        self._load()
         validation.instance("objective", objective, Objective, "an Objective")
         self.objective = objective.on_threads(1)  # grids are small
         self.temperature = validation.real("temperature", temperature, positive=True)
@@ -146,13 +147,25 @@ class FokkerPlanck:
             for (low, _), width, n in zip(ends, self._widths, self.n_cells, strict=True)
         )
         self.cell = float(np.prod(self._widths))
-        if not (self._widths > 0).all() or not 0 < self.cell < np.inf:
+        smallest = float(self._widths.min())
+        if not smallest > _NARROWEST or not 0 < self.cell < np.inf:
             raise ValueError(f"limits must leave cells of some size, got {ends.tolist()} for {self.n_cells} cells")
         centres = np.stack(np.meshgrid(*self.axes, indexing="ij"), axis=-1).reshape(-1, len(ends))
         centres.flags.writeable = False
         self.points: Vector = centres
         self._faces = self._neighbours()
         self._energies = self._first_variation(None) if objective.linear else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_sparse", "_linalg")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._load()
+
+    def _load(self) -> None:
+        self._sparse = extras.library("scipy.sparse", "diagnostics", "FokkerPlanck")
+        self._linalg = extras.library("scipy.sparse.linalg", "diagnostics", "FokkerPlanck")
 
     def __repr__(self) -> str:
         cells = " x ".join(map(str, self.n_cells))
@@ -227,7 +240,8 @@ class FokkerPlanck:
 
         It is the generalised symmetric eigenproblem ``integral T grad u . grad v pi = gap * integral u v pi``, scaled
         by sqrt(pi) to a standard one, by the Lanczos method with shift and inversion. The Poincare constant of the
-        Gibbs law is gap / T, which no log-Sobolev constant of it exceeds.
+        Gibbs law is gap / T, which no log-Sobolev constant of it exceeds. Its absolute error is the rounding of the
+        largest eigenvalue, about ``T / cell**2``; a gap that drowns in it, of wells that are deep, is given as 0.
 
         Parameters
         ----------
@@ -244,7 +258,8 @@ class FokkerPlanck:
         start = np.cos(np.arange(n))  # no random numbers
         shift = -1e-3 * self.temperature / float(np.max(self._widths * self.n_cells)) ** 2
         values = self._linalg.eigsh(matrix, k=2, sigma=shift, which="LM", v0=start, return_eigenvectors=False)
-        return float(np.max(values))
+        gap = float(np.max(values))
+        return gap if gap > _DROWNED * float(diagonal.max()) else 0.0
 
     def histogram(self, measure: Cloud | ArrayLike) -> Vector:
         """Density of a cloud on the grid, shape n_cells: its masses in the cells over their size.

@@ -163,7 +163,7 @@ class MFLD(Algorithm):
         return self.gradient.rows_of_a_step(objective)
 
     def at_step(self, share: Fraction) -> tuple[MFLD, Fraction] | None:
-        if self.step_size is None:
+        if self.step_size is None or isinstance(self.step_size, str):
             return None
         numbers = {name: schedules.stretched(getattr(self, name), share) for name in ("temperature", "l2")}
         size = schedules.stretched(self.step_size, share, factor=float(share))

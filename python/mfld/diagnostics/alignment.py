@@ -14,6 +14,7 @@ from mfld.state import Cloud
 
 _MOST_ROWS = 10_000  # of a kernel
 _BLOCK = 4_000_000  # numbers in a block of features
+_ROUNDING = 1e-5  # of a kernel, relative to its largest entry: it may be float32
 
 
 def conjugate_kernel(
@@ -114,6 +115,7 @@ def kernel_alignment(kernel: ArrayLike, targets: ArrayLike) -> float:
     Parameters
     ----------
     kernel : array_like, shape (n, n)
+        Symmetric.
     targets : array_like, shape (n,) or (n, n_outputs)
 
     Raises
@@ -167,7 +169,10 @@ def degrees_of_freedom(kernel: ArrayLike, ridge: float) -> float:
     """
     matrix = _square(kernel)
     ridge = validation.real("ridge", ridge, positive=True)
-    values = np.maximum(np.linalg.eigvalsh((matrix + matrix.T) / 2), 0)
+    values = np.linalg.eigvalsh((matrix + matrix.T) / 2)
+    if values[0] < -_ROUNDING * np.abs(values).max():
+        raise ValueError(f"kernel must be positive semi-definite, got the eigenvalue {values[0]:.3g}")
+    values = np.maximum(values, 0)
     return float(np.sum(values / (values + len(matrix) * ridge)))
 
 
@@ -249,4 +254,7 @@ def _square(kernel: ArrayLike) -> Vector:
     validation.shape("kernel", matrix, ("n", "n"))
     if len(matrix) != matrix.shape[1]:
         raise ValueError(f"kernel must be square, got shape {matrix.shape}")
+    apart = float(np.abs(matrix - matrix.T).max())
+    if apart > _ROUNDING * float(np.abs(matrix).max()):
+        raise ValueError(f"kernel must be symmetric, it differs by {apart:.3g} from its transpose")
     return np.asarray(matrix)

@@ -61,6 +61,7 @@ def rhat(draws: ArrayLike) -> Numbers:
     Returns
     -------
     ndarray, shape (...)
+        Not a number where there is one chain only, or all draws are the same.
 
     References
     ----------
@@ -75,7 +76,8 @@ def rhat(draws: ArrayLike) -> Numbers:
     (True, True)
     """
     checked = _chains(draws)
-    return np.asarray(_arviz("rhat").rhat(checked, chain_axis=0, draw_axis=1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(_arviz("rhat").rhat(checked, chain_axis=0, draw_axis=1))
 
 
 def autocorrelation_time(draws: ArrayLike) -> Numbers:

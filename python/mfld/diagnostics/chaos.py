@@ -112,6 +112,9 @@ def propagation_of_chaos(
     values = []
     for number, width in enumerate(sizes):
         algorithm = validation.instance("solver", solver(width), Algorithm, "a function that returns an Algorithm")
+        n_particles = getattr(algorithm, "n_particles", width)
+        if n_particles != width:
+            raise ValueError(f"solver must return an Algorithm with {width} particles for {width}, got {n_particles}")
         result = algorithm.run(objective, n_steps, seed + number, record_every=())
         state = result.state
         if state.n_replicates < 2:
@@ -127,6 +130,9 @@ def fitted(widths: Sequence[int], values: Sequence[Vector]) -> Chaos:
     means = np.array([each.mean() for each in values])
     spreads = np.array([each.std(ddof=1) for each in values])
     counts = np.array([len(each) for each in values])
+    for width, each in zip(widths, values, strict=True):
+        if not np.isfinite(each).all():
+            raise ValueError(f"quantity must be finite, got {each[~np.isfinite(each)][0]} at {width} particles")
     if not (spreads > 0).all():
         raise ValueError("quantity must vary over replicates, it is the same in all")
     errors = spreads / np.sqrt(counts)

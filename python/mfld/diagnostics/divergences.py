@@ -78,7 +78,8 @@ def fisher_divergence(
     """Fisher divergence ``I(mu | pi) = E_mu |grad log mu + grad V / T|**2``; no normaliser is needed.
 
     The score of mu is that of the particles with a Gaussian kernel, at each one without its own: with the bandwidth h
-    the bias is O(h**2), and the variance O(1 / (N h**(p + 2))). It is for few dimensions; `StepLaw` has the exact
+    the bias is O(h**2), and the variance of a score O(1 / (N h**(p + 2))), which adds to its square: of 10 000 normal
+    particles 0.01 at p = 1, 0.03 at 2, but 0.9 at 5, where the error bar has none of it. `StepLaw` has the exact
     divergence of a smoothed measure.
 
     Parameters

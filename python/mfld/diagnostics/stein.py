@@ -111,9 +111,11 @@ def _mean(values: Vector, weights: ArrayLike | None) -> Vector:
 
 def _scores(values: Vector, weights: Vector | None, expected: float) -> tuple[Vector, Vector]:
     """Means of rows, and their distances from what is expected in standard errors."""
+    if len(values) < 2:
+        raise ValueError("measure must have at least 2 particles for an error, got 1")
     centre = _mean(values, weights)
     if weights is None:
-        error = values.std(axis=0, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else np.full(len(centre), np.nan)
+        error = values.std(axis=0, ddof=1) / math.sqrt(len(values))
     else:
         error = np.sqrt(weights**2 @ (values - centre) ** 2)
     with np.errstate(divide="ignore", invalid="ignore"):

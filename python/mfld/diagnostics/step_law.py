@@ -24,7 +24,9 @@ class StepLaw:
         sum_m w_m N(theta_m - h b_m, 2 T h I)
 
     Its density is exact, so that its functionals are those of a measure with a density, up to Monte Carlo errors: an
-    entropy that needs no neighbours, at the price of one step's smoothing. On moving coordinates.
+    entropy that needs no neighbours, at the price of one step's smoothing. It is the law given these particles: in
+    many coordinates, where a step is shorter than the distance of neighbours, far from that of infinitely many. On
+    moving coordinates.
 
     Parameters
     ----------

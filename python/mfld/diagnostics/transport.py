@@ -57,8 +57,10 @@ def wasserstein(first: Cloud | ArrayLike, second: Cloud | ArrayLike, order: floa
             "take parts of them, or sliced_wasserstein"
         )
     transport = extras.library("ot", "ot", "wasserstein in several dimensions")
-    squares = np.sum(x**2, axis=1)[:, np.newaxis] + np.sum(y**2, axis=1) - 2 * x @ y.T
-    costs = np.maximum(squares, 0) ** (order / 2)
+    squares = np.zeros((len(x), len(y)))
+    for own, other in zip(x.T, y.T, strict=True):  # products of matrices would cancel far from the origin
+        squares += (own[:, np.newaxis] - other) ** 2
+    costs = squares ** (order / 2)
     cost = transport.emd2(_shares(a, len(x)), _shares(b, len(y)), costs, numItermax=10_000_000)
     return math.pow(max(float(cost), 0.0), 1 / order)
 

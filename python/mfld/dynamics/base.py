@@ -199,7 +199,17 @@ class Dynamics(ABC):
         TypeError
             If it is no such dynamics.
         """
-        raise TypeError(f"dynamics must have constant matrices D and Q, got {self}")
+        raise TypeError(f"dynamics must have matrices D and Q, like Overdamped or General, got {self}")
+
+    def matrices_at(self, points: FloatArray, n_moving: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """D and Q at points, shape (N, p): of `matrices` where they are constant, else with N of each, behind one axis.
+
+        Raises
+        ------
+        TypeError
+            If it is no such dynamics.
+        """
+        return self.matrices(n_moving)
 
     def check(self, objective: Objective, gradient: GradientEstimator) -> None:  # noqa: B027  most suit all
         """Raise ValueError or TypeError if this dynamics cannot serve the objective with this estimator."""

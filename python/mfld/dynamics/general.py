@@ -104,6 +104,23 @@ class General(Dynamics):
             validation.shape(name, matrix, zero.shape, "to match the moving coordinates of the objective")
         return found
 
+    def matrices_at(self, points: FloatArray, n_moving: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if not callable(self.diffusion) and not callable(self.skew):
+            return self.matrices(n_moving)
+        shape = (len(points), n_moving, n_moving)
+        found = []
+        for name, field in (("diffusion", self.diffusion), ("skew", self.skew)):
+            if callable(field):
+                raw = np.asarray(field(points.copy()))
+                if raw.dtype.kind == "f" and raw.dtype.itemsize < points.dtype.itemsize:
+                    raise TypeError(f"the result of {name} must be {points.dtype} for such points, got {raw.dtype}")
+                own = _at(name, lambda _, raw=raw: raw, points, n_moving)  # type: ignore[misc]
+            else:
+                own = np.zeros((n_moving, n_moving)) if field is None else np.asarray(field)
+            validation.shape(name, own[-1] if own.ndim == 3 else own, shape[1:], "to match the moving coordinates")
+            found.append(np.broadcast_to(own, shape))
+        return np.asarray(found[0], np.float64), np.asarray(found[1], np.float64)
+
     def move(self, particles: FloatArray, buffers: Buffers, drift: Drift, step: Step) -> Move:
         gradient, buffers = drift(particles, buffers, step.place)
         m = step.n_moving

@@ -45,7 +45,7 @@ class Bound:
 
     def __call__(self, steps: ArrayLike) -> NDArray[np.float64]:
         """Values at counts of steps, or at times."""
-        k = np.asarray(steps, np.float64)
+        k = validation.array("steps", steps, np.float64)
         return np.asarray(self.initial_gap * np.exp(-self.rate * k) + self.limit)
 
     @property
@@ -145,6 +145,10 @@ def discrete(
     gap, alpha, t, h, constant = _numbers(
         initial_gap=initial_gap, alpha=alpha, temperature=temperature, step_size=step_size, constant=constant
     )
+    if not alpha * t * h > 0 or not alpha * t > 0:
+        raise ValueError(
+            f"alpha, temperature and step_size must have a product above 0 in float64, got {alpha:g}, {t:g} and {h:g}"
+        )
     validation.choice("estimator", estimator, ESTIMATORS)
     p = validation.integer("n_coordinates", n_coordinates, 1)
     s = None if smoothness is None else validation.real("smoothness", smoothness, positive=True)

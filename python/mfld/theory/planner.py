@@ -160,7 +160,7 @@ def plan(
     fluctuation : float, optional
         As in `Objective.bounds`, by default what the objective knows.
     run : Algorithm, optional
-        Run this one as well and see when it has converged, see `theory.observe`.
+        Run this one as well and see when it has converged, see `theory.observe`; of the same temperature and ridge.
     most_steps : int
         Of that run.
 
@@ -198,6 +198,10 @@ def plan(
         )
     if run is not None:
         validation.instance("run", run, Algorithm, "an Algorithm, like MFLD()")
+        for name, planned in (("temperature", temperature), ("l2", objective.l2)):
+            own = getattr(run, name, None)
+            if isinstance(own, float) and own != planned:
+                raise ValueError(f"run must have the {name} of the plan, {planned:g}, got {own:g}")
     known = objective.bounds()
     if fluctuation is None:
         fluctuation = known.fluctuation if math.isfinite(known.fluctuation) else None

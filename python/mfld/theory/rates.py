@@ -13,6 +13,7 @@ from mfld.certificates import student_quantile
 
 KINDS = ("exponential", "power")
 _BLOCKS = 8  # of records, where there are no replicates
+_SLOWEST = 1e-2  # rate that is looked for, times the time
 _ZOOMS = 12  # by a factor 6 each
 
 
@@ -68,7 +69,7 @@ def fit_rate(times: ArrayLike, values: ArrayLike, *, floor: float | None = None,
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind or shape, or there are fewer than 8 records.
+        If an argument is of the wrong kind or shape, there are fewer than 8 records, or the values do not fall.
 
     Examples
     --------
@@ -91,12 +92,20 @@ def fit_rate(times: ArrayLike, values: ArrayLike, *, floor: float | None = None,
         raise ValueError(f"times must increase{' from above 0' if kind == 'power' else ''}")
     if (v <= 0).any():
         raise ValueError(f"values must be positive, got {v.min()}")
-    if floor is not None:
-        floor = validation.real("floor", floor)
-    x = np.log(t) if kind == "power" else t - t[0]
     v = v.reshape(len(t), -1)
+    exponent = int(np.frexp(v.max(initial=0.0))[1])
+    v = np.ldexp(v, -exponent)  # exact, and away from the ends of the floating-point numbers
+    if v.size == 0 or (v < np.finfo(np.float64).tiny).any():
+        raise ValueError(f"values must have at least one replicate, and a range within float64, got shape {v.shape}")
+    if floor is not None:
+        floor = math.ldexp(validation.real("floor", floor), -exponent)
+        if floor >= v.mean(axis=1).max():
+            raise ValueError(f"floor must be below the values, got {math.ldexp(floor, exponent):g}")
+    x = np.log(t) if kind == "power" else t - t[0]
     mean = v.mean(axis=1)
     value, fitted = _fit(x, mean, floor)
+    if value < 1.01 * _SLOWEST / (x[-1] - x[0]) or (floor is None and fitted >= mean[0]):
+        raise ValueError("values must fall over the times: no rate above 0 fits them")
     if v.shape[1] > 1:
         parts = [_fit(x, np.delete(v, r, axis=1).mean(axis=1), floor)[0] for r in range(v.shape[1])]
     else:
@@ -109,7 +118,7 @@ def fit_rate(times: ArrayLike, values: ArrayLike, *, floor: float | None = None,
     if len(above) > 1:
         first, last = above[0], above[-1]
         averaged = math.log((mean[first] - fitted) / (mean[last] - fitted)) / (x[last] - x[first])
-    return Rate(value, error, n - 1, fitted, float(averaged), kind)
+    return Rate(value, error, n - 1, math.ldexp(fitted, exponent), float(averaged), kind)
 
 
 def _fit(x: NDArray[np.float64], v: NDArray[np.float64], floor: float | None) -> tuple[float, float]:
@@ -130,7 +139,7 @@ def _fit(x: NDArray[np.float64], v: NDArray[np.float64], floor: float | None) ->
         return np.sum(left**2, axis=1), floors
 
     span = x[-1] - x[0]
-    grid = np.log(np.geomspace(1e-2 / span, 1e3 / span, 120))
+    grid = np.log(np.geomspace(_SLOWEST / span, 1e3 / span, 120))
     for _ in range(_ZOOMS):
         found, floors = residuals(grid)
         best = int(np.argmin(found))
