@@ -550,3 +550,42 @@ def _principal_plane(weights: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray,
     plane = np.zeros((len(weights), 2))
     plane[:, :found] = centred @ axes[:found].T
     return plane, share
+
+
+def _signal(found: Deconvolution, axes: Sequence[np.ndarray]) -> Any:
+    figure = _figure(9, 4)
+    panel = figure.subplots()
+    fine = np.linspace(axes[0][0], axes[0][-1], max(1000, 2 * len(axes[0])))
+    panel.axhline(0, color="#bbbbbb", linewidth=0.6)
+    panel.plot(axes[0], found.signal, ".", color="#888888", markersize=4, label="signal")
+    panel.plot(fine, found.fitted.predict(fine[:, np.newaxis]), color="#1f5a99", linewidth=1.5, label="fit")
+    places, heights = found.positions[:, 0], found.amplitudes
+    panel.vlines(places, 0, heights, color="#c46a1b", linewidth=1.5)
+    across, up = (np.where(np.isfinite(e), 2 * e, 0) for e in (found.position_errors[:, 0], found.amplitude_errors))
+    style = {"fmt": "o", "color": "#c46a1b", "markersize": 4, "linewidth": 1, "capsize": 2}
+    panel.errorbar(places, heights, up, across, label="spikes", **style)
+    panel.set(xlabel="position", ylabel="signal, amplitude")
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.legend(frameon=False)
+    return figure
+
+
+def _image(found: Deconvolution, axes: Sequence[np.ndarray]) -> Any:
+    figure = _figure(11, 3.8)
+    panels = figure.subplots(1, 3, sharex=True, sharey=True)
+    steps = [(x[-1] - x[0]) / (len(x) - 1) / 2 for x in axes]
+    first, second = ((x[0] - step, x[-1] + step) for x, step in zip(axes, steps, strict=True))
+    largest = float(np.abs(found.signal).max()) or 1.0
+    parts = {"signal": found.signal, "fit": found.fit, "signal - fit": found.signal - found.fit}
+    for panel, (name, values) in zip(panels, parts.items(), strict=True):
+        limit = largest if name != "signal - fit" else float(np.abs(values).max()) or 1.0
+        limits = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+        shown = panel.imshow(values, origin="lower", extent=(*second, *first), aspect="auto", **limits)
+        figure.colorbar(shown, ax=panel, shrink=0.85)
+        panel.set_title(name, fontsize=10, color=_INK)
+        panel.set(xlabel="second axis")
+    panels[0].set(ylabel="first axis")
+    sizes = 20 + 60 * np.abs(found.amplitudes) / max(float(np.abs(found.amplitudes).max(initial=0.0)), 1e-300)
+    style = {"facecolors": "none", "edgecolors": "black", "linewidths": 1}
+    panels[1].scatter(found.positions[:, 1], found.positions[:, 0], sizes, **style)
+    return figure
