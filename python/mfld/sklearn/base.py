@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 # The number of steps is a parameter, and not by the rows: the default one, 500, sees each row about ten times at least.
 _LEAST_SHARE = 1 / 40  # of the rows, in a mini-batch
+_WIDER = 4.0  # than the widest row of the first fit: the step size of that may be unstable
 
 # What a network is made of at the start of a training, and is no other where a fit goes on.
 _OF_START = ("standardise", "model")
@@ -227,11 +228,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             own = "loss" if known else "model"
             raise ValueError(f"certify must be False with a {own} of your own: what a certificate needs is not known")
         self._run(risk, n_steps, held_out, hooks, go_on=go_on)
-        complaint = fitting.complaint(risk, risk.loss(self.cloud_))
-        if complaint is not None:
-            warnings.warn(
-                f"{complaint}: more n_steps or a smaller step_size may help", ConvergenceWarning, stacklevel=4
-            )
+        self._complain(fitting.complaint(risk, risk.loss(self.cloud_)))
         if self.certify:
             solver = self._solver(risk, self.state_.clouds["mu"].particles)
             ended = Result(solver, risk, self.state_, {}, Info(0, temperature=self.temperature_))
@@ -239,6 +236,13 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         if hooks is not None:
             hooks.end()
         return self
+
+    @staticmethod
+    def _complain(complaint: str | None) -> None:
+        if complaint is not None:
+            warnings.warn(
+                f"{complaint}: more n_steps or a smaller step_size may help", ConvergenceWarning, stacklevel=5
+            )
 
     @underflow_is_zero
     def _one_pass(self, X: FloatArray, y: NDArray[Any], weights: NDArray[np.float64] | None, *, first: bool) -> Self:
@@ -248,7 +252,10 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             self._start(X, y, weights)
         else:
             self._check_same_network()
-        return self._run(self._risk(X, y, weights), None, None, None, go_on=not first)
+        risk = self._risk(X, y, weights)
+        self._run(risk, None, None, None, go_on=not first)
+        self._complain(fitting.complaint(risk, risk.loss(self.cloud_), few_rows=True))
+        return self
 
     def _run(
         self,
@@ -317,6 +324,8 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         names = _OF_START if self.model is not None else _OF_START + _OF_NETWORK
         self._of_start = {name: getattr(self, name) for name in names}
         self._seed = _seed(self.random_state)
+        self._curvature: float | None = None
+        self._widest = 0.0
         # Kept, so that fits that go on validate on the same rows, and not on some that were trained on.
         state = self.random_state
         self._split_seed = state if isinstance(state, Integral) else check_random_state(state).randint(2**31)
@@ -391,10 +400,8 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         dtype = risk.inputs.dtype.name if start is None else start.dtype.name
         n_particles = validation.integer("n_particles", self.n_particles, 1)
         step_size = self.step_size
-        if step_size is None and start is not None:
-            step_size = self.step_size_  # so that several fits that go on are one
-        elif step_size is None and kind.has_step_size:
-            largest = fitting.largest_curvature(risk, n_particles, self._seed, dtype, self._num_threads())
+        if step_size is None and kind.has_step_size:
+            largest = self._largest_curvature(risk, n_particles, dtype)
             share = fitting.STEP_SHARE * fitting.calm(risk, self._gradient(risk.n_samples))
             step_size = fitting.stable_step_size(largest, share)
         choices = Choices(
@@ -407,6 +414,16 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             num_threads=self._num_threads(),
         )
         return kind.make(choices)
+
+    def _largest_curvature(self, risk: EmpiricalRisk, n_particles: int, dtype: str) -> float:
+        """Curvature that steps go by: of the first rows, so that several fits that go on are one, or of wider ones."""
+        widest = float(fitting.widths(risk.inputs).max())
+        if self._curvature is not None and widest <= _WIDER * self._widest:
+            return self._curvature
+        largest = fitting.largest_curvature(risk, n_particles, self._seed, dtype, self._num_threads())
+        if self._curvature is None:
+            self._curvature, self._widest = largest, widest
+        return max(largest, self._curvature)
 
     def _gradient(self, n: int) -> GradientEstimator:
         gradient = self.gradient
