@@ -268,15 +268,15 @@ def calm(risk: EmpiricalRisk, gradient: GradientEstimator) -> float:
     """Share of a stable step size at which a mini-batch with a row that is far out does not undo the others.
 
     The gradient of a row whose target is far out is that of a usual one times its target: 12 standard deviations take
-    all of the step. The corrections of SVRG and SARAH grow step by step where a row is much wider than the mean: from 8
-    times as wide on, and to a tenth at most, as measured on features with heavy tails.
+    all of the step. Estimators that go by earlier steps, SVRG and SARAH, take less where a row is wider than the mean:
+    from 8 times as wide on, and a tenth at least, as measured on features with heavy tails.
     """
     if gradient.exact:
         return 1.0
     share = 1.0
     if risk.loss_function.targets == "real":
         share = _FAR / max(float(np.abs(risk.targets).max()), _FAR)
-    if isinstance(gradient, (SVRG, SARAH)):
+    if gradient.buffer_names:
         wide = widths(risk.inputs)
         share *= max(_WIDE / max(float(wide.max() / wide.mean()), _WIDE), _LEAST_OF_WIDE)
     return share

@@ -450,9 +450,11 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         """Rows of positive weight, and their weights."""
         for name, given in (("X", X), ("y", y), ("sample_weight", sample_weight)):
             validation.unmasked(name, given)
+            frames.check_kind(name, given, labels=name == "y" and isinstance(self, ClassifierMixin))
         frames.check(X)
         dtypes = (np.float64, np.float32)
         inputs, targets = validate_data(self, X, y, dtype=dtypes, order="C", reset=reset, **options)
+        frames.check_range("X", inputs)
         if sample_weight is None:
             return inputs, targets, None
         weights = _check_sample_weight(sample_weight, inputs, dtype=np.float64)
@@ -460,12 +462,16 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             raise ValueError("Negative values in data passed to `sample_weight`: weights must be at least 0")
         if not (weights > 0).any():
             raise ValueError("Sample weights must contain at least one non-zero number, got zeros only")
+        largest = weights.max()
+        if not 1e-100 < largest < 1e100:  # their sums and squares would leave the range of double precision
+            weights = weights / largest
         some = weights > 0
         return inputs[some], targets[some], weights[some]
 
     def _inputs(self, X: ArrayLike) -> FloatArray:
         """Inputs of a fitted estimator as its network takes them."""
         validation.unmasked("X", X)
+        frames.check_kind("X", X)
         frames.check(X)
         return self._standardised(validate_data(self, X, dtype=(np.float64, np.float32), order="C", reset=False))
 
