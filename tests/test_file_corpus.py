@@ -156,6 +156,14 @@ DATES = {
     "open order": (column(*(f"0{i}/01/1970" for i in range(1, 7))), {}, ", line 2, column 'a': '01/01/1970' has day and"),
     "no such day": (column("2023-02-29", *(f"2024-01-0{i}" for i in range(1, 6))), {}, ", line 2, column 'a': '2023-02-29' is no"),
     "some zones": (column("2023-02-28 10:00Z", *(f"2024-01-0{i} 10:00" for i in range(1, 6))), {}, ", line 2, column 'a': '2023-02-28 10:00Z': some"),
+    "years of two digits": (column(*(f"0{i}/15/24" for i in range(1, 7))), {}, ", line 2, column 'a': '01/15/24' looks like a date"),
+    "years of two digits, dots": (column(*(f"15.{i}.24" for i in range(1, 7))), {}, ", line 2, column 'a': '15.1.24' looks like a date"),
+    "year and month": (column(*(f"2024-0{i}" for i in range(1, 7))), {}, ", line 2, column 'a': '2024-01' looks like a date"),
+    "month and year": (column(*(f"0{i}/2024" for i in range(1, 7))), {}, ", line 2, column 'a': '01/2024' looks like a date"),
+    "quarters": (column(*(f"202{i}-Q1" for i in range(1, 7))), {}, ", line 2, column 'a': '2021-Q1' looks like a date"),
+    "half days": (column(*(f"{i}:30 pm" for i in range(1, 7))), {}, ", line 2, column 'a': '1:30 pm' looks like a date"),
+    "seasons that are said to be texts": (column(*["2009-10", "2010-11"] * 3), {"types": {"a": "text"}}, texts(*["2009-10", "2010-11"] * 3)),
+    "ranges of age are no dates": (column(*["10-19", "20-29"] * 3), {}, texts(*["10-19", "20-29"] * 3)),
     "words of months": (column(*(f"{i} Jan 2024" for i in range(1, 7))), {}, ", line 2, column 'a': '1 Jan 2024' looks like a date"),
     "mixed forms": (column("2024-01-01", "02.01.2024", *(f"2024-01-0{i}" for i in range(1, 5))), {}, ", line 2, column 'a': '2024-01-01' is a date"),
     "dates as texts": (column(*(f"2024-01-0{i % 2 + 1}" for i in I6)), {"types": {"a": "text"}},
@@ -239,6 +247,8 @@ DIALECTS = {
     "UTF-32": (rows("i,x,y\n").encode("utf-32"), {}, {"i": I6, "x": X}),
     "cp1252": (column("é", "è", "é", "è", "é", "è").encode("cp1252"), {}, ", line 2: byte 0xe9 is no UTF-8 text; say which"),
     "cp1252 said": (column("é", "€", "é", "€", "é", "€").encode("cp1252"), {"encoding": "cp1252"}, texts("é", "€", "é", "€", "é", "€")),
+    "encoding of no texts": (rows("i,x,y\n"), {"encoding": "rot13"}, "encoding must be one that Python knows, such as"),
+    "type of no column": (rows("i,x,y\n"), {"types": {"z": "text"}}, " has no column 'z'; it has i, x, y"),
     "no such encoding": (rows("i,x,y\n"), {"encoding": "klingon"}, "encoding must be one that Python knows, such as"),
     "empty": ("", {}, " is empty"),
     "blank": (" \n\n", {}, " is empty"),
@@ -255,6 +265,7 @@ DIALECTS = {
     "JSON null": ("".join(json.dumps({"i": i or None, "y": Y[i]}) + "\n" for i in I6), {}, ", line 1, column 'i': the value is missing"),
     "JSON without a name": ("".join(json.dumps({"i": i, "y": Y[i]} if i != 2 else {"y": 1}) + "\n" for i in I6), DROP, {"i": [0, 1, 3, 4, 5]}),
     "JSON in parts": ('{"i": 1, "y": 2}\n{"i": \n', {}, ", line 2: no JSON: Expecting value"),
+    "JSON name twice": ('{"i": 1, "i": 2, "y": 2}\n' * 6, {}, ", line 1: no JSON: the name 'i' comes twice in an object"),
     "JSON of lists": ('{"i": [1], "y": 2}\n' * 6, {}, ", line 1, column 'i': [1] is no number and no text"),
 }  # fmt: skip
 CORPUS = {
@@ -411,6 +422,10 @@ def test_parquet_arrow_and_zstd(run):
         experiments.load("gaps.parquet", target="y")
     with pytest.raises(ValueError, match=r"gaps\.parquet, row 1, column 'i': the value is missing"):
         experiments.load("gaps.parquet", drop=["nested"])
+    twice = arrow.Table.from_arrays([arrow.array(X), arrow.array(I6), arrow.array(Y)], ["x", "x", "y"])
+    parquet.write_table(twice, "twice.parquet")
+    with pytest.raises(ValueError, match=r"twice\.parquet: column 2 has the name 'x' of column 1"):
+        experiments.load("twice.parquet")
     Path("half.parquet").write_bytes(Path("data.parquet").read_bytes()[:200])
     with pytest.raises(ValueError, match=r"half\.parquet is a damaged Parquet file"):
         experiments.load("half.parquet")
@@ -537,6 +552,40 @@ def test_new_files_are_read_as_the_first_one(run):
     assert run("train", "data.csv", "--missing", "impute", *QUICK)[0] == 0
     for content in ("a\n4\n", "a\nNA\n5\n"):
         assert run("predict", "data-model.npz", write(content, "new.csv"))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("a;b\n1,5;1\n2,000;2\n", [1.5, 2.0]),
+        ("a;b\n1.234,5;1\n2.000;2\n", [1234.5, 2000.0]),
+        ("a;b\n1.25;1\n2.000;2\n", [1.25, 2.0]),  # a point, whatever the first file has
+        ("a;b\n1234;1\n2;2\n", [1234.0, 2.0]),
+        ("a;b\n1.234;1\n2.000;2\n", None),
+    ],
+)
+def test_decimal_signs_of_new_files_that_may_be_those_of_the_first_one(content, expected):
+    data = experiments.load(write(whole("1,5", "2,25", "3,5", "4,5", "5,5", "6,125").replace("\t", ";")))
+    path = write(content, "new.csv")
+    if expected is not None:
+        inputs, _ = experiments.load_like(data.encoding, path, None)
+        assert inputs[:, 0].tolist() == expected
+        return
+    with pytest.raises(
+        ValueError, match=r"new\.csv has numbers that may have a decimal point, .*; --decimal \. or , tells"
+    ):
+        experiments.load_like(data.encoding, path, None)
+    for sign, value in ((".", 1.234), (",", 1234.0)):
+        inputs, _ = experiments.load_like(data.encoding, path, None, tables.Format(decimal=sign))
+        assert inputs[0, 0] == value
+
+
+def test_numbers_to_predict_that_are_far_out_are_predicted(run):
+    write(column(1, 2, 3, 4, 5, 7))
+    assert run("train", "data.csv", *QUICK)[0] == 0
+    status, out, error = run("predict", "data-model.npz", write("a\n1e300\n-1e300\n", "new.csv"), "--json")
+    assert (status, error) == (0, "")
+    assert np.isfinite(json.loads(out)["predictions"]).all()
 
 
 LARGE = {

@@ -70,6 +70,55 @@ def test_steps_without_tuning_are_sound_too(name):
     assert MeanFieldRegressor(step_size="fuse", random_state=0).fit(x, y).score(x, y) > least - 0.05
 
 
+@pytest.mark.parametrize("gradient", ["svrg", "sarah"])
+@pytest.mark.parametrize(("name", "least"), [("t", 0.9), ("cauchy", 0.7), ("rare", 0.8)])  # -1e25 by whole steps
+@pytest.mark.filterwarnings("error")
+def test_variance_reduction_is_sound_too(name, least, gradient):
+    x, y, _ = make(name, 2)
+    fit = MeanFieldRegressor(gradient=gradient, n_particles=100, random_state=2).fit(x[:1500], y[:1500])
+    assert fit.score(x[:1500], y[:1500]) > least
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # of single pieces
+def test_rows_that_come_later_may_be_far_out(name):
+    """In pieces of 100 rows of which the first knows no tails: -1e15 and less where steps are those of the first."""
+    x, y, _ = make(name, 2)
+    usual = np.argsort(np.abs(x).max(axis=1), kind="stable")[:100]
+    fit = MeanFieldRegressor(n_particles=50, random_state=0).partial_fit(x[usual], y[usual])
+    for start in range(0, 3000, 100):
+        fit.partial_fit(x[start : start + 100], y[start : start + 100])
+    fit.partial_fit(x, y)
+    assert fit.score(x, y) > -0.1
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_fits_that_go_on_take_smaller_steps_on_wider_rows_and_their_own_again_later(rng):
+    x = rng.normal(size=(100, 3))
+    fit = MeanFieldRegressor(n_particles=50, n_steps=20, random_state=0).fit(x, x[:, 0])
+    usual = fit.step_size_
+    assert fit.partial_fit(50 * x, x[:, 0]).step_size_ < usual / 5
+    assert fit.partial_fit(x, x[:, 0]).step_size_ == usual
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # of the first ones
+def test_a_partial_fit_that_blows_up_is_loud(rng):
+    x = rng.normal(size=(60, 2))
+    fit = MeanFieldRegressor(step_size=30.0, readout="linear", activation="tanh", n_particles=20, random_state=0)
+    for _ in range(4):
+        fit.partial_fit(x, x[:, 0])
+    with pytest.warns(ConvergenceWarning, match="the loss of the network on its own rows"):
+        fit.partial_fit(x, x[:, 0])
+
+
+@pytest.mark.filterwarnings("error")
+def test_partial_fits_of_single_rows_are_silent(rng):
+    x = rng.normal(size=(100, 2))
+    fit = MeanFieldRegressor(n_particles=50, random_state=0).partial_fit(x[:30], x[:30, 0])
+    for row in range(30, 100):
+        fit.partial_fit(x[row : row + 1], x[row : row + 1, 0])
+
+
 @pytest.mark.parametrize("name", ["cauchy", "pareto"])
 def test_classes_are_told_at_least_as_well_as_by_logistic_regression(name):
     x, y, _ = make(name, 3)
@@ -84,7 +133,7 @@ def test_scaling_of_ordinary_columns_is_by_moments(rng):
     scaling = fitting.scaling(x)
     assert_allclose(scaling.centre, x.mean(axis=0))
     assert_allclose(scaling.scale, x.std(axis=0))
-    assert np.isinf(scaling.bend).all()
+    assert (scaling.bend == 12).all()
     assert_allclose(scaling.apply(x, "float64"), stats.zscore(x))
 
 
@@ -97,7 +146,7 @@ def test_scaling_of_columns_with_values_far_out(rng):
     # Median and quartiles of N(3, 2); their standard errors are 1.25 and 1.36 / 1.349 deviations over the root of n.
     assert_allclose(scaling.centre[1], 3, atol=5 * 1.25 * 2 / np.sqrt(20_001))
     assert_allclose(scaling.scale[1], 2, atol=5 * 1.2 * 2 / np.sqrt(20_001))
-    assert scaling.bend.tolist() == [np.inf, 3.0, 3.0]
+    assert scaling.bend.tolist() == [12.0, 3.0, 3.0]
     z = scaling.apply(x, "float64")
     plain = (x[:, 1] - scaling.centre[1]) / scaling.scale[1]
     inside = np.abs(plain) <= 3

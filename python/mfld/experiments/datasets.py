@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import os
@@ -177,7 +178,7 @@ def load_like(
         Labels that may occur; None for a regression.
     how : Format, optional
         How the file is written; header, missing values, columns of texts, order of day and month are those of the
-        earlier file.
+        earlier file. Numbers that may have either decimal sign are refused where that of the earlier file was a comma.
 
     Raises
     ------
@@ -193,6 +194,16 @@ def load_like(
     if how.missing_values is None:
         how = replace(how, missing_values=encoding.missing_values)
     table = tables.read(path, how, only=only, target=encoding.target)
+    if encoding.decimal == "," and how.decimal is None and table.reading.get("decimal") == ".":
+        open_decimal = False
+        with contextlib.suppress(ValueError):  # of numbers that cannot have a decimal comma
+            tables.read(path, replace(how, decimal=","), only=only, target=encoding.target)
+            open_decimal = True
+        if open_decimal:
+            raise ValueError(
+                f"{table.source} has numbers that may have a decimal point, or the thousands of the decimal comma of "
+                "the file that was trained on; --decimal . or , tells"
+            )
     return encoding.inputs(table), encoding.targets(table, classes)
 
 

@@ -113,6 +113,8 @@ class Encoding:
         Texts that stood for no value; None for the common ones.
     target_unit : str
         That all targets have.
+    decimal : str
+        The decimal sign of the file, "" where it shows none.
     """
 
     features: tuple[Feature, ...]
@@ -121,6 +123,7 @@ class Encoding:
     header: bool = True
     missing_values: tuple[str, ...] | None = None
     target_unit: str = ""
+    decimal: str = ""
 
     @classmethod
     def infer(
@@ -155,7 +158,8 @@ class Encoding:
             raise ValueError(f"{table.source} has no column beside the target {target!r}")
         marked = next(column for column in table.columns if column.name == target)
         values = None if missing_values is None else tuple(missing_values)
-        return cls(tuple(features), target, tuple(table.all_names), table.header, values, marked.unit)
+        decimal = table.reading.get("decimal") or ""
+        return cls(tuple(features), target, tuple(table.all_names), table.header, values, marked.unit, decimal)
 
     @property
     def feature_names(self) -> list[str]:
@@ -234,6 +238,7 @@ class Encoding:
             stored["header"],
             None if values is None else tuple(values),
             stored.get("target_unit", ""),
+            stored.get("decimal", ""),
         )
 
     def _columns(self, table: Table) -> dict[str, Column]:

@@ -232,9 +232,12 @@ def _refuse_mixtures(texts: list[str], given: Sequence[int]) -> None:
         raise FieldError(None, f"{texts[given[0]]!r} and others have no decimal sign in common")
     if len(given) > 1 and all(_date_form(texts[place]) for place in given):
         raise FieldError(given[0], f"{texts[given[0]]!r} is a date in a form that others do not have")
-    months = sum(bool(_MONTH.search(texts[place])) for place in given)
-    if months == len(given):
-        raise FieldError(given[0], f"{texts[given[0]]!r} looks like a date; write dates like 2024-01-31")
+    if all(_MONTH.search(texts[place]) or _SHORT_DATE.fullmatch(texts[place]) for place in given):
+        raise FieldError(
+            given[0],
+            f"{texts[given[0]]!r} looks like a date; write dates like 2024-01-31 and times like 13:45, or say that "
+            "these are texts (--type NAME=text)",
+        )
     starts = sum(bool(_NUMERIC_START.match(texts[place])) for place in given)
     if starts == len(given) and len(given) > 20:
         raise FieldError(
@@ -340,6 +343,12 @@ _FORMS = {
 }
 _MONTHS = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
 _MONTH = re.compile(rf"\d.*\b{_MONTHS}|\b{_MONTHS}[a-z]*\.? \d", re.IGNORECASE)
+# Without century, day or year, or of half a day: what no form above is.
+_SHORT_DATE = re.compile(
+    r"\d\d?(?P<s>[-/.])\d\d?(?P=s)\d\d|(?:18|19|20|21)\d\d[-/](?:0?[1-9]|1[0-2])|(?:0?[1-9]|1[0-2])[-/](?:18|19|20|21)\d\d"
+    r"|(?:18|19|20|21)\d\d[- ]?Q[1-4]|Q[1-4][- /]?(?:18|19|20|21)\d\d|(?:0?\d|1[0-2])(?::[0-5]\d){1,2}\s?[ap]\.?m\.?",
+    re.IGNORECASE,
+)
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
 
 

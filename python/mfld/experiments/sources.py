@@ -122,8 +122,9 @@ def text_encoding(source: Source, given: str | None = None) -> str:
     elif encoding.lower().replace("_", "-") in ("utf-8", "utf8") and head.startswith(codecs.BOM_UTF8):
         encoding = "utf-8-sig"
     try:
+        bytes(4).decode(encoding, "ignore")  # refuses what makes no texts of bytes: rot13, base64 and the like
         decoder = codecs.getincrementaldecoder(encoding)()
-    except LookupError:
+    except (LookupError, UnicodeError):
         raise ValueError(f"encoding must be one that Python knows, such as utf-8 or cp1252; got {encoding!r}") from None
     lines = 1
     source.file.seek(0)

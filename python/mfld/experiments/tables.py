@@ -244,6 +244,7 @@ class _Text:
     def table(self, only: Collection[str] | None, drop: Collection[str]) -> Table:
         names, header, notes = self._names()
         dropped = _dropped(self.name, names, drop)
+        _check_types(self.name, names, self._how)
         used = [
             place
             for place, name in enumerate(names)
@@ -678,6 +679,13 @@ def _dropped(source: str, names: list[str], drop: Collection[str]) -> set[int]:
     return places
 
 
+def _check_types(source: str, names: list[str], how: Format) -> None:
+    """Raise ValueError where the meaning of a column is said that is not there."""
+    unknown = next((name for name in how.types if name not in names), None)
+    if unknown is not None:
+        raise ValueError(f"{source} has no column {unknown!r}; it has {_listed(names)}")
+
+
 def _numbers(cells: Sequence[str]) -> NDArray[np.float64] | None:
     """All fields as numbers, or None if there is anything to say about one of them."""
     try:
@@ -709,6 +717,7 @@ def _of_values(
     if not len(rows):
         raise ValueError(f"{source.name} has no rows")
     dropped = _dropped(source.name, names, drop)
+    _check_types(source.name, names, how)
     finished: list[Column] = []
     for place, name in enumerate(names):
         if place in dropped or (only is not None and name not in only):
@@ -735,11 +744,11 @@ def _read_json(source: Source, how: Format, only: Collection[str] | None, drop: 
             is_list = text.read(1) == "["
             text.seek(0)
             if is_list:
-                records, unit = list(enumerate(json.load(text))), "row"
+                records, unit = list(enumerate(json.load(text, object_pairs_hook=_once))), "row"
             else:
                 for line, row in enumerate(text, 1):
                     if row.strip():
-                        records.append((line, json.loads(row)))
+                        records.append((line, json.loads(row, object_pairs_hook=_once)))
     except (json.JSONDecodeError, RecursionError) as error:
         line = line or getattr(error, "lineno", 1)
         raise ValueError(f"{source.name}, line {line}: no JSON: {getattr(error, 'msg', error)}") from None
@@ -768,6 +777,16 @@ def _read_json(source: Source, how: Format, only: Collection[str] | None, drop: 
     return _of_values(source, how, columns, rows, unit, "JSON", only, drop)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which a name that came twice would hide a value."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise json.JSONDecodeError(f"the name {twice!r} comes twice in an object", "", 0)
+    return record
+
+
 def _json_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
@@ -784,7 +803,8 @@ def _read_arrow(source: Source, how: Format, only: Collection[str] | None, drop:
     arrow = sources.engine("pyarrow", f"{source.name}, a file of {shown},")
     try:
         if source.kind == "parquet":
-            table = sources.engine("pyarrow.parquet", "Parquet").read_table(arrow.PythonFile(source.file))
+            # Not read_table, which takes columns by their names, and files with two of one name for damaged.
+            table = sources.engine("pyarrow.parquet", "Parquet").ParquetFile(arrow.PythonFile(source.file)).read()
         else:
             ipc, content = sources.engine("pyarrow.ipc", "Arrow"), arrow.BufferReader(source.file.read())
             is_file = content.read(6) == b"ARROW1"
@@ -795,7 +815,8 @@ def _read_arrow(source: Source, how: Format, only: Collection[str] | None, drop:
     names = table.column_names
     if len(set(names)) < len(names):
         twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise ValueError(f"{source.name} has two columns {twice!r}")
+        places = [place for place, name in enumerate(names, 1) if name == twice]
+        raise ValueError(f"{source.name}: column {places[1]} has the name {twice!r} of column {places[0]}")
     columns = {name: lambda name=name: _of_arrow(arrow, source.name, name, table[name], how) for name in names}
     index = [name for name in names if name == "__index_level_0__"]  # of pandas
     read = _of_values(

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 # The number of steps is a parameter, and not by the rows: the default one, 500, sees each row about ten times at least.
 _LEAST_SHARE = 1 / 40  # of the rows, in a mini-batch
+_WIDER = 4.0  # than the widest row of the first fit: the step size of that may be unstable
 
 # What a network is made of at the start of a training, and is no other where a fit goes on.
 _OF_START = ("standardise", "model")
@@ -235,11 +236,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             own = "loss" if known else "model"
             raise ValueError(f"certify must be False with a {own} of your own: what a certificate needs is not known")
         self._run(risk, n_steps, held_out, hooks, go_on=go_on)
-        complaint = fitting.complaint(risk, risk.loss(self.cloud_))
-        if complaint is not None:
-            warnings.warn(
-                f"{complaint}: more n_steps or a smaller step_size may help", ConvergenceWarning, stacklevel=4
-            )
+        self._complain(fitting.complaint(risk, risk.loss(self.cloud_)))
         if self.certify:
             solver = self._solver(risk, self.state_.clouds["mu"].particles)
             ended = Result(solver, risk, self.state_, {}, Info(0, temperature=self.temperature_))
@@ -247,6 +244,13 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         if hooks is not None:
             hooks.end()
         return self
+
+    @staticmethod
+    def _complain(complaint: str | None) -> None:
+        if complaint is not None:
+            warnings.warn(
+                f"{complaint}: more n_steps or a smaller step_size may help", ConvergenceWarning, stacklevel=5
+            )
 
     @underflow_is_zero
     def _one_pass(self, X: FloatArray, y: NDArray[Any], weights: NDArray[np.float64] | None, *, first: bool) -> Self:
@@ -256,7 +260,10 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             self._start(X, y, weights)
         else:
             self._check_same_network()
-        return self._run(self._risk(X, y, weights), None, None, None, go_on=not first)
+        risk = self._risk(X, y, weights)
+        self._run(risk, None, None, None, go_on=not first)
+        self._complain(fitting.complaint(risk, risk.loss(self.cloud_), few_rows=True))
+        return self
 
     def _run(
         self,
@@ -325,6 +332,8 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         names = _OF_START if self.model is not None else _OF_START + _OF_NETWORK
         self._of_start = {name: getattr(self, name) for name in names}
         self._seed = seed_of(self.random_state)
+        self._curvature: float | None = None
+        self._widest = 0.0
         # Kept, so that fits that go on validate on the same rows, and not on some that were trained on.
         state = self.random_state
         self._split_seed = state if isinstance(state, Integral) else check_random_state(state).randint(2**31)
@@ -411,10 +420,8 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         dtype = risk.inputs.dtype.name if start is None else start.dtype.name
         n_particles = validation.integer("n_particles", self.n_particles, 1)
         step_size = self.step_size
-        if step_size is None and start is not None:
-            step_size = self.step_size_  # so that several fits that go on are one
-        elif step_size is None and kind.has_step_size:
-            largest = fitting.largest_curvature(risk, n_particles, self._seed, dtype, self._num_threads())
+        if step_size is None and kind.has_step_size:
+            largest = self._largest_curvature(risk, n_particles, dtype)
             share = fitting.STEP_SHARE * fitting.calm(risk, self._gradient(risk.n_samples))
             step_size = fitting.stable_step_size(largest, share)
         choices = Choices(
@@ -427,6 +434,16 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             num_threads=self._num_threads(),
         )
         return kind.make(choices)
+
+    def _largest_curvature(self, risk: EmpiricalRisk, n_particles: int, dtype: str) -> float:
+        """Curvature that steps go by: of the first rows, so that several fits that go on are one, or of wider ones."""
+        widest = float(fitting.widths(risk.inputs).max())
+        if self._curvature is not None and widest <= _WIDER * self._widest:
+            return self._curvature
+        largest = fitting.largest_curvature(risk, n_particles, self._seed, dtype, self._num_threads())
+        if self._curvature is None:
+            self._curvature, self._widest = largest, widest
+        return max(largest, self._curvature)
 
     def _gradient(self, n: int) -> GradientEstimator:
         gradient = self.gradient
@@ -455,9 +472,11 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         """Rows of positive weight, and their weights."""
         for name, given in (("X", X), ("y", y), ("sample_weight", sample_weight)):
             validation.unmasked(name, given)
+            frames.check_kind(name, given, labels=name == "y" and isinstance(self, ClassifierMixin))
         frames.check(X)
         dtypes = (np.float64, np.float32)
         inputs, targets = validate_data(self, X, y, dtype=dtypes, order="C", reset=reset, **options)
+        frames.check_range("X", inputs)
         if sample_weight is None:
             return inputs, targets, None
         weights = _check_sample_weight(sample_weight, inputs, dtype=np.float64)
@@ -465,12 +484,16 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             raise ValueError("Negative values in data passed to `sample_weight`: weights must be at least 0")
         if not (weights > 0).any():
             raise ValueError("Sample weights must contain at least one non-zero number, got zeros only")
+        largest = weights.max()
+        if not 1e-100 < largest < 1e100:  # their sums and squares would leave the range of double precision
+            weights = weights / largest
         some = weights > 0
         return inputs[some], targets[some], weights[some]
 
     def _inputs(self, X: ArrayLike) -> FloatArray:
         """Inputs of a fitted estimator as its network takes them."""
         validation.unmasked("X", X)
+        frames.check_kind("X", X)
         frames.check(X)
         return self._standardised(validate_data(self, X, dtype=(np.float64, np.float32), order="C", reset=False))
 

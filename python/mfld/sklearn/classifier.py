@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 
-from mfld import fitting
+from mfld import fitting, validation
 from mfld.algorithms import Algorithm
 from mfld.dynamics import Dynamics
 from mfld.floating import underflow_is_zero
@@ -175,6 +175,13 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Labels, shape (n,)."""
         return fitting.decided(self.decision_function(X), self.classes_)
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Accuracy of the predictions for rows X, with weights of rows, shape (n,)."""
+        validation.unmasked("y", y)
+        validation.unmasked("sample_weight", sample_weight)
+        score: float = super().score(X, y, sample_weight)
+        return score
 
     def _has_probabilities(self) -> bool:
         try:

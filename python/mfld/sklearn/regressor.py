@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
 
-from mfld import fitting
+from mfld import fitting, validation
 from mfld.floating import underflow_is_zero
 from mfld.losses import LossFunction, as_loss
+from mfld.sklearn import frames
 from mfld.sklearn.base import ATTRIBUTES, PARAMETERS, MeanFieldEstimator, check_goes_on, whole_or_not
 from mfld.sklearn.hooks import with_callbacks
 from mfld.validation import FloatArray
@@ -67,6 +68,13 @@ class MeanFieldRegressor(RegressorMixin, MeanFieldEstimator):  # type: ignore[mi
         numbers: FloatArray = outputs.reshape(len(outputs), -1) * self.target_scale_ + self.target_mean_
         return np.reshape(numbers, (len(outputs), *self._columns))
 
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """R2 of the predictions for rows X, with weights of rows, shape (n,)."""
+        validation.unmasked("y", y)
+        validation.unmasked("sample_weight", sample_weight)
+        score: float = super().score(X, y, sample_weight)
+        return score
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
@@ -81,7 +89,9 @@ class MeanFieldRegressor(RegressorMixin, MeanFieldEstimator):  # type: ignore[mi
             self._columns = columns
         elif columns != self._columns:
             raise ValueError(f"y must have rows of shape {self._columns} as before, got {columns}")
-        return inputs, targets.astype(np.float64).reshape(len(targets), -1), weights
+        numbers = targets.astype(np.float64)
+        frames.check_range("y", numbers)
+        return inputs, numbers.reshape(len(targets), -1), weights
 
     def _loss(self) -> LossFunction:
         loss = fitting.default_loss(0) if isinstance(self.loss, str) and self.loss == "auto" else as_loss(self.loss)
