@@ -215,7 +215,8 @@ class PrincipalComponents(Basis):
     def system(self, grid: Grid, n: int, curves: FloatArray | None) -> System:
         if curves is None:
             raise ValueError("curves must be given for a basis of PrincipalComponents, got None")
-        roots = np.sqrt(grid.weights)
+        roots, size = np.sqrt(grid.weights), linear.unit(curves)
+        curves = curves / size
         centred = (curves - curves.mean(axis=0)) * roots
         if len(curves) < len(grid):
             values, left = eigenpairs("curves", np.einsum("it,jt->ij", centred, centred) / len(curves), n)
@@ -226,7 +227,7 @@ class PrincipalComponents(Basis):
             raise ValueError(f"curves must differ for a basis of PrincipalComponents, got {len(curves)} equal ones")
         on_grid = vectors / roots[:, np.newaxis]
         if self.whitened:
-            on_grid = on_grid / np.sqrt(values)
+            on_grid = on_grid / np.sqrt(values) / size
         size = min(len(grid), len(curves) - 1) if len(values) == n else len(values)
         return _on_grid(grid, interpolated(grid.points, on_grid), size)
 
