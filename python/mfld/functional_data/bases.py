@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -37,6 +37,9 @@ class Basis(ABC):
     >>> isinstance(Fourier(), Basis)
     True
     """
+
+    of_kernel: ClassVar[bool] = False
+    """Rows are values of a kernel with the training inputs, not curves."""
 
     @abstractmethod
     def system(self, grid: Grid, n: int, curves: FloatArray | None) -> System:
@@ -256,6 +259,8 @@ class KernelComponents(Basis):
     >>> bool(np.allclose(z @ z.T, gram))
     True
     """
+
+    of_kernel: ClassVar[bool] = True
 
     whitened: bool = False
 

@@ -28,7 +28,7 @@ from mfld.callbacks import Progress
 from mfld.dynamics import Dynamics, Overdamped
 from mfld.fitting import ALGORITHMS, GRADIENTS, Choices, KeepBest
 from mfld.floating import underflow_is_zero
-from mfld.functional_data import Covariance, FunctionalNetwork, Grid, KernelComponents
+from mfld.functional_data import Covariance, FunctionalNetwork, Grid
 from mfld.functional_data.grids import as_grid
 from mfld.gradients import GradientEstimator
 from mfld.losses import AnyLoss, LossFunction
@@ -161,7 +161,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         # Rows of a Gram matrix: who takes some of them takes the same columns.
-        tags.input_tags.pairwise = isinstance(getattr(self.covariance, "basis", None), KernelComponents)
+        tags.input_tags.pairwise = bool(getattr(getattr(self.covariance, "basis", None), "of_kernel", False))
         return tags
 
     # ---- after a fit
