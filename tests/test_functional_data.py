@@ -241,6 +241,48 @@ def _best_of_rank(matrix, n):
     return left[:, :n] * sizes[:n] @ right[:n]
 
 
+# ---- the range of numbers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [2.0**-700, 2.0**-400, 2.0**700, 2.0**1000])
+def test_curves_and_covariances_of_any_size(size):
+    for whitened in (False, True):
+        covariance = fd.PowerLaw(basis=fd.PrincipalComponents(whitened=whitened))
+        expected = mfld.FunctionalNetwork(T, covariance, 4, curves=CURVES).modes.projection
+        found = mfld.FunctionalNetwork(T, covariance, 4, curves=CURVES * size).modes.projection
+        assert_allclose(
+            found, expected / size if whitened else expected, rtol=1e-9, atol=1e-9 / size if whitened else 1e-9
+        )
+    matrix = np.minimum.outer(T, T)
+    expected, found = (mfld.FunctionalNetwork(T, fd.Given(each), 4).modes for each in (matrix, matrix * size))
+    assert_allclose(found.variances / size, expected.variances, rtol=1e-9)
+    assert_allclose(found.projection, expected.projection, atol=1e-9)
+
+
+@pytest.mark.parametrize("covariance", [fd.RBF(1e-300), fd.Matern(1e-300, 1.5), fd.Matern(1e-300, 2.5)], ids=str)
+def test_values_at_points_far_apart_are_independent(covariance):
+    assert_allclose(covariance.between(T, T), np.eye(201), rtol=0, atol=0)
+
+
+def test_variances_below_the_range_of_numbers_are_left_out():
+    with pytest.warns(UserWarning, match="n_modes must be at most 2"):
+        modes = mfld.FunctionalNetwork(T, fd.PowerLaw(1000.0), 5).modes
+    assert_allclose(modes.variances, [1.0, 2.0**-1000])
+    assert modes.projection.shape == (201, 2)
+
+
+def test_curves_at_midpoints_are_inside_the_interval():
+    middles = (T[1:] + T[:-1]) / 2
+    found = NETWORK.inputs([np.exp(middles)], fd.Grid(middles, np.full(200, 1 / 200)))
+    assert_allclose(found, NETWORK.inputs([np.exp(T)]), atol=1e-4)
+
+
+def test_modes_are_read_only():
+    for values in (NETWORK.modes.variances, NETWORK.modes.projection):
+        with pytest.raises(ValueError, match="read-only"):
+            values[:] = 0
+
+
 # ---- misuse ------------------------------------------------------------------------------------------------------------
 
 NETWORK = mfld.FunctionalNetwork(T, fd.PowerLaw(2.0), n_modes=5)
@@ -252,6 +294,19 @@ INDEFINITE = np.diag(np.r_[-1.0, np.ones(200)])
     ("call", "message"),
     [
         (lambda: fd.Grid([0.0, 1.0, 1.0]), "points must increase, got 1.0 after 1.0 at index 2"),
+        (lambda: fd.Grid([-1e308, 0.0, 1e308]), "points must span a finite length, got -1e+308 to 1e+308"),
+        (lambda: mfld.FunctionalNetwork([-1e308, 1e308], fd.RBF(1.0)), "grid must span a finite length"),
+        (lambda: fd.Grid([0.0, 1.0], [1e308, 1e308]), "weights must be in the range of numbers, got 1e+308 to a sum of inf"),
+        (lambda: fd.Grid([0.0, 1.0], [1.0, 1e-320]), "weights must be in the range of numbers, got 9.99989e-321 to a sum"),
+        (lambda: fd.PowerLaw(2.0, scale=1e200), "scale must be from 1e-150 to 1e150, the root of a variance, got 1e+200"),
+        (lambda: fd.RBF(1.0, scale=1e-200), "scale must be from 1e-150 to 1e150, the root of a variance, got 1e-200"),
+        (lambda: fd.Modes(np.array([1.0, 0.0]), np.eye(2), None, 0.0), "variances must be positive, got 0.0 at index 1"),
+        (lambda: fd.Modes(np.array([1.0]), np.eye(2), None, 0.0), "projection must have shape (T, 1)"),
+        (lambda: fd.Modes(np.array([1.0]), np.array([[np.nan]]), None, 0.0), "projection must be finite, got nan"),
+        (lambda: fd.Modes(np.array([1.0]), np.eye(1), None, -1.0), "discarded must be finite and at least 0, got -1.0"),
+        (lambda: NETWORK.inputs(CURVES, T + 5), "points must reach from 0 to 1 as the grid of the network does, got 5 to 6"),
+        (lambda: NETWORK.inputs(CURVES[:, :101], T[:101]), "points must reach from 0 to 1 as the grid of the network does"),
+        (lambda: NETWORK.inputs(CURVES, 10 * T), "points must reach from 0 to 1 as the grid of the network does, got 0 to 10"),
         (lambda: fd.Grid(T, T[:-1]), "weights must have shape (201,) to match points, got (200,)"),
         (lambda: fd.Grid(T, -T), "weights must be positive, got -0.0 at index 0"),
         (lambda: fd.Grid([0.0, 1.0, 1.001], "simpson"), "weights must not be 'simpson' on this grid"),

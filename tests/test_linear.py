@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from mfld import linear
+from mfld.dynamics import general
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 60])
@@ -62,3 +63,24 @@ def test_eigenpairs(matrix):
         assert_allclose(vectors.T @ vectors, np.eye(n), atol=1e-13)
         assert_allclose(matrix / scale @ vectors, vectors * (values / scale), atol=1e-14 * size)
     assert (matrix == before).all()
+
+
+def test_no_sum_has_no_terms(monkeypatch):
+    """NumPy may leave such a sum of `einsum` unset: what is in memory then becomes a part of the result."""
+
+    def checked(subscripts, *operands):
+        assert all(operand.size for operand in operands)
+        return einsum(subscripts, *operands)
+
+    einsum = np.einsum
+    monkeypatch.setattr(np, "einsum", checked)
+    vectors = linear.eigenpairs(np.diag([3.0, 2.0, 1.0]), 3)[1]
+    assert_allclose(np.abs(vectors), np.eye(3), atol=1e-12)
+    assert_allclose(general._root(np.diag([4.0, 9.0])), np.diag([2.0, 3.0]))
+
+
+@pytest.mark.parametrize("size", [5e-324, 1e-300, 1e-200, 1e200, 1e307])
+def test_eigenpairs_of_any_size(size):
+    values, _, smallest = linear.eigenpairs(np.array([[2.0, 1.0], [1.0, 2.0]]) * size, 2)
+    assert_allclose(values, [3 * size, size], rtol=1e-12)
+    assert smallest == pytest.approx(size, rel=1e-12)

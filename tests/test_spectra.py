@@ -17,7 +17,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import mfld
 from mfld import cli
 from mfld import functional_data as fd
-from mfld.experiments import TrainedModel, one_neuron
+from mfld.experiments import TrainedModel, curves, one_neuron
+from mfld.experiments.encoding import Encoding, Feature
 from mfld.sklearn import MeanFieldClassifier, MeanFieldRegressor
 
 TABLE = Path(__file__).parent / "data" / "tecator.csv"
@@ -138,6 +139,27 @@ def test_an_estimator_is_the_network_on_centred_curves_of_one_scale():
     np.testing.assert_allclose(bare.scaling_.apply(SPECTRA, np.float64), network.inputs(SPECTRA), rtol=1e-9)
 
 
+@pytest.mark.parametrize("covariance", [COMPONENTS, fd.PowerLaw(2.0)], ids=str)
+@pytest.mark.parametrize("size", [2.0**-660, 2.0**660])
+def test_units_of_curves_do_not_matter(covariance, size):
+    model = MeanFieldRegressor(covariance=covariance, grid=WAVELENGTHS, n_modes=5, n_steps=5, **ONE)
+    expected = model.fit(SPECTRA, FAT).predict(SPECTRA)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = clone(model).fit(SPECTRA * size, FAT).predict(SPECTRA * size)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_rows_of_a_gram_matrix_are_taken_with_their_columns():
+    x = SPECTRA[:60] - SPECTRA[:60].mean(axis=0)
+    covariance = fd.PowerLaw(1.0, basis=fd.KernelComponents())
+    model = MeanFieldRegressor(covariance=covariance, n_modes=4, n_steps=5, **ONE)
+    found = cross_val_score(model, x @ x.T, FAT[:60], cv=3, error_score="raise")
+    for score, (train, test) in zip(found, KFold(3).split(x), strict=True):
+        own = clone(model).fit(x[train] @ x[train].T, FAT[train])
+        assert score == pytest.approx(own.score(x[test] @ x[train].T, FAT[test]), abs=1e-6)
+
+
 def test_more_modes_than_the_estimator_finds_are_no_warning():
     X, y = load_iris(return_X_y=True)
     model = MeanFieldClassifier(covariance=fd.RBF(5.0), n_modes=64, n_steps=20, **ONE).fit(X, y)
@@ -185,6 +207,7 @@ def test_train_and_predict_on_curves(tmp_path, capsys):
     assert (status, err) == (0, "")
     report = json.loads(out)
     assert report["features"] == 100
+    assert report["grid"] == WAVELENGTHS.tolist()
     trained = TrainedModel.load(output)
     assert trained.scaling.projection.shape == (100, trained.model.n_features)
     assert trained.provenance["scores"]["test"]["R2"] > 0.95
@@ -196,6 +219,28 @@ def test_train_and_predict_on_curves(tmp_path, capsys):
     assert run(capsys, "train", TABLE, *columns, *matern, *quick, "--output", output)[0] == 0
     assert TrainedModel.load(output).model.n_features == 8
     assert TrainedModel.load(output).hyperparameters["functional"] == "Matern(length=30.0, smoothness=1.5, scale=1.0)"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("400 410 430 431", [400.0, 410.0, 430.0, 431.0]),
+        ("4000 3000 2500 400", [-4000.0, -3000.0, -2500.0, -400.0]),
+        ("1e-6 5e-7 6e-7 7e-7", [0.0, 1 / 3, 2 / 3, 1.0]),
+        ("a b c d", [0.0, 1 / 3, 2 / 3, 1.0]),
+        ("-1.5e308 0 1 1.5e308", [0.0, 1 / 3, 2 / 3, 1.0]),
+    ],
+)
+def test_points_are_the_names_of_columns(names, expected):
+    names = names.split()
+    encoding = Encoding(tuple(Feature(name) for name in names), "y", (*names, "y"))
+    np.testing.assert_allclose(curves.grid(encoding).points, expected)
+
+
+def test_the_number_of_modes_is_one_of_a_covariance(capsys):
+    status, _, err = run(capsys, "train", TABLE, "--n-modes", 3)
+    assert status == 2
+    assert "--n-modes is of the covariance that --functional chooses: give both" in err
 
 
 @pytest.mark.parametrize(
@@ -217,4 +262,7 @@ def test_columns_that_are_no_points_of_a_curve(tmp_path, capsys):
     path.write_text("a,b,y\n" + "".join(f"{i},{'uv'[i % 2]},{i * i}\n" for i in range(12)))
     status, _, err = run(capsys, "train", path, "--functional", "--quiet", "--task", "regression")
     assert status == 2
-    assert "functional needs columns of numbers, which are the points of a curve: 'b' is none, leave it out" in err
+    assert (
+        "functional needs columns of numbers without gaps, which are the points of a curve: 'b' is none, leave it out"
+        in err
+    )

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from mfld import linear
 from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Result, StopOnPlateau
 from mfld.dynamics import Dynamics, Overdamped
 from mfld.functional_data import Modes
@@ -67,7 +68,9 @@ def moments(
     for k, all_rows in enumerate(values.T):
         column = np.array(all_rows if rows is None else all_rows[rows], np.float64)
         mean[k] = _average(column, weights)
-        spread = math.sqrt(_average((column - mean[k]) ** 2, weights))
+        centred = column - mean[k]
+        unit = linear.unit(centred)
+        spread = unit * math.sqrt(_average((centred / unit) ** 2, weights))
         # By the range too: rounding gives the same number over and over a deviation that is not quite 0.
         if np.ptp(column) > 0 and spread > 0:
             deviation[k] = spread
@@ -128,7 +131,9 @@ def scaling_of_curves(
         return scale
     centre, _ = moments(values, weights, rows)
     centred = replace(scale, centre=centre)
-    size = math.sqrt(_average(np.sum(centred.apply(values, np.float64, rows) ** 2, axis=1), weights))
+    inputs = centred.apply(values, np.float64, rows)
+    unit = linear.unit(inputs)
+    size = unit * math.sqrt(_average(np.sum((inputs / unit) ** 2, axis=1), weights))
     return replace(centred, scale=np.full(len(projection), size if size > 0 else 1.0))
 
 

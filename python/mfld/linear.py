@@ -6,6 +6,8 @@ computed from a solution: a trajectory, say.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -109,6 +111,24 @@ def ridge_solve(factor: FloatArray, ridge: float, right: FloatArray, num_threads
     return solution
 
 
+def unit(values: FloatArray) -> float:
+    """The number to divide values by before they are squared: 1 unless squares would leave the range of numbers.
+
+    It is a power of two, near the largest size of a value, so that nothing is rounded.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mfld import linear
+    >>> linear.unit(np.array([3.0, -1e60])), linear.unit(np.array([0.0, 3e-200])) == 2.0**-662
+    (1.0, True)
+    """
+    size = float(np.abs(values).max(initial=0.0))
+    if size == 0 or not math.isfinite(size) or 2.0**-300 <= size <= 2.0**300:
+        return 1.0
+    return math.ldexp(1.0, max(math.frexp(size)[1], -1021))
+
+
 def eigenpairs(matrix: FloatArray, n: int) -> tuple[FloatArray, FloatArray, float]:
     """The n largest eigenvalues of a symmetric matrix, in falling order, their eigenvectors in columns; the smallest.
 
@@ -129,6 +149,10 @@ def eigenpairs(matrix: FloatArray, n: int) -> tuple[FloatArray, FloatArray, floa
     >>> values.round(12), np.abs(vectors[:, 0]).round(4), round(smallest, 12)
     (array([3.]), array([0.7071, 0.7071]), 1.0)
     """
+    size = unit(matrix)
+    if size != 1:
+        values, vectors, smallest = eigenpairs(matrix / size, n)
+        return values * size, vectors, smallest * size
     diagonal, beside, reflectors = _tridiagonal(np.array(matrix, np.float64))
     found = _bisected(diagonal, beside, np.append(np.arange(n), len(matrix) - 1))
     values = found[:n]
@@ -189,8 +213,10 @@ def _inverse_iterated(diagonal: FloatArray, beside: FloatArray, values: FloatArr
         vectors /= np.abs(vectors).max(axis=0)
         for k in range(n):
             for _ in range(2):  # once leaves what rounding has made of large parts
-                along = np.einsum("ij,i->j", vectors[:, :k], vectors[:, k])
-                own = vectors[:, k] - np.einsum("ij,j->i", vectors[:, :k], along)
+                own = vectors[:, k]
+                if k > 0:  # NumPy may leave a sum of no terms unset
+                    along = np.einsum("ij,i->j", vectors[:, :k], own)
+                    own = own - np.einsum("ij,j->i", vectors[:, :k], along)
                 vectors[:, k] = own / np.sqrt(np.sum(own**2))
     return vectors
 

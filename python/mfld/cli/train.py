@@ -142,7 +142,7 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    recipe = Recipe(**{name: getattr(options, name) for name in CHECKS if name in options})
+    recipe = _recipe(options)
     is_bundled = options.data in experiments.bundled()
     output = options.output or Path(f"{options.data}.npz" if is_bundled else f"{sources.stem(options.data)}-model.npz")
     picture = options.picture or output.with_suffix(".png")
@@ -168,12 +168,8 @@ def _run(options: argparse.Namespace) -> int:
         types=dict(options.types),
         **format_options(options),
     )
-    n, d = data.inputs.shape
-    kind = "regression" if data.classes is None else f"{len(data.classes)} classes"
     report = Report(options.json)
-    report.add({"data": data.name, "rows": n, "features": d}, f"{data.name}: {n} rows, {d} features, {kind}")
-    report.add({"reading": data.reading or None}, reading(data.reading) if data.reading else None)
-    report.add({"target": data.encoding.target, "classes": None if data.classes is None else data.classes.tolist()})
+    _add_data(report, data, recipe)
 
     callbacks = [] if options.quiet else [Progress()]
     training = experiments.train(
@@ -190,7 +186,7 @@ def _run(options: argparse.Namespace) -> int:
     )
     report.add(
         {"seconds": training.seconds},
-        f"trained in {training.seconds:.1f} s on {n - len(trained.test_rows)} rows",
+        f"trained in {training.seconds:.1f} s on {len(data.inputs) - len(trained.test_rows)} rows",
     )
     unjudged = made["classes_not_held_out"]
     report.add(
@@ -216,6 +212,23 @@ def _run(options: argparse.Namespace) -> int:
     finally:
         report.finish()
     return 0
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    if "n_modes" in options and "functional" not in options:
+        raise ValueError("--n-modes is of the covariance that --functional chooses: give both")
+    return Recipe(**{name: getattr(options, name) for name in CHECKS if name in options})
+
+
+def _add_data(report: Report, data: experiments.Dataset, recipe: Recipe) -> None:
+    n, d = data.inputs.shape
+    kind = "regression" if data.classes is None else f"{len(data.classes)} classes"
+    report.add({"data": data.name, "rows": n, "features": d}, f"{data.name}: {n} rows, {d} features, {kind}")
+    report.add({"reading": data.reading or None}, reading(data.reading) if data.reading else None)
+    if recipe.functional is not None:
+        grid = curves.grid(data.encoding)
+        report.add({"grid": grid.points.tolist()}, f"curves on {grid}")
+    report.add({"target": data.encoding.target, "classes": None if data.classes is None else data.classes.tolist()})
 
 
 def _steps(chosen: Mapping[str, Any]) -> str:

@@ -197,7 +197,9 @@ def _root(matrices: FloatArray) -> FloatArray:
     roots, missed = np.zeros_like(given), np.zeros(len(given))
     left = np.einsum("nii->ni", given).copy()  # of the diagonals
     for j in range(m):
-        column = given[:, j:, j] - np.einsum("nik,nk->ni", roots[:, j:, :j], roots[:, j, :j])
+        column = given[:, j:, j]
+        if j > 0:  # NumPy may leave a sum of no terms unset
+            column = column - np.einsum("nik,nk->ni", roots[:, j:, :j], roots[:, j, :j])
         pivot = np.where(column[:, 0] > _ROUNDING * given[:, j, j], column[:, 0], 0)
         root = column / np.sqrt(np.where(pivot > 0, pivot, np.inf))[:, np.newaxis]
         # What is semidefinite has no larger entries; after rounding it may.

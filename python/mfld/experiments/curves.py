@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 
@@ -15,6 +16,8 @@ DEFAULT = PowerLaw(2.0, basis=PrincipalComponents(whitened=True))
 
 def grid(encoding: Encoding) -> Grid:
     """The grid of the features: their names where these are numbers that increase, else equidistant from 0 to 1.
+
+    Numbers that fall, like wave numbers, are taken negative: the covariances here do not tell directions apart.
 
     Raises
     ------
@@ -32,13 +35,16 @@ def grid(encoding: Encoding) -> Grid:
     for feature in encoding.features:
         if feature.kind != "number" or feature.names != [feature.name]:
             raise ValueError(
-                f"functional needs columns of numbers, which are the points of a curve: {feature.name!r} is none, "
-                "leave it out with --drop"
+                f"functional needs columns of numbers without gaps, which are the points of a curve: {feature.name!r} "
+                "is none, leave it out with --drop, or its gaps with --missing drop"
             )
     names = encoding.feature_names
     try:
         points = [float(name) for name in names]
     except ValueError:
         points = []
+    if points and points[0] > points[-1]:
+        points = [-point for point in points]
     increasing = bool(points) and all(first < second for first, second in itertools.pairwise(points))
-    return Grid(points if increasing and encoding.header else np.linspace(0.0, 1.0, len(names)))
+    usable = increasing and encoding.header and math.isfinite(points[-1] - points[0])
+    return Grid(points if usable else np.linspace(0.0, 1.0, len(names)))

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -37,6 +37,9 @@ class Basis(ABC):
     >>> isinstance(Fourier(), Basis)
     True
     """
+
+    of_kernel: ClassVar[bool] = False
+    """Rows are values of a kernel with the training inputs, not curves."""
 
     @abstractmethod
     def system(self, grid: Grid, n: int, curves: FloatArray | None) -> System:
@@ -215,7 +218,8 @@ class PrincipalComponents(Basis):
     def system(self, grid: Grid, n: int, curves: FloatArray | None) -> System:
         if curves is None:
             raise ValueError("curves must be given for a basis of PrincipalComponents, got None")
-        roots = np.sqrt(grid.weights)
+        roots, size = np.sqrt(grid.weights), linear.unit(curves)
+        curves = curves / size
         centred = (curves - curves.mean(axis=0)) * roots
         if len(curves) < len(grid):
             values, left = eigenpairs("curves", np.einsum("it,jt->ij", centred, centred) / len(curves), n)
@@ -226,7 +230,7 @@ class PrincipalComponents(Basis):
             raise ValueError(f"curves must differ for a basis of PrincipalComponents, got {len(curves)} equal ones")
         on_grid = vectors / roots[:, np.newaxis]
         if self.whitened:
-            on_grid = on_grid / np.sqrt(values)
+            on_grid = on_grid / np.sqrt(values) / size
         size = min(len(grid), len(curves) - 1) if len(values) == n else len(values)
         return _on_grid(grid, interpolated(grid.points, on_grid), size)
 
@@ -255,6 +259,8 @@ class KernelComponents(Basis):
     >>> bool(np.allclose(z @ z.T, gram))
     True
     """
+
+    of_kernel: ClassVar[bool] = True
 
     whitened: bool = False
 

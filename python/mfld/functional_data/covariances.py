@@ -67,7 +67,7 @@ class PowerLaw(Covariance):
 
     def __post_init__(self) -> None:
         validation.real("exponent", self.exponent, non_negative=True)
-        validation.real("scale", self.scale, positive=True)
+        _check_scale(self.scale)
         validation.instance("basis", self.basis, Basis, "a Basis, like Fourier()")
 
     def modes(self, grid: Grid, n_modes: int, curves: FloatArray | None = None) -> Modes:
@@ -77,9 +77,10 @@ class PowerLaw(Covariance):
         if endless and self.exponent <= 1:
             raise ValueError(f"exponent must be above 1 with basis={self.basis}, got {self.exponent}")
         variances = self.scale**2 * np.arange(1.0, n + 1) ** -self.exponent
+        variances = variances[variances > 0]  # of a large exponent, some are below the range of numbers
         rest = _tail(self.exponent, n) if endless else np.sum(np.arange(n + 1.0, system.size + 1) ** -self.exponent)
         rest = self.scale**2 * float(rest)
-        return Modes(variances, system.projection, system.functions, rest)
+        return Modes(variances, system.projection[:, : len(variances)], system.functions, rest)
 
 
 def _tail(exponent: float, n: int) -> float:
@@ -149,8 +150,9 @@ class RBF(OfPoints):
         _check_kernel(self.length, self.scale)
 
     def between(self, points: FloatArray, others: FloatArray) -> FloatArray:
-        distance: FloatArray = np.subtract.outer(points, others) / self.length
-        return self.scale**2 * np.exp(-(distance**2) / 2)
+        distance = _distance(points, others, 1.0, self.length)
+        found: FloatArray = self.scale**2 * np.exp(-(distance**2) / 2)
+        return found
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ class Matern(OfPoints):
             raise ValueError(f"smoothness must be 0.5, 1.5 or 2.5, got {self.smoothness}")
 
     def between(self, points: FloatArray, others: FloatArray) -> FloatArray:
-        d = math.sqrt(2 * self.smoothness) * np.abs(np.subtract.outer(points, others)) / self.length
+        d = _distance(points, others, math.sqrt(2 * self.smoothness), self.length)
         factor = {0.5: np.ones_like(d), 1.5: 1 + d, 2.5: 1 + d + d**2 / 3}[self.smoothness]
         found: FloatArray = self.scale**2 * np.exp(-d) * factor
         return found
@@ -249,6 +251,18 @@ class Given(OfPoints):
         return Modes(modes.variances, modes.projection, functions, modes.discarded)
 
 
+def _distance(points: FloatArray, others: FloatArray, factor: float, length: float) -> FloatArray:
+    """Distances in units of the length, up to one of which the exponential is 0."""
+    with np.errstate(over="ignore"):
+        found: FloatArray = np.minimum(factor * np.abs(np.subtract.outer(points, others)) / length, 1000.0)
+    return found
+
+
 def _check_kernel(length: float, scale: float) -> None:
     validation.real("length", length, positive=True)
-    validation.real("scale", scale, positive=True)
+    _check_scale(scale)
+
+
+def _check_scale(scale: float) -> None:
+    if not 1e-150 <= validation.real("scale", scale, positive=True) <= 1e150:
+        raise ValueError(f"scale must be from 1e-150 to 1e150, the root of a variance, got {scale}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,6 +56,10 @@ class Grid:
             if not (found > 0).all():
                 place = int(np.argmin(found > 0))
                 raise ValueError(f"weights must be positive, got {found[place]} at index {place}")
+        with np.errstate(over="ignore"):
+            total = found.sum()
+        if not (math.isfinite(total) and found.min() >= np.finfo(np.float64).tiny):
+            raise ValueError(f"weights must be in the range of numbers, got {found.min():g} to a sum of {total:g}")
         self.points, self.weights = validation.frozen(points), validation.frozen(found)
 
     def __len__(self) -> int:
@@ -67,6 +72,8 @@ class Grid:
 def _increasing(name: str, value: ArrayLike) -> FloatArray:
     points: FloatArray = validation.array(name, value, np.float64)
     validation.shape(name, points, ("T",))
+    if not math.isfinite(float(points[-1]) - float(points[0])):
+        raise ValueError(f"{name} must span a finite length, got {points[0]:g} to {points[-1]:g}")
     gaps = np.diff(points)
     if (gaps <= 0).any():
         place = int(np.argmax(gaps <= 0)) + 1
@@ -99,7 +106,9 @@ def as_curves(curves: Any, grid: Grid, points: Grid | ArrayLike | None = None) -
         same = points is None and len(own) == len(grid) and bool((own == grid.points).all())
         points = grid if same else own if points is None else points
         curves = np.asarray(curves.data_matrix)[:, :, 0]
-    grid = grid if points is None else as_grid(points, "points")
+    if points is not None:
+        network, grid = grid, as_grid(points, "points")
+        _check_reach(grid, network)
     if not isinstance(curves, np.ndarray) and isinstance(curves, Sequence):
         lengths = {len(curve) for curve in curves if hasattr(curve, "__len__")}
         if len(lengths) > 1:
@@ -116,6 +125,17 @@ def as_curves(curves: Any, grid: Grid, points: Grid | ArrayLike | None = None) -
     values = validation.array("curves", curves)
     validation.shape("curves", values, ("n", len(grid)), "(number, points of the grid)")
     return values, grid
+
+
+def _check_reach(own: Grid, grid: Grid) -> None:
+    """Refuse a grid over another interval: inner products on it are others. Ends may differ by the widest gap."""
+    widest = max((np.diff(each.points).max() for each in (own, grid) if len(each) > 1), default=0.0)
+    ends, expected = own.points[[0, -1]], grid.points[[0, -1]]
+    if np.abs(ends - expected).max() > widest * (1 + 1e-8):
+        raise ValueError(
+            f"points must reach from {expected[0]:g} to {expected[1]:g} as the grid of the network does, got "
+            f"{ends[0]:g} to {ends[1]:g}: functional_data.interpolate takes what curves are at missing ends"
+        )
 
 
 def interpolate(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mfld import linear
+from mfld import linear, validation
 from mfld.validation import FloatArray
 
 Functions = Callable[[FloatArray], FloatArray]
@@ -21,19 +21,36 @@ class Modes:
     Attributes
     ----------
     variances : ndarray, shape (K,)
-        s_j, in falling order.
+        s_j, positive and in falling order.
     projection : ndarray, shape (T, K)
         From values on the grid to coordinates: ``<phi_j, x> = sum_t x_t projection_tj``.
     functions : callable or None
         From points, shape (P,), to phi_j there, shape (P, K); None where inputs are no functions.
     discarded : float
         Trace of the covariance beyond these modes, ``sum_{j > K} s_j``: the variance that weights have no more.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If variances are not positive, the projection does not suit them, or a number is not finite.
     """
 
     variances: FloatArray
     projection: FloatArray
     functions: Functions | None
     discarded: float
+
+    def __post_init__(self) -> None:
+        variances = validation.array("variances", self.variances, np.float64)
+        validation.shape("variances", variances, ("K",))
+        if not (variances > 0).all():
+            place = int(np.argmin(variances > 0))
+            raise ValueError(f"variances must be positive, got {variances[place]} at index {place}")
+        projection = validation.array("projection", self.projection, np.float64)
+        validation.shape("projection", projection, ("T", len(variances)), "(points of the grid, modes)")
+        object.__setattr__(self, "variances", validation.frozen(variances))
+        object.__setattr__(self, "projection", validation.frozen(projection))
+        validation.real("discarded", self.discarded, non_negative=True)
 
     def __len__(self) -> int:
         return len(self.variances)

@@ -159,6 +159,12 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         self.n_jobs = n_jobs
         self.verbose = verbose
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        # Rows of a Gram matrix: who takes some of them takes the same columns.
+        tags.input_tags.pairwise = bool(getattr(getattr(self.covariance, "basis", None), "of_kernel", False))
+        return tags
+
     # ---- after a fit
 
     @property
