@@ -85,7 +85,7 @@ class Interaction(GradientEstimator):
 
     def _check_gradient(self) -> None:
         validation.instance("gradient", self.gradient, GradientEstimator, "a GradientEstimator, like FullBatch()")
-        if isinstance(self.gradient, Interaction):
+        if hasattr(self.gradient, "seen"):  # an interaction
             raise TypeError(f"gradient must say how samples are used, like FullBatch(), got {self.gradient!r}")
         object.__setattr__(self, "buffer_names", (*self.own_buffers, *self.gradient.buffer_names))
 
@@ -471,7 +471,7 @@ def choose(
         sizes = (root, min(n, 4 * root))
         fresh: list[Interaction] = [RandomSubset(m) for m in sizes] + [RandomFeatures(m) for m in sizes]
         candidates = [Exact(), FourierFeatures(), KernelThinning(), *fresh]
-        if isinstance(objective, Potential):
+        if objective.first_variation(points) is objective:  # a potential
             candidates = [Exact()]
     validation.instance("candidates", candidates, Sequence, "a sequence of Interactions")
     allowed = share * math.sqrt(2 * temperature / step_size)
