@@ -231,3 +231,14 @@ def test_a_tenth_of_the_terms_is_at_least_as_good_as_a_kernel_density_estimate(n
         ours.append(model.score(test))
         theirs.append(kernel_density(train, test))
     assert np.mean(ours) >= np.mean(theirs)
+
+
+def test_points_out_of_range_have_no_density(recwarn):
+    rows = np.random.default_rng(0).normal(size=(40, 2))
+    model = MeanFieldDensity(n_steps=5, random_state=0).fit(rows)
+    far = [[1e200, 0.0], [1e300, -1e300], [1.7e308, -1.7e308]]
+    scores = model.score_samples([*far, [0.0, 0.0]])
+    assert np.isneginf(scores[:3]).all()
+    assert np.isfinite(scores[3])
+    assert np.isneginf(mfld.mixtures.GaussianMixture(None, np.zeros((2, 2)), 1.0).log_density(far[:1]))
+    assert not recwarn.list

@@ -275,3 +275,36 @@ def test_the_flow_to_a_mixture_at_its_full_size():
     thinned, _ = ends(1024, 2000, mfld.KernelThinning(), range(3))
     assert exact.max() < 0.05 * start
     assert abs(thinned.mean() - exact.mean()) < sampling_error(1024)
+
+
+def test_an_interaction_inside_another_is_refused():
+    inner = mfld.RandomSubset(3)
+    for build in (
+        lambda: mfld.RandomSubset(3, inner),
+        lambda: mfld.KernelThinning(gradient=inner),
+        lambda: mfld.RandomFeatures(3, mfld.KernelThinning()),
+        lambda: interactions.Exact(inner),
+    ):
+        with pytest.raises(TypeError, match=r"gradient must say how samples are used, like FullBatch\(\), got "):
+            build()
+
+
+def test_errors_of_a_choice_are_those_of_many_draws():
+    """Those of random subsets are sqrt((N - m) / (m (N - 1))) times the spread of a pair, on the mean."""
+    x = RNG.normal(size=(256, 2))
+    fit = mfld.MMD(SAMPLES, kernels.Gaussian(1.0))
+    subsets = [mfld.RandomSubset(m) for m in (8, 128)]
+    ratios = []
+    for seed in range(8):
+        choice = interactions.choose(
+            fit, x, step_size=0.1, temperature=10.0, candidates=subsets, seed=seed, share=1000.0
+        )
+        few, many = (choice.errors[repr(each)] for each in subsets)
+        ratios.append(few / many / math.sqrt((256 - 8) / 8 / ((256 - 128) / 128)))
+    assert min(ratios) > 0.6
+    assert max(ratios) < 1.7
+
+
+def test_particles_under_a_potential_need_no_interaction():
+    well = mfld.potentials.Gaussian([0.0, 0.0])
+    assert interactions.choose(well, X, step_size=0.1, temperature=1.0).interaction == mfld.interactions.Exact()

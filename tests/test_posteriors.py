@@ -222,3 +222,19 @@ def test_bands_hold_their_shares():
         assert_allclose([band[:, 1].min(), band[:, 1].max()], [-2 * half, 2 * half], rtol=0.01)
     with pytest.raises(ValueError, match="levels must be between 0 and 1"):
         plots.bands(x, curves, levels=[1.5])
+
+
+def test_the_table_says_where_chains_disagree():
+    scales = np.array([1e-8, 1e4])  # after so few steps the first coordinate has not moved
+    wide = mfld.Potential(lambda x: x * scales, lambda x: (x**2 * scales).sum(axis=1) / 2, n_coordinates=2)
+    table = posteriors.sample(wide, ["mala"], n_steps=100, n_draws=50, warmup=100)
+    assert table.row("theta[0]", "mala").rhat > 1.5
+    assert "R-hat above 1.05, where chains disagree and no line is right: theta[0] by mala" in str(table)
+    near = mfld.Potential(lambda x: x, lambda x: (x**2).sum(axis=1) / 2, n_coordinates=2)
+    assert "disagree" not in str(posteriors.sample(near, ["mala"], n_steps=500, n_draws=500, warmup=100))
+
+
+def test_a_gradient_that_is_not_finite_is_named():
+    broken = mfld.Potential(lambda x: x * np.nan, lambda x: (x**2).sum(axis=1), n_coordinates=2)
+    with pytest.raises(ValueError, match=r"potential must have a finite gradient, got \[nan nan\] at \["):
+        posteriors.sample(broken, ["mala"], n_steps=8, n_draws=4, warmup=2)

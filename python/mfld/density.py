@@ -97,7 +97,7 @@ class Density:
         given = validation.array("points", points, np.float64)
         validation.shape("points", given, ("M", self.means.shape[1]), "to match the density")
         rows = max(1, _ENTRIES // (len(self.means) + given.shape[1]))
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             parts = [_log_sum(self._log_parts(given[k : k + rows])) for k in range(0, len(given), rows)]
         return np.concatenate(parts)
 
@@ -120,6 +120,7 @@ class Density:
             parts[:, k] = np.sum(whitened**2, axis=0) / -2 - np.sum(np.log(np.diagonal(factor)))
         with np.errstate(divide="ignore"):
             parts += np.log(self.weights) - p / 2 * math.log(2 * math.pi)
+        parts[np.isnan(parts)] = -np.inf  # a difference of infinities, of points beyond double precision
         return parts
 
 
@@ -401,7 +402,10 @@ def _log_kernel(z: FloatArray, particles: FloatArray, smoothing: float) -> NDArr
 
 def _log_sum(parts: FloatArray) -> NDArray[np.float64]:
     top = parts.max(axis=1, keepdims=True)
-    return np.asarray(top[:, 0] + np.log(np.sum(np.exp(parts - top), axis=1)))
+    top[np.isneginf(top)] = 0  # where squares are beyond double precision
+    with np.errstate(divide="ignore"):
+        logs = np.log(np.sum(np.exp(parts - top), axis=1))
+    return np.asarray(top[:, 0] + logs)
 
 
 def _chosen(weights: FloatArray, size: int, place: noise.Place) -> NDArray[np.int64]:

@@ -36,6 +36,8 @@ from mfld.objectives.base import Measure, Objective, Potential
 from mfld.state import Buffers, Cloud
 from mfld.validation import FloatArray
 
+_DRAWS = 16  # over which errors are measured
+
 
 class Interaction(GradientEstimator):
     """Estimator that lets particles see something cheaper than all of them; a subclass defines `seen`.
@@ -83,6 +85,8 @@ class Interaction(GradientEstimator):
 
     def _check_gradient(self) -> None:
         validation.instance("gradient", self.gradient, GradientEstimator, "a GradientEstimator, like FullBatch()")
+        if hasattr(self.gradient, "seen"):  # an interaction
+            raise TypeError(f"gradient must say how samples are used, like FullBatch(), got {self.gradient!r}")
         object.__setattr__(self, "buffer_names", (*self.own_buffers, *self.gradient.buffer_names))
 
     own_buffers: ClassVar[tuple[str, ...]] = ()
@@ -414,7 +418,8 @@ def choose(
     A step adds noise of deviation ``sqrt(2 temperature step_size)`` to each coordinate and ``step_size`` times the
     error of the gradient; allowed are errors of at most ``share`` times that noise, so that the variance of a step
     grows by a factor ``1 + share**2`` at most where errors are fresh. Errors are measured at 64 particles against the
-    interaction with all. At temperature 0 only exact ones are allowed.
+    interaction with all, those that are new in each step over 16 draws. At temperature 0 only exact ones are allowed.
+    Under a potential particles do not interact: `Exact` is taken.
 
     Parameters
     ----------
@@ -466,6 +471,8 @@ def choose(
         sizes = (root, min(n, 4 * root))
         fresh: list[Interaction] = [RandomSubset(m) for m in sizes] + [RandomFeatures(m) for m in sizes]
         candidates = [Exact(), FourierFeatures(), KernelThinning(), *fresh]
+        if objective.first_variation(points) is objective:  # a potential
+            candidates = [Exact()]
     validation.instance("candidates", candidates, Sequence, "a sequence of Interactions")
     allowed = share * math.sqrt(2 * temperature / step_size)
     probes = points[np.arange(min(n, 64)) * n // min(n, 64)]
@@ -495,10 +502,16 @@ def _error(
     exact: FloatArray,
     place: Place,
 ) -> float:
-    """Root mean square, over probes and coordinates, of the error of a candidate's gradient."""
-    seen, _ = candidate.seen(objective, particles, {}, place)
-    estimate = seen.first_variation(particles).loss_gradient(probes)
-    return float(np.sqrt(np.mean((estimate - exact)[:, : objective.n_moving] ** 2)))
+    """Root mean square, over probes, coordinates and draws, of the error of a candidate's gradient.
+
+    All probes share what is seen: one draw of a random subset may be far better or worse than most.
+    """
+    squares = []
+    for step in range(1 if candidate.own_buffers else _DRAWS):
+        seen, _ = candidate.seen(objective, particles, {}, place._replace(step=step))
+        estimate = seen.first_variation(particles).loss_gradient(probes)
+        squares.append(np.mean((estimate - exact)[:, : objective.n_moving] ** 2))
+    return float(np.sqrt(np.mean(squares)))
 
 
 class _Seen(Objective):

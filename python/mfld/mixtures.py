@@ -95,9 +95,12 @@ class GaussianMixture:
 
     def log_density(self, points: ArrayLike) -> FloatArray:
         """Logarithm of the density at points, shape (n, p) -> (n,)."""
-        logs, _ = self.log_terms(points)
+        with np.errstate(over="ignore"):
+            logs, _ = self.log_terms(points)
         top = logs.max(axis=0)
-        return np.asarray(top + np.log(np.sum(np.exp(logs - top), axis=0)))
+        top = np.where(np.isneginf(top), 0, top)  # where squares are out of range
+        with np.errstate(divide="ignore"):
+            return np.asarray(top + np.log(np.sum(np.exp(logs - top), axis=0)))
 
 
 def _factor(name: str, covariance: FloatArray) -> FloatArray:

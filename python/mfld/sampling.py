@@ -94,6 +94,9 @@ class GibbsSampler:
         values, gradient = self.potential.value_and_gradient(points)
         if step_size is None:
             slope = float(np.mean(np.sum(gradient.astype(np.float64) ** 2, axis=1)))
+            if not math.isfinite(slope):
+                wrong = int(np.argmin(np.isfinite(gradient).all(axis=1)))
+                raise ValueError(f"potential must have a finite gradient, got {gradient[wrong]} at {points[wrong]}")
             scale = 2 * slope + 4 * self.potential.l2 * self.temperature
             if not scale > 0:
                 raise ValueError("step_size must be given where the potential has no l2 and no gradient at the points")

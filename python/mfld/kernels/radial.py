@@ -396,9 +396,10 @@ def median_distance(points: ArrayLike) -> float:
     checked = validation.array("points", points, np.float64)
     validation.shape("points", checked, ("n", "p"))
     some = some_rows(checked, _MEDIAN_ROWS)
-    distances = np.concatenate(
-        [np.sqrt(np.sum((some[i + 1 :] - some[i]) ** 2, axis=1)) for i in range(len(some) - 1)] or [np.zeros(1)]
-    )
+    with np.errstate(over="ignore"):  # it is refused below
+        distances = np.concatenate(
+            [np.sqrt(np.sum((some[i + 1 :] - some[i]) ** 2, axis=1)) for i in range(len(some) - 1)] or [np.zeros(1)]
+        )
     median = float(np.median(distances))
     if median <= 0 or not math.isfinite(median):
         raise ValueError(

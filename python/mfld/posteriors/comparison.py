@@ -28,6 +28,7 @@ _SHARE = 0.1  # of the step of MALA, in the methods whose bias grows with the st
 _CLOUD = 100  # particles of the methods whose particles interact
 _CLOUD_STEPS = 500
 _MOST = 10**9  # steps, which would take a day
+_AGREED = 1.05  # chains, up to this R-hat
 
 
 class Row(NamedTuple):
@@ -108,6 +109,12 @@ class Comparison:
             accepted = "" if np.isnan(draws.acceptance) else f", {draws.acceptance:.0%} accepted"
             lines.append(f"{name}: step size {draws.step_size:.3g}{accepted}, {draws.seconds:.1f} s")
         lines.append("n effective draws know a mean to sd / sqrt(n): 100 of them to a tenth of the spread")
+        apart = [f"{row.variable} by {row.method}" for row in self.rows if row.rhat > _AGREED]
+        if apart:
+            more = f" and {len(apart) - 3} more" if len(apart) > 3 else ""
+            lines.append(
+                f"R-hat above {_AGREED}, where chains disagree and no line is right: {', '.join(apart[:3])}{more}"
+            )
         return "\n".join(lines)
 
 
