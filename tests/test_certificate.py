@@ -1,5 +1,6 @@
 """Certificates: the gap by quadrature, bounds that hold, refusals, and the sampler below them."""
 
+import itertools
 import math
 
 import numpy as np
@@ -395,3 +396,25 @@ def test_what_knows_euclidean_space_only_says_so():
     for solver in (mfld.PSDCA(20, temperature=0.1), mfld.PDA(20, step_size=0.1, temperature=0.1)):
         with pytest.raises(ValueError, match="objective must live in Euclidean space"):
             solver.init(risk)
+
+
+@pytest.mark.filterwarnings("error")
+def test_combinations_of_frozen_signs_whose_partition_functions_are_far_apart():
+    # Of the four combinations log Z is between about 100 and 2000 here: each has masses of its own.
+    z, g, temperature, l2 = np.array([0.5, -1.0, 2.0]), np.array([[2.0, 1.0], [-3.0, -1.0], [1.0, 2.0]]), 0.002, 0.05
+    model = mfld.TwoLayerNetwork(1, 2, activation="tanh", readout="signs", bias=False, output_scale=2.0)
+    risk = mfld.EmpiricalRisk(model, z[:, np.newaxis], np.zeros((3, 2)), loss="squared", l2=l2)
+    found = mfld.certificate(risk, g, temperature)
+    assert found.reason is None
+    w = np.linspace(-15, 15, 200_001)
+    neurons, exact, heights = 2 * np.tanh(np.outer(z, w)), np.zeros((3, 2)), []
+    for signs in itertools.product([-1.0, 1.0], repeat=2):
+        exponent = -((g @ signs / 3) @ neurons + l2 * w**2) / temperature
+        heights.append(exponent.max())
+        density = np.exp(exponent - heights[-1])
+        exact += np.outer(neurons @ density / density.sum(), signs) / 4
+    assert np.ptp(heights) > 710
+    np.testing.assert_allclose(found.predictions, exact, atol=0.05)
+    gap = np.mean(np.sum(exact**2 + g**2 / 4 - exact * g, axis=1))
+    assert abs(found.gap - gap) < 0.02
+    assert found.upper >= gap

@@ -26,6 +26,7 @@ _MOVES_OF_A_RUNG, _KEPT = 2, 0.75  # of the first ladder
 _SIGNIFICANT = 4.0  # standard errors
 _LARGEST_ERROR = 0.5  # of log Z, before the two sides are compared
 _FEWEST_GROUPS = 0.25  # that carry the mass
+_LARGEST_EXPONENT = 600.0  # of masses: beyond it the first round has seen nothing
 _HOPELESS = 0.15  # below which a longer ladder is made at once
 
 
@@ -52,10 +53,10 @@ class GibbsEstimate:
     drifts: bool = False
     particles: FloatArray | None = None
     log_first: float = 0.0  # log Z where the ladder begins
-    shift: float = 0.0  # taken off the logarithms of masses
+    shift: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))  # taken off the logarithms of masses
     shares: NDArray[np.float64] = field(default_factory=lambda: np.ones((N_GROUPS, 1)))
     mass: NDArray[np.float64] = field(default_factory=lambda: np.zeros((N_GROUPS, 1)))
-    inverse: NDArray[np.float64] = field(default_factory=lambda: np.zeros((N_GROUPS, 1)))
+    returned: NDArray[np.float64] = field(default_factory=lambda: np.zeros((N_GROUPS, 1)))  # mass times that of back
     moments: NDArray[np.float64] = field(default_factory=lambda: np.zeros((N_GROUPS, 1, 1, 1)))
     rounds: int = 0
 
@@ -68,15 +69,15 @@ class GibbsEstimate:
         share, shares = _left_out(self.shares)
         share, shares = share / share.sum(), shares / shares.sum(axis=1, keepdims=True)
         total, totals = _left_out(self.mass)
-        inverse, inverses = _left_out(self.mass * self.inverse)
+        returned, returned_out = _left_out(self.returned)
         n = N_GROUPS * self.rounds
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):  # one group may have all the mass
             down = share @ np.log(total / n)
             downs = np.sum(shares * np.log(totals / (n - self.rounds)), axis=1)
-            up = -share @ np.log(inverse / total)
-            ups = -np.sum(shares * np.log(inverses / totals), axis=1)
-        first = self.log_first + self.shift
-        return np.array([down + first, up + first]), np.column_stack([downs + first, ups + first])
+            up = -share @ np.log(returned / total)
+            ups = -np.sum(shares * np.log(returned_out / totals), axis=1)
+            first, firsts = self.log_first + share @ self.shift, self.log_first + shares @ self.shift
+            return np.array([down + first, up + first]), np.column_stack([downs + firsts, ups + firsts])
 
     def log_partition_bounds(self, quantile: float) -> tuple[float, float, float, float]:
         """Estimate of log Z, its standard error, and bounds from below and above by so many standard errors.
@@ -171,14 +172,14 @@ def rounds_of(
 def _complaint(found: GibbsEstimate, quantile: float) -> tuple[str, bool]:
     """Why the particles do not count as mixed, empty where they do; and whether the ladder is at fault."""
     values, left_out = found.log_partition()
-    if not np.isfinite(left_out).all():
-        return "the partition function is lost in rounding", True
-    error = float(jackknife_error(left_out[:, 1] - left_out[:, 0]))
-    difference = float(values[1] - values[0])
     squares = np.sum((found.mass / found.mass.sum(axis=0)) ** 2, axis=0)
     share = float(1 / squares.max()) / N_GROUPS
     if share < _FEWEST_GROUPS:
         return f"{100 * share:.0f} % of the groups carry the mass", found.rounds >= 4 or share < _HOPELESS
+    if not np.isfinite(left_out).all():
+        return "the partition function is lost in rounding", True
+    error = float(jackknife_error(left_out[:, 1] - left_out[:, 0]))
+    difference = float(values[1] - values[0])
     if error > _LARGEST_ERROR:
         return f"log Z is known within {error:.2g} only", found.rounds >= 4
     if abs(difference) > quantile * error + 1e-3:
@@ -200,8 +201,8 @@ def _round(
     now = annealer.down(annealer.begin(cells.frozen, ladder, moves), ladder)
     log_mass = now.log_ratio.reshape(N_GROUPS, -1)
     if found.rounds == 0:
-        found.shift = float(log_mass.max())
-    mass = np.exp(log_mass - found.shift)
+        found.shift = log_mass.max(axis=0)  # of each combination, whose partition functions have nothing in common
+    mass = np.exp(np.minimum(log_mass - found.shift, _LARGEST_EXPONENT))
     seen: list[Particles] = []
     for k in range(_STAY):
         now = annealer.moved(now, ladder.rungs[-1], k)
@@ -209,11 +210,10 @@ def _round(
             seen.append(now)
     moments = mass[:, :, np.newaxis, np.newaxis] * cells.predictions(risk, np.stack([one.points for one in seen]))
     found.r_hat, found.drifts = mixing.look(seen, mass)
-    inverse = np.exp(annealer.back(now, ladder).log_ratio.reshape(N_GROUPS, -1) + found.shift)
-    # Of several rounds a group has the mean of the inverse, weighted by the masses.
-    total = found.mass + mass
-    found.inverse = (found.mass * found.inverse + mass * inverse) / total
-    found.mass, found.moments, found.rounds = total, found.moments + moments, found.rounds + 1
+    log_back = annealer.back(now, ladder).log_ratio.reshape(N_GROUPS, -1)
+    # Of several rounds a group has the mean of the inverse, weighted by the masses. A product of the two is about 1.
+    found.returned = found.returned + np.exp(np.minimum(log_mass + log_back, _LARGEST_EXPONENT))
+    found.mass, found.moments, found.rounds = found.mass + mass, found.moments + moments, found.rounds + 1
     found.particles = cells.of_equal_weight(now.points, mass, annealer.place.ahead(moves))
 
 
@@ -300,7 +300,8 @@ class _Mixing:
         within = np.mean(np.asarray(self._sums)[1].sum(axis=0) / total - means**2, axis=0)
         ratio = np.divide(np.var(means, axis=0, ddof=1), within, out=np.zeros_like(within), where=within > 1e-12)
         r_hat = np.sqrt(1 + ratio)
-        change = np.diff(sums_out / totals[:, np.newaxis, np.newaxis], axis=1)[:, 0]
+        with np.errstate(invalid="ignore"):  # one group may have all the mass
+            change = np.diff(sums_out / totals[:, np.newaxis, np.newaxis], axis=1)[:, 0]
         beyond = np.abs(means[1] - means[0]) > _SIGNIFICANT * jackknife_error(change)
         return float(r_hat.max()), bool(np.any((r_hat >= LARGEST_R_HAT) & beyond))
 
