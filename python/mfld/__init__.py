@@ -10,6 +10,7 @@ from mfld import (
     likelihoods,
     mixtures,
     noise,
+    payoffs,
     posteriors,
     potentials,
     quantities,
@@ -20,7 +21,20 @@ from mfld import (
     theory,
 )
 from mfld._core import __version__
-from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Callback, Result, StopOnPlateau, TopParticles, TwoPhase
+from mfld.algorithms import (
+    MFLD,
+    PDA,
+    PSDCA,
+    Algorithm,
+    AveragedGradient,
+    BestResponse,
+    Callback,
+    DescentAscent,
+    Result,
+    StopOnPlateau,
+    TopParticles,
+    TwoPhase,
+)
 from mfld.bias import BiasReport, bias_report
 from mfld.callbacks import AverageDual, Progress, StopWhen
 from mfld.certificates import Certificate, certificate
@@ -37,13 +51,26 @@ from mfld.dynamics import (
     Preconditioned,
     Underdamped,
 )
+from mfld.equilibria import EquilibriumGap, nikaido_isoda
 from mfld.errors import ConvergenceError, DivergenceError
 from mfld.fokker_planck import FokkerPlanck
 from mfld.functional_data import FunctionalNetwork
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch, Smoothed
 from mfld.losses import Loss, LossFunction, losses
 from mfld.models import Model, NeuronModel, TwoLayerNetwork, activations, readouts
-from mfld.objectives import KSD, MMD, EmpiricalRisk, Functional, Game, LogScore, Objective, Potential, StreamRisk
+from mfld.objectives import (
+    KSD,
+    MMD,
+    Bilinear,
+    EmpiricalRisk,
+    Functional,
+    Game,
+    LogScore,
+    Objective,
+    PairwiseGame,
+    Potential,
+    StreamRisk,
+)
 from mfld.pruning import prune
 from mfld.sampling import resample
 from mfld.space import Box, Euclidean, Space, Sphere, Torus
@@ -61,7 +88,10 @@ __all__ = [
     "SVRG",
     "Algorithm",
     "AverageDual",
+    "AveragedGradient",
+    "BestResponse",
     "BiasReport",
+    "Bilinear",
     "Box",
     "Callback",
     "Certificate",
@@ -69,9 +99,11 @@ __all__ = [
     "Cloud",
     "ContinuousTempering",
     "ConvergenceError",
+    "DescentAscent",
     "DivergenceError",
     "Dynamics",
     "EmpiricalRisk",
+    "EquilibriumGap",
     "Euclidean",
     "FokkerPlanck",
     "FullBatch",
@@ -90,6 +122,7 @@ __all__ = [
     "NeuronModel",
     "Objective",
     "Overdamped",
+    "PairwiseGame",
     "PerParticleMinibatch",
     "Potential",
     "Preconditioned",
@@ -120,7 +153,9 @@ __all__ = [
     "likelihoods",
     "losses",
     "mixtures",
+    "nikaido_isoda",
     "noise",
+    "payoffs",
     "posteriors",
     "potentials",
     "prune",

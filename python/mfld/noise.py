@@ -63,6 +63,8 @@ POPULATIONS: Final[dict[str, int]] = {
             "resample",  # of a cloud
             "directions",  # of a sliced distance
             "step_law",  # draws of one more step, for its functionals
+            "history",  # of a game: which particles enter the average over time
+            "replaced",  # of a game: which particles give way to best responses
         )
     )
 }

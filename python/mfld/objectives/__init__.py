@@ -5,6 +5,7 @@ from mfld.objectives.discrepancy import MMD
 from mfld.objectives.functional import Functional
 from mfld.objectives.game import Game
 from mfld.objectives.log_score import LogScore
+from mfld.objectives.pairwise import Bilinear, PairwiseGame
 from mfld.objectives.risk import EmpiricalRisk, Risk
 from mfld.objectives.stein import KSD
 from mfld.objectives.stream import StreamRisk
@@ -12,6 +13,7 @@ from mfld.objectives.stream import StreamRisk
 __all__ = [
     "KSD",
     "MMD",
+    "Bilinear",
     "Bounds",
     "EmpiricalRisk",
     "Functional",
@@ -19,6 +21,7 @@ __all__ = [
     "LogScore",
     "Measure",
     "Objective",
+    "PairwiseGame",
     "Potential",
     "Risk",
     "StreamRisk",
