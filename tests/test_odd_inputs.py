@@ -357,6 +357,8 @@ RESULT = make_solver(n_replicates=2).run(SIMPLE, 8)
 CLOUD = mfld.Cloud(np.ones((2, 5)))
 GRID = mfld.FokkerPlanck(mfld.potentials.DoubleWell(), 0.2, 20, [(-2, 2)])
 STEP_LAW = diagnostics.StepLaw(WELL_3, INPUTS, 0.1, 0.1)
+PAYOFF = mfld.payoffs.Polynomial({(1, 1): 1.0})
+GAME = mfld.Bilinear(PAYOFF, space=1, l2=0.5)
 QUICK = {"n_chains": 64, "most_moves": 128, "most_seconds": 0.05}
 
 
@@ -366,6 +368,37 @@ TABLE = {
         mfld.PDA,
         {"n_particles": 8, "step_size": 0.1, "temperature": 0.1, "inner_steps": 10, "batch_size": None}
         | {"dynamics": mfld.Overdamped(), "dtype": "float32", "num_threads": None, "n_replicates": 1},
+    ),
+    **{
+        kind.__name__: (
+            kind,
+            {"n_particles": 8, "step_size": 0.1, "temperature": 0.1, "gradient": mfld.FullBatch()}
+            | {"dynamics": mfld.Overdamped(), "dtype": "float32", "num_threads": None, "n_replicates": 1}
+            | own,
+        )
+        for kind, own in (
+            (mfld.DescentAscent, {"alternating": False}),
+            (mfld.AveragedGradient, {"weights": 1.0, "forgetting": None}),
+            (mfld.BestResponse, {"share": 0.5, "inner_steps": 3}),
+        )
+    },
+    "payoffs.Function": (mfld.payoffs.Function, {"value": abs, "gradient_x": abs, "gradient_y": abs}),
+    "payoffs.OfKernel": (mfld.payoffs.OfKernel, {"kernel": mfld.kernels.Gaussian(1.0), "factor": -1.0}),
+    "payoffs.Opposite": (mfld.payoffs.Opposite, {"payoff": PAYOFF}),
+    "payoffs.Polynomial": (mfld.payoffs.Polynomial, {"terms": {(1, 1): 1.0}, "n_coordinates": (1, 1)}),
+    "payoffs.Trigonometric": (
+        mfld.payoffs.Trigonometric,
+        {"terms": {(1, 1): 1.0}, "n_coordinates": (1, 1), "period": 1.0},
+    ),
+    "Bilinear": (mfld.Bilinear, {"payoff": PAYOFF, "space": 1, "l2": 0.1, "reference": None}),
+    "PairwiseGame": (
+        mfld.PairwiseGame,
+        {"payoffs": {("a", "b"): PAYOFF}, "players": ("b", "a"), "space": 1, "l2": 0.1, "reference": None},
+    ),
+    "nikaido_isoda": (
+        mfld.nikaido_isoda,
+        {"game": GAME, "clouds": {name: mfld.Cloud([[1.0]]) for name in "xy"}, "temperature": 1.0}
+        | {"method": "automatic", "confidence": 0.99, "n_chains": 64, "most_moves": 20, "seed": 0, "num_threads": None},
     ),
     "PSDCA": (
         mfld.PSDCA,
@@ -758,6 +791,7 @@ MADE = {
     "Contraction",
     "ConvergenceError",
     "DivergenceError",
+    "EquilibriumGap",
     "Estimate",
     "Comparison",
     "Draws",

@@ -143,6 +143,7 @@ def nikaido_isoda(
     >>> result.state.step < 200
     True
     """
+    validation.num_threads(num_threads)
     game = validation.instance("game", game, Game, "a Game, like Bilinear").on_threads(num_threads)
     given = _clouds(game, clouds)
     temperatures = {
@@ -158,7 +159,6 @@ def nikaido_isoda(
         raise ValueError(f"n_chains must be a multiple of {_GROUPS}, got {n_chains}")
     most_moves = validation.integer("most_moves", most_moves, 1)
     seed = validation.seed(seed)
-    validation.num_threads(num_threads)
     faced = {name: _potential(game, name, given) for name in game.players}
     few = all(_dimension(potential.space) in (1, 2) for potential in faced.values())
     if method == "automatic":

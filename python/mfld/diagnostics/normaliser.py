@@ -90,6 +90,8 @@ def box(
         lines = [np.linspace(*((-reach, reach) if ends is None else ends), n_points) for ends in limits]
         energies = _energies(potential, lines) / temperature
         low = energies < energies.min() + _TAIL
+        if not low.any():
+            raise ValueError(f"temperature must leave the potential over it finite, got {temperature:g}")
         spans = []
         for axis, line in enumerate(lines):
             inside = line[low.any(axis=tuple(other for other in range(len(lines)) if other != axis))]

@@ -71,7 +71,7 @@ class BestResponse(GameAlgorithm):
         object.__setattr__(self, "inner_steps", validation.integer("inner_steps", self.inner_steps, 1))
         sizes = self.n_particles.values() if isinstance(self.n_particles, Mapping) else [self.n_particles]
         if min(map(self._count, sizes)) < 1:
-            raise ValueError(f"share must leave at least one particle to replace of {min(sizes)}, got {share}")
+            raise ValueError(f"share times n_particles must be at least 1, got {share} of {min(sizes)}")
         if self.gradient.buffer_names:
             raise ValueError(f"gradient must carry nothing from step to step, like FullBatch(), got {self.gradient}")
 
