@@ -91,7 +91,7 @@ def test_means_move_as_the_linear_recursion_and_diverge_beyond_its_limit(alterna
         assert (np.abs(np.linalg.eigvals(step)).max() > 1) == grows
 
 
-@pytest.mark.parametrize(("forgetting", "circles"), [(0.02, False), (0.08, True)])
+@pytest.mark.parametrize(("forgetting", "circles"), [(0.004, False), (0.08, True)])
 def test_a_history_that_is_too_fast_circles(forgetting, circles):
     """Slow: 2 l2 (2 l2 + f)**2 > kappa**2 f with f = forgetting / step_size: here 1 + f in square above 9 f."""
     h, kappa = 0.05, 3.0
@@ -99,12 +99,12 @@ def test_a_history_that_is_too_fast_circles(forgetting, circles):
     system = np.array([[-1, 0, 0, -kappa], [0, -1, kappa, 0], [f, 0, -f, 0], [0, f, 0, -f]])
     grows = np.linalg.eigvals(system).real.max() > 0
     assert grows == circles == ((1 + f) ** 2 < kappa**2 * f)
-    solver = mfld.AveragedGradient(2000, step_size=h, temperature=0.01, forgetting=forgetting)
-    start = {"x": np.full((2000, 1), 1.0)}
+    solver = mfld.AveragedGradient(500, step_size=h, temperature=0.01, forgetting=forgetting)
+    start = {"x": np.full((500, 1), 1.0)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        reached = means(solver.run(quadratic(kappa, tilt=0.0), 600, particles=start).state)
-    assert (np.linalg.norm(reached) > 0.5) == circles
+        reached = means(solver.run(quadratic(kappa, tilt=0.0), 1500, particles=start).state)
+    assert (np.linalg.norm(reached) > 1) == circles  # where it started
 
 
 def test_underdamped_players_approach_at_the_rate_of_their_linear_system():
