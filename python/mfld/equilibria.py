@@ -63,6 +63,14 @@ class EquilibriumGap:
         The measures that are certified: nodes with weights, or points of the chains.
     reason : str or None
         Where the chains have not mixed, so that there is no bound and ``upper`` is infinite; else None.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> saddle = mfld.Bilinear(mfld.payoffs.Polynomial({(1, 1): 1.0}), space=1, l2=0.5)
+    >>> clouds = {"x": mfld.Cloud([[0.5]]), "y": mfld.Cloud([[0.0]])}
+    >>> print(mfld.nikaido_isoda(saddle, clouds, temperature=1.0))
+    Nikaido-Isoda gap 0.25, at most 0.25, by quadrature; exploitability: x 0.125, y 0.125
     """
 
     gap: float
