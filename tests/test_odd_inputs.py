@@ -361,6 +361,8 @@ FIXED = mfld.TwoLayerNetwork(3, readout="fixed")
 SIGNED_RISK = mfld.SignedRisk(FIXED, INPUTS, TARGETS, strength=0.1)
 SIGNED = mfld.SignedMeasure(FIXED, np.ones((2, 4)), [1.0, -1.0])
 QUICK = {"n_chains": 64, "most_moves": 128}
+PAYOFF = mfld.payoffs.Polynomial({(1, 1): 1.0})
+GAME = mfld.Bilinear(PAYOFF, space=1, l2=0.5)
 
 
 TABLE = {
@@ -395,6 +397,37 @@ TABLE = {
     "thinning.split": (
         mfld.thinning.split,
         {"points": INPUTS, "halvings": 1, "kernel": None, "seed": 0, "num_threads": None},
+    ),
+    **{
+        kind.__name__: (
+            kind,
+            {"n_particles": 8, "step_size": 0.1, "temperature": 0.1, "gradient": mfld.FullBatch()}
+            | {"dynamics": mfld.Overdamped(), "dtype": "float32", "num_threads": None, "n_replicates": 1}
+            | own,
+        )
+        for kind, own in (
+            (mfld.DescentAscent, {"alternating": False}),
+            (mfld.AveragedGradient, {"weights": 1.0, "forgetting": None}),
+            (mfld.BestResponse, {"share": 0.5, "inner_steps": 3}),
+        )
+    },
+    "payoffs.Function": (mfld.payoffs.Function, {"value": abs, "gradient_x": abs, "gradient_y": abs}),
+    "payoffs.OfKernel": (mfld.payoffs.OfKernel, {"kernel": mfld.kernels.Gaussian(1.0), "factor": -1.0}),
+    "payoffs.Opposite": (mfld.payoffs.Opposite, {"payoff": PAYOFF}),
+    "payoffs.Polynomial": (mfld.payoffs.Polynomial, {"terms": {(1, 1): 1.0}, "n_coordinates": (1, 1)}),
+    "payoffs.Trigonometric": (
+        mfld.payoffs.Trigonometric,
+        {"terms": {(1, 1): 1.0}, "n_coordinates": (1, 1), "period": 1.0},
+    ),
+    "Bilinear": (mfld.Bilinear, {"payoff": PAYOFF, "space": 1, "l2": 0.1, "reference": None}),
+    "PairwiseGame": (
+        mfld.PairwiseGame,
+        {"payoffs": {("a", "b"): PAYOFF}, "players": ("b", "a"), "space": 1, "l2": 0.1, "reference": None},
+    ),
+    "nikaido_isoda": (
+        mfld.nikaido_isoda,
+        {"game": GAME, "clouds": {name: mfld.Cloud([[1.0]]) for name in "xy"}, "temperature": 1.0}
+        | {"method": "automatic", "confidence": 0.99, "n_chains": 64, "most_moves": 20, "seed": 0, "num_threads": None},
     ),
     "PSDCA": (
         mfld.PSDCA,
@@ -824,8 +857,9 @@ MADE = {
     "ConvergenceError",
     "Deconvolution",
     "DivergenceError",
-    "Draws",
+    "EquilibriumGap",
     "Estimate",
+    "Draws",
     "Info",
     "LogSobolev",
     "Modes",

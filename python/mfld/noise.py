@@ -66,6 +66,8 @@ POPULATIONS: Final[dict[str, int]] = {
             "step_law",  # draws of one more step, for its functionals
             "interaction",  # which particles or features stand for all in a step
             "annealing",  # resampling on the ladder of a certificate
+            "history",  # of a game: which particles enter the average over time
+            "replaced",  # of a game: which particles give way to best responses
         )
     )
 }

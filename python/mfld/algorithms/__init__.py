@@ -2,6 +2,7 @@
 
 from mfld.algorithms.base import Algorithm, Callback, Result
 from mfld.algorithms.cooling import Cooling
+from mfld.algorithms.games import AveragedGradient, BestResponse, DescentAscent
 from mfld.algorithms.mfld import MFLD
 from mfld.algorithms.pda import PDA
 from mfld.algorithms.phases import TopParticles, TwoPhase
@@ -15,8 +16,11 @@ __all__ = [
     "PSDCA",
     "SVIS",
     "Algorithm",
+    "AveragedGradient",
+    "BestResponse",
     "Callback",
     "Cooling",
+    "DescentAscent",
     "Result",
     "StopOnPlateau",
     "TopParticles",

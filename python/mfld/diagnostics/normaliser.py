@@ -59,7 +59,7 @@ def log_normaliser(potential: Potential, temperature: float) -> float:
             raise ValueError(f"potential must live on Euclidean space, a torus or a box, got {block}")
         ends = [None] * block.n_coordinates if block.limits is None else zip(*block.limits, strict=True)
         limits += ends
-    axes = _box(potential, temperature, limits)
+    axes = box(potential, temperature, limits)
     n_points = _LINES[len(axes)]
     by_four, by_two, fine = (_trapezoidal(potential, temperature, axes, n_points // k + 1) for k in (4, 2, 1))
     # Faces of a box leave errors of order 2, which extrapolation removes; elsewhere all digits are right anyway.
@@ -80,7 +80,7 @@ def energies_at(potential: Potential, points: Vector) -> Vector:
     return np.asarray(potential(points), np.float64)
 
 
-def _box(
+def box(
     potential: Potential, temperature: float, limits: list[tuple[float, float] | None]
 ) -> list[tuple[float, float]]:
     """Ends of each axis: those of the domain, or where the density is below exp(-60) of its largest."""
@@ -90,6 +90,8 @@ def _box(
         lines = [np.linspace(*((-reach, reach) if ends is None else ends), n_points) for ends in limits]
         energies = _energies(potential, lines) / temperature
         low = energies < energies.min() + _TAIL
+        if not low.any():
+            raise ValueError(f"temperature must leave the potential over it finite, got {temperature:g}")
         spans = []
         for axis, line in enumerate(lines):
             inside = line[low.any(axis=tuple(other for other in range(len(lines)) if other != axis))]

@@ -5,6 +5,7 @@ from mfld.objectives.discrepancy import MMD
 from mfld.objectives.functional import Functional
 from mfld.objectives.game import Game
 from mfld.objectives.log_score import LogScore
+from mfld.objectives.pairwise import Bilinear, PairwiseGame
 from mfld.objectives.risk import EmpiricalRisk, Risk
 from mfld.objectives.signed import Bilevel, Lifting, SignedRisk
 from mfld.objectives.stein import KSD
@@ -14,6 +15,7 @@ __all__ = [
     "KSD",
     "MMD",
     "Bilevel",
+    "Bilinear",
     "Bounds",
     "EmpiricalRisk",
     "Functional",
@@ -22,6 +24,7 @@ __all__ = [
     "LogScore",
     "Measure",
     "Objective",
+    "PairwiseGame",
     "Potential",
     "Risk",
     "SignedRisk",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Self
 
 from mfld.objectives.base import Objective
+from mfld.space import Space
 from mfld.state import Cloud
 
 
@@ -20,6 +22,8 @@ class Game(ABC):
     ----------
     players : tuple of str
         Names of the players, which are those of the clouds in a `State`, in their order.
+    spaces : mapping of str to Space
+        Where the particles of each player live: algorithms draw initial particles there.
 
     Examples
     --------
@@ -27,18 +31,24 @@ class Game(ABC):
 
     >>> import numpy as np
     >>> import mfld
-    >>> class Bilinear(mfld.Game):
+    >>> class Pennies(mfld.Game):
     ...     players = ("x", "y")
+    ...     spaces = {"x": mfld.Space(1), "y": mfld.Space(1)}
     ...     def facing(self, name, clouds):
     ...         sign, other = (1, "y") if name == "x" else (-1, "x")
     ...         slope = sign * clouds[other].particles.mean(axis=0)
     ...         return mfld.Potential(lambda t: 0 * t + slope, lambda t: t @ slope, n_coordinates=1, l2=0.5)
     >>> clouds = {"x": mfld.Cloud([[1.0], [3.0]]), "y": mfld.Cloud([[0.5]])}
-    >>> Bilinear().facing("y", clouds).loss(clouds["y"])     # - E x E y
+    >>> Pennies().facing("y", clouds).loss(clouds["y"])     # - E x E y
     -1.0
     """
 
     players: tuple[str, ...]
+    spaces: Mapping[str, Space]
+
+    def on_threads(self, num_threads: int | None) -> Self:
+        """The same game, evaluated on so many threads; None: what OpenMP would take. It never changes a value."""
+        return self
 
     @abstractmethod
     def facing(self, name: str, clouds: Mapping[str, Cloud]) -> Objective:
