@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import mfld
-from mfld import _core
+from mfld import _core, thinning
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
@@ -121,6 +121,33 @@ def dual_sweep(n_particles, n):
     return lambda: CORE.dual_sweep(NETWORK, LOGISTIC, x, z, y, None, rows, groups, *bounds, log_weights, dual, ALONE)
 
 
+PAIRS = thinning.in_core(mfld.kernels.Gaussian(1.0), 2)
+
+
+def points(n):
+    return zeros(n, 2)
+
+
+def split(n):
+    x, rows = points(n), np.arange(n)
+    return lambda: CORE.thinning_split(PAIRS, x, rows, 1, 0, *PLACE, 0, ALONE)
+
+
+def compress(n, levels):
+    x, rows = points(n), np.arange(n)
+    return lambda: CORE.thinning_compress(PAIRS, x, rows, levels, *PLACE, 0, ALONE)
+
+
+def refine(n):
+    x, rows, ends = points(n), np.arange(n), np.array([n // 2, n])
+    return lambda: CORE.thinning_refine(PAIRS, x, rows, ends, 100, ALONE)
+
+
+def ridge_solve(rows, columns, k):
+    factor, right = zeros(rows, columns), zeros(rows, k)
+    return lambda: CORE.ridge_solve(factor, 1.0, right, ALONE)
+
+
 CALLS = {
     "activation": activation,
     "loss": loss,
@@ -146,6 +173,20 @@ CALLS = {
     "batch": lambda: lambda: CORE.batch(*PLACE, 100_000_000, 60_000_000),
     "particle_batches": lambda: lambda: CORE.particle_batches(*PLACE, 100_000_000, 60, 1_000_000, 0, ALONE),
     "particle_batches, large": lambda: lambda: CORE.particle_batches(*PLACE, 100_000_000, 15_000_000, 4, 0, ALONE),
+    "pair_sums": lambda: lambda: CORE.pair_sums(PAIRS, points(200_000), points(200_000), None, True, ALONE),
+    "pair_pull_back": lambda: (
+        lambda: CORE.pair_pull_back(PAIRS, points(200_000), points(200_000), points(200_000), None, 1.0, ALONE)
+    ),
+    "pair_stein": lambda: (
+        lambda: CORE.pair_stein(
+            PAIRS, points(200_000), points(200_000), points(200_000), points(200_000), None, True, ALONE
+        )
+    ),
+    "thinning_split": lambda: split(200_000),
+    "thinning_compress": lambda: compress(2**22, 11),
+    "thinning_refine": lambda: refine(100_000),
+    "ridge_solve": lambda: ridge_solve(6000, 4000, 1),
+    "ridge_solve, many right sides": lambda: ridge_solve(2000, 10, 20_000),
     "dual_sweep": lambda: dual_sweep(100_000, 20_000),
     "dual_sweep, many rows": lambda: dual_sweep(10, 5_000_000),
 }

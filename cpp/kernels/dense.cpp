@@ -195,7 +195,8 @@ int ridge_solve(const void* b, std::int64_t rows, std::int64_t columns, double r
       barrier.wait();
       if (stop.stopped(barriers++)) return;
       if (factor.factorise(member, members, barrier, products, stop, bad, barriers) >= 0 || stop.aborting()) return;
-      for (std::int64_t k = member; k < n_right; k += members) {
+      for (std::int64_t k = member; k < n_right && !stop.aborting(); k += members) {
+        if (member == 0) stop.poll(2 * static_cast<double>(padded) * static_cast<double>(padded));
         T* solution = &solutions[k * padded];
         for (std::int64_t i = 0; i < padded; ++i) solution[i] = i < rows ? x[i * n_right + k] : T(0);
         factor.solve(solution);
