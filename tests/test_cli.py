@@ -524,6 +524,7 @@ def test_config_names_the_level(capsys):
     assert "methods of train: mfld, pda, psdca" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "least"), [("digits", 0.97), ("breast_cancer", 0.96)])
 def test_accuracy_on_held_out_rows_over_five_seeds(name, least):
     data = experiments.load(name)
@@ -535,7 +536,7 @@ def test_accuracy_on_held_out_rows_over_five_seeds(name, least):
     ("name", "method", "least"),
     [
         ("breast_cancer", "pda", 0.96),
-        ("breast_cancer", "psdca", 0.96),
+        pytest.param("breast_cancer", "psdca", 0.96, marks=pytest.mark.slow),
         ("diabetes", "pda", 0.46),
         ("diabetes", "psdca", 0.44),
     ],
