@@ -135,6 +135,7 @@ class DualAscent:
             "sampler_step_size": np.full(1, np.nan),
             "sampler_moves": np.zeros(1, np.int64),
             "visits": np.zeros(1, np.int64),
+            "variance_bound": np.full(1, np.nan),
         }
         self._state = mfld.State({"mu": mfld.Cloud(self._particles[np.newaxis])}, 0, SEED, buffers)
 
