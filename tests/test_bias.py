@@ -315,3 +315,16 @@ def test_quantities_that_change_their_shape_are_named():
     assert any("the result of quantity must have one shape" in note for note in report.notes)
     with pytest.raises(ValueError, match="the result of quantity must have at least one number"):
         mfld.bias_report(solver, well, lambda state: [], 4, n_replicates=4)
+
+
+def test_an_error_of_the_quantity_ends_the_report():
+    """It is no note: only a cloud that cannot be smaller, or a shape that follows it, is."""
+    well, solver = mfld.potentials.Gaussian([0.0]), mfld.MFLD(20, step_size=0.1, temperature=1.0)
+
+    def quantity(state):
+        if len(state.particles) < 20:
+            raise ValueError("of its own")
+        return state.particles.mean()
+
+    with pytest.raises(ValueError, match="of its own"):
+        mfld.bias_report(solver, well, quantity, 4, n_replicates=4)

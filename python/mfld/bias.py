@@ -159,6 +159,10 @@ def _short(value: Any) -> str:
     return f"{values[0]:.2g}" if len(values) == 1 else f"{np.nanmin(values):.2g} to {np.nanmax(values):.2g}"
 
 
+class _NoSmallerCloud(ValueError):
+    """Refusal of a problem to have smaller clouds, or of a quantity to have values that compare with theirs."""
+
+
 def bias_report(
     solver: Algorithm,
     objective: Objective,
@@ -360,20 +364,30 @@ class _Report:
 
     def _of_particles(self, values: Array) -> tuple[Array | None, Mean | None, str]:
         levels = [values]
-        try:
-            for parts in (2, 4):
-                solver = self.solver.resized(Fraction(1, parts), self.n_replicates * parts)
-                own = self._values(solver, self.n_steps, Fraction(1), parts)
-                levels.append(own.reshape(-1, parts, *own.shape[1:]).mean(axis=1))
-                self.cost += 1.0
-        except (NotImplementedError, ValueError) as error:
-            self.notes.append(f"no {'particle bias' if len(levels) == 1 else 'order of the particle bias'}: {error}")
+        for parts in (2, 4):
+            try:
+                own = self._values(self._smaller(parts), self.n_steps, Fraction(1), parts)
+            except _NoSmallerCloud as error:  # other errors are the quantity's or the run's, and end the report
+                missing = "particle bias" if len(levels) == 1 else "order of the particle bias"
+                self.notes.append(f"no {missing}: {error}")
+                break
+            levels.append(own.reshape(-1, parts, *own.shape[1:]).mean(axis=1))
+            self.cost += 1.0
         differences = [there - here for here, there in itertools.pairwise(levels)]
         if len(differences) == 2:
             order, regime = _order(differences[1], differences[0], (1.0,))
             # Bias falls like 1/N: quarters differ by three times as much as halves, with as much noise for its size.
             return differences[0] if regime == "not reached" else (levels[2] - values) / 3, order, regime
         return (differences[0] if differences else None), None, "unknown"
+
+    def _smaller(self, parts: int) -> Algorithm:
+        """The solver of the parts of each cloud."""
+        try:
+            solver = self.solver.resized(Fraction(1, parts), self.n_replicates * parts)
+            solver.init(self.objective)
+        except (NotImplementedError, ValueError) as error:
+            raise _NoSmallerCloud(str(error)) from error
+        return solver
 
     # ---- runs --------------------------------------------------------------------------------------------------------
 
@@ -408,7 +422,7 @@ class _Report:
         if self._shape is None:
             self._shape = given[0].shape
         elif self._shape != given[0].shape:
-            raise ValueError(
+            raise _NoSmallerCloud(
                 f"{name} must have one shape at all numbers of particles and step sizes, got {self._shape} and "
                 f"{given[0].shape}"
             )

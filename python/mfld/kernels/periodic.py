@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,9 +26,9 @@ class _Periodic(InCore):
     derivatives = 3
     period: float
 
+    @abstractmethod
     def factor(self, t: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """phi and its three derivatives at angles."""
-        raise NotImplementedError
 
     @property
     def frequency(self) -> float:
