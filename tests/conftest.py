@@ -1,7 +1,13 @@
 """Fixtures that several files of tests share."""
 
+import os
+
 import numpy as np
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A worker a core: more threads would wait for each other. Tests that need two ask for them.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from mfld import _core
 

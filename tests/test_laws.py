@@ -391,7 +391,11 @@ def test_stein_identity_of_interacting_particles(gradient, loss, step_size):
 
 @pytest.mark.parametrize(
     "dynamics",
-    [mfld.Overdamped(), mfld.dynamics.General(np.eye(16)), mfld.dynamics.Irreversible(np.zeros((16, 16)))],
+    [
+        mfld.Overdamped(),
+        pytest.param(mfld.dynamics.General(np.eye(16)), marks=pytest.mark.slow),
+        mfld.dynamics.Irreversible(np.zeros((16, 16))),
+    ],
     ids=["overdamped", "general", "irreversible"],
 )
 def test_a_small_ridge_is_in_force_whoever_makes_the_step(dynamics):

@@ -76,6 +76,7 @@ def test_the_data_are_those_of_the_baseline():
     assert "The data can be redistributed as long as this" in note
 
 
+@pytest.mark.slow
 def test_fat_from_spectra_tuned_on_the_training_rows_alone():
     """Order of the derivative by five folds of the 129 rows; for kernel ridge regression its numbers, too."""
     ours, theirs = [], []
