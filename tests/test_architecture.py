@@ -37,7 +37,7 @@ LAYERS = [
     ["diagnostics"],
     ["quantities", "callbacks", "statistics", "description", "spikes"],
     ["bias", "theory", "equilibria"],
-    ["checkpoint", "posteriors"],
+    ["checkpoint", "posteriors", "sweeps"],
     ["functional_data"],
     ["fitting", "density"],
     ["experiments"],

@@ -587,6 +587,10 @@ TABLE = {
         {"signal": np.hanning(9), "point_spread": mfld.deconvolution.Gaussian(1.0), "strength": 0.01, "axes": None}
         | {"penalty": "tv", "n_particles": 5, "n_steps": 3, "gap": 1e-3, "seed": 0, "num_threads": None},
     ),
+    "sweep": (
+        mfld.sweep,
+        {"function": np.sqrt, "grid": [{}], "path": None, "executor": 0, "seed": 0, "progress": False},
+    ),
     "checkpoint.load": (
         mfld.checkpoint.load,
         {"path": "missing.npz", "algorithm": None, "objective": None} | {"accept_other": False},
@@ -857,9 +861,9 @@ MADE = {
     "ConvergenceError",
     "Deconvolution",
     "DivergenceError",
+    "Draws",
     "EquilibriumGap",
     "Estimate",
-    "Draws",
     "Info",
     "LogSobolev",
     "Modes",
@@ -872,13 +876,14 @@ MADE = {
     "Result",
     "Row",
     "Sandwich",
+    "SignedCertificate",
     "Spectrum",
     "Statistics",
     "SteinIdentities",
     "SteinSums",
     "SteinTerms",
-    "SignedCertificate",
     "Step",
+    "Sweep",
     "show_config",
 }
 

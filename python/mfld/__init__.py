@@ -88,6 +88,7 @@ from mfld.signed_measures import SignedMeasure
 from mfld.space import Box, Euclidean, Space, Sphere, Torus
 from mfld.spikes import Deconvolution, deconvolve
 from mfld.state import Cloud, Info, State
+from mfld.sweeps import Sweep, sweep
 
 __all__ = [
     "KSD",
@@ -162,6 +163,7 @@ __all__ = [
     "StopOnPlateau",
     "StopWhen",
     "StreamRisk",
+    "Sweep",
     "TopParticles",
     "Torus",
     "TwoLayerNetwork",
@@ -198,6 +200,7 @@ __all__ = [
     "signed_certificate",
     "statistics",
     "step_size",
+    "sweep",
     "theory",
     "thinning",
 ]
