@@ -201,7 +201,7 @@ def test_kill_9_loses_only_what_was_under_way(functions, tmp_path):
         ({"grid": {"a": [1, 1]}}, ValueError, "grid must hold each point once, got"),
         ({"grid": {"a": [mfld.SVRG(3)]}}, TypeError, "build other objects within the function"),
         ({"grid": {"a": [float("nan")]}}, TypeError, "must be made of finite numbers"),
-        ({"seed": -1}, ValueError, "seed must be at least 0"),
+        ({"seed": -1}, ValueError, "seed must be between 0 and"),
         ({"executor": "two"}, TypeError, "executor must be None, a number of processes"),
         ({"executor": -1}, ValueError, "executor must be at least 0"),
         ({"executor": 2}, TypeError, "function must be one that a module defines"),

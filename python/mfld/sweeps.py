@@ -49,6 +49,14 @@ class Sweep:
         Names and values of the grid; empty for points that were listed one by one.
     n_new : int
         Runs that this call made; the others were read from the file.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> found = mfld.sweep(lambda a, b: {"product": a * b}, {"a": [2, 3], "b": [5, 7]}, executor=0)
+    >>> found.column("product")
+    array([[10, 14],
+           [15, 21]])
     """
 
     runs: tuple[dict[str, Any], ...]
