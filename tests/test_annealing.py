@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 import mfld
+from mfld import wells
 from mfld.annealing import Annealer
 from mfld.noise import Place
 
@@ -150,3 +151,49 @@ def test_hops_keep_the_law():
     fresh = potential.value_and_gradient(after.points)
     assert_array_equal(after.values, fresh[0])
     assert_array_equal(after.gradient, fresh[1])
+
+
+# ---- wells -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dimension", "temperature"), [(1, 0.02), (2, 0.05)])
+def test_masses_of_wells_by_quadrature(dimension, temperature):
+    # sin(3 x + 0.5) in each coordinate and a ridge: some wells within reach.
+    def value(x):
+        return np.sum(np.sin(3 * x + 0.5), axis=1)
+
+    several = mfld.Potential(lambda x: 3 * np.cos(3 * x + 0.5), value, n_coordinates=dimension, l2=0.03)
+    found = wells.find(several, temperature, np.zeros(dimension), 8.0, 4096, Place.of(1, num_threads=1))
+    axis = np.linspace(-9, 9, 180_001 if dimension == 1 else 501)
+    grid = np.stack([part.ravel() for part in np.meshgrid(*[axis] * dimension)], axis=1)
+    density = np.exp(-(value(grid) + 0.03 * np.sum(grid**2, axis=1)) / temperature - 40 * dimension)
+    exact = np.array([density[found.region(grid) == k].sum() for k in range(len(found.log_mass))])
+    exact = np.log(exact * (axis[1] - axis[0]) ** dimension) + 40 * dimension
+    assert np.all(np.abs(found.log_mass - exact) < 5 * found.error + (0.01 if dimension == 2 else 1e-3))
+    assert np.all(found.error[:2] < 0.1)
+    # Regions are apart from each other, and together they have nearly all the mass.
+    assert np.exp(exact).sum() > 0.95 * density.sum() * (axis[1] - axis[0]) ** dimension * np.exp(40 * dimension)
+    centres = found.centres[np.argsort(np.abs(found.centres[:, 0]))]
+    assert_allclose(np.abs(np.cos(3 * centres + 0.5)), 0, atol=0.1)
+    inside = found.points[0][found.weights[0] > 0]
+    assert np.all(found.region(inside) == 0)
+    assert_allclose(found.weights.sum(axis=1), 1)
+
+
+def test_a_narrow_well_in_ten_coordinates_is_found_where_a_slope_leads_to_it():
+    centre = np.full(10, 0.5)
+    cone = mfld.Potential(
+        lambda x: (x - centre) / np.sqrt(0.01 + np.sum((x - centre) ** 2, axis=1, keepdims=True)),
+        lambda x: np.sqrt(0.01 + np.sum((x - centre) ** 2, axis=1)),
+        n_coordinates=10,
+        l2=0.01,
+    )
+    found = wells.find(cone, 1e-3, np.zeros(10), 3.0, 1024, Place.of(0, num_threads=1))
+    assert len(found.centres) == 1
+    # Close to it V is 0.1 + |x - c|^2 / 0.2: a Gaussian, up to the cone's bend.
+    l2, stiff = 0.01, 5.0
+    bottom = stiff / (stiff + l2) * centre
+    height = 0.1 + stiff * np.sum((bottom - centre) ** 2) + l2 * np.sum(bottom**2)
+    gaussian = 5 * math.log(math.pi * 1e-3 / (stiff + l2)) - height / 1e-3
+    assert_allclose(found.centres[0], bottom, atol=1e-3)
+    assert abs(found.log_mass[0] - gaussian) < 0.4

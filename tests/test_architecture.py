@@ -30,7 +30,7 @@ LAYERS = [
     ["dynamics", "label_noise"],
     ["stepping"],
     ["step_size", "sampling"],
-    ["annealing"],
+    ["annealing", "wells"],
     ["gibbs"],
     ["certificates", "signed_certificates"],
     ["algorithms", "fokker_planck"],

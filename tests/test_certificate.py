@@ -281,6 +281,27 @@ def test_two_wells_far_apart_are_both_found():
     assert abs(found.dual_value - (-32 - 0.2 * log_z)) < 5 * found.dual_value_error
 
 
+@pytest.mark.parametrize(("number", "width"), [(0, 60.0), (1, 90.0)])
+def test_narrow_wells_that_nothing_leads_to_are_found_or_there_is_no_certificate(number, width):
+    # Dual variables aimed at one w in the plane: wells of width 1 / 60 and 1 / 90, far from the start of any ladder.
+    rng = np.random.default_rng(number)
+    z, w, l2, temperature = width * rng.normal(size=(400, 2)), np.array([[2.0, -1.5], [0.5, 2.5]])[number], 0.1, 0.2
+    model = mfld.TwoLayerNetwork(2, activation="cos", readout="fixed", bias=False, output_scale=2.0)
+    risk = mfld.EmpiricalRisk(model, z, np.zeros(400), loss="half_squared", l2=l2)
+    g = -4 * np.cos(z @ w)
+    found = mfld.certificate(risk, g, temperature, num_threads=1)
+    # The mass of the two wells alone, by quadrature, is a lower bound of Z, and so an upper one of D.
+    axis = np.linspace(-4 / width, 4 / width, 61)
+    near = w + np.stack([part.ravel() for part in np.meshgrid(axis, axis)], axis=1)
+    exponent = -(g @ (2 * np.cos(z @ near.T)) / 400 + l2 * np.sum(near**2, axis=1)) / temperature
+    log_mass = math.log(2 * np.exp(exponent).sum() * (axis[1] - axis[0]) ** 2)
+    highest = -np.mean(g**2) / 2 - temperature * log_mass
+    if found.reason is None:
+        assert found.optimum[0] < found.dual_value < highest + 0.01
+    else:
+        assert "with wells that have" in found.reason
+
+
 def test_normalisability_is_checked(rng):
     inputs, y = rng.normal(size=(30, 2)), rng.normal(size=30)
     g = rng.normal(size=30)

@@ -193,20 +193,26 @@ class Problem:
 
 
 def judged(number):
-    """Certificate of what dual ascent finds for a problem of the corpus, and P(p[g]) - P* by quadrature."""
+    """Certificate of what dual ascent finds for a problem of the corpus, whether it is wrong, and a name.
+
+    It bounds ``P(p[g]) - D(g)``, of one quadrature; only where it does not, that of the optimum decides.
+    """
     problem = Problem(number)
     risk = problem.risk()
     run = mfld.PSDCA(500, temperature=problem.temperature, num_threads=1).run(risk, 15, seed=number, record_every=15)
     found = mfld.certificate(risk, run.dual, problem.temperature, seed=number, num_threads=1)
-    return found, problem.excess(np.asarray(run.dual, np.float64).ravel()), str(problem)
+    if found.reason is not None:
+        return found, False, str(problem)
+    g = np.asarray(run.dual, np.float64).ravel()
+    wrong = found.upper < problem.primal(g) - problem.dual(g) and found.upper < problem.excess(g)
+    return found, wrong, f"{problem}: {found.upper}"
 
 
 def check_corpus(numbers, most_wrong):
     found = [judged(number) for number in numbers]
-    answers = [(certificate, exact, name) for certificate, exact, name in found if certificate.reason is None]
-    wrong = [(name, one.upper, exact) for one, exact, name in answers if one.upper < exact]
+    wrong = [name for _, is_wrong, name in found if is_wrong]
     assert len(wrong) <= most_wrong, wrong
-    assert len(answers) >= 0.9 * len(found)
+    assert sum(certificate.reason is None for certificate, _, _ in found) >= 0.9 * len(found)
 
 
 def test_a_sample_of_the_corpus():

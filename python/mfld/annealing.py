@@ -25,6 +25,7 @@ _HOTTEST = 30  # doublings of the temperature, at most
 _HOPS = (1.0, 0.25)  # times the spread of the particles
 _FEWEST_HOPS = 0.01
 _CALM = 2.0  # range of V / temperature over the Gaussian where the ladder begins
+_SEEN = 512  # points for the mean of V
 _WARM = 1 / 16  # inverse temperature where V is never calm
 
 
@@ -163,6 +164,19 @@ class Annealer:
         """Logarithm of the partition function of the first rung."""
         n_moving, l2 = self.potential.n_moving, self.potential.l2
         return n_moving / 2 * math.log(math.pi * self.temperature / (ladder.rungs[0].inverse * l2))
+
+    def reach(self, frozen: FloatArray, depth: float) -> float:
+        """Distance from 0 within which wells lie that count, where V is nowhere below ``-depth``.
+
+        By Jensen's inequality log Z is at least that of the Gaussian less the mean of V there, over the temperature: a
+        well is no match for it where ``l2 |theta|**2`` is above that mean plus the depth. Of V without a bound it is
+        where the ladder begins, times two.
+        """
+        points = np.tile(frozen, (_SEEN, 1))
+        if not math.isfinite(depth):
+            return 2 * math.sqrt(self.potential.n_moving) * self._width(self._first(points))
+        values = self.begin(points, Ladder((Rung(1.0, 0.0),), 0), 0).values
+        return math.sqrt(max(float(values.mean(dtype=np.float64)) + depth, self.temperature) / self.potential.l2)
 
     def _width(self, inverse: float) -> float:
         return math.sqrt(self.temperature / (2 * inverse * self.potential.l2))

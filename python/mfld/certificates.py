@@ -206,6 +206,15 @@ def certificate(
         measured[:] = gap, _, bias = _jackknifed(risk, *found.predictions(), g)
         return 4 * two_sided**2 * bias <= max(gap + bias, tolerance)
 
+    def upper_bound() -> float:
+        gap, error, bias = measured
+        noise_size = two_sided * math.sqrt(bias)
+        return max(gap + bias + quantile * error, (math.sqrt(max(gap + bias, 0.0)) + noise_size) ** 2)
+
+    def holds(found: GibbsEstimate, predictions: NDArray[np.float64], log_z: float) -> bool:
+        highest = found.log_partition_bounds(two_sided)[3]
+        return fenchel_young_gap(risk, predictions, g) <= upper_bound() and log_z <= highest
+
     found = rounds_of(
         risk.on_threads(threads),
         g,
@@ -217,13 +226,12 @@ def certificate(
         quantile=two_sided,
         dtype=precision,
         enough=enough,
+        holds=holds,
     )
     if found.reason is not None:
         more = ": a higher temperature or l2 makes it easier, a larger most_moves gives more room"
         return refused(found.reason + (more if found.n_moves else ""), found.r_hat, found.n_moves)
-    gap, error, bias = measured
-    noise_size = two_sided * math.sqrt(bias)
-    upper = max(gap + bias + quantile * error, (math.sqrt(max(gap + bias, 0.0)) + noise_size) ** 2)
+    (gap, error, _), upper = measured, upper_bound()
     smoothness = risk.loss_function.smoothness
     log_z, log_z_error, lowest, highest = found.log_partition_bounds(two_sided)
     targets = risk.targets.astype(np.float64)

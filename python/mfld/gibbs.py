@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mfld import validation
+from mfld import validation, wells
 from mfld.annealing import Annealer, Ladder, Particles
 from mfld.noise import Place
 from mfld.objectives import EmpiricalRisk
 from mfld.validation import FloatArray, FloatDType
+from mfld.wells import Wells
 
 N_GROUPS = 32  # of particles: independent estimates of all that is estimated
 LARGEST_R_HAT = 1.01  # Vehtari, Gelman, Simpson, Carpenter, Bürkner 2021
@@ -27,7 +28,13 @@ _SIGNIFICANT = 4.0  # standard errors
 _LARGEST_ERROR = 0.5  # of log Z, before the two sides are compared
 _FEWEST_GROUPS = 0.25  # that carry the mass
 _LARGEST_EXPONENT = 600.0  # of masses: beyond it the first round has seen nothing
+_MOST_CONTRADICTED = 2  # rounds of a ladder, and ladders, that wells contradict
+_KNOWN = 0.1  # error of the mass of a well, relative to it, up to which it is believed
 _HOPELESS = 0.15  # below which a longer ladder is made at once
+_SEARCHED = 16  # part of the budget that looking for wells may take
+_FEWEST_SEARCHED = 1024  # points
+_LEAST_SEARCHED = 256  # where there is little room
+_SPACING = 2.5  # of points, in widths of the narrowest wells
 
 
 @dataclass(eq=False)
@@ -58,11 +65,40 @@ class GibbsEstimate:
     mass: NDArray[np.float64] = field(default_factory=lambda: np.zeros((N_GROUPS, 1)))
     returned: NDArray[np.float64] = field(default_factory=lambda: np.zeros((N_GROUPS, 1)))  # mass times that of back
     moments: NDArray[np.float64] = field(default_factory=lambda: np.zeros((N_GROUPS, 1, 1, 1)))
+    inside: list[NDArray[np.float64]] = field(default_factory=list)  # mass of groups in the wells of a combination
     rounds: int = 0
 
     def predictions(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Predictions (n, K) of all groups, and of all but one (group, n, K)."""
         return _mixture(self.shares, self.mass, self.moments)
+
+    def missed(self, searched: Sequence[Wells]) -> list[NDArray[np.float64]]:
+        """Masses of wells above those of the particles there, as shares of the mass that was seen.
+
+        It is 0 where the difference is within the error of the mass of the well.
+        """
+        there, total, n = [one.sum(axis=0) for one in self.inside], self.mass.sum(axis=0), N_GROUPS * self.rounds
+        shares = []
+        for c, well in enumerate(searched):
+            mass = n * np.exp(np.minimum(well.log_mass - self.log_first - self.shift[c], _LARGEST_EXPONENT))
+            known = (well.error < _KNOWN) & (np.abs(mass - there[c]) > _SIGNIFICANT * well.error * mass)
+            shares.append(np.where(known, mass - there[c], 0.0) / total[c])
+        return shares
+
+    def completed(self, risk: EmpiricalRisk, searched: Sequence[Wells]) -> tuple[NDArray[np.float64], float, float]:
+        """Predictions (n, K) and log Z on the way down with the masses of the wells, and the share that was missed."""
+        predictions, log_z, seen = np.zeros(self.moments.shape[2:]), self.log_partition()[0][0], 0.0
+        inputs, threads = risk.inputs.astype(np.float64), validation.num_threads(risk.num_threads)
+        share, mass, moments = self.shares.sum(axis=0), self.mass.sum(axis=0), self.moments.sum(axis=0)
+        for c, (well, missing) in enumerate(zip(searched, self.missed(searched), strict=True)):
+            total, part = 1 + missing.sum(), share[c] / share.sum()
+            of_all = moments[c] / mass[c]
+            for k in np.flatnonzero(missing):
+                of_all = of_all + missing[k] * risk.model.predictions(well.points[k], well.weights[k], inputs, threads)
+            predictions += part * of_all / total
+            log_z += part * math.log(total)
+            seen += part / total
+        return predictions, float(log_z), 1 - seen
 
     def log_partition(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """log Z on the way down and on the way back: of all groups (2,), and of all but one (group, 2)."""
@@ -127,13 +163,16 @@ def rounds_of(
     quantile: float,
     dtype: FloatDType,
     enough: Callable[[GibbsEstimate], bool],
+    holds: Callable[[GibbsEstimate, NDArray[np.float64], float], bool],
 ) -> GibbsEstimate:
     """Rounds of annealing until the particles look mixed and ``enough`` says so, or the moves are spent.
 
     A round takes every particle down the ladder of an `Annealer`, some moves further, and back. It counts as mixed when
     both ways agree on log Z within ``quantile`` standard errors, which have to be small themselves; when not few of the
     groups carry most of the mass; and when split R-hat is below 1.01, up to the noise of the groups. Where more rounds
-    would not help, a longer ladder is made.
+    would not help, a longer ladder is made. Wells are looked for beforehand (`mfld.wells.find`): what is said of the
+    measure has to hold with the mass that they have and particles did not find there too, by ``holds`` of the estimate,
+    predictions and log Z.
     """
     threads = place.threads
     annealers = _Cells.of(risk, n_chains, place, dtype)
@@ -141,8 +180,9 @@ def rounds_of(
         return GibbsEstimate(annealers)
     cells = annealers
     annealer = Annealer(risk.linearised(dual, l2, threads), temperature, cells.size, place)
-    n_moves, kept, moves = _MOVES_OF_A_RUNG, _KEPT, 0
-    found = GibbsEstimate()
+    searched = _wells(annealer, cells, risk, dual, n_chains * most_moves // _SEARCHED)
+    n_moves, kept, moves = _MOVES_OF_A_RUNG, _KEPT, -(-sum(one.evaluations for one in searched) // n_chains)
+    found, contradicted = GibbsEstimate(), 0
     why = "the moves did not suffice for a ladder"
     while True:
         ladder, spent = annealer.ladder(cells.frozen, n_moves, kept, most_moves - moves)
@@ -152,15 +192,23 @@ def rounds_of(
         found = GibbsEstimate(log_first=annealer.log_normaliser(ladder), shares=cells.shares)
         mixing = _Mixing(risk, annealer, cells.size)
         while moves + 2 * ladder.moves + _STAY <= most_moves:
-            _round(found, risk, annealer, ladder, cells, mixing, moves)
+            _round(found, risk, annealer, ladder, cells, searched, mixing, moves)
             moves += 2 * ladder.moves + _STAY
             found.n_moves = moves
             why, longer = _complaint(found, quantile)
             if longer:
                 break
             if why == "" and enough(found):
-                return found
+                predictions, log_z, missed = found.completed(risk, searched)
+                if holds(found, predictions, log_z):
+                    return found
+                why = f"log Z is {log_z:.4g} with wells that have {100 * missed:.2g} % of the mass beyond the particles"
+                if found.rounds >= _MOST_CONTRADICTED:
+                    contradicted += 1
+                    break
         else:
+            break
+        if contradicted == _MOST_CONTRADICTED:
             break
         n_moves, kept = 2 * n_moves, (1 + kept) / 2
     found.n_moves = moves
@@ -195,6 +243,7 @@ def _round(
     annealer: Annealer,
     ladder: Ladder,
     cells: _Cells,
+    searched: Sequence[Wells],
     mixing: _Mixing,
     moves: int,
 ) -> None:
@@ -208,13 +257,34 @@ def _round(
         now = annealer.moved(now, ladder.rungs[-1], k)
         if (k + 1) % (_STAY // _SNAPSHOTS) == 0:
             seen.append(now)
-    moments = mass[:, :, np.newaxis, np.newaxis] * cells.predictions(risk, np.stack([one.points for one in seen]))
+    snapshots = np.stack([one.points for one in seen])
+    moments = mass[:, :, np.newaxis, np.newaxis] * cells.predictions(risk, snapshots)
+    inside = [mass[:, c, np.newaxis] * shares for c, shares in enumerate(cells.shares_inside(searched, snapshots))]
+    found.inside = [a + b for a, b in zip(found.inside, inside, strict=True)] if found.rounds else inside
     found.r_hat, found.drifts = mixing.look(seen, mass)
     log_back = annealer.back(now, ladder).log_ratio.reshape(N_GROUPS, -1)
     # Of several rounds a group has the mean of the inverse, weighted by the masses. A product of the two is about 1.
     found.returned = found.returned + np.exp(np.minimum(log_mass + log_back, _LARGEST_EXPONENT))
     found.mass, found.moments, found.rounds = found.mass + mass, found.moments + moments, found.rounds + 1
     found.particles = cells.of_equal_weight(now.points, mass, annealer.place.ahead(moves))
+
+
+def _wells(annealer: Annealer, cells: _Cells, risk: EmpiricalRisk, dual: NDArray[np.float64], most: int) -> list[Wells]:
+    """Wells of each combination of frozen coordinates, at a cost of about so many evaluations for all of them."""
+    potential, place = annealer.potential, annealer.place.beside("wells")
+    combinations, q = cells.combinations, potential.n_moving
+    most = max(most // len(combinations), _LEAST_SEARCHED)
+    bound, steepness = max(map(abs, risk.model.output_range)), risk.model.steepness(risk.inputs)
+    sizes = np.sum(np.abs(dual), axis=1) * (1 if risk.sample_weight is None else len(dual) * risk.sample_weight)
+    found = []
+    for c, frozen in enumerate(combinations):
+        reach, n = annealer.reach(frozen, bound * float(sizes.mean())), _FEWEST_SEARCHED
+        if steepness is not None and math.isfinite(bound) and q <= wells.COVERED and sizes.any():
+            # A well is hardly narrower than the inverse of how steep neurons are, for their size.
+            width = bound / math.sqrt(float(np.average(steepness**2, weights=sizes)))
+            n = int(max(n, min((2 * reach / (_SPACING * width)) ** q, most)))
+        found.append(wells.find(potential, annealer.temperature, frozen, reach, n, place.ahead(c), most))
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,6 +314,13 @@ class _Cells:
         frozen[..., n_moving:] = combinations[np.newaxis, :, np.newaxis]
         return cls(frozen.reshape(-1, p), size, shares)
 
+    @property
+    def combinations(self) -> FloatArray:
+        """Points that have the frozen coordinates of each combination."""
+        n, p = self.shares.shape[1], self.frozen.shape[1]
+        points: FloatArray = self.frozen.reshape(N_GROUPS, n, self.size, p)[0, :, 0]
+        return points
+
     def predictions(self, risk: EmpiricalRisk, snapshots: FloatArray) -> NDArray[np.float64]:
         """Predictions (group, combination, n, K) from snapshots (time, particle, coordinate)."""
         times, _, p = snapshots.shape
@@ -251,6 +328,17 @@ class _Cells:
         inputs, threads = risk.inputs.astype(snapshots.dtype), validation.num_threads(risk.num_threads)
         found = [risk.model.predictions(np.ascontiguousarray(one), None, inputs, threads) for one in each]
         return np.stack(found).astype(np.float64).reshape(N_GROUPS, -1, *found[0].shape)
+
+    def shares_inside(self, searched: Sequence[Wells], snapshots: FloatArray) -> list[NDArray[np.float64]]:
+        """Of each combination the shares (group, well) of the particles of snapshots that are in its wells."""
+        times, _, p = snapshots.shape
+        each = snapshots.reshape(times, N_GROUPS, -1, self.size, p)
+        shares = []
+        for c, found in enumerate(searched):
+            region = found.region(each[:, :, c].reshape(-1, p)).reshape(times, N_GROUPS, self.size)
+            wells_of = np.arange(len(found.log_mass))
+            shares.append(np.mean(region[..., np.newaxis] == wells_of, axis=(0, 2)))
+        return shares
 
     def of_equal_weight(self, points: FloatArray, mass: NDArray[np.float64], place: Place) -> FloatArray:
         """As many points, by the mass of the groups: systematic resampling over the cells of each combination."""

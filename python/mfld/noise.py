@@ -68,6 +68,7 @@ POPULATIONS: Final[dict[str, int]] = {
             "annealing",  # resampling on the ladder of a certificate
             "history",  # of a game: which particles enter the average over time
             "replaced",  # of a game: which particles give way to best responses
+            "wells",  # of a certificate: where they are looked for, and their masses
         )
     )
 }
