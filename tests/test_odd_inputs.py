@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import mfld
-from mfld import density, diagnostics, noise, schedules, theory
+from mfld import density, diagnostics, noise, privacy, schedules, theory
 from mfld import functional_data as fd
 
+FEATURES = privacy.table_features(2, [2, 2], label=1, waves=5)
 WELL = mfld.Potential(lambda x: x, lambda x: np.sum(x**2, axis=1) / 2, n_coordinates=2)
 WELL_1 = mfld.Potential(lambda x: x, lambda x: np.sum(x**2, axis=1) / 2, n_coordinates=1)
 WELL_3 = mfld.potentials.Gaussian(np.zeros(3))
@@ -290,7 +291,7 @@ def check_works(thing):
         assert np.isfinite(thing).all()
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:n_modes must be at most")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:n_modes must be at most", "ignore:NOT PRIVATE")
 @pytest.mark.parametrize("constructor", CONSTRUCTORS, ids=lambda c: c.__qualname__)
 @settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
@@ -742,6 +743,41 @@ TABLE = {
             "measure": None,
         },
     ),
+    "features.Waves": (
+        mfld.features.Waves,
+        {"columns": [0, 1], "frequencies": np.ones((3, 2)), "shares": [1.0, 1.0, 2.0]},
+    ),
+    "features.OneHot": (mfld.features.OneHot, {"category": 0, "width": 2}),
+    "features.ProductFeatures": (
+        mfld.features.ProductFeatures,
+        {"n_numbers": 1, "sizes": [2], "factors": [mfld.features.OneHot(0, 2)], "label": None}
+        | {"blocks": [mfld.features.Block((0,))]},
+    ),
+    "FeatureMatching": (
+        mfld.FeatureMatching,
+        {"features": FEATURES, "target": np.zeros(FEATURES.n_features), "weights": np.ones(FEATURES.n_features)}
+        | {"label_shares": [0.5, 0.5], "reference": None},
+    ),
+    "privacy.table_features": (
+        privacy.table_features,
+        {"n_numbers": 2, "sizes": [2, 3], "label": 1, "marginals": 0.4, "pairs": 0.3, "joint": 0.3}
+        | {"waves": 5, "length_scale": 0.25, "seed": 0},
+    ),
+    "privacy.PrivateEmbedding": (
+        privacy.PrivateEmbedding,
+        {"numbers": np.full((4, 2), 0.5), "codes": np.zeros((4, 2), int), "features": FEATURES}
+        | {"epsilon": 1.0, "delta": 1e-5},
+    ),
+    "privacy.gaussian_delta": (privacy.gaussian_delta, {"epsilon": 1.0, "noise_multiplier": 1.0}),
+    "privacy.gaussian_epsilon": (privacy.gaussian_epsilon, {"delta": 1e-5, "noise_multiplier": 1.0}),
+    "privacy.noise_multiplier": (privacy.noise_multiplier, {"epsilon": 1.0, "delta": 1e-5}),
+    "privacy.generator": (privacy.generator, {"seed": None}),
+    "privacy.together": (privacy.together, {"multipliers": [1.0, 2.0]}),
+    "privacy.GaussianMechanism": (privacy.GaussianMechanism, {"noise_multiplier": 1.0, "sensitivity": 1.0}),
+    "privacy.discrete_gaussian": (
+        privacy.discrete_gaussian,
+        {"deviation": 3, "source": privacy.generator()},
+    ),
     "potentials.Funnel": (mfld.potentials.Funnel, {"n_coordinates": 3, "scale": 3.0}),
     "potentials.Banana": (mfld.potentials.Banana, {"n_coordinates": 2, "scale": 3.0, "bend": 0.1}),
     "potentials.BayesianLinearRegression": (
@@ -797,11 +833,13 @@ ELSEWHERE = {
     "convexity": {"temperature"},
     "measure": {"particles"},
     "n_outputs": {"targets"},
+    "sizes": {"label"},
+    "numbers": {"codes"},
 }
 CALLED = ("density", "solver", "quantity")  # at once, so that what they raise is their own
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:n_modes must be at most")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:n_modes must be at most", "ignore:NOT PRIVATE")
 @pytest.mark.parametrize(
     ("signature", "argument"), [(name, argument) for name, (_, right) in TABLE.items() for argument in right]
 )
@@ -864,13 +902,17 @@ MADE = {
     "Draws",
     "EquilibriumGap",
     "Estimate",
+    "Expense",
+    "Draws",
     "Info",
+    "Ledger",
     "LogSobolev",
     "Modes",
     "Move",
     "Normaliser",
     "Observed",
     "Plan",
+    "PrivacyWarning",
     "Progress",
     "Rate",
     "Result",

@@ -5,6 +5,7 @@ from mfld.objectives.discrepancy import MMD
 from mfld.objectives.functional import Functional
 from mfld.objectives.game import Game
 from mfld.objectives.log_score import LogScore
+from mfld.objectives.matching import FeatureMatching
 from mfld.objectives.pairwise import Bilinear, PairwiseGame
 from mfld.objectives.risk import EmpiricalRisk, Risk
 from mfld.objectives.signed import Bilevel, Lifting, SignedRisk
@@ -18,6 +19,7 @@ __all__ = [
     "Bilinear",
     "Bounds",
     "EmpiricalRisk",
+    "FeatureMatching",
     "Functional",
     "Game",
     "Lifting",

@@ -1,0 +1,37 @@
+"""Differential privacy: noise and what it costs, private mean embeddings, and the accounts of noisy training.
+
+`mechanism` calibrates Gaussian noise and draws it without leaks; `embedding` releases the mean features of a table,
+from which `mfld.FeatureMatching` makes particles, and with them rows; `accountant` counts what clipped gradients and
+the noise of Langevin dynamics cost.
+"""
+
+from mfld.privacy.embedding import PrivateEmbedding, table_features
+from mfld.privacy.mechanism import (
+    NEIGHBOURS,
+    Expense,
+    GaussianMechanism,
+    Ledger,
+    PrivacyWarning,
+    discrete_gaussian,
+    gaussian_delta,
+    gaussian_epsilon,
+    generator,
+    noise_multiplier,
+    together,
+)
+
+__all__ = [
+    "NEIGHBOURS",
+    "Expense",
+    "GaussianMechanism",
+    "Ledger",
+    "PrivacyWarning",
+    "PrivateEmbedding",
+    "discrete_gaussian",
+    "gaussian_delta",
+    "gaussian_epsilon",
+    "generator",
+    "noise_multiplier",
+    "table_features",
+    "together",
+]
