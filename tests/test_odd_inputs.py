@@ -424,6 +424,15 @@ TABLE = {
         mfld.PairwiseGame,
         {"payoffs": {("a", "b"): PAYOFF}, "players": ("b", "a"), "space": 1, "l2": 0.1, "reference": None},
     ),
+    "Environment": (mfld.Environment, {"atoms": [1.0, 2.0], "weights": None}),
+    "Environment.mean": (mfld.Environment([1.0, 2.0]).mean, {"values": [1.0, 2.0]}),
+    "Environment.facing": (mfld.Environment([1.0, 2.0]).facing, {"objectives": [WELL, WELL]}),
+    "EnvironmentGame": (
+        mfld.EnvironmentGame,
+        {"environment": mfld.Environment([1.0]), "at": lambda atom: GAME, "unseen_by": ["x"]},
+    ),
+    "Environment.game": (mfld.Environment([1.0]).game, {"at": lambda atom: GAME, "unseen_by": ["x"]}),
+    "Conditional": (mfld.Conditional, {"objectives": [WELL, WELL], "weights": None}),
     "nikaido_isoda": (
         mfld.nikaido_isoda,
         {"game": GAME, "clouds": {name: mfld.Cloud([[1.0]]) for name in "xy"}, "temperature": 1.0}

@@ -2,6 +2,7 @@
 
 from mfld.objectives.base import Bounds, Measure, Objective, Potential
 from mfld.objectives.discrepancy import MMD
+from mfld.objectives.environment import Conditional, Environment, EnvironmentGame
 from mfld.objectives.functional import Functional
 from mfld.objectives.game import Game
 from mfld.objectives.log_score import LogScore
@@ -17,7 +18,10 @@ __all__ = [
     "Bilevel",
     "Bilinear",
     "Bounds",
+    "Conditional",
     "EmpiricalRisk",
+    "Environment",
+    "EnvironmentGame",
     "Functional",
     "Game",
     "Lifting",

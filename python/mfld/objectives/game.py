@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Self
 
 from mfld.objectives.base import Objective
@@ -24,6 +25,9 @@ class Game(ABC):
         Names of the players, which are those of the clouds in a `State`, in their order.
     spaces : mapping of str to Space
         Where the particles of each player live: algorithms draw initial particles there.
+    members : mapping of str to tuple of int
+        Leading axes of clouds of several members, of players whose strategies depend on an environment, such as time:
+        see `Environment`. Players left out have one measure.
 
     Examples
     --------
@@ -45,6 +49,7 @@ class Game(ABC):
 
     players: tuple[str, ...]
     spaces: Mapping[str, Space]
+    members: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
     def on_threads(self, num_threads: int | None) -> Self:
         """The same game, evaluated on so many threads; None: what OpenMP would take. It never changes a value."""

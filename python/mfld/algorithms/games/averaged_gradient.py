@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfld import validation
-from mfld.algorithms.games.base import GameAlgorithm, named, seen_by
+from mfld.algorithms.games.base import GameAlgorithm, fresh_uniforms, named, seen_by
 from mfld.objectives import Game
 from mfld.state import Cloud, Info, State
 
@@ -47,8 +47,8 @@ class AveragedGradient(GameAlgorithm):
 
     Notes
     -----
-    The state's buffers: ``NAME.history``, the memory of each player, shape (R, N, p), and ``history_weight``, the sum
-    of the weights so far, shape (R,).
+    The state's buffers: ``NAME.history``, the memory of each player, shape (R, ..., N, p), and ``history_weight``, the
+    sum of the weights so far, shape (R,).
 
     Examples
     --------
@@ -88,8 +88,7 @@ class AveragedGradient(GameAlgorithm):
         for name in state.clouds:
             if f"{name}.history" not in state.buffers:
                 raise ValueError(f"state must come from AveragedGradient: it has no buffer {name}.history")
-            memory = state.buffers[f"{name}.history"]
-            found[name] = Cloud(memory.reshape(-1, memory.shape[-1]))
+            found[name] = State({name: Cloud(state.buffers[f"{name}.history"])}, 0, 0).measure
         return found
 
     def _first_buffers(self, state: State) -> dict[str, NDArray[Any]]:
@@ -98,12 +97,9 @@ class AveragedGradient(GameAlgorithm):
 
     def _step(self, game: Game, state: State) -> tuple[State, Info]:
         share, total = self._share(state)
-        place = state.place(next(iter(state.clouds))).beside("history")
-        most = max(cloud.particles.shape[1] for cloud in state.clouds.values())
-        fresh = place.uniforms(most, len(game.players)) < share
-        memory = {}
-        for number, (name, cloud) in enumerate(state.clouds.items()):
-            here = fresh[: cloud.particles.shape[1], number, np.newaxis]
+        uniforms, memory = fresh_uniforms(state, "history"), {}
+        for name, cloud in state.clouds.items():
+            here = uniforms[name][..., np.newaxis] < share
             memory[name] = Cloud(np.where(here, cloud.particles[0], state.buffers[f"{name}.history"][0]))
         moved, infos = {}, {}
         buffers: dict[str, NDArray[Any]] = {"history_weight": np.array([total])}

@@ -79,8 +79,8 @@ class GameAlgorithm(Algorithm):
         seed, replica
             As in `MFLD.init`.
         particles : mapping of str to array_like, optional
-            Where players start, each of shape (N, p) or (n_replicates, N, p). Default, and for players left out:
-            uniform on bounded domains, elsewhere standard normal.
+            Where players start, each of shape (N, p) or (n_replicates, N, p), with the axes of members before N where
+            there are any. Default, and for players left out: uniform on bounded domains, elsewhere standard normal.
 
         Raises
         ------
@@ -94,10 +94,12 @@ class GameAlgorithm(Algorithm):
         for name in given:
             validation.choice("a name in particles", name, game.players)
         sizes = each_player("n_particles", self.n_particles, game.players)
-        clouds = {}
-        for number, name in enumerate(game.players):
+        clouds, population = {}, 0
+        for name in game.players:
             still = Potential(np.zeros_like, space=game.spaces[name])
-            places = [noise.initial(seed, own, self.num_threads).member(number) for own in replicas]
+            still.members = tuple(game.members.get(name, ()))
+            places = [noise.initial(seed, own, self.num_threads).member(population) for own in replicas]
+            population += math.prod(still.members)
             drawn = start(still, given.get(name), self.n_replicates, sizes[name], self.dtype, places)
             clouds[name] = Cloud(drawn)
         state = State(clouds, step=0, seed=seed, replica=replicas)
@@ -163,7 +165,8 @@ class GameAlgorithm(Algorithm):
         if tuple(state.clouds) != tuple(game.players):
             raise ValueError(f"state must have the clouds {', '.join(game.players)}, got {', '.join(state.clouds)}")
         for name, cloud in state.clouds.items():
-            expected = ("n_replicates", "N", game.spaces[name].n_coordinates)
+            members = tuple(game.members.get(name, ()))
+            expected: tuple[int | str, ...] = ("n_replicates", *members, "N", game.spaces[name].n_coordinates)
             validation.shape(f"state.clouds[{name!r}].particles", cloud.particles, expected, "to suit the game")
             if cloud.particles.dtype != self.dtype:
                 own = type(self).__name__
@@ -181,6 +184,11 @@ class GameAlgorithm(Algorithm):
             faced = game.facing(name, clouds)
             validation.instance(f"facing({name!r}) of the game", faced, Objective, "an Objective")
             faced.check()
+            if faced.members != tuple(game.members.get(name, ())):
+                raise ValueError(
+                    f"facing({name!r}) of the game must have the members {game.members.get(name, ())}, "
+                    f"got {faced.members}"
+                )
             self.gradient.check(faced)
             self.dynamics.check(faced, self.gradient)
             self.dynamics.check_space(faced)
@@ -193,6 +201,7 @@ class GameAlgorithm(Algorithm):
         validation.instance(f"{type(game).__name__}.spaces", spaces, Mapping, "a mapping of players to spaces")
         if set(game.spaces) != set(game.players):
             raise ValueError(f"{type(game).__name__}.spaces must have each of {', '.join(game.players)}")
+        validation.instance(f"{type(game).__name__}.members", game.members, Mapping, "a mapping of players to tuples")
         return game
 
     def _first_buffers(self, state: State) -> dict[str, NDArray[Any]]:
@@ -213,7 +222,7 @@ class GameAlgorithm(Algorithm):
         place: Place,
         n_steps: int = 1,
     ) -> tuple[Outcome, Info]:
-        """Steps of one player, particles of shape (N, p), on what it faces."""
+        """Steps of one player, particles of shape (..., N, p), on what it faces."""
         players = tuple(state.clouds)
         sizes: dict[str, Scheduled] = each_player("step_size", self.step_size, players)
         temperatures: dict[str, Scheduled] = each_player("temperature", self.temperature, players)
@@ -253,6 +262,19 @@ class GameAlgorithm(Algorithm):
 def single_clouds(state: State) -> dict[str, Cloud]:
     """Clouds of a state of one replicate, without its axis."""
     return {name: Cloud(cloud.particles[0]) for name, cloud in state.clouds.items()}
+
+
+def fresh_uniforms(state: State, purpose: str) -> dict[str, FloatArray]:
+    """Uniform numbers of a step that belong to the slots of each player, shape (..., N), for a purpose of the noise."""
+    place = state.place(next(iter(state.clouds))).beside(purpose)
+    shapes = {name: cloud.particles.shape[1:-1] for name, cloud in state.clouds.items()}
+    columns = [math.prod(members) for *members, _ in shapes.values()]
+    drawn = place.uniforms(max(n for *_, n in shapes.values()), sum(columns))
+    ends = np.cumsum(columns)
+    return {
+        name: np.ascontiguousarray(drawn[: shape[-1], end - width : end].T).reshape(shape)
+        for (name, shape), end, width in zip(shapes.items(), ends, columns, strict=True)
+    }
 
 
 def named(name: str, buffers: Buffers) -> dict[str, NDArray[Any]]:

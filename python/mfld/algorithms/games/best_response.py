@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfld import validation
-from mfld.algorithms.games.base import GameAlgorithm, seen_by, single_clouds
+from mfld.algorithms.games.base import GameAlgorithm, fresh_uniforms, seen_by, single_clouds
 from mfld.objectives import Game
 from mfld.state import Cloud, Info, State
 
@@ -47,7 +47,7 @@ class BestResponse(GameAlgorithm):
 
     Notes
     -----
-    The state's buffers: ``NAME.responses``, the chains of each player, shape (R, share * N, p).
+    The state's buffers: ``NAME.responses``, the chains of each player, shape (R, ..., share * N, p).
 
     Examples
     --------
@@ -80,17 +80,15 @@ class BestResponse(GameAlgorithm):
 
     def _first_buffers(self, state: State) -> dict[str, NDArray[Any]]:
         return {
-            f"{name}.responses": cloud.particles[:, : self._count(cloud.particles.shape[1])]
+            f"{name}.responses": cloud.particles[..., : self._count(cloud.particles.shape[-2]), :]
             for name, cloud in state.clouds.items()
         }
 
     def _step(self, game: Game, state: State) -> tuple[State, Info]:
         clouds, moved, infos = single_clouds(state), {}, {}
         buffers: dict[str, NDArray[Any]] = {}
-        beside = state.place(next(iter(state.clouds))).beside("replaced")
-        most = max(cloud.particles.shape[1] for cloud in state.clouds.values())
-        order = beside.uniforms(most, len(game.players))
-        for number, name in enumerate(game.players):
+        order = fresh_uniforms(state, "replaced")
+        for name in game.players:
             faced = game.facing(name, clouds)
             faced = faced if faced.linear else faced.first_variation(clouds[name])
             place = state.place(name, num_threads=self.num_threads)
@@ -98,8 +96,8 @@ class BestResponse(GameAlgorithm):
             chains = state.buffers[f"{name}.responses"][0]
             outcome, infos[name] = self._moved(faced, name, chains, {}, state, place, self.inner_steps)
             particles = state.clouds[name].particles[0].copy()
-            gone = np.argsort(order[: len(particles), number], kind="stable")[: len(chains)]
-            particles[gone] = outcome.particles[0]
+            gone = np.argsort(order[name], axis=-1, kind="stable")[..., : chains.shape[-2], np.newaxis]
+            np.put_along_axis(particles, gone, outcome.particles[0], axis=-2)
             moved[name] = Cloud(particles[np.newaxis])
             buffers[f"{name}.responses"] = outcome.particles
         return state.after(1, moved, buffers), seen_by(infos)
