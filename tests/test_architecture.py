@@ -22,7 +22,7 @@ LAYERS = [
     ["state", "references", "files", "standard", "config"],
     ["errors", "schedules", "linear"],
     ["data", "mixtures", "fourier"],
-    ["models", "losses", "likelihoods", "plain", "kernels"],
+    ["models", "losses", "likelihoods", "plain", "kernels", "autodiff"],
     ["signed_measures", "deconvolution", "payoffs"],
     ["objectives"],
     ["potentials", "pruning", "gradients", "thinning"],

@@ -124,7 +124,7 @@ class Environment:
     ...     payoff = mfld.payoffs.Polynomial({(1, 1): 2.0 * float(sign), (1, 0): 1.0})
     ...     return mfld.Bilinear(payoff, space=1, l2=0.5)
     >>> result = mfld.DescentAscent(2000, step_size=0.05, temperature=0.01).run(signs.game(at), n_steps=400)
-    >>> result.state.clouds["y"].particles.mean(axis=-2).round(1).ravel().tolist()      # y at each of the atoms
+    >>> [round(float(mean), 1) for mean in result.state.clouds["y"].particles.mean(axis=-2).ravel()]     # of y
     [0.4, -0.4]
     """
 
