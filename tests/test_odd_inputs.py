@@ -408,6 +408,7 @@ TABLE = {
         for kind, own in (
             (mfld.DescentAscent, {"alternating": False}),
             (mfld.AveragedGradient, {"weights": 1.0, "forgetting": None}),
+            (mfld.FictitiousPlay, {"weights": 0.0, "forgetting": None, "inner_steps": 2}),
             (mfld.BestResponse, {"share": 0.5, "inner_steps": 3}),
         )
     },
@@ -432,6 +433,7 @@ TABLE = {
         {"environment": mfld.Environment([1.0]), "at": lambda atom: GAME, "unseen_by": ["x"]},
     ),
     "Environment.game": (mfld.Environment([1.0]).game, {"at": lambda atom: GAME, "unseen_by": ["x"]}),
+    "SinglePlayer": (mfld.SinglePlayer, {"objective": WELL}),
     "Conditional": (mfld.Conditional, {"objectives": [WELL, WELL], "weights": None}),
     "nikaido_isoda": (
         mfld.nikaido_isoda,

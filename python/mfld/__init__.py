@@ -35,6 +35,7 @@ from mfld.algorithms import (
     Callback,
     Cooling,
     DescentAscent,
+    FictitiousPlay,
     Result,
     StopOnPlateau,
     TopParticles,
@@ -82,6 +83,7 @@ from mfld.objectives import (
     PairwiseGame,
     Potential,
     SignedRisk,
+    SinglePlayer,
     StreamRisk,
 )
 from mfld.pruning import prune
@@ -129,6 +131,7 @@ __all__ = [
     "EquilibriumGap",
     "Euclidean",
     "Exact",
+    "FictitiousPlay",
     "FokkerPlanck",
     "FourierFeatures",
     "FullBatch",
@@ -161,6 +164,7 @@ __all__ = [
     "SignedCertificate",
     "SignedMeasure",
     "SignedRisk",
+    "SinglePlayer",
     "Smoothed",
     "Space",
     "Sphere",

@@ -4,7 +4,7 @@ from mfld.objectives.base import Bounds, Measure, Objective, Potential
 from mfld.objectives.discrepancy import MMD
 from mfld.objectives.environment import Conditional, Environment, EnvironmentGame
 from mfld.objectives.functional import Functional
-from mfld.objectives.game import Game
+from mfld.objectives.game import Game, SinglePlayer
 from mfld.objectives.log_score import LogScore
 from mfld.objectives.pairwise import Bilinear, PairwiseGame
 from mfld.objectives.risk import EmpiricalRisk, Risk
@@ -32,5 +32,6 @@ __all__ = [
     "Potential",
     "Risk",
     "SignedRisk",
+    "SinglePlayer",
     "StreamRisk",
 ]

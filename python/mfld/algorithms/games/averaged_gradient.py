@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from fractions import Fraction
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,11 +109,25 @@ class AveragedGradient(GameAlgorithm):
             faced = game.facing(name, memory)
             faced = faced if faced.linear else faced.first_variation(memory[name])
             particles = state.clouds[name].particles[0]
-            own = state.place(name, num_threads=self.num_threads)
-            outcome, infos[name] = self._moved(faced, name, particles, self._carried(name, state), state, own)
+            own = state.place(name, num_threads=self.num_threads)._replace(step=state.step * self._chain)
+            carried = self._carried(name, state)
+            outcome, infos[name] = self._moved(faced, name, particles, carried, state, own, self._chain)
             moved[name] = Cloud(outcome.particles)
             buffers |= named(name, {**outcome.buffers, "history": memory[name].particles[np.newaxis]})
         return state.after(1, moved, buffers), seen_by(infos)
+
+    @property
+    def _chain(self) -> int:
+        """Steps of the dynamics in a step."""
+        return 1
+
+    def at_step(self, share: Fraction) -> tuple[Self, Fraction] | None:
+        found = super().at_step(share)
+        if found is None or self.forgetting is None:
+            return found
+        if self.forgetting * share > 1:
+            return None
+        return dataclasses.replace(found[0], forgetting=float(self.forgetting * share)), found[1]
 
     def _share(self, state: State) -> tuple[float, float]:
         """Weight of this step in the average, and the sum of all weights with it."""

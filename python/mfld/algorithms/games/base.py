@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from fractions import Fraction
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import noise, schedules, validation
-from mfld.algorithms.base import Algorithm, Result
+from mfld.algorithms.base import Algorithm, Result, scaled
 from mfld.algorithms.games.circling import Circling
 from mfld.algorithms.replicates import advance_each, start
-from mfld.dynamics import Dynamics, Overdamped
+from mfld.dynamics import Coupled, Dynamics, Overdamped
 from mfld.errors import DivergenceError
 from mfld.floating import underflow_is_zero
 from mfld.gradients import FullBatch, GradientEstimator
-from mfld.noise import Place
+from mfld.noise import Coupling, Place
 from mfld.objectives import Game, Objective, Potential
 from mfld.objectives.pairwise import PerPlayer, each_player
 from mfld.schedules import Scheduled
@@ -193,6 +195,25 @@ class GameAlgorithm(Algorithm):
             self.dynamics.check(faced, self.gradient)
             self.dynamics.check_space(faced)
 
+    def rows_of_a_step(self, objective: Any) -> int | None:
+        return None
+
+    def resized(self, share: Fraction, n_replicates: int) -> Self:
+        sizes = self.n_particles
+        if isinstance(sizes, Mapping):
+            n: Any = {name: scaled(f"n_particles[{name!r}]", own, share) for name, own in sizes.items()}
+        else:
+            n = scaled("n_particles", sizes, share)
+        return dataclasses.replace(self, n_particles=n, n_replicates=n_replicates)
+
+    def at_step(self, share: Fraction) -> tuple[Self, Fraction] | None:
+        size = _stretched(self.step_size, share, float(share))
+        return dataclasses.replace(self, step_size=size, temperature=_stretched(self.temperature, share)), 1 / share
+
+    def coupled(self, couplings: Mapping[int, Coupling]) -> Self | None:
+        """With the noise of the particles of another run; which of them enter a history, or give way, is its own."""
+        return dataclasses.replace(self, dynamics=Coupled(self.dynamics, couplings))
+
     def _game(self, objective: Any) -> Game:
         game = validation.instance("objective", objective, Game, "a Game, like Bilinear")
         for name in ("n_particles", "step_size", "temperature"):
@@ -254,9 +275,17 @@ class GameAlgorithm(Algorithm):
 
     def _carried(self, name: str, state: State) -> dict[str, NDArray[Any]]:
         """Buffers of estimator and dynamics of a player, of a state of one replicate."""
-        names = self.gradient.buffer_names + self.dynamics.buffer_names
+        names = self.gradient.buffer_names
+        if not self.dynamics.starts_anew:  # else they are values of a potential, and the others have moved since
+            names += self.dynamics.buffer_names
         found = {key: state.buffers.get(f"{name}.{key}") for key in names}
         return {key: value[0] for key, value in found.items() if value is not None}
+
+
+def _stretched(value: Any, share: Fraction, factor: float = 1.0) -> Any:
+    if isinstance(value, Mapping):
+        return {name: schedules.stretched(own, share, factor) for name, own in value.items()}
+    return schedules.stretched(value, share, factor)
 
 
 def single_clouds(state: State) -> dict[str, Cloud]:

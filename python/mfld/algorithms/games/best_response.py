@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from fractions import Fraction
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +28,9 @@ class BestResponse(GameAlgorithm):
     The minimiser is the Gibbs law of the first variation at the clouds as they are, the proximal Gibbs measure. Its
     samples are chains of the dynamics on that frozen potential, which start each step where they ended the last one:
     ``share * N`` of them, for as many particles drawn without replacement. In the limit of small shares it is the
-    best-response flow, whose gap falls like ``exp(-time)``. Sources: Kim et al. 2024, "Symmetric mean-field Langevin
+    best-response flow, whose gap falls like ``exp(-time)``; on one measure, see `SinglePlayer`, that is entropic
+    fictitious play. For the quadratic game ``kappa x y`` in ridges l2 with exact samples the means are stable for
+    ``share < 2 / (1 + (kappa / 2 l2)**2)``. Sources: Kim et al. 2024, "Symmetric mean-field Langevin
     dynamics for distributional minimax problems"; Lascu, Majka, Szpruch 2024 on the flow.
 
     Parameters
@@ -74,6 +78,13 @@ class BestResponse(GameAlgorithm):
             raise ValueError(f"share times n_particles must be at least 1, got {share} of {min(sizes)}")
         if self.gradient.buffer_names:
             raise ValueError(f"gradient must carry nothing from step to step, like FullBatch(), got {self.gradient}")
+
+    def at_step(self, share: Fraction) -> tuple[Self, Fraction] | None:
+        """Chains of so many times the step size and of the same time: as many steps of the algorithm."""
+        found, inner = super().at_step(share), self.inner_steps / share
+        if found is None or inner.denominator > 1:
+            return None
+        return dataclasses.replace(found[0], inner_steps=int(inner)), Fraction(1)
 
     def _count(self, n_particles: int) -> int:
         return int(self.share * n_particles + 1e-9)  # 0.1 * 30 is below 3
