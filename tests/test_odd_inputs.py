@@ -433,6 +433,16 @@ TABLE = {
         {"environment": mfld.Environment([1.0]), "at": lambda atom: GAME, "unseen_by": ["x"]},
     ),
     "Environment.game": (mfld.Environment([1.0]).game, {"at": lambda atom: GAME, "unseen_by": ["x"]}),
+    "MaxMargin": (
+        mfld.MaxMargin,
+        {"model": MODEL, "inputs": INPUTS, "targets": np.sign(TARGETS), "largest": 1.0, "l2": 0.1}
+        | {"sample_weight": None},
+    ),
+    "RobustRisk": (
+        mfld.RobustRisk,
+        {"model": MODEL, "inputs": INPUTS, "targets": TARGETS, "loss": "half_squared", "cost": 1.0, "l2": 0.1}
+        | {"sample_weight": None},
+    ),
     "SinglePlayer": (mfld.SinglePlayer, {"objective": WELL}),
     "Conditional": (mfld.Conditional, {"objectives": [WELL, WELL], "weights": None}),
     "nikaido_isoda": (

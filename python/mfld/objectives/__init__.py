@@ -1,6 +1,7 @@
 """Objectives: the functionals of a measure that are minimised."""
 
 from mfld.objectives.base import Bounds, Measure, Objective, Potential
+from mfld.objectives.data_games import MaxMargin, RobustRisk
 from mfld.objectives.discrepancy import MMD
 from mfld.objectives.environment import Conditional, Environment, EnvironmentGame
 from mfld.objectives.functional import Functional
@@ -26,11 +27,13 @@ __all__ = [
     "Game",
     "Lifting",
     "LogScore",
+    "MaxMargin",
     "Measure",
     "Objective",
     "PairwiseGame",
     "Potential",
     "Risk",
+    "RobustRisk",
     "SignedRisk",
     "SinglePlayer",
     "StreamRisk",
