@@ -425,6 +425,10 @@ TABLE = {
         mfld.PairwiseGame,
         {"payoffs": {("a", "b"): PAYOFF}, "players": ("b", "a"), "space": 1, "l2": 0.1, "reference": None},
     ),
+    "three_point_error": (
+        mfld.three_point_error,
+        {"game": GAME, "candidates": [{name: mfld.Cloud([[1.0]]) for name in "xy"}] * 2, "temperature": 1.0},
+    ),
     "Environment": (mfld.Environment, {"atoms": [1.0, 2.0], "weights": None}),
     "Environment.mean": (mfld.Environment([1.0, 2.0]).mean, {"values": [1.0, 2.0]}),
     "Environment.facing": (mfld.Environment([1.0, 2.0]).facing, {"objectives": [WELL, WELL]}),

@@ -57,7 +57,7 @@ from mfld.dynamics import (
     Preconditioned,
     Underdamped,
 )
-from mfld.equilibria import EquilibriumGap, nikaido_isoda
+from mfld.equilibria import EquilibriumGap, nikaido_isoda, three_point_error
 from mfld.errors import ConvergenceError, DivergenceError
 from mfld.fokker_planck import FokkerPlanck
 from mfld.functional_data import FunctionalNetwork
@@ -214,4 +214,5 @@ __all__ = [
     "step_size",
     "theory",
     "thinning",
+    "three_point_error",
 ]

@@ -20,7 +20,7 @@ players are independent: an upper bound of the gap, which Student's law over the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -37,7 +37,7 @@ from mfld.sampling import GibbsSampler
 from mfld.space import Space
 from mfld.state import Cloud, State
 
-__all__ = ["EquilibriumGap", "nikaido_isoda"]
+__all__ = ["EquilibriumGap", "nikaido_isoda", "three_point_error"]
 
 Vector = NDArray[np.float64]
 Faced: TypeAlias = Mapping[str, list[tuple[float, Potential]]]
@@ -159,10 +159,7 @@ def nikaido_isoda(
     validation.num_threads(num_threads)
     game = validation.instance("game", game, Game, "a Game, like Bilinear").on_threads(num_threads)
     given = _clouds(game, clouds)
-    temperatures = {
-        name: validation.real("temperature", own, positive=True)
-        for name, own in each_player("temperature", temperature, game.players).items()
-    }
+    temperatures = _temperatures(game, temperature)
     validation.choice("method", method, ("automatic", "quadrature", "chains"))
     confidence = validation.real("confidence", confidence)
     if not 0.5 <= confidence < 1:
@@ -184,6 +181,90 @@ def nikaido_isoda(
         if not game.spaces[name].flat:
             raise ValueError(f"method 'chains' is for Euclidean spaces, got {game.spaces[name].domain} of {name}")
     return _by_chains(game, given, faced, temperatures, confidence, n_chains, most_moves, seed, num_threads)
+
+
+@underflow_is_zero
+def three_point_error(
+    game: Game, candidates: Sequence[State | Mapping[str, Cloud]], temperature: PerPlayer[float]
+) -> NDArray[np.float64]:
+    """Nikaido-Isoda error of each of a few candidates for an equilibrium, among themselves.
+
+    What players could gain at most by going over to what they do in another candidate; for a zero-sum game with the
+    payoff L, entropies included, of the candidates (mu_k, nu_k)::
+
+        error_k = max_j L(mu_k, nu_j) - min_j L(mu_j, nu_k)
+
+    It is a lower bound of the gap of `nikaido_isoda`, and like this one of the best responses to the clouds, by
+    quadrature: for players in up to two dimensions. With the results of three algorithms it is the three-point error of
+    Kim et al. 2024, "Symmetric mean-field Langevin dynamics for distributional minimax problems".
+
+    Parameters
+    ----------
+    game : Game
+        As in `nikaido_isoda`.
+    candidates : sequence of State or mapping of str to Cloud
+        At least two, like the ends of runs of several algorithms.
+    temperature : float or mapping of str to float
+        Positive.
+
+    Returns
+    -------
+    ndarray, shape (n_candidates,)
+        At least 0, and 0 where a candidate is an equilibrium.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range, or a player has more than two dimensions.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> saddle = mfld.Bilinear(mfld.payoffs.Polynomial({(1, 1): 1.0}), space=1, l2=0.5)
+    >>> candidates = [{"x": mfld.Cloud([[x]]), "y": mfld.Cloud([[0.0]])} for x in (0.0, 0.5)]
+    >>> mfld.three_point_error(saddle, candidates, temperature=1.0).round(6)     # hat: means 0 and 0, and 0 and 0.5
+    array([0.   , 0.125])
+    """
+    game = validation.instance("game", game, Game, "a Game, like Bilinear")
+    validation.instance("candidates", candidates, Sequence, "a sequence of states or mappings")
+    if len(candidates) < 2:
+        raise ValueError(f"candidates must be at least two, got {len(candidates)}")
+    temperatures = _temperatures(game, temperature)
+    if not all(_dimension(game.spaces[name]) in (1, 2) for name in game.players):
+        raise ValueError("game must have players in one or two dimensions, without frozen coordinates")
+    frozen, hats, normalisers = [], [], []
+    for candidate in candidates:
+        clouds = _clouds(game, candidate)
+        faced = {name: _potentials(game, name, clouds) for name in game.players}
+        ends = {name: [_ends(own, temperatures[name]) for _, own in faced[name]] for name in game.players}
+        responses, logarithms = _gibbs(game, faced, temperatures, ends, 1)
+        frozen.append(faced)
+        hats.append(responses)
+        normalisers.append(logarithms)
+    errors = np.zeros(len(candidates))
+    for k, there in enumerate(hats):
+        for name, own_temperature in temperatures.items():
+            now = _potentials(game, name, there)
+            costs = []
+            for j, own in enumerate(hats):
+                # E V(.; hat of k) + T Ent(hat of j), whose density is exp(-V(.; clouds of j) / T) over its normaliser.
+                members = zip(now, frozen[j][name], normalisers[j][name], own[name].each(), strict=True)
+                costs.append(
+                    sum(
+                        atom
+                        * (cloud.mean(potential(cloud.particles) - before(cloud.particles)) - own_temperature * log)
+                        for (atom, potential), (_, before), log, cloud in members
+                    )
+                )
+            errors[k] += costs[k] - min(costs)
+    return errors
+
+
+def _temperatures(game: Game, temperature: PerPlayer[float]) -> dict[str, float]:
+    return {
+        name: validation.real("temperature", own, positive=True)
+        for name, own in each_player("temperature", temperature, game.players).items()
+    }
 
 
 def _clouds(game: Game, clouds: State | Mapping[str, Cloud]) -> dict[str, Cloud]:
@@ -234,14 +315,14 @@ def _dimension(space: Space) -> int:
 
 def _by_quadrature(game: Game, faced: Faced, temperatures: Mapping[str, float]) -> EquilibriumGap:
     ends = {name: [_ends(own, temperatures[name]) for _, own in faced[name]] for name in game.players}
-    hats = _gibbs(game, faced, temperatures, ends, 2)
+    hats, _ = _gibbs(game, faced, temperatures, ends, 2)
     # The best response to the best responses has to be seen as well.
     for name in game.players:
         for e, (_, own) in enumerate(_potentials(game, name, hats)):
             wider = _ends(own, temperatures[name])
             ends[name][e] = [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(ends[name][e], wider, strict=True)]
     (coarse, _), (fine, hats) = (
-        _gains(game, faced, temperatures, _gibbs(game, faced, temperatures, ends, k)) for k in (2, 1)
+        _gains(game, faced, temperatures, _gibbs(game, faced, temperatures, ends, k)[0]) for k in (2, 1)
     )
     gap, error = sum(fine.values()), abs(sum(fine.values()) - sum(coarse.values()))
     return EquilibriumGap(gap, gap + error, fine, "quadrature", hats)
@@ -278,17 +359,20 @@ def _gibbs(
     temperatures: Mapping[str, float],
     ends: Mapping[str, list[list[tuple[float, float]]]],
     coarser: int,
-) -> dict[str, Cloud]:
-    hats = {}
+) -> tuple[dict[str, Cloud], dict[str, list[float]]]:
+    """Best responses to what players face, and the logarithms of their normalisers."""
+    hats: dict[str, Cloud] = {}
+    normalisers: dict[str, list[float]] = {}
     for name, potentials in faced.items():
-        nodes, densities = [], []
+        nodes, densities, normalisers[name] = [], [], []
         for (_, potential), own_ends in zip(potentials, ends[name], strict=True):
             points, weights = _nodes(potential.space, own_ends, coarser)
             exponents = np.asarray(potential(points), np.float64) / -temperatures[name]
             nodes.append(points)
             densities.append(weights * np.exp(exponents - exponents.max()))
+            normalisers[name].append(float(exponents.max()) + math.log(float(densities[-1].sum())))
         hats[name] = _together(game, name, nodes, densities)
-    return hats
+    return hats, normalisers
 
 
 def _together(game: Game, name: str, points: list[Vector], weights: list[Vector] | None = None) -> Cloud:

@@ -456,7 +456,7 @@ class TwoLayerNetwork(Model):
         return total
 
     def _readout_factors(self, particles: FloatArray) -> FloatArray:
-        """What multiplies the activation of each neuron in each output, ``c_k(theta)`` of shape (N, n_outputs)."""
+        """Factors of the activation of each neuron in each output, ``c_k(theta)``, shape (N, n_outputs)."""
         own = particles[:, self.n_features + self.bias :]
         if self.readout == "bounded":
             return particles.dtype.type(self.readout_bound) * np.tanh(own)
