@@ -233,8 +233,8 @@ def three_point_error(
     if not all(_dimension(game.spaces[name]) in (1, 2) for name in game.players):
         raise ValueError("game must have players in one or two dimensions, without frozen coordinates")
     frozen, hats, normalisers = [], [], []
-    for candidate in candidates:
-        clouds = _clouds(game, candidate)
+    for number, candidate in enumerate(candidates):
+        clouds = _clouds(game, candidate, f"candidates[{number}]")
         faced = {name: _potentials(game, name, clouds) for name in game.players}
         ends = {name: [_ends(own, temperatures[name]) for _, own in faced[name]] for name in game.players}
         responses, logarithms = _gibbs(game, faced, temperatures, ends, 1)
@@ -267,20 +267,20 @@ def _temperatures(game: Game, temperature: PerPlayer[float]) -> dict[str, float]
     }
 
 
-def _clouds(game: Game, clouds: State | Mapping[str, Cloud]) -> dict[str, Cloud]:
+def _clouds(game: Game, clouds: State | Mapping[str, Cloud], argument: str = "clouds") -> dict[str, Cloud]:
     found = clouds.clouds if isinstance(clouds, State) else clouds
-    validation.instance("clouds", found, Mapping, "a State or a mapping of players to clouds")
+    validation.instance(argument, found, Mapping, "a State or a mapping of players to clouds")
     if set(found) != set(game.players):
-        raise ValueError(f"clouds must have each of {', '.join(game.players)}, got {list(found)}")
+        raise ValueError(f"{argument} must have each of {', '.join(game.players)}, got {list(found)}")
     for name, cloud in found.items():
-        validation.instance(f"clouds[{name!r}]", cloud, Cloud, "a Cloud")
+        validation.instance(f"{argument}[{name!r}]", cloud, Cloud, "a Cloud")
     if isinstance(clouds, State):
         apart = {name: State({name: cloud}, 0, 0).measure for name, cloud in found.items()}
     else:
         apart = {name: found[name] for name in game.players}
     for name, cloud in apart.items():
         expected: tuple[int | str, ...] = (*game.members.get(name, ()), "N", game.spaces[name].n_coordinates)
-        validation.shape(f"the particles of clouds[{name!r}]", cloud.particles, expected, "to suit the game")
+        validation.shape(f"the particles of {argument}[{name!r}]", cloud.particles, expected, "to suit the game")
     return apart
 
 
