@@ -22,7 +22,7 @@ LAYERS = [
     ["state", "references", "files", "standard", "config"],
     ["errors", "schedules", "linear"],
     ["data", "mixtures", "fourier"],
-    ["models", "losses", "likelihoods", "plain", "kernels", "features"],
+    ["models", "losses", "likelihoods", "plain", "kernels", "features", "autodiff"],
     ["signed_measures", "deconvolution", "payoffs", "privacy"],
     ["objectives"],
     ["potentials", "pruning", "gradients", "thinning"],

@@ -409,6 +409,7 @@ TABLE = {
         for kind, own in (
             (mfld.DescentAscent, {"alternating": False}),
             (mfld.AveragedGradient, {"weights": 1.0, "forgetting": None}),
+            (mfld.FictitiousPlay, {"weights": 0.0, "forgetting": None, "inner_steps": 2}),
             (mfld.BestResponse, {"share": 0.5, "inner_steps": 3}),
         )
     },
@@ -425,6 +426,30 @@ TABLE = {
         mfld.PairwiseGame,
         {"payoffs": {("a", "b"): PAYOFF}, "players": ("b", "a"), "space": 1, "l2": 0.1, "reference": None},
     ),
+    "three_point_error": (
+        mfld.three_point_error,
+        {"game": GAME, "candidates": [{name: mfld.Cloud([[1.0]]) for name in "xy"}] * 2, "temperature": 1.0},
+    ),
+    "Environment": (mfld.Environment, {"atoms": [1.0, 2.0], "weights": None}),
+    "Environment.mean": (mfld.Environment([1.0, 2.0]).mean, {"values": [1.0, 2.0]}),
+    "Environment.facing": (mfld.Environment([1.0, 2.0]).facing, {"objectives": [WELL, WELL]}),
+    "EnvironmentGame": (
+        mfld.EnvironmentGame,
+        {"environment": mfld.Environment([1.0]), "at": lambda atom: GAME, "unseen_by": ["x"]},
+    ),
+    "Environment.game": (mfld.Environment([1.0]).game, {"at": lambda atom: GAME, "unseen_by": ["x"]}),
+    "MaxMargin": (
+        mfld.MaxMargin,
+        {"model": MODEL, "inputs": INPUTS, "targets": np.sign(TARGETS), "largest": 1.0, "l2": 0.1}
+        | {"sample_weight": None},
+    ),
+    "RobustRisk": (
+        mfld.RobustRisk,
+        {"model": MODEL, "inputs": INPUTS, "targets": TARGETS, "loss": "half_squared", "cost": 1.0, "l2": 0.1}
+        | {"sample_weight": None},
+    ),
+    "SinglePlayer": (mfld.SinglePlayer, {"objective": WELL}),
+    "Conditional": (mfld.Conditional, {"objectives": [WELL, WELL], "weights": None}),
     "nikaido_isoda": (
         mfld.nikaido_isoda,
         {"game": GAME, "clouds": {name: mfld.Cloud([[1.0]]) for name in "xy"}, "temperature": 1.0}

@@ -39,13 +39,23 @@ PAYOFFS = {
     ),
 }
 SIZES = {"polynomial": (2, 1), "trigonometric": (1, 2), "function": (1, 2), "kernel": (2, 2)}
+SIZES |= dict.fromkeys(("jax", "torch"), (1, 2))
+
+
+def differentiated(library):
+    """The function of the table above, with gradients by a library, where that is installed."""
+    if library == "jax":
+        pytest.importorskip("jax")
+        return payoffs.Function.from_jax(lambda x, y: x[..., 0] * (y**2).sum(axis=-1))
+    pytest.importorskip("torch")
+    return payoffs.Function.from_torch(lambda x, y: x[..., 0] * (y**2).sum(dim=-1))
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("name", PAYOFFS)
+@pytest.mark.parametrize("name", [*PAYOFFS, "jax", "torch"])
 @pytest.mark.parametrize("player", [0, 1])
 def test_averages_are_those_of_the_formula(name, player, weighted, rng):
-    payoff, formula = PAYOFFS[name]
+    payoff, formula = PAYOFFS[name] if name in PAYOFFS else (differentiated(name), PAYOFFS["function"][1])
     points = rng.normal(size=(5, SIZES[name][player]))
     others = rng.normal(size=(7, SIZES[name][1 - player]))
     weights = rng.uniform(size=7) if weighted else np.ones(7)
@@ -66,13 +76,37 @@ def test_averages_are_those_of_the_formula(name, player, weighted, rng):
     assert [part.dtype for part in single] == [np.float32, np.float32]
 
 
-def test_pairs_are_summed_in_blocks(monkeypatch, rng):
-    payoff, _ = PAYOFFS["function"]
+@pytest.mark.parametrize("name", ["function", "jax", "torch"])
+def test_pairs_are_summed_in_blocks(name, monkeypatch, rng):
+    payoff = PAYOFFS[name][0] if name in PAYOFFS else differentiated(name)
     points, others = rng.normal(size=(9, 1)), mfld.Cloud(rng.normal(size=(4, 2)))
     whole = payoff.average(points, others, 0)
     monkeypatch.setattr(payoffs, "_BLOCK", 16)
     for one, other in zip(whole, payoff.average(points, others, 0), strict=True):
         assert_allclose(one, other, rtol=1e-14)
+
+
+@pytest.mark.parametrize("library", ["jax", "torch"])
+def test_games_run_on_payoffs_of_other_libraries(library):
+    start = {name: np.random.default_rng(k).normal(size=(20, 1)) for k, name in enumerate("xy")}
+    if library == "jax":
+        jnp = pytest.importorskip("jax.numpy")
+        payoff = payoffs.Function.from_jax(lambda x, y: jnp.tanh(x * y).sum(axis=-1))
+    else:
+        torch = pytest.importorskip("torch")
+        payoff = payoffs.Function.from_torch(lambda x, y: torch.tanh(x * y).sum(dim=-1))
+    plain = payoffs.Function(
+        lambda x, y: np.tanh(x * y).sum(axis=-1),
+        lambda x, y: y / np.cosh(x * y) ** 2,
+        lambda x, y: x / np.cosh(x * y) ** 2,
+    )
+    solver = mfld.DescentAscent(20, step_size=0.1, temperature=0.1, dtype="float64")
+    one, other = (solver.run(mfld.Bilinear(own, space=1, l2=0.1), 30, particles=start).state for own in (payoff, plain))
+    for name in "xy":
+        assert_allclose(one.clouds[name].particles, other.clouds[name].particles, rtol=1e-10, atol=1e-12)
+    wrong = payoffs.Function.from_jax if library == "jax" else payoffs.Function.from_torch
+    with pytest.raises(ValueError, match="the result of value must have shape"):
+        wrong(lambda x, y: x.sum()).average(start["x"], mfld.Cloud(start["y"]), 0)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ from mfld.algorithms import (
     Callback,
     Cooling,
     DescentAscent,
+    FictitiousPlay,
     Result,
     StopOnPlateau,
     TopParticles,
@@ -58,7 +59,7 @@ from mfld.dynamics import (
     Preconditioned,
     Underdamped,
 )
-from mfld.equilibria import EquilibriumGap, nikaido_isoda
+from mfld.equilibria import EquilibriumGap, nikaido_isoda, three_point_error
 from mfld.errors import ConvergenceError, DivergenceError
 from mfld.fokker_planck import FokkerPlanck
 from mfld.functional_data import FunctionalNetwork
@@ -72,16 +73,22 @@ from mfld.objectives import (
     MMD,
     Bilevel,
     Bilinear,
+    Conditional,
     EmpiricalRisk,
+    Environment,
+    EnvironmentGame,
     FeatureMatching,
     Functional,
     Game,
     Lifting,
     LogScore,
+    MaxMargin,
     Objective,
     PairwiseGame,
     Potential,
+    RobustRisk,
     SignedRisk,
+    SinglePlayer,
     StreamRisk,
 )
 from mfld.pruning import prune
@@ -116,6 +123,7 @@ __all__ = [
     "Certificate",
     "Checkpoint",
     "Cloud",
+    "Conditional",
     "ContinuousTempering",
     "ConvergenceError",
     "Cooling",
@@ -124,10 +132,13 @@ __all__ = [
     "DivergenceError",
     "Dynamics",
     "EmpiricalRisk",
+    "Environment",
+    "EnvironmentGame",
     "EquilibriumGap",
     "Euclidean",
     "Exact",
     "FeatureMatching",
+    "FictitiousPlay",
     "FokkerPlanck",
     "FourierFeatures",
     "FullBatch",
@@ -144,6 +155,7 @@ __all__ = [
     "LogScore",
     "Loss",
     "LossFunction",
+    "MaxMargin",
     "Minibatch",
     "Model",
     "NeuronModel",
@@ -157,9 +169,11 @@ __all__ = [
     "RandomFeatures",
     "RandomSubset",
     "Result",
+    "RobustRisk",
     "SignedCertificate",
     "SignedMeasure",
     "SignedRisk",
+    "SinglePlayer",
     "Smoothed",
     "Space",
     "Sphere",
@@ -209,4 +223,5 @@ __all__ = [
     "sweep",
     "theory",
     "thinning",
+    "three_point_error",
 ]

@@ -24,7 +24,7 @@ from mfld.algorithms import Algorithm
 from mfld.certificates import student_quantile
 from mfld.errors import DivergenceError
 from mfld.noise import Coupling
-from mfld.objectives import Objective
+from mfld.objectives import Game, Objective
 from mfld.state import State
 
 _COARSEST = (4, 8)  # times the step size, where finer differences drown
@@ -165,7 +165,7 @@ class _NoSmallerCloud(ValueError):
 
 def bias_report(
     solver: Algorithm,
-    objective: Objective,
+    objective: Any,
     quantity: Callable[[State], ArrayLike],
     n_steps: int,
     seed: int = 0,
@@ -198,7 +198,7 @@ def bias_report(
     solver : Algorithm
         Its replicates are taken as one problem: step size, temperature and l2 must not differ between them. Without a
         step size, and with one that the run finds ("fuse"), that of the end of such a run is taken throughout.
-    objective : Objective
+    objective : Objective or Game
     quantity : callable
         Function of the state of one replicate, like those of `mfld.quantities`: a number, or an array.
     n_steps : int
@@ -230,7 +230,8 @@ def bias_report(
     True
     """
     validation.instance("solver", solver, Algorithm, "an Algorithm, like MFLD()")
-    validation.instance("objective", objective, Objective, "an Objective")
+    if not isinstance(objective, Game):
+        validation.instance("objective", objective, Objective, "an Objective or a Game")
     validation.function("quantity", quantity)
     n_steps = validation.integer("n_steps", n_steps, 1, validation.MAX_STEP // 2)
     n_replicates = validation.integer("n_replicates", n_replicates, 4)
@@ -249,7 +250,7 @@ class _Report:
     def __init__(
         self,
         solver: Algorithm,
-        objective: Objective,
+        objective: Any,
         quantity: Callable[[State], ArrayLike],
         n_steps: int,
         seed: int,
@@ -397,14 +398,13 @@ class _Report:
         first, self._others = self._others, self._others + n
         if not self.coupled:
             return self._ends(solver, solver.init(self.objective, self.seed, replica=first), n_steps)
-        particles = self.start.clouds["mu"].particles
-        split = np.split(particles, parts, axis=-2)
-        state = solver.init(
-            self.objective,
-            self.seed,
-            np.stack(split, axis=1).reshape(n, *split[0].shape[1:]),
-            replica=first,
-        )
+        start: Any = {}
+        for name, cloud in self.start.clouds.items():
+            split = np.split(cloud.particles, parts, axis=-2)
+            start[name] = np.stack(split, axis=1).reshape(n, *split[0].shape[1:])
+        if not isinstance(self.objective, Game):
+            (start,) = start.values()
+        state = solver.init(self.objective, self.seed, start, replica=first)
         couplings = {
             key: Coupling(self.start.keys[r // parts], share.numerator, share.denominator, r % parts, parts)
             for r, key in enumerate(state.keys)
@@ -429,9 +429,11 @@ class _Report:
         return np.stack([validation.returned(name, own, given[0].shape, np.float64, "as before") for own in given])
 
 
-def _threaded(solver: Algorithm, objective: Objective) -> Algorithm:
+def _threaded(solver: Algorithm, objective: Any) -> Algorithm:
     """The same on one thread where steps are small and nothing else is said: each of them is a call from Python."""
     own: Any = solver
+    if isinstance(objective, Game):
+        return solver
     if not dataclasses.is_dataclass(solver) or vars(solver).get("num_threads", 1) is not None:
         return solver
     work = vars(solver).get("n_particles", 1) * (solver.rows_of_a_step(objective) or 1) * objective.n_coordinates

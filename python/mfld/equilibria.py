@@ -10,7 +10,7 @@ the best responses to them::
     D_i = (V_i(.; hat) - V_i(.; clouds)) / T_i
 
 for payoffs that are linear in each measure; derived from the formula for bilinear games (Nikaido, Isoda 1955, "Note on
-non-cooperative convex games").
+non-cooperative convex games"). On an environment it is the mean over the atoms, each with its conditional measures.
 
 By quadrature, all of this is computed. By chains, whose points of groups of independent ones stand for ``hat``, the
 average of ``exp(-D_i)`` is in expectation too large, since the exponential is convex and the points of different
@@ -20,8 +20,9 @@ players are independent: an upper bound of the gap, which Student's law over the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,13 +37,16 @@ from mfld.sampling import GibbsSampler
 from mfld.space import Space
 from mfld.state import Cloud, State
 
-__all__ = ["EquilibriumGap", "nikaido_isoda"]
+__all__ = ["EquilibriumGap", "nikaido_isoda", "three_point_error"]
 
 Vector = NDArray[np.float64]
+Faced: TypeAlias = Mapping[str, list[tuple[float, Potential]]]
+"""Of each player and each atom that it sees, the weight and the potential that it faces there."""
 
 _NODES = {1: 1000, 2: 48}  # along an axis
 _GROUPS = 32
 _ROUNDS = 4  # of moves until points are forgotten
+_FEWEST = 64  # points that must carry an average of exponentials for its error to be known
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ class EquilibriumGap:
     best_responses : dict of str to Cloud
         The measures that are certified: nodes with weights, or points of the chains.
     reason : str or None
-        Where the chains have not mixed, so that there is no bound and ``upper`` is infinite; else None.
+        Where the chains have not mixed, or their points are too few for a gap so large, so that there is no bound and
+        ``upper`` is infinite; else None.
 
     Examples
     --------
@@ -154,10 +159,7 @@ def nikaido_isoda(
     validation.num_threads(num_threads)
     game = validation.instance("game", game, Game, "a Game, like Bilinear").on_threads(num_threads)
     given = _clouds(game, clouds)
-    temperatures = {
-        name: validation.real("temperature", own, positive=True)
-        for name, own in each_player("temperature", temperature, game.players).items()
-    }
+    temperatures = _temperatures(game, temperature)
     validation.choice("method", method, ("automatic", "quadrature", "chains"))
     confidence = validation.real("confidence", confidence)
     if not 0.5 <= confidence < 1:
@@ -167,42 +169,129 @@ def nikaido_isoda(
         raise ValueError(f"n_chains must be a multiple of {_GROUPS}, got {n_chains}")
     most_moves = validation.integer("most_moves", most_moves, 1)
     seed = validation.seed(seed)
-    faced = {name: _potential(game, name, given) for name in game.players}
-    few = all(_dimension(potential.space) in (1, 2) for potential in faced.values())
+    faced = {name: _potentials(game, name, given) for name in game.players}
+    few = all(_dimension(game.spaces[name]) in (1, 2) for name in game.players)
     if method == "automatic":
         method = "quadrature" if few else "chains"
     if method == "quadrature":
         if not few:
             raise ValueError("method must be 'chains' where a player has over two dimensions, or frozen coordinates")
         return _by_quadrature(game, faced, temperatures)
-    for name, potential in faced.items():
-        if not potential.space.flat:
-            raise ValueError(f"method 'chains' is for Euclidean spaces, got {potential.space.domain} of {name}")
+    for name in game.players:
+        if not game.spaces[name].flat:
+            raise ValueError(f"method 'chains' is for Euclidean spaces, got {game.spaces[name].domain} of {name}")
     return _by_chains(game, given, faced, temperatures, confidence, n_chains, most_moves, seed, num_threads)
 
 
-def _clouds(game: Game, clouds: State | Mapping[str, Cloud]) -> dict[str, Cloud]:
+@underflow_is_zero
+def three_point_error(
+    game: Game, candidates: Sequence[State | Mapping[str, Cloud]], temperature: PerPlayer[float]
+) -> NDArray[np.float64]:
+    """Nikaido-Isoda error of each of a few candidates for an equilibrium, among themselves.
+
+    What players could gain at most by going over to what they do in another candidate; for a zero-sum game with the
+    payoff L, entropies included, of the candidates (mu_k, nu_k)::
+
+        error_k = max_j L(mu_k, nu_j) - min_j L(mu_j, nu_k)
+
+    It is a lower bound of the gap of `nikaido_isoda`, and like this one of the best responses to the clouds, by
+    quadrature: for players in up to two dimensions. With the results of three algorithms it is the three-point error of
+    Kim et al. 2024, "Symmetric mean-field Langevin dynamics for distributional minimax problems".
+
+    Parameters
+    ----------
+    game : Game
+        As in `nikaido_isoda`.
+    candidates : sequence of State or mapping of str to Cloud
+        At least two, like the ends of runs of several algorithms.
+    temperature : float or mapping of str to float
+        Positive.
+
+    Returns
+    -------
+    ndarray, shape (n_candidates,)
+        At least 0, and 0 where a candidate is an equilibrium.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range, or a player has more than two dimensions.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> saddle = mfld.Bilinear(mfld.payoffs.Polynomial({(1, 1): 1.0}), space=1, l2=0.5)
+    >>> candidates = [{"x": mfld.Cloud([[x]]), "y": mfld.Cloud([[0.0]])} for x in (0.0, 0.5)]
+    >>> mfld.three_point_error(saddle, candidates, temperature=1.0).round(6)     # hat: means 0 and 0, and 0 and 0.5
+    array([0.   , 0.125])
+    """
+    game = validation.instance("game", game, Game, "a Game, like Bilinear")
+    validation.instance("candidates", candidates, Sequence, "a sequence of states or mappings")
+    if len(candidates) < 2:
+        raise ValueError(f"candidates must be at least two, got {len(candidates)}")
+    temperatures = _temperatures(game, temperature)
+    if not all(_dimension(game.spaces[name]) in (1, 2) for name in game.players):
+        raise ValueError("game must have players in one or two dimensions, without frozen coordinates")
+    frozen, hats, normalisers = [], [], []
+    for number, candidate in enumerate(candidates):
+        clouds = _clouds(game, candidate, f"candidates[{number}]")
+        faced = {name: _potentials(game, name, clouds) for name in game.players}
+        ends = {name: [_ends(own, temperatures[name]) for _, own in faced[name]] for name in game.players}
+        responses, logarithms = _gibbs(game, faced, temperatures, ends, 1)
+        frozen.append(faced)
+        hats.append(responses)
+        normalisers.append(logarithms)
+    errors = np.zeros(len(candidates))
+    for k, there in enumerate(hats):
+        for name, own_temperature in temperatures.items():
+            now = _potentials(game, name, there)
+            costs = []
+            for j, own in enumerate(hats):
+                # E V(.; hat of k) + T Ent(hat of j), whose density is exp(-V(.; clouds of j) / T) over its normaliser.
+                members = zip(now, frozen[j][name], normalisers[j][name], own[name].each(), strict=True)
+                costs.append(
+                    sum(
+                        atom
+                        * (cloud.mean(potential(cloud.particles) - before(cloud.particles)) - own_temperature * log)
+                        for (atom, potential), (_, before), log, cloud in members
+                    )
+                )
+            errors[k] += costs[k] - min(costs)
+    return errors
+
+
+def _temperatures(game: Game, temperature: PerPlayer[float]) -> dict[str, float]:
+    return {
+        name: validation.real("temperature", own, positive=True)
+        for name, own in each_player("temperature", temperature, game.players).items()
+    }
+
+
+def _clouds(game: Game, clouds: State | Mapping[str, Cloud], argument: str = "clouds") -> dict[str, Cloud]:
     found = clouds.clouds if isinstance(clouds, State) else clouds
-    validation.instance("clouds", found, Mapping, "a State or a mapping of players to clouds")
+    validation.instance(argument, found, Mapping, "a State or a mapping of players to clouds")
     if set(found) != set(game.players):
-        raise ValueError(f"clouds must have each of {', '.join(game.players)}, got {list(found)}")
+        raise ValueError(f"{argument} must have each of {', '.join(game.players)}, got {list(found)}")
     for name, cloud in found.items():
-        validation.instance(f"clouds[{name!r}]", cloud, Cloud, "a Cloud")
+        validation.instance(f"{argument}[{name!r}]", cloud, Cloud, "a Cloud")
     if isinstance(clouds, State):
         apart = {name: State({name: cloud}, 0, 0).measure for name, cloud in found.items()}
     else:
         apart = {name: found[name] for name in game.players}
     for name, cloud in apart.items():
-        expected = ("N", game.spaces[name].n_coordinates)
-        validation.shape(f"the particles of clouds[{name!r}]", cloud.particles, expected, "to suit the game")
+        expected: tuple[int | str, ...] = (*game.members.get(name, ()), "N", game.spaces[name].n_coordinates)
+        validation.shape(f"the particles of {argument}[{name!r}]", cloud.particles, expected, "to suit the game")
     return apart
 
 
-def _potential(game: Game, name: str, clouds: Mapping[str, Cloud]) -> Potential:
+def _potentials(game: Game, name: str, clouds: Mapping[str, Cloud]) -> list[tuple[float, Potential]]:
+    """Weight of each atom that a player sees, and the potential that it faces there."""
     faced = game.facing(name, clouds)
     if not faced.linear:
         raise TypeError(f"game must be linear in the measure of {name}, what it faces is {faced!r}")
-    return faced.first_variation(clouds[name])
+    frozen = faced.first_variation(clouds[name])
+    each = zip(frozen.conditionals, clouds[name].each(), strict=True)
+    return [(weight, own.first_variation(cloud)) for (weight, own), cloud in each]
 
 
 def _gain(difference: Vector, weights: Vector, temperature: float) -> float:
@@ -224,31 +313,33 @@ def _dimension(space: Space) -> int:
     return sum(block.n_coordinates - (block.kind == "sphere") for block in space.domain)
 
 
-def _by_quadrature(game: Game, faced: Mapping[str, Potential], temperatures: Mapping[str, float]) -> EquilibriumGap:
-    ends = {name: _ends(faced[name], temperatures[name]) for name in game.players}
-    hats = _gibbs(faced, temperatures, ends, 2)
+def _by_quadrature(game: Game, faced: Faced, temperatures: Mapping[str, float]) -> EquilibriumGap:
+    ends = {name: [_ends(own, temperatures[name]) for _, own in faced[name]] for name in game.players}
+    hats, _ = _gibbs(game, faced, temperatures, ends, 2)
     # The best response to the best responses has to be seen as well.
     for name in game.players:
-        wider = _ends(_potential(game, name, hats), temperatures[name])
-        ends[name] = [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(ends[name], wider, strict=True)]
+        for e, (_, own) in enumerate(_potentials(game, name, hats)):
+            wider = _ends(own, temperatures[name])
+            ends[name][e] = [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(ends[name][e], wider, strict=True)]
     (coarse, _), (fine, hats) = (
-        _gains(game, faced, temperatures, _gibbs(faced, temperatures, ends, k)) for k in (2, 1)
+        _gains(game, faced, temperatures, _gibbs(game, faced, temperatures, ends, k)[0]) for k in (2, 1)
     )
     gap, error = sum(fine.values()), abs(sum(fine.values()) - sum(coarse.values()))
     return EquilibriumGap(gap, gap + error, fine, "quadrature", hats)
 
 
 def _gains(
-    game: Game, faced: Mapping[str, Potential], temperatures: Mapping[str, float], hats: dict[str, Cloud]
+    game: Game, faced: Faced, temperatures: Mapping[str, float], hats: dict[str, Cloud]
 ) -> tuple[dict[str, float], dict[str, Cloud]]:
     gains = {}
     for name, temperature in temperatures.items():
-        cloud = hats[name]
-        assert cloud.weights is not None  # of a quadrature
-        there = cloud.weights > 0
-        points, weights = cloud.particles[there], cloud.weights[there].astype(np.float64)
-        difference = (_potential(game, name, hats)(points) - faced[name](points)) / temperature
-        gains[name] = _gain(difference, weights, temperature)
+        gains[name] = 0.0
+        everywhere = _potentials(game, name, hats)
+        for (atom, frozen), (_, now), cloud in zip(faced[name], everywhere, hats[name].each(), strict=True):
+            assert cloud.weights is not None  # of a quadrature
+            there = cloud.weights > 0
+            points, weights = cloud.particles[there], cloud.weights[there].astype(np.float64)
+            gains[name] += atom * _gain((now(points) - frozen(points)) / temperature, weights, temperature)
     return gains, hats
 
 
@@ -263,18 +354,32 @@ def _ends(potential: Potential, temperature: float) -> list[tuple[float, float]]
 
 
 def _gibbs(
-    faced: Mapping[str, Potential],
+    game: Game,
+    faced: Faced,
     temperatures: Mapping[str, float],
-    ends: Mapping[str, list[tuple[float, float]]],
+    ends: Mapping[str, list[list[tuple[float, float]]]],
     coarser: int,
-) -> dict[str, Cloud]:
-    hats = {}
-    for name, potential in faced.items():
-        points, weights = _nodes(potential.space, ends[name], coarser)
-        exponents = np.asarray(potential(points), np.float64) / -temperatures[name]
-        density = weights * np.exp(exponents - exponents.max())
-        hats[name] = Cloud(points, density)
-    return hats
+) -> tuple[dict[str, Cloud], dict[str, list[float]]]:
+    """Best responses to what players face, and the logarithms of their normalisers."""
+    hats: dict[str, Cloud] = {}
+    normalisers: dict[str, list[float]] = {}
+    for name, potentials in faced.items():
+        nodes, densities, normalisers[name] = [], [], []
+        for (_, potential), own_ends in zip(potentials, ends[name], strict=True):
+            points, weights = _nodes(potential.space, own_ends, coarser)
+            exponents = np.asarray(potential(points), np.float64) / -temperatures[name]
+            nodes.append(points)
+            densities.append(weights * np.exp(exponents - exponents.max()))
+            normalisers[name].append(float(exponents.max()) + math.log(float(densities[-1].sum())))
+        hats[name] = _together(game, name, nodes, densities)
+    return hats, normalisers
+
+
+def _together(game: Game, name: str, points: list[Vector], weights: list[Vector] | None = None) -> Cloud:
+    """Cloud of a player from the points of its members."""
+    members = tuple(game.members.get(name, ()))
+    stacked = np.stack(points).reshape(*members, *points[0].shape)
+    return Cloud(stacked, None if weights is None else np.stack(weights).reshape(stacked.shape[:-1]))
 
 
 def _nodes(space: Space, ends: list[tuple[float, float]], coarser: int) -> tuple[Vector, Vector]:
@@ -324,7 +429,7 @@ def _sphere(n_coordinates: int, n: int) -> tuple[Vector, Vector]:
 def _by_chains(
     game: Game,
     clouds: Mapping[str, Cloud],
-    faced: Mapping[str, Potential],
+    faced: Faced,
     temperatures: Mapping[str, float],
     confidence: float,
     n_chains: int,
@@ -332,41 +437,57 @@ def _by_chains(
     seed: int,
     num_threads: int | None,
 ) -> EquilibriumGap:
-    points, mixed = {}, True
-    for number, (name, potential) in enumerate(faced.items()):
-        key, population = noise.key(seed, number), noise.POPULATIONS["certificate"]
-        sampler = GibbsSampler(potential, temperatures[name], key, population, num_threads)
-        particles = clouds[name].particles.astype(np.float64)
-        chains = sampler.start(particles[np.arange(n_chains) * len(particles) // n_chains])
-        for _ in range(_ROUNDS):
-            before = chains.moves
-            chains = sampler.move_until_forgotten(
-                chains, lambda now: np.concatenate([now.points, now.points**2], axis=1), most_moves // _ROUNDS
-            )
-            mixed = mixed and chains.moves - before < most_moves // _ROUNDS
-        # Chains that start at equal particles have to be dealt out over the groups.
-        points[name] = chains.points.reshape(-1, _GROUPS, chains.points.shape[1]).transpose(1, 0, 2)
-    hats = {name: Cloud(own.reshape(n_chains, -1)) for name, own in points.items()}
+    points: dict[str, list[Vector]] = {}
+    mixed, number = True, 0
+    for name, potentials in faced.items():
+        points[name] = []
+        for (_, potential), cloud in zip(potentials, clouds[name].each(), strict=True):
+            key, population = noise.key(seed, number), noise.POPULATIONS["certificate"]
+            sampler = GibbsSampler(potential, temperatures[name], key, population, num_threads)
+            number += 1
+            particles = cloud.particles.astype(np.float64)
+            chains = sampler.start(particles[np.arange(n_chains) * len(particles) // n_chains])
+            for _ in range(_ROUNDS):
+                before = chains.moves
+                chains = sampler.move_until_forgotten(
+                    chains, lambda now: np.concatenate([now.points, now.points**2], axis=1), most_moves // _ROUNDS
+                )
+                mixed = mixed and chains.moves - before < most_moves // _ROUNDS
+            # Chains that start at equal particles have to be dealt out over the groups.
+            own = chains.points.reshape(-1, _GROUPS, chains.points.shape[1]).transpose(1, 0, 2)
+            points[name].append(np.ascontiguousarray(own))
+    hats = {name: _together(game, name, [own.reshape(n_chains, -1) for own in each]) for name, each in points.items()}
+    groups = [
+        {name: _together(game, name, [own[g] for own in each]) for name, each in points.items()} for g in range(_GROUPS)
+    ]
     even = np.full(n_chains, 1 / n_chains)
-    gains, linear, exponential = {}, 0.0, np.zeros(_GROUPS)
-    logarithm = 0.0
+    gains, exponential, logarithm, few = {}, np.zeros(_GROUPS), 0.0, False
     for name, temperature in temperatures.items():
-        frozen = np.asarray(faced[name](hats[name].particles), np.float64)
-        everywhere = np.asarray(_potential(game, name, hats)(hats[name].particles), np.float64)
-        gains[name] = _gain((everywhere - frozen) / temperature, even, temperature)
-        of_groups = np.empty((_GROUPS, n_chains // _GROUPS))
-        for g in range(_GROUPS):
-            others = {other: Cloud(own[g]) for other, own in points.items()}
-            of_groups[g] = _potential(game, name, others)(points[name][g])
-        difference = (of_groups - frozen.reshape(_GROUPS, -1)) / temperature
-        lowest = float(difference.min())
-        mean = np.exp(lowest - difference).mean(axis=1)
-        logarithm += temperature * (math.log(float(mean.mean())) - lowest)
-        # Per group, what the bound is to first order.
-        exponential += temperature * (difference.mean(axis=1) + mean / mean.mean() - 1)
+        gains[name] = 0.0
+        everywhere = _potentials(game, name, hats)
+        of_groups = [_potentials(game, name, group) for group in groups]
+        for e, ((atom, potential), own) in enumerate(zip(faced[name], points[name], strict=True)):
+            flat = own.reshape(n_chains, -1)
+            frozen = np.asarray(potential(flat), np.float64)
+            gains[name] += atom * _gain((everywhere[e][1](flat) - frozen) / temperature, even, temperature)
+            there = np.stack([np.asarray(of_groups[g][e][1](own[g]), np.float64) for g in range(_GROUPS)])
+            difference = (there - frozen.reshape(_GROUPS, -1)) / temperature
+            lowest = float(difference.min())
+            terms = np.exp(lowest - difference)
+            mean = terms.mean(axis=1)
+            few = few or float(terms.sum() ** 2 / (terms**2).sum()) < _FEWEST
+            logarithm += atom * temperature * (math.log(float(mean.mean())) - lowest)
+            # Per group, what the bound is to first order.
+            exponential += atom * temperature * (difference.mean(axis=1) + mean / mean.mean() - 1)
     linear = float(exponential.mean())
     error = float(exponential.std(ddof=1)) / math.sqrt(_GROUPS)
     gap = sum(gains.values())
     upper = max(gap, linear + logarithm + student_quantile(confidence, _GROUPS - 1) * error)
-    reason = None if mixed else f"the chains have not forgotten their start after {most_moves} moves"
-    return EquilibriumGap(gap, upper if mixed else math.inf, gains, "chains", hats, reason)
+    reason = None
+    if not mixed:
+        reason = f"the chains have not forgotten their start after {most_moves} moves"
+    elif few:
+        reason = (
+            "n_chains must be larger: a handful of points carry the average of an exponential, far from equilibrium"
+        )
+    return EquilibriumGap(gap, upper if reason is None else math.inf, gains, "chains", hats, reason)

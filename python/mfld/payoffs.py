@@ -7,14 +7,16 @@ gradients, are all that a game takes of a payoff. `Function` and `OfKernel` sum 
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mfld import validation
+from mfld import autodiff, validation
 from mfld.kernels import Kernel
 from mfld.space import Space
 from mfld.state import Cloud
@@ -148,15 +150,75 @@ class Function(Payoff):
         for name in ("value", "gradient_x", "gradient_y"):
             validation.function(name, getattr(self, name))
 
+    @classmethod
+    def from_jax(cls, value: Callable[[Any, Any], Any]) -> Payoff:
+        """Payoff from a function of pairs in JAX, which sees to the gradients.
+
+        Parameters
+        ----------
+        value : callable
+            ``value(x, y)``: JAX arrays of shapes (..., p) and (..., q) that broadcast -> (...). It is compiled once for
+            each shape and precision, and traced with 64-bit types where points are in float64.
+
+        Raises
+        ------
+        ImportError
+            If JAX is not installed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import mfld
+        >>> try:
+        ...     import jax
+        ... except ImportError:
+        ...     pass
+        ... else:
+        ...     product = mfld.payoffs.Function.from_jax(lambda x, y: (x * y).sum(axis=-1))
+        ...     values, gradient = product.average(np.array([[2.0]]), mfld.Cloud([[1.0], [3.0]]), player=1)
+        ...     assert (values.item(), gradient.item()) == (4.0, 2.0)
+        """
+        validation.function("value", value)
+        return _Differentiated(value, autodiff.Jax)
+
+    @classmethod
+    def from_torch(cls, value: Callable[[Any, Any], Any]) -> Payoff:
+        """Payoff from a function of pairs in torch, which sees to the gradients.
+
+        Parameters
+        ----------
+        value : callable
+            As in `from_jax`, of torch tensors on the CPU in the precision of the run.
+
+        Raises
+        ------
+        ImportError
+            If torch is not installed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import mfld
+        >>> try:
+        ...     import torch
+        ... except ImportError:
+        ...     pass
+        ... else:
+        ...     product = mfld.payoffs.Function.from_torch(lambda x, y: (x * y).sum(dim=-1))
+        ...     values, gradient = product.average(np.array([[2.0]]), mfld.Cloud([[1.0], [3.0]]), player=1)
+        ...     assert (values.item(), gradient.item()) == (4.0, 2.0)
+        """
+        validation.function("value", value)
+        return _Differentiated(value, autodiff.Torch)
+
     def __repr__(self) -> str:
         return f"Function({getattr(self.value, '__name__', type(self.value).__name__)})"
 
     def average(
         self, points: FloatArray, measure: Cloud, player: int, num_threads: int | None = None
     ) -> tuple[FloatArray, FloatArray]:
-        others = measure.particles.astype(points.dtype, copy=False)[np.newaxis]
-        n = others.shape[1]
-        weights = np.full(n, 1 / n, points.dtype) if measure.weights is None else measure.weights.astype(points.dtype)
+        others, weights = _others(measure, points)
+        others, n = others[np.newaxis], len(others)
         gradient_of = self.gradient_y if player else self.gradient_x
         name = "gradient_y" if player else "gradient_x"
         values, gradient = np.empty(len(points), points.dtype), np.empty_like(points)
@@ -173,6 +235,55 @@ class Function(Payoff):
             values[rows] = pay @ weights
             gradient[rows] = np.einsum("ijc,j->ic", slopes, weights)
         return values, gradient
+
+
+class _Differentiated(Payoff):
+    """Payoff from a function of pairs whose gradients a library finds."""
+
+    def __init__(
+        self,
+        value: Callable[[Any, Any], Any],
+        library: Callable[[Callable[..., Any], autodiff.Check, str], autodiff.Differentiable],
+    ) -> None:
+        def vector(shape: tuple[int, ...]) -> None:
+            assert len(shape) == 1
+
+        def paid(here: Any, others: Any, weights: Any, *, player: int) -> Any:
+            mine, theirs = here[:, None], others[None]
+            pay = value(theirs, mine) if player else value(mine, theirs)
+            if tuple(getattr(pay, "shape", ())) != (len(here), len(others)):
+                shape = getattr(pay, "shape", ())
+                expected = (len(here), len(others))
+                raise ValueError(f"the result of value must have shape {expected} to match pairs, got {tuple(shape)}")
+            return pay @ weights
+
+        self._value = value
+        self._paid = tuple(
+            library(functools.partial(paid, player=player), vector, "payoffs.Function") for player in (0, 1)
+        )
+
+    def __repr__(self) -> str:
+        return f"Function({getattr(self._value, '__name__', type(self._value).__name__)})"
+
+    def average(
+        self, points: FloatArray, measure: Cloud, player: int, num_threads: int | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        others, weights = _others(measure, points)
+        values, gradient = np.empty(len(points), points.dtype), np.empty_like(points)
+        height = max(1, _BLOCK // (len(others) * max(points.shape[1], others.shape[1])))
+        for start in range(0, len(points), height):
+            rows = slice(start, start + height)
+            pay, slopes = self._paid[player].value_and_gradient(points[rows], others, weights)
+            values[rows], gradient[rows] = pay, slopes
+        return values, gradient
+
+
+def _others(measure: Cloud, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Particles of a measure and their weights, in the precision of points."""
+    others: FloatArray = measure.particles.astype(points.dtype, copy=False)
+    if measure.weights is None:
+        return others, np.full(len(others), 1 / len(others), points.dtype)
+    return others, measure.weights.astype(points.dtype)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,13 @@ class Cloud:
     def __reduce__(self) -> tuple[type[Cloud], tuple[Any, ...]]:
         return Cloud, (self.particles, self.weights)  # so that copies and what is unpickled are read-only too
 
+    def each(self) -> list[Cloud]:
+        """All members of a cloud that has several, one by one, each with particles of shape (N, p)."""
+        particles = self.particles.reshape(-1, *self.particles.shape[-2:])
+        if self.weights is None:
+            return [Cloud(own) for own in particles]
+        return [Cloud(*own) for own in zip(particles, self.weights.reshape(-1, particles.shape[1]), strict=True)]
+
     def mean(self, values: ArrayLike) -> float:
         """Expectation ``E_mu f`` of a function from its values at the particles, shape (N,), of a single cloud."""
         return float(np.average(np.asarray(values, np.float64), weights=self.weights))

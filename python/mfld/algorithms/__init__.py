@@ -2,7 +2,7 @@
 
 from mfld.algorithms.base import Algorithm, Callback, Result
 from mfld.algorithms.cooling import Cooling
-from mfld.algorithms.games import AveragedGradient, BestResponse, DescentAscent
+from mfld.algorithms.games import AveragedGradient, BestResponse, DescentAscent, FictitiousPlay
 from mfld.algorithms.mfld import MFLD
 from mfld.algorithms.pda import PDA
 from mfld.algorithms.phases import TopParticles, TwoPhase
@@ -21,6 +21,7 @@ __all__ = [
     "Callback",
     "Cooling",
     "DescentAscent",
+    "FictitiousPlay",
     "Result",
     "StopOnPlateau",
     "TopParticles",

@@ -1,9 +1,11 @@
 """Objectives: the functionals of a measure that are minimised."""
 
 from mfld.objectives.base import Bounds, Measure, Objective, Potential
+from mfld.objectives.data_games import MaxMargin, RobustRisk
 from mfld.objectives.discrepancy import MMD
+from mfld.objectives.environment import Conditional, Environment, EnvironmentGame
 from mfld.objectives.functional import Functional
-from mfld.objectives.game import Game
+from mfld.objectives.game import Game, SinglePlayer
 from mfld.objectives.log_score import LogScore
 from mfld.objectives.matching import FeatureMatching
 from mfld.objectives.pairwise import Bilinear, PairwiseGame
@@ -18,17 +20,23 @@ __all__ = [
     "Bilevel",
     "Bilinear",
     "Bounds",
+    "Conditional",
     "EmpiricalRisk",
+    "Environment",
+    "EnvironmentGame",
     "FeatureMatching",
     "Functional",
     "Game",
     "Lifting",
     "LogScore",
+    "MaxMargin",
     "Measure",
     "Objective",
     "PairwiseGame",
     "Potential",
     "Risk",
+    "RobustRisk",
     "SignedRisk",
+    "SinglePlayer",
     "StreamRisk",
 ]

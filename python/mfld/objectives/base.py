@@ -140,6 +140,16 @@ class Objective(ABC):
         return self.space.n_moving
 
     @property
+    def conditionals(self) -> tuple[tuple[float, Objective], ...]:
+        """Weight and objective of each member, where the members do not meet: itself where there are no members.
+
+        Defined for first variations of objectives with members, so that they can be certified member by member.
+        """
+        if self.members:
+            raise NotImplementedError(f"{type(self).__name__} must define conditionals: it has members")
+        return ((1.0, self),)
+
+    @property
     def l2(self) -> float:
         """Coefficient of the ridge, without a factor 1/2."""
         return self.reference.l2

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from mfld import references, validation
+from mfld import autodiff, references, validation
 from mfld import space as spaces
 from mfld.noise import Place
 from mfld.objectives.base import Measure, Objective, Potential
@@ -134,7 +131,7 @@ class Functional(Objective):
         ...     assert variance.gradient([[1.0], [3.0]]).tolist() == [[-2.0], [2.0]]
         """
         validation.function("function", function)
-        return cls._from_scalar(_Jax(function), n_samples, arguments)
+        return cls._from_scalar(autodiff.Jax(function, autodiff.scalar, "Functional"), n_samples, arguments)
 
     @classmethod
     def from_torch(cls, function: Callable[..., Any], *, n_samples: int | None = None, **arguments: Any) -> Functional:
@@ -165,10 +162,12 @@ class Functional(Objective):
         ...     assert mean.gradient([[1.0], [3.0]]).tolist() == [[4.0], [4.0]]
         """
         validation.function("function", function)
-        return cls._from_scalar(_Torch(function), n_samples, arguments)
+        return cls._from_scalar(autodiff.Torch(function, autodiff.scalar, "Functional"), n_samples, arguments)
 
     @classmethod
-    def _from_scalar(cls, scalar: _Scalar, n_samples: int | None, arguments: dict[str, Any]) -> Functional:
+    def _from_scalar(
+        cls, scalar: autodiff.Differentiable, n_samples: int | None, arguments: dict[str, Any]
+    ) -> Functional:
         for name in ("gradient", "value"):
             if name in arguments:
                 raise TypeError(f"{name} must be left out: it is made from function")
@@ -178,9 +177,12 @@ class Functional(Objective):
 
         def gradient(particles: FloatArray, batch: ArrayLike | None = None) -> FloatArray:
             # A particle has the mass 1/N of the measure, hence the factor.
-            return len(particles) * scalar.gradient(particles, every if batch is None else np.asarray(batch))
+            return len(particles) * scalar.gradient(*_given(particles, every if batch is None else np.asarray(batch)))
 
-        return cls(gradient, lambda x: scalar.value(x, every), n_samples=n_samples, **arguments)
+        def value(particles: FloatArray) -> float:
+            return float(scalar.value(*_given(particles, every)))
+
+        return cls(gradient, value, n_samples=n_samples, **arguments)
 
     def loss(self, measure: Measure) -> float:
         if self._value is None:
@@ -224,82 +226,6 @@ class Functional(Objective):
         if cloud.weights is not None:
             raise ValueError("measure must have particles of equal weight (weights=None) for a Functional")
         return cloud.particles
-
-
-def _library(name: str, method: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise ImportError(f"Functional.{method} needs {name}: pip install {name}") from None
-
-
-class _Scalar(ABC):
-    """A scalar function of particles, and of rows where there are any, with its gradient in the particles."""
-
-    @abstractmethod
-    def value(self, particles: FloatArray, rows: Any) -> float: ...
-
-    @abstractmethod
-    def gradient(self, particles: FloatArray, rows: Any) -> FloatArray: ...
-
-
-def _needs_scalar(shape: tuple[int, ...]) -> None:
-    if shape != ():
-        raise ValueError(f"function must return a scalar, got shape {tuple(shape)}")
-
-
-class _Jax(_Scalar):
-    def __init__(self, function: Callable[..., Any]) -> None:
-        jax = _library("jax", "from_jax")
-
-        def scalar(*arguments: Any) -> Any:
-            result = jax.numpy.asarray(function(*arguments))
-            _needs_scalar(result.shape)
-            return result
-
-        self._jax = jax
-        self._value = jax.jit(scalar)
-        self._gradient = jax.jit(jax.grad(scalar))
-
-    def value(self, particles: FloatArray, rows: Any) -> float:
-        with self._precision(particles):
-            return float(self._value(*_given(particles, rows)))
-
-    def gradient(self, particles: FloatArray, rows: Any) -> FloatArray:
-        with self._precision(particles):
-            return np.asarray(self._gradient(*_given(particles, rows)))
-
-    def _precision(self, particles: FloatArray) -> AbstractContextManager[Any]:
-        # What JAX has compiled is kept apart by this setting, which is the thread's own and is restored.
-        home = self._jax if hasattr(self._jax, "enable_x64") else importlib.import_module("jax.experimental")
-        context: AbstractContextManager[Any] = home.enable_x64(particles.dtype == np.float64)
-        return context
-
-
-class _Torch(_Scalar):
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._torch = _library("torch", "from_torch")
-        self._function = function
-
-    def value(self, particles: FloatArray, rows: Any) -> float:
-        with self._torch.no_grad():
-            return float(self._evaluate(*map(self._torch.from_numpy, _given(particles, rows))))
-
-    def gradient(self, particles: FloatArray, rows: Any) -> FloatArray:
-        first, *others = map(self._torch.from_numpy, _given(particles, rows))
-        # Whatever mode the caller is in; and no backward(), which would add to the gradients of parameters.
-        with self._torch.inference_mode(False), self._torch.enable_grad():
-            first = first.clone().requires_grad_(True)
-            result = self._evaluate(first, *others)
-            if not result.requires_grad:
-                raise ValueError("function must depend on the particles through operations of torch")
-            (gradient,) = self._torch.autograd.grad(result, first)
-        return np.asarray(gradient.numpy())
-
-    def _evaluate(self, *arguments: Any) -> Any:
-        result = self._torch.as_tensor(self._function(*arguments))
-        _needs_scalar(tuple(result.shape))
-        return result
 
 
 def _given(particles: FloatArray, rows: Any) -> tuple[Any, ...]:

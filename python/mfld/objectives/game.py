@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Self
 
+from mfld import validation
 from mfld.objectives.base import Objective
 from mfld.space import Space
 from mfld.state import Cloud
@@ -24,6 +26,9 @@ class Game(ABC):
         Names of the players, which are those of the clouds in a `State`, in their order.
     spaces : mapping of str to Space
         Where the particles of each player live: algorithms draw initial particles there.
+    members : mapping of str to tuple of int
+        Leading axes of clouds of several members, of players whose strategies depend on an environment, such as time:
+        see `Environment`. Players left out have one measure.
 
     Examples
     --------
@@ -45,6 +50,7 @@ class Game(ABC):
 
     players: tuple[str, ...]
     spaces: Mapping[str, Space]
+    members: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
     def on_threads(self, num_threads: int | None) -> Self:
         """The same game, evaluated on so many threads; None: what OpenMP would take. It never changes a value."""
@@ -66,3 +72,49 @@ class Game(ABC):
         -------
         Objective
         """
+
+
+class SinglePlayer(Game):
+    """Game of one player, "mu", who minimises an objective: so that algorithms for games optimise over one measure.
+
+    `BestResponse` is then entropic fictitious play. Sources: Chen, Ren, Wang 2023, "Entropic fictitious play for mean
+    field optimization problem"; Nitanda et al. 2023.
+
+    Parameters
+    ----------
+    objective : Objective
+        With a first variation.
+
+    Raises
+    ------
+    TypeError
+        If it is no Objective.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mfld
+    >>> inputs = np.linspace(-1, 1, 20)[:, np.newaxis]
+    >>> network = mfld.TwoLayerNetwork(n_features=1)
+    >>> risk = mfld.EmpiricalRisk(network, inputs, inputs[:, 0] ** 2, loss="squared", l2=1e-3)
+    >>> play = mfld.BestResponse(500, step_size=0.5, temperature=1e-4, share=0.1)
+    >>> risk.loss(play.run(mfld.SinglePlayer(risk), n_steps=100).state.measure) < 0.02
+    True
+    """
+
+    players = ("mu",)
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = validation.instance("objective", objective, Objective, "an Objective")
+        self.spaces = {"mu": objective.space}
+        self.members = {"mu": objective.members}
+
+    def __repr__(self) -> str:
+        return f"SinglePlayer({self.objective!r})"
+
+    def on_threads(self, num_threads: int | None) -> Self:
+        return type(self)(self.objective.on_threads(num_threads))
+
+    def facing(self, name: str, clouds: Mapping[str, Cloud]) -> Objective:
+        validation.choice("name", name, self.players)
+        return self.objective

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from fractions import Fraction
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mfld import validation
-from mfld.algorithms.games.base import GameAlgorithm, named, seen_by
+from mfld.algorithms.games.base import GameAlgorithm, fresh_uniforms, named, seen_by
 from mfld.objectives import Game
 from mfld.state import Cloud, Info, State
 
@@ -47,8 +49,8 @@ class AveragedGradient(GameAlgorithm):
 
     Notes
     -----
-    The state's buffers: ``NAME.history``, the memory of each player, shape (R, N, p), and ``history_weight``, the sum
-    of the weights so far, shape (R,).
+    The state's buffers: ``NAME.history``, the memory of each player, shape (R, ..., N, p), and ``history_weight``, the
+    sum of the weights so far, shape (R,).
 
     Examples
     --------
@@ -88,8 +90,7 @@ class AveragedGradient(GameAlgorithm):
         for name in state.clouds:
             if f"{name}.history" not in state.buffers:
                 raise ValueError(f"state must come from AveragedGradient: it has no buffer {name}.history")
-            memory = state.buffers[f"{name}.history"]
-            found[name] = Cloud(memory.reshape(-1, memory.shape[-1]))
+            found[name] = State({name: Cloud(state.buffers[f"{name}.history"])}, 0, 0).measure
         return found
 
     def _first_buffers(self, state: State) -> dict[str, NDArray[Any]]:
@@ -98,12 +99,9 @@ class AveragedGradient(GameAlgorithm):
 
     def _step(self, game: Game, state: State) -> tuple[State, Info]:
         share, total = self._share(state)
-        place = state.place(next(iter(state.clouds))).beside("history")
-        most = max(cloud.particles.shape[1] for cloud in state.clouds.values())
-        fresh = place.uniforms(most, len(game.players)) < share
-        memory = {}
-        for number, (name, cloud) in enumerate(state.clouds.items()):
-            here = fresh[: cloud.particles.shape[1], number, np.newaxis]
+        uniforms, memory = fresh_uniforms(state, "history"), {}
+        for name, cloud in state.clouds.items():
+            here = uniforms[name][..., np.newaxis] < share
             memory[name] = Cloud(np.where(here, cloud.particles[0], state.buffers[f"{name}.history"][0]))
         moved, infos = {}, {}
         buffers: dict[str, NDArray[Any]] = {"history_weight": np.array([total])}
@@ -111,11 +109,25 @@ class AveragedGradient(GameAlgorithm):
             faced = game.facing(name, memory)
             faced = faced if faced.linear else faced.first_variation(memory[name])
             particles = state.clouds[name].particles[0]
-            own = state.place(name, num_threads=self.num_threads)
-            outcome, infos[name] = self._moved(faced, name, particles, self._carried(name, state), state, own)
+            own = state.place(name, num_threads=self.num_threads)._replace(step=state.step * self._chain)
+            carried = self._carried(name, state)
+            outcome, infos[name] = self._moved(faced, name, particles, carried, state, own, self._chain)
             moved[name] = Cloud(outcome.particles)
             buffers |= named(name, {**outcome.buffers, "history": memory[name].particles[np.newaxis]})
         return state.after(1, moved, buffers), seen_by(infos)
+
+    @property
+    def _chain(self) -> int:
+        """Steps of the dynamics in a step."""
+        return 1
+
+    def at_step(self, share: Fraction) -> tuple[Self, Fraction] | None:
+        found = super().at_step(share)
+        if found is None or self.forgetting is None:
+            return found
+        if self.forgetting * share > 1:
+            return None
+        return dataclasses.replace(found[0], forgetting=float(self.forgetting * share)), found[1]
 
     def _share(self, state: State) -> tuple[float, float]:
         """Weight of this step in the average, and the sum of all weights with it."""

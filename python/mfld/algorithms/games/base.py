@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from fractions import Fraction
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import noise, schedules, validation
-from mfld.algorithms.base import Algorithm, Result
+from mfld.algorithms.base import Algorithm, Result, scaled
 from mfld.algorithms.games.circling import Circling
 from mfld.algorithms.replicates import advance_each, start
-from mfld.dynamics import Dynamics, Overdamped
+from mfld.dynamics import Coupled, Dynamics, Overdamped
 from mfld.errors import DivergenceError
 from mfld.floating import underflow_is_zero
 from mfld.gradients import FullBatch, GradientEstimator
-from mfld.noise import Place
+from mfld.noise import Coupling, Place
 from mfld.objectives import Game, Objective, Potential
 from mfld.objectives.pairwise import PerPlayer, each_player
 from mfld.schedules import Scheduled
@@ -79,8 +81,8 @@ class GameAlgorithm(Algorithm):
         seed, replica
             As in `MFLD.init`.
         particles : mapping of str to array_like, optional
-            Where players start, each of shape (N, p) or (n_replicates, N, p). Default, and for players left out:
-            uniform on bounded domains, elsewhere standard normal.
+            Where players start, each of shape (N, p) or (n_replicates, N, p), with the axes of members before N where
+            there are any. Default, and for players left out: uniform on bounded domains, elsewhere standard normal.
 
         Raises
         ------
@@ -94,10 +96,12 @@ class GameAlgorithm(Algorithm):
         for name in given:
             validation.choice("a name in particles", name, game.players)
         sizes = each_player("n_particles", self.n_particles, game.players)
-        clouds = {}
-        for number, name in enumerate(game.players):
+        clouds, population = {}, 0
+        for name in game.players:
             still = Potential(np.zeros_like, space=game.spaces[name])
-            places = [noise.initial(seed, own, self.num_threads).member(number) for own in replicas]
+            still.members = tuple(game.members.get(name, ()))
+            places = [noise.initial(seed, own, self.num_threads).member(population) for own in replicas]
+            population += math.prod(still.members)
             drawn = start(still, given.get(name), self.n_replicates, sizes[name], self.dtype, places)
             clouds[name] = Cloud(drawn)
         state = State(clouds, step=0, seed=seed, replica=replicas)
@@ -163,7 +167,8 @@ class GameAlgorithm(Algorithm):
         if tuple(state.clouds) != tuple(game.players):
             raise ValueError(f"state must have the clouds {', '.join(game.players)}, got {', '.join(state.clouds)}")
         for name, cloud in state.clouds.items():
-            expected = ("n_replicates", "N", game.spaces[name].n_coordinates)
+            members = tuple(game.members.get(name, ()))
+            expected: tuple[int | str, ...] = ("n_replicates", *members, "N", game.spaces[name].n_coordinates)
             validation.shape(f"state.clouds[{name!r}].particles", cloud.particles, expected, "to suit the game")
             if cloud.particles.dtype != self.dtype:
                 own = type(self).__name__
@@ -181,9 +186,33 @@ class GameAlgorithm(Algorithm):
             faced = game.facing(name, clouds)
             validation.instance(f"facing({name!r}) of the game", faced, Objective, "an Objective")
             faced.check()
+            if faced.members != tuple(game.members.get(name, ())):
+                raise ValueError(
+                    f"facing({name!r}) of the game must have the members {game.members.get(name, ())}, "
+                    f"got {faced.members}"
+                )
             self.gradient.check(faced)
             self.dynamics.check(faced, self.gradient)
             self.dynamics.check_space(faced)
+
+    def rows_of_a_step(self, objective: Any) -> int | None:
+        return None
+
+    def resized(self, share: Fraction, n_replicates: int) -> Self:
+        sizes = self.n_particles
+        if isinstance(sizes, Mapping):
+            n: Any = {name: scaled(f"n_particles[{name!r}]", own, share) for name, own in sizes.items()}
+        else:
+            n = scaled("n_particles", sizes, share)
+        return dataclasses.replace(self, n_particles=n, n_replicates=n_replicates)
+
+    def at_step(self, share: Fraction) -> tuple[Self, Fraction] | None:
+        size = _stretched(self.step_size, share, float(share))
+        return dataclasses.replace(self, step_size=size, temperature=_stretched(self.temperature, share)), 1 / share
+
+    def coupled(self, couplings: Mapping[int, Coupling]) -> Self | None:
+        """With the noise of the particles of another run; which of them enter a history, or give way, is its own."""
+        return dataclasses.replace(self, dynamics=Coupled(self.dynamics, couplings))
 
     def _game(self, objective: Any) -> Game:
         game = validation.instance("objective", objective, Game, "a Game, like Bilinear")
@@ -193,6 +222,7 @@ class GameAlgorithm(Algorithm):
         validation.instance(f"{type(game).__name__}.spaces", spaces, Mapping, "a mapping of players to spaces")
         if set(game.spaces) != set(game.players):
             raise ValueError(f"{type(game).__name__}.spaces must have each of {', '.join(game.players)}")
+        validation.instance(f"{type(game).__name__}.members", game.members, Mapping, "a mapping of players to tuples")
         return game
 
     def _first_buffers(self, state: State) -> dict[str, NDArray[Any]]:
@@ -213,7 +243,7 @@ class GameAlgorithm(Algorithm):
         place: Place,
         n_steps: int = 1,
     ) -> tuple[Outcome, Info]:
-        """Steps of one player, particles of shape (N, p), on what it faces."""
+        """Steps of one player, particles of shape (..., N, p), on what it faces."""
         players = tuple(state.clouds)
         sizes: dict[str, Scheduled] = each_player("step_size", self.step_size, players)
         temperatures: dict[str, Scheduled] = each_player("temperature", self.temperature, players)
@@ -245,14 +275,35 @@ class GameAlgorithm(Algorithm):
 
     def _carried(self, name: str, state: State) -> dict[str, NDArray[Any]]:
         """Buffers of estimator and dynamics of a player, of a state of one replicate."""
-        names = self.gradient.buffer_names + self.dynamics.buffer_names
+        names = self.gradient.buffer_names
+        if not self.dynamics.starts_anew:  # else they are values of a potential, and the others have moved since
+            names += self.dynamics.buffer_names
         found = {key: state.buffers.get(f"{name}.{key}") for key in names}
         return {key: value[0] for key, value in found.items() if value is not None}
+
+
+def _stretched(value: Any, share: Fraction, factor: float = 1.0) -> Any:
+    if isinstance(value, Mapping):
+        return {name: schedules.stretched(own, share, factor) for name, own in value.items()}
+    return schedules.stretched(value, share, factor)
 
 
 def single_clouds(state: State) -> dict[str, Cloud]:
     """Clouds of a state of one replicate, without its axis."""
     return {name: Cloud(cloud.particles[0]) for name, cloud in state.clouds.items()}
+
+
+def fresh_uniforms(state: State, purpose: str) -> dict[str, FloatArray]:
+    """Uniform numbers of a step that belong to the slots of each player, shape (..., N), for a purpose of the noise."""
+    place = state.place(next(iter(state.clouds))).beside(purpose)
+    shapes = {name: cloud.particles.shape[1:-1] for name, cloud in state.clouds.items()}
+    columns = [math.prod(members) for *members, _ in shapes.values()]
+    drawn = place.uniforms(max(n for *_, n in shapes.values()), sum(columns))
+    ends = np.cumsum(columns)
+    return {
+        name: np.ascontiguousarray(drawn[: shape[-1], end - width : end].T).reshape(shape)
+        for (name, shape), end, width in zip(shapes.items(), ends, columns, strict=True)
+    }
 
 
 def named(name: str, buffers: Buffers) -> dict[str, NDArray[Any]]:

@@ -37,9 +37,10 @@ class Circling(Callback):
 
     def __call__(self, state: State, info: Info) -> None:
         clouds = [cloud.particles for cloud in state.clouds.values()]
-        self._means.append(np.concatenate([cloud.mean(axis=1, dtype=np.float64) for cloud in clouds], axis=1))
+        means = [cloud.mean(axis=-2, dtype=np.float64).reshape(len(cloud), -1) for cloud in clouds]
+        self._means.append(np.concatenate(means, axis=1))
         # The largest over the run: a cloud that contracts has been as noisy as it was.
-        errors = [np.std(cloud, axis=1, dtype=np.float64).max() / np.sqrt(cloud.shape[1]) for cloud in clouds]
+        errors = [np.std(cloud, axis=-2, dtype=np.float64).max() / np.sqrt(cloud.shape[-2]) for cloud in clouds]
         self._error = max(self._error, float(max(errors)))
 
     def turns(self) -> float:

@@ -1,0 +1,112 @@
+"""Games of two clouds: time of an iteration, against particle mirror-prox in NumPy, and against the floor of its pairs.
+
+    python bench/games.py [--particles 2000] [--threads 1] [--repetitions 7]
+
+Mirror-prox moves positions and weights of particles by an extra step from the gradients at a half step (Wang, Chizat
+2022, "An exponentially converging particle method for the mixed Nash equilibrium of continuous games"): it evaluates
+all pairs twice in an iteration. Here is its plain NumPy form, at equal numbers of particles, in float32; times are the
+best of interleaved repetitions. Answers are checked first: payoffs and gradients of both agree. The floor counts what
+`Case.work` counts for pairs: for x and for y a square of the difference, an exponential and a product with it.
+"""
+
+import argparse
+import time
+
+import ceilings
+import numpy as np
+
+import mfld
+
+
+def kernel_pairs(x, y):
+    """Kernel exp(-|x - y|**2 / 2) of all pairs."""
+    squares = np.sum(x**2, axis=1)[:, None] + np.sum(y**2, axis=1) - 2 * x @ y.T
+    return np.exp(-squares / 2)
+
+
+def evaluate(x, y, wx, wy):
+    """Averages for each player, and their gradients."""
+    pairs = kernel_pairs(x, y)
+    of_x, of_y = pairs * wy, pairs.T * wx
+    value_x, value_y = of_x.sum(axis=1), of_y.sum(axis=1)
+    return value_x, of_x @ y - value_x[:, None] * x, value_y, of_y @ x - value_y[:, None] * y
+
+
+def mirror_prox(x, y, wx, wy, step, rate):
+    """One iteration: positions move along gradients, weights multiply by exponentials of payoffs, from a half step."""
+    at = (x, y, wx, wy)
+    for _ in range(2):
+        value_x, slope_x, value_y, slope_y = evaluate(*at)
+        up_x, up_y = wx * np.exp(-rate * value_x), wy * np.exp(rate * value_y)
+        at = (x - step * slope_x, y + step * slope_y, up_x / up_x.sum(), up_y / up_y.sum())
+    return at
+
+
+def best(calls, repetitions):
+    """Shortest time of each call, one after the other in each repetition."""
+    times = {name: [] for name in calls}
+    for _ in range(repetitions):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return {name: min(own) for name, own in times.items()}
+
+
+def check(payoff, n, d):
+    rng = np.random.default_rng(1)
+    x, y = (rng.normal(size=(n, d)) for _ in range(2))
+    even = np.full(n, 1 / n)
+    value_x, slope_x, value_y, slope_y = evaluate(x, y, even, even)
+    for player, points, other, value, slope in ((0, x, y, value_x, slope_x), (1, y, x, value_y, slope_y)):
+        values, gradient = payoff.average(points, mfld.Cloud(other), player)
+        np.testing.assert_allclose(values, value, rtol=1e-9)
+        np.testing.assert_allclose(gradient, slope, rtol=1e-7, atol=1e-12)
+
+
+def measured(d, n, threads, repetitions):
+    payoff = mfld.payoffs.OfKernel(mfld.kernels.Gaussian(1.0))
+    check(payoff, 50, d)
+    game = mfld.Bilinear(payoff, space=d, l2=0.1)
+    solver = mfld.DescentAscent(n, step_size=0.1, temperature=0.01, num_threads=threads)
+    state = solver.init(game)
+    x, y = (state.clouds[name].particles[0] for name in "xy")
+    even = np.full(n, 1 / n, np.float32)
+    cloud_x, cloud_y = mfld.Cloud(x), mfld.Cloud(y)
+    found = best(
+        {
+            "mfld": lambda: solver.advance(game, state, 5),
+            "mirror-prox": lambda: mirror_prox(x, y, even, even, np.float32(0.1), np.float32(0.1)),
+            "pairs": lambda: (payoff.average(x, cloud_y, 0, threads), payoff.average(y, cloud_x, 1, threads)),
+        },
+        repetitions,
+    )
+    return {**found, "mfld": found["mfld"] / 5}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--particles", type=int, default=2000)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repetitions", type=int, default=7)
+    given = parser.parse_args()
+    n, threads = given.particles, given.threads
+    level = mfld.show_config(mode="dicts")["level"]
+    rates = ceilings.measure(level, [threads])
+    print("| dimension | mfld, ms | mirror-prox, ms | ratio | pairs alone, ms | floor, ms | share of floor |")
+    print("|---|---|---|---|---|---|---|")
+    for d in (2, 10):
+        found = {name: 1e3 * seconds for name, seconds in measured(d, n, threads, given.repetitions).items()}
+        rates = ceilings.best(rates, ceilings.measure(level, [threads]))
+        table = ceilings.table(rates)
+        of_pair = 4 * d / table["multiply_add", "float32", threads] + 1 / table["exp", "float32", threads]
+        floor = 2 * n * n * of_pair * 1e-6
+        print(
+            f"| {d} | {found['mfld']:.2f} | {found['mirror-prox']:.2f} | {found['mirror-prox'] / found['mfld']:.1f} | "
+            f"{found['pairs']:.2f} | {floor:.2f} | {floor / found['pairs']:.0%} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Functions in JAX or torch, with their gradients, called with NumPy arrays."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfld.validation import FloatArray
+
+Check = Callable[[tuple[int, ...]], None]
+
+
+class Differentiable(ABC):
+    """Function of arrays, and the gradient in the first of them of the sum of what it returns."""
+
+    @abstractmethod
+    def value(self, first: FloatArray, *others: Any) -> NDArray[Any]: ...
+
+    @abstractmethod
+    def gradient(self, first: FloatArray, *others: Any) -> FloatArray: ...
+
+    @abstractmethod
+    def value_and_gradient(self, first: FloatArray, *others: Any) -> tuple[NDArray[Any], FloatArray]: ...
+
+
+def scalar(shape: tuple[int, ...]) -> None:
+    """Raise ValueError if a shape is not that of a number."""
+    if shape != ():
+        raise ValueError(f"function must return a scalar, got shape {tuple(shape)}")
+
+
+def _library(name: str, caller: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise ImportError(f"{caller}.from_{name} needs {name}: pip install {name}") from None
+
+
+class Jax(Differentiable):
+    """Function in JAX, compiled once for each shape and precision; those of 64 bits are traced with 64-bit types."""
+
+    def __init__(self, function: Callable[..., Any], check: Check, caller: str) -> None:
+        jax = _library("jax", caller)
+
+        def checked(*arguments: Any) -> Any:
+            result = jax.numpy.asarray(function(*arguments))
+            check(result.shape)
+            return result
+
+        def summed(*arguments: Any) -> tuple[Any, Any]:
+            result = checked(*arguments)
+            return result.sum(), result
+
+        self._jax = jax
+        self._value = jax.jit(checked)
+        self._gradient = jax.jit(jax.grad(lambda *arguments: summed(*arguments)[0]))
+        self._both = jax.jit(jax.value_and_grad(summed, has_aux=True))
+
+    def value(self, first: FloatArray, *others: Any) -> NDArray[Any]:
+        with self._precision(first):
+            return np.asarray(self._value(first, *others))
+
+    def gradient(self, first: FloatArray, *others: Any) -> FloatArray:
+        with self._precision(first):
+            return np.asarray(self._gradient(first, *others))
+
+    def value_and_gradient(self, first: FloatArray, *others: Any) -> tuple[NDArray[Any], FloatArray]:
+        with self._precision(first):
+            (_, value), gradient = self._both(first, *others)
+            return np.asarray(value), np.asarray(gradient)
+
+    def _precision(self, first: FloatArray) -> AbstractContextManager[Any]:
+        # What JAX has compiled is kept apart by this setting, which is the thread's own and is restored.
+        home = self._jax if hasattr(self._jax, "enable_x64") else importlib.import_module("jax.experimental")
+        context: AbstractContextManager[Any] = home.enable_x64(first.dtype == np.float64)
+        return context
+
+
+class Torch(Differentiable):
+    """Function of torch tensors on the CPU; no gradient is left in parameters that it uses."""
+
+    def __init__(self, function: Callable[..., Any], check: Check, caller: str) -> None:
+        self._torch = _library("torch", caller)
+        self._function = function
+        self._check = check
+
+    def value(self, first: FloatArray, *others: Any) -> NDArray[Any]:
+        with self._torch.no_grad():
+            return np.asarray(self._evaluate(*map(self._tensor, (first, *others))).numpy())
+
+    def gradient(self, first: FloatArray, *others: Any) -> FloatArray:
+        return self.value_and_gradient(first, *others)[1]
+
+    def value_and_gradient(self, first: FloatArray, *others: Any) -> tuple[NDArray[Any], FloatArray]:
+        moving, *fixed = map(self._tensor, (first, *others))
+        # Whatever mode the caller is in; and no backward(), which would add to the gradients of parameters.
+        with self._torch.inference_mode(False), self._torch.enable_grad():
+            moving = moving.clone().requires_grad_(True)
+            result = self._evaluate(moving, *fixed)
+            if not result.requires_grad:
+                raise ValueError("function must depend on the particles through operations of torch")
+            (gradient,) = self._torch.autograd.grad(result.sum(), moving)
+        return np.asarray(result.detach().numpy()), np.asarray(gradient.numpy())
+
+    def _tensor(self, array: NDArray[Any]) -> Any:
+        # A tensor of what may not be written to is a warning; torch wants an array of its own.
+        return self._torch.from_numpy(array if array.flags.writeable else array.copy())
+
+    def _evaluate(self, *arguments: Any) -> Any:
+        result = self._torch.as_tensor(self._function(*arguments))
+        self._check(tuple(result.shape))
+        return result
