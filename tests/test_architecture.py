@@ -39,7 +39,7 @@ LAYERS = [
     ["bias", "theory", "equilibria"],
     ["checkpoint", "posteriors", "sweeps"],
     ["functional_data"],
-    ["fitting", "density"],
+    ["fitting", "density", "diffusion"],
     ["experiments"],
     ["sklearn"],
     ["plots"],

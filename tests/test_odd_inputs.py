@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 import mfld
 from mfld import density, diagnostics, noise, privacy, schedules, theory
+from mfld import density, diagnostics, diffusion, noise, schedules, theory
 from mfld import functional_data as fd
 
 FEATURES = privacy.table_features(2, [2, 2], label=1, waves=5)
@@ -366,6 +367,52 @@ PAYOFF = mfld.payoffs.Polynomial({(1, 1): 1.0})
 GAME = mfld.Bilinear(PAYOFF, space=1, l2=0.5)
 
 
+MIXED = mfld.mixtures.GaussianMixture(None, [[0.0, 0.0]], 1.0)
+DENOISED = diffusion.ExactScore(MIXED)
+DIFFUSION = {
+    "OrnsteinUhlenbeck": (diffusion.OrnsteinUhlenbeck, {"horizon": 5.0, "earliest": 1e-3}),
+    "VariancePreserving": (diffusion.VariancePreserving, {"beta_min": 0.1, "beta_max": 20.0, "earliest": 1e-4}),
+    "VarianceExploding": (diffusion.VarianceExploding, {"horizon": 80.0, "earliest": 1e-3}),
+    "diffusion.Steps": (diffusion.Steps, {"betas": [0.1, 0.2]}),
+    "ExactScore": (diffusion.ExactScore, {"mixture": MIXED, "forward": None}),
+    "EmpiricalScore": (diffusion.EmpiricalScore, {"data": INPUTS, "forward": None, "weights": None}),
+    "FunctionScore": (diffusion.FunctionScore, {"function": abs, "n_coordinates": 2, "forward": None, "kind": "noise"}),
+    "DDIM": (diffusion.DDIM, {"eta": 0.5, "clip": None}),
+    "Ancestral": (diffusion.Ancestral, {"variance": "matched"}),
+    "Flow": (diffusion.Flow, {"clock": "noise", "method": "heun"}),
+    "DPMSolver": (diffusion.DPMSolver, {"order": 2}),
+    "LinearMultistep": (diffusion.LinearMultistep, {"order": 2}),
+    "PredictorCorrector": (
+        diffusion.PredictorCorrector,
+        {"predictor": diffusion.DDIM(), "n_corrections": 1, "snr": 0.1},
+    ),
+    "diffusion.times": (
+        diffusion.times,
+        {"forward": DENOISED.forward, "n_steps": 3, "name": "tangent", "scale": 1.0, "start": None, "end": None},
+    ),
+    "grids.with_restarts": (
+        diffusion.grids.with_restarts,
+        {"grid": [3.0, 2.0, 1.0], "low": 1.0, "high": 3.0, "n_restarts": 2},
+    ),
+    "grids.equidistributed": (
+        diffusion.grids.equidistributed,
+        {"grid": [3.0, 2.0, 1.0], "errors": np.ones(3), "n_steps": 2, "power": 2.0},
+    ),
+    "grids.measured_errors": (
+        diffusion.grids.measured_errors,
+        {"score": DENOISED, "grid": [3.0, 2.0, 1.0], "sampler": diffusion.DDIM(), "n_samples": 2, "seed": 0}
+        | {"start": None},
+    ),
+    "grids.gaussian_error": (
+        diffusion.grids.gaussian_error,
+        {"forward": DENOISED.forward, "grid": [3.0, 2.0, 1.0], "variances": 1.0},
+    ),
+    "diffusion.sample": (
+        diffusion.sample,
+        {"score": DENOISED, "n_samples": 2, "sampler": "ddim", "n_steps": 3, "times": "tangent", "scale": 1.0}
+        | {"start": None, "known": None, "seed": 0, "dtype": "float32", "num_threads": None, "callback": None},
+    ),
+}
 TABLE = {
     **{constructor.__qualname__: (constructor, right) for constructor, right in CONSTRUCTORS.items()},
     "PDA": (
@@ -803,6 +850,7 @@ TABLE = {
         privacy.discrete_gaussian,
         {"deviation": 3, "source": privacy.generator()},
     ),
+    **DIFFUSION,
     "potentials.Funnel": (mfld.potentials.Funnel, {"n_coordinates": 3, "scale": 3.0}),
     "potentials.Banana": (mfld.potentials.Banana, {"n_coordinates": 2, "scale": 3.0, "bend": 0.1}),
     "potentials.BayesianLinearRegression": (
@@ -861,7 +909,7 @@ ELSEWHERE = {
     "sizes": {"label"},
     "numbers": {"codes"},
 }
-CALLED = ("density", "solver", "quantity")  # at once, so that what they raise is their own
+CALLED = ("density", "solver", "quantity", "callback")  # at once, so that what they raise is their own
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:n_modes must be at most", "ignore:NOT PRIVATE")
@@ -931,6 +979,7 @@ MADE = {
     "Draws",
     "Info",
     "Ledger",
+    "Leg",
     "LogSobolev",
     "Modes",
     "Move",

@@ -69,6 +69,10 @@ POPULATIONS: Final[dict[str, int]] = {
             "history",  # of a game: which particles enter the average over time
             "replaced",  # of a game: which particles give way to best responses
             "wells",  # of a certificate: where they are looked for, and their masses
+            "corrector",  # of a diffusion: Langevin steps between those of the way back
+            "inpainting",  # of a diffusion: the noise of what is known
+            "denoising",  # of a diffusion: which points, times and labels a score is trained on
+            "probes",  # of a diffusion: directions for the trace of a derivative
         )
     )
 }
