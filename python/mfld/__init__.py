@@ -3,6 +3,7 @@
 from mfld import (
     certificates,
     checkpoint,
+    control,
     deconvolution,
     diagnostics,
     dynamics,
@@ -57,7 +58,7 @@ from mfld.dynamics import (
     Underdamped,
 )
 from mfld.equilibria import EquilibriumGap, nikaido_isoda
-from mfld.errors import ConvergenceError, DivergenceError
+from mfld.errors import BlowUpError, ConvergenceError, DivergenceError
 from mfld.fokker_planck import FokkerPlanck
 from mfld.functional_data import FunctionalNetwork
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch, Smoothed
@@ -70,6 +71,7 @@ from mfld.objectives import (
     MMD,
     Bilevel,
     Bilinear,
+    ControlProblem,
     EmpiricalRisk,
     Functional,
     Game,
@@ -80,6 +82,7 @@ from mfld.objectives import (
     Potential,
     SignedRisk,
     StreamRisk,
+    Trajectory,
 )
 from mfld.pruning import prune
 from mfld.sampling import resample
@@ -107,12 +110,14 @@ __all__ = [
     "BiasReport",
     "Bilevel",
     "Bilinear",
+    "BlowUpError",
     "Box",
     "Callback",
     "Certificate",
     "Checkpoint",
     "Cloud",
     "ContinuousTempering",
+    "ControlProblem",
     "ConvergenceError",
     "Cooling",
     "Deconvolution",
@@ -164,6 +169,7 @@ __all__ = [
     "StreamRisk",
     "TopParticles",
     "Torus",
+    "Trajectory",
     "TwoLayerNetwork",
     "TwoPhase",
     "Underdamped",
@@ -173,6 +179,7 @@ __all__ = [
     "certificate",
     "certificates",
     "checkpoint",
+    "control",
     "deconvolution",
     "deconvolve",
     "diagnostics",

@@ -1,6 +1,7 @@
 """Objectives: the functionals of a measure that are minimised."""
 
 from mfld.objectives.base import Bounds, Measure, Objective, Potential
+from mfld.objectives.control import ControlProblem, Trajectory
 from mfld.objectives.discrepancy import MMD
 from mfld.objectives.functional import Functional
 from mfld.objectives.game import Game
@@ -17,6 +18,7 @@ __all__ = [
     "Bilevel",
     "Bilinear",
     "Bounds",
+    "ControlProblem",
     "EmpiricalRisk",
     "Functional",
     "Game",
@@ -29,4 +31,5 @@ __all__ = [
     "Risk",
     "SignedRisk",
     "StreamRisk",
+    "Trajectory",
 ]

@@ -226,11 +226,20 @@ class Functional(Objective):
         return cloud.particles
 
 
-def _library(name: str, method: str) -> Any:
+def library(name: str, user: str) -> Any:
+    """JAX or torch, for who asks."""
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise ImportError(f"Functional.{method} needs {name}: pip install {name}") from None
+        raise ImportError(f"{user} needs {name}: pip install {name}") from None
+
+
+def precision(jax: Any, dtype: DTypeLike) -> AbstractContextManager[Any]:
+    """Context in which JAX computes in this precision."""
+    # What JAX has compiled is kept apart by this setting, which is the thread's own and is restored.
+    home = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
+    context: AbstractContextManager[Any] = home.enable_x64(dtype == np.float64)
+    return context
 
 
 class _Scalar(ABC):
@@ -250,7 +259,7 @@ def _needs_scalar(shape: tuple[int, ...]) -> None:
 
 class _Jax(_Scalar):
     def __init__(self, function: Callable[..., Any]) -> None:
-        jax = _library("jax", "from_jax")
+        jax = library("jax", "Functional.from_jax")
 
         def scalar(*arguments: Any) -> Any:
             result = jax.numpy.asarray(function(*arguments))
@@ -262,23 +271,17 @@ class _Jax(_Scalar):
         self._gradient = jax.jit(jax.grad(scalar))
 
     def value(self, particles: FloatArray, rows: Any) -> float:
-        with self._precision(particles):
+        with precision(self._jax, particles.dtype):
             return float(self._value(*_given(particles, rows)))
 
     def gradient(self, particles: FloatArray, rows: Any) -> FloatArray:
-        with self._precision(particles):
+        with precision(self._jax, particles.dtype):
             return np.asarray(self._gradient(*_given(particles, rows)))
-
-    def _precision(self, particles: FloatArray) -> AbstractContextManager[Any]:
-        # What JAX has compiled is kept apart by this setting, which is the thread's own and is restored.
-        home = self._jax if hasattr(self._jax, "enable_x64") else importlib.import_module("jax.experimental")
-        context: AbstractContextManager[Any] = home.enable_x64(particles.dtype == np.float64)
-        return context
 
 
 class _Torch(_Scalar):
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._torch = _library("torch", "from_torch")
+        self._torch = library("torch", "Functional.from_torch")
         self._function = function
 
     def value(self, particles: FloatArray, rows: Any) -> float:
