@@ -36,7 +36,7 @@ LAYERS = [
     ["algorithms", "fokker_planck"],
     ["diagnostics"],
     ["quantities", "callbacks", "statistics", "description", "spikes"],
-    ["bias", "theory", "equilibria"],
+    ["bias", "theory", "equilibria", "control"],
     ["checkpoint", "posteriors", "sweeps"],
     ["functional_data"],
     ["fitting", "density", "diffusion"],

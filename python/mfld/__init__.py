@@ -3,6 +3,7 @@
 from mfld import (
     certificates,
     checkpoint,
+    control,
     deconvolution,
     diagnostics,
     diffusion,
@@ -61,7 +62,7 @@ from mfld.dynamics import (
     Underdamped,
 )
 from mfld.equilibria import EquilibriumGap, nikaido_isoda, three_point_error
-from mfld.errors import ConvergenceError, DivergenceError
+from mfld.errors import BlowUpError, ConvergenceError, DivergenceError
 from mfld.fokker_planck import FokkerPlanck
 from mfld.functional_data import FunctionalNetwork
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch, PerParticleMinibatch, Smoothed
@@ -75,6 +76,7 @@ from mfld.objectives import (
     Bilevel,
     Bilinear,
     Conditional,
+    ControlProblem,
     EmpiricalRisk,
     Environment,
     EnvironmentGame,
@@ -91,6 +93,7 @@ from mfld.objectives import (
     SignedRisk,
     SinglePlayer,
     StreamRisk,
+    Trajectory,
 )
 from mfld.pruning import prune
 from mfld.sampling import resample
@@ -119,6 +122,7 @@ __all__ = [
     "BiasReport",
     "Bilevel",
     "Bilinear",
+    "BlowUpError",
     "Box",
     "Callback",
     "Certificate",
@@ -126,6 +130,7 @@ __all__ = [
     "Cloud",
     "Conditional",
     "ContinuousTempering",
+    "ControlProblem",
     "ConvergenceError",
     "Cooling",
     "Deconvolution",
@@ -185,6 +190,7 @@ __all__ = [
     "Sweep",
     "TopParticles",
     "Torus",
+    "Trajectory",
     "TwoLayerNetwork",
     "TwoPhase",
     "Underdamped",
@@ -194,6 +200,7 @@ __all__ = [
     "certificate",
     "certificates",
     "checkpoint",
+    "control",
     "deconvolution",
     "deconvolve",
     "diagnostics",

@@ -27,6 +27,7 @@ _FEWEST_HOPS = 0.01
 _CALM = 2.0  # range of V / temperature over the Gaussian where the ladder begins
 _SEEN = 512  # points for the mean of V
 _WARM = 1 / 16  # inverse temperature where V is never calm
+_SMALLEST = 1e-9  # step of a ladder, in the share of V or the logarithm of the inverse temperature
 
 
 class Rung(NamedTuple):
@@ -211,7 +212,10 @@ class Annealer:
             for _ in range(14):
                 middle = (low + high) / 2
                 low, high = (middle, high) if self._effective(now, at, rung(middle)) >= kept else (low, middle)
-            high = max(low, 1e-9)
+            while low == 0 and high > _SMALLEST:  # V may range over many orders where it grows faster than the ridge
+                high /= 2
+                low = high if self._effective(now, at, rung(high)) >= kept else 0.0
+            high = max(low, _SMALLEST)
         return rung(high)
 
     def _effective(self, now: Particles, before: Rung, after: Rung) -> float:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from mfld.validation import FloatArray
 
@@ -35,18 +35,27 @@ def scalar(shape: tuple[int, ...]) -> None:
         raise ValueError(f"function must return a scalar, got shape {tuple(shape)}")
 
 
-def _library(name: str, caller: str) -> Any:
+def library(name: str, user: str) -> Any:
+    """JAX or torch, for who asks."""
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise ImportError(f"{caller}.from_{name} needs {name}: pip install {name}") from None
+        raise ImportError(f"{user} needs {name}: pip install {name}") from None
+
+
+def precision(jax: Any, dtype: DTypeLike) -> AbstractContextManager[Any]:
+    """Context in which JAX computes in this precision."""
+    # What JAX has compiled is kept apart by this setting, which is the thread's own and is restored.
+    home = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
+    context: AbstractContextManager[Any] = home.enable_x64(dtype == np.float64)
+    return context
 
 
 class Jax(Differentiable):
     """Function in JAX, compiled once for each shape and precision; those of 64 bits are traced with 64-bit types."""
 
     def __init__(self, function: Callable[..., Any], check: Check, caller: str) -> None:
-        jax = _library("jax", caller)
+        jax = library("jax", f"{caller}.from_jax")
 
         def checked(*arguments: Any) -> Any:
             result = jax.numpy.asarray(function(*arguments))
@@ -63,30 +72,24 @@ class Jax(Differentiable):
         self._both = jax.jit(jax.value_and_grad(summed, has_aux=True))
 
     def value(self, first: FloatArray, *others: Any) -> NDArray[Any]:
-        with self._precision(first):
+        with precision(self._jax, first.dtype):
             return np.asarray(self._value(first, *others))
 
     def gradient(self, first: FloatArray, *others: Any) -> FloatArray:
-        with self._precision(first):
+        with precision(self._jax, first.dtype):
             return np.asarray(self._gradient(first, *others))
 
     def value_and_gradient(self, first: FloatArray, *others: Any) -> tuple[NDArray[Any], FloatArray]:
-        with self._precision(first):
+        with precision(self._jax, first.dtype):
             (_, value), gradient = self._both(first, *others)
             return np.asarray(value), np.asarray(gradient)
-
-    def _precision(self, first: FloatArray) -> AbstractContextManager[Any]:
-        # What JAX has compiled is kept apart by this setting, which is the thread's own and is restored.
-        home = self._jax if hasattr(self._jax, "enable_x64") else importlib.import_module("jax.experimental")
-        context: AbstractContextManager[Any] = home.enable_x64(first.dtype == np.float64)
-        return context
 
 
 class Torch(Differentiable):
     """Function of torch tensors on the CPU; no gradient is left in parameters that it uses."""
 
     def __init__(self, function: Callable[..., Any], check: Check, caller: str) -> None:
-        self._torch = _library("torch", caller)
+        self._torch = library("torch", f"{caller}.from_torch")
         self._function = function
         self._check = check
 

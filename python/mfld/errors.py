@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from mfld.state import State
@@ -52,6 +53,48 @@ class DivergenceError(RuntimeError):
         return (
             f"step {self.step} diverged: particle {self.particle}{where} is no longer finite. "
             f"A smaller step_size usually helps (it was {self.step_size:g}); the last good state is in .state"
+        )
+
+
+class BlowUpError(DivergenceError):
+    """Failure of a controlled system: its state, or its cost, is no longer finite.
+
+    ``step``, ``particle`` and ``step_size`` are those of no step of a run: -1, -1 and NaN; ``state`` is set where the
+    error comes out of a run.
+
+    Attributes
+    ----------
+    node : int
+        Node of the control under which it happened.
+    path : int
+        First path that is not finite.
+    time : float
+        Beginning of the step of the scheme.
+    last_state : list of float
+        State of the path at that time: the last finite one.
+
+    Examples
+    --------
+    >>> import mfld
+    >>> try:
+    ...     raise mfld.BlowUpError(node=3, path=0, time=0.75, last_state=[2.5e120])
+    ... except mfld.DivergenceError as error:
+    ...     print(error)          # doctest: +ELLIPSIS
+    path 0 blew up under node 3: after time 0.75, where its state was [2.5e+120], it is no longer finite. More ...
+    """
+
+    def __init__(self, node: int, path: int, time: float, last_state: list[float]) -> None:
+        RuntimeError.__init__(self, node, path, time, last_state)
+        self.node, self.path, self.time, self.last_state = node, path, time, last_state
+        self.step, self.particle, self.step_size, self.replicate = -1, -1, math.nan, None
+        self.result: Any = None
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{number:.3g}" for number in self.last_state)
+        return (
+            f"path {self.path} blew up under node {self.node}: after time {self.time:g}, where its state was "
+            f"[{shown}], it is no longer finite. More nodes, more steps_per_node, or controls of smaller size (a "
+            "smaller step_size or temperature) usually help"
         )
 
 

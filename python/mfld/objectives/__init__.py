@@ -1,6 +1,7 @@
 """Objectives: the functionals of a measure that are minimised."""
 
 from mfld.objectives.base import Bounds, Measure, Objective, Potential
+from mfld.objectives.control import ControlProblem, Trajectory
 from mfld.objectives.data_games import MaxMargin, RobustRisk
 from mfld.objectives.discrepancy import MMD
 from mfld.objectives.environment import Conditional, Environment, EnvironmentGame
@@ -21,6 +22,7 @@ __all__ = [
     "Bilinear",
     "Bounds",
     "Conditional",
+    "ControlProblem",
     "EmpiricalRisk",
     "Environment",
     "EnvironmentGame",
@@ -39,4 +41,5 @@ __all__ = [
     "SignedRisk",
     "SinglePlayer",
     "StreamRisk",
+    "Trajectory",
 ]

@@ -451,7 +451,7 @@ class Potential(Objective):
             If the potential has no value, or the points do not fit.
         """
         points = self.cloud(points).particles
-        energy = self.reference.energy(points[:, : self.n_moving])
+        energy = self.reference.energy(points[..., : self.n_moving])
         return self._values(points) + energy
 
     def loss(self, measure: Measure) -> float:
@@ -550,7 +550,7 @@ class Potential(Objective):
     def _as_values(self, result: ArrayLike, points: FloatArray) -> FloatArray:
         validation.unmasked("the result of value", result)
         values = np.asarray(result, points.dtype)
-        validation.shape("the result of value", values, (len(points),), "to match the points")
+        validation.shape("the result of value", values, points.shape[:-1], "to match the points")
         return values
 
     def _as_gradient(self, result: ArrayLike, points: FloatArray) -> FloatArray:
@@ -559,5 +559,5 @@ class Potential(Objective):
         validation.shape("the result of gradient", gradient, points.shape, "to match the points")
         with np.errstate(over="ignore"):  # what overflows is found by the move
             gradient = gradient.astype(points.dtype, copy=False)
-        gradient[:, self.n_moving :] = 0
+        gradient[..., self.n_moving :] = 0
         return gradient
