@@ -458,6 +458,8 @@ SOLVERS = [
     mfld.DescentAscent(20, step_size=0.1, temperature=0.1, dynamics=mfld.Underdamped(1.0)),
     mfld.AveragedGradient({"x": 20, "y": 30}, step_size=0.1, temperature=mfld.schedules.Power(0.1)),
     mfld.BestResponse({"x": 20, "y": 30}, step_size=0.1, temperature=0.1, share=0.2),
+    mfld.AveragedGradient({"x": 20, "y": 30}, step_size=0.1, temperature=0.1, history="clouds"),
+    mfld.FictitiousPlay({"x": 20, "y": 30}, step_size=0.1, temperature=0.1, inner_steps=3),
 ]
 
 
@@ -540,6 +542,37 @@ def test_memory_is_the_weighted_history(options):
     shares = np.bincount(written, minlength=n_steps) / n
     assert_allclose(shares, law, atol=5 * math.sqrt(0.25 / n))
     assert np.sum((shares - law) ** 2 / law) * n < n_steps + 5 * math.sqrt(2 * n_steps)
+
+
+@pytest.mark.parametrize("options", [{"weights": 2.0}, {"forgetting": 0.2}])
+def test_stored_clouds_are_the_weighted_history_itself(options):
+    """Players of one payoff each: what x faces after k steps is the weighted mean of all y so far, and so for y."""
+    solver = mfld.AveragedGradient(
+        {"x": 3, "y": 4}, step_size=0.1, temperature=0.05, dtype="float64", history="clouds", n_replicates=2, **options
+    )
+    game, n_steps = quadratic(), 7
+    states = [solver.init(game, seed=2)]
+    for _ in range(n_steps):
+        states.append(solver.advance(game, states[-1], 1)[0])
+    assert contents(solver.advance(game, states[0], n_steps)[0]) == contents(states[-1])
+    k = np.arange(1, n_steps + 1)
+    beta = k ** options["weights"] if "weights" in options else 0.2 * 0.8 ** (n_steps - k)
+    if "forgetting" in options:
+        beta[0] /= 0.2
+    beta = beta / beta.sum()
+    averages = solver.average(states[-1])
+    assert averages["y"].particles.shape == (2 * n_steps * 4, 1)
+    for name in "xy":
+        every = np.stack([state.clouds[name].particles for state in states[:n_steps]])
+        expected = np.tensordot(beta, every.mean(axis=(1, 2, 3)), axes=1)
+        assert_allclose(averages[name].mean(averages[name].particles[:, 0]), expected, rtol=1e-12)
+    # The last step of x, without its noise: drift 1 + kappa E y + 2 l2 x at the history.
+    for r, key in enumerate(states[0].keys):
+        history = np.tensordot(beta, [state.clouds["y"].particles[r].mean() for state in states[:n_steps]], axes=1)
+        x = states[-2].clouds["x"].particles[r]
+        noise = mfld.noise.Place(key, n_steps - 1, 0).normals(3, 1, "float64")
+        expected = x - 0.1 * (1 + 2 * history + x) + math.sqrt(2 * 0.05 * 0.1) * noise
+        assert_allclose(states[-1].clouds["x"].particles[r], expected, rtol=1e-10)
 
 
 def test_annealing_keeps_the_reference():

@@ -497,8 +497,8 @@ TABLE = {
         )
         for kind, own in (
             (mfld.DescentAscent, {"alternating": False}),
-            (mfld.AveragedGradient, {"weights": 1.0, "forgetting": None}),
-            (mfld.FictitiousPlay, {"weights": 0.0, "forgetting": None, "inner_steps": 2}),
+            (mfld.AveragedGradient, {"weights": 1.0, "forgetting": None, "history": "clouds"}),
+            (mfld.FictitiousPlay, {"weights": 0.0, "forgetting": None, "history": "reservoir", "inner_steps": 2}),
             (mfld.BestResponse, {"share": 0.5, "inner_steps": 3}),
         )
     },

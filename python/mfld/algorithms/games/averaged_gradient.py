@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mfld import validation
 from mfld.algorithms.games.base import GameAlgorithm, fresh_uniforms, named, seen_by
 from mfld.objectives import Game
-from mfld.state import Cloud, Info, State
+from mfld.state import Buffers, Cloud, Info, State
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,11 @@ class AveragedGradient(GameAlgorithm):
         b_i(theta) = sum_{j <= k} beta_j b_i(theta; mu_-i at step j) / sum_{j <= k} beta_j
 
     which for payoffs that are linear in each measure is what it faces at the average measures; others are taken at
-    these. The averages are the answer of the algorithm, see `average`. They are held in as many particles as the
-    clouds: in step k each slot is overwritten, with probability ``beta_k / sum_{j <= k} beta_j``, by the particle of
-    its number, so that the expectation of the memory is the weighted history. Sources: Kim et al. 2024, "Symmetric
+    these. The averages are the answer of the algorithm, see `average`. By default they are held in as many particles as
+    the clouds: in step k each slot is overwritten, with probability ``beta_k / sum_{j <= k} beta_j``, by the particle
+    of its number, so that the expectation of the memory is the weighted history. Or all clouds are kept, with their
+    weights: exact, and the step k takes k times as long and as much memory; polynomial and trigonometric payoffs, which
+    are averaged by their features, take it best. Sources: Kim et al. 2024, "Symmetric
     mean-field Langevin dynamics for distributional minimax problems" (``beta_j = j**weights``, convergence of the
     averages); Lu, Monmarche 2025 (exponential discount, exponential rate).
 
@@ -41,6 +43,8 @@ class AveragedGradient(GameAlgorithm):
         Instead, the share of the memory that is overwritten in a step, positive and at most 1: an exponential
         discount. 1 is descent-ascent. For the quadratic game ``kappa x y`` in ridges l2, small steps and
         ``f = forgetting / step_size``, the means are stable for ``2 l2 (2 l2 + f)**2 > kappa**2 f``.
+    history : {"reservoir", "clouds"}
+        How it is held.
 
     Raises
     ------
@@ -50,7 +54,7 @@ class AveragedGradient(GameAlgorithm):
     Notes
     -----
     The state's buffers: ``NAME.history``, the memory of each player, shape (R, ..., N, p), and ``history_weight``, the
-    sum of the weights so far, shape (R,).
+    sum of the weights so far, shape (R,). Of all clouds: (R, ..., k N, p), and ``history_shares``, shape (R, k).
 
     Examples
     --------
@@ -64,10 +68,12 @@ class AveragedGradient(GameAlgorithm):
 
     weights: float = 1.0
     forgetting: float | None = None
+    history: str = "reservoir"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "weights", validation.real("weights", self.weights, non_negative=True))
+        validation.choice("history", self.history, ("reservoir", "clouds"))
         if self.forgetting is not None:
             forgetting = validation.real("forgetting", self.forgetting, positive=True)
             if forgetting > 1:
@@ -90,21 +96,60 @@ class AveragedGradient(GameAlgorithm):
         for name in state.clouds:
             if f"{name}.history" not in state.buffers:
                 raise ValueError(f"state must come from AveragedGradient: it has no buffer {name}.history")
-            found[name] = State({name: Cloud(state.buffers[f"{name}.history"])}, 0, 0).measure
+            each = [self._memory(one.buffers, name) for one in state.each()]
+            weights = None
+            if self.history == "clouds":
+                weights = np.stack([own.weights for own in each if own.weights is not None])
+            found[name] = State({name: Cloud(np.stack([own.particles for own in each]), weights)}, 0, 0).measure
         return found
+
+    def _memory(self, buffers: Buffers, name: str) -> Cloud:
+        """Memory of a player, from the buffers of one replicate."""
+        particles = buffers[f"{name}.history"][0]
+        if self.history == "reservoir":
+            return Cloud(particles)
+        if "history_shares" not in buffers:
+            raise ValueError('state must come from AveragedGradient(history="clouds"): it has no buffer history_shares')
+        shares = buffers["history_shares"][0]
+        each = np.repeat(shares, particles.shape[-2] // len(shares))
+        return Cloud(particles, np.broadcast_to(each, particles.shape[:-1]))
 
     def _first_buffers(self, state: State) -> dict[str, NDArray[Any]]:
         memories = {f"{name}.history": cloud.particles for name, cloud in state.clouds.items()}
-        return {**memories, "history_weight": np.zeros(state.n_replicates)}
+        shares = {"history_shares": np.ones((state.n_replicates, 1))} if self.history == "clouds" else {}
+        return {**memories, **shares, "history_weight": np.zeros(state.n_replicates)}
+
+    def _buffer_shapes(self, state: State) -> dict[str, tuple[int | str, ...]]:
+        shapes = super()._buffer_shapes(state)
+        if self.history == "clouds":
+            shapes |= {
+                f"{n}.history": (*own.particles.shape[:-2], "k N", own.particles.shape[-1])
+                for n, own in state.clouds.items()
+            }
+            shapes["history_shares"] = (state.n_replicates, "k")
+        return shapes
+
+    def _renewed(self, state: State, share: float) -> dict[str, NDArray[Any]]:
+        """Buffers of the memories with the clouds as they are, of a state of one replicate."""
+        found: dict[str, NDArray[Any]] = {}
+        uniforms = fresh_uniforms(state, "history") if self.history == "reservoir" else {}
+        for name, cloud in state.clouds.items():
+            before, now = state.buffers[f"{name}.history"], cloud.particles
+            if self.history == "reservoir":
+                found[f"{name}.history"] = np.where(uniforms[name][np.newaxis, ..., np.newaxis] < share, now, before)
+            else:
+                found[f"{name}.history"] = now if share == 1 else np.concatenate([before, now], axis=-2)
+        if self.history == "clouds":
+            shares = state.buffers["history_shares"][0]
+            found["history_shares"] = np.array([[1.0] if share == 1 else [*(1 - share) * shares, share]])
+        return found
 
     def _step(self, game: Game, state: State) -> tuple[State, Info]:
         share, total = self._share(state)
-        uniforms, memory = fresh_uniforms(state, "history"), {}
-        for name, cloud in state.clouds.items():
-            here = uniforms[name][..., np.newaxis] < share
-            memory[name] = Cloud(np.where(here, cloud.particles[0], state.buffers[f"{name}.history"][0]))
+        buffers = self._renewed(state, share)
+        memory = {name: self._memory(buffers, name) for name in state.clouds}
+        buffers["history_weight"] = np.array([total])
         moved, infos = {}, {}
-        buffers: dict[str, NDArray[Any]] = {"history_weight": np.array([total])}
         for name in game.players:
             faced = game.facing(name, memory)
             faced = faced if faced.linear else faced.first_variation(memory[name])
@@ -113,7 +158,7 @@ class AveragedGradient(GameAlgorithm):
             carried = self._carried(name, state)
             outcome, infos[name] = self._moved(faced, name, particles, carried, state, own, self._chain)
             moved[name] = Cloud(outcome.particles)
-            buffers |= named(name, {**outcome.buffers, "history": memory[name].particles[np.newaxis]})
+            buffers |= named(name, outcome.buffers)
         return state.after(1, moved, buffers), seen_by(infos)
 
     @property

@@ -177,7 +177,7 @@ class GameAlgorithm(Algorithm):
                 )
             if cloud.weights is not None:
                 raise ValueError(f"state.clouds[{name!r}] must have particles of equal weight (weights=None)")
-        for name, shape in {k: v.shape for k, v in self._first_buffers(state).items()}.items():
+        for name, shape in self._buffer_shapes(state).items():
             if name not in state.buffers:
                 raise ValueError(f"state must come from {type(self).__name__}: it has no buffer {name}")
             validation.shape(f"state.buffers[{name!r}]", state.buffers[name], shape, "to suit the algorithm")
@@ -228,6 +228,10 @@ class GameAlgorithm(Algorithm):
     def _first_buffers(self, state: State) -> dict[str, NDArray[Any]]:
         """Arrays that the algorithm itself carries, before the first step of a state."""
         return {}
+
+    def _buffer_shapes(self, state: State) -> dict[str, tuple[int | str, ...]]:
+        """Shapes of what the algorithm itself carries in a state."""
+        return {name: value.shape for name, value in self._first_buffers(state).items()}
 
     @abstractmethod
     def _step(self, game: Game, state: State) -> tuple[State, Info]:

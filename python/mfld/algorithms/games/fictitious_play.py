@@ -25,7 +25,7 @@ class FictitiousPlay(AveragedGradient):
 
     Parameters
     ----------
-    n_particles, step_size, temperature, gradient, dynamics, dtype, num_threads, n_replicates, forgetting
+    n_particles, step_size, temperature, gradient, dynamics, dtype, num_threads, n_replicates, forgetting, history
         As in `AveragedGradient`; the step size is that of the chains.
     weights : float
         The exponent of the weights, by default 0: all best responses so far count the same.
