@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy import linalg
 
 import mfld
 from mfld import checkpoint, payoffs
@@ -133,6 +134,35 @@ def test_underdamped_players_approach_at_the_rate_of_their_linear_system():
     times, lengths = result.history["step"] * h, result.history["length"]
     fitted = np.polyfit(times[5:], np.log(lengths[5:]), 1)[0]
     assert_allclose(fitted, rate, rtol=0.02)
+
+
+def test_forces_of_underdamped_players_are_of_the_step():
+    """Error of the means against the matrix exponential: alternating players take no force from before a move."""
+    gamma, kappa, time, h = 2.0, 2.0, 4.0, 0.1
+    drift = np.zeros((4, 4))
+    drift[:2, 2:] = np.eye(2)
+    drift[2:, :2] = [[-1.0, -kappa], [kappa, -1.0]]
+    drift[2:, 2:] = -gamma * np.eye(2)
+    exact = linalg.expm(time * drift)[:2, :2] @ [1.0, 0.5]
+    game, errors = quadratic(kappa, tilt=0.0), []
+    for alternating in (False, True):
+        solver = mfld.DescentAscent(
+            1, step_size=h, temperature=0.0, dynamics=mfld.Underdamped(gamma), dtype="float64", alternating=alternating
+        )
+        state = solver.init(game, particles={"x": [[1.0]], "y": [[0.5]]})
+        errors.append(np.linalg.norm(means(solver.advance(game, state, round(time / h))[0]) - exact))
+    assert errors[1] < 0.25 * errors[0] < 0.25
+
+
+def test_underdamped_players_converge_where_overdamped_ones_go_round():
+    """kappa = 3 beyond the limit of simultaneous steps, 0.2: alternating, with friction above kappa / sqrt(2 l2)."""
+    game, start = quadratic(3.0, tilt=0.0), {"x": [[1.0]], "y": [[0.5]]}
+    heavy = mfld.DescentAscent(
+        1, step_size=0.3, temperature=0.0, dynamics=mfld.Underdamped(6.0), dtype="float64", alternating=True
+    )
+    assert np.linalg.norm(means(heavy.run(game, 300, particles=start).state)) < 1e-3
+    plain = mfld.DescentAscent(1, step_size=0.3, temperature=0.0, dtype="float64")
+    assert np.linalg.norm(means(plain.run(game, 120, particles=start).state)) > 1e3
 
 
 def test_gap_of_a_quadratic_game_is_its_closed_form():

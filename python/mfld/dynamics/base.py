@@ -142,6 +142,8 @@ class Dynamics(ABC):
         Metric of the particles in which it moves: that of the product, but for `Conic`.
     on_members : bool
         True where particles may have leading axes, of members.
+    evaluations : tuple of str
+        Those of ``buffer_names`` that are values or gradients of the objective at the particles, kept to spare one.
     starts_anew : bool
         True where ``buffer_names`` are functions of the particles, so that nothing is lost where they are left out.
 
@@ -164,6 +166,7 @@ class Dynamics(ABC):
     on_domains: ClassVar[bool] = False
     on_members: ClassVar[bool] = False
     metric: ClassVar[str] = "product"
+    evaluations: ClassVar[tuple[str, ...]] = ()
     starts_anew: ClassVar[bool] = False
 
     def check_space(self, objective: Objective) -> None:

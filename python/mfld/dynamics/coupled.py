@@ -41,7 +41,15 @@ class Coupled(Dynamics):
     def __post_init__(self) -> None:
         validation.instance("dynamics", self.dynamics, Dynamics, "a Dynamics, like Overdamped()")
         validation.instance("couplings", self.couplings, Mapping, "a mapping of keys to couplings")
-        for name in ("buffer_names", "has_stable_step", "metric", "on_domains", "on_members", "starts_anew"):
+        for name in (
+            "buffer_names",
+            "has_stable_step",
+            "metric",
+            "on_domains",
+            "on_members",
+            "evaluations",
+            "starts_anew",
+        ):
             object.__setattr__(self, name, getattr(self.dynamics, name))
 
     def check_space(self, objective: Objective) -> None:

@@ -58,6 +58,7 @@ class MALA(Dynamics):
     """
 
     buffer_names: ClassVar[tuple[str, ...]] = ("potential", "force")
+    evaluations: ClassVar[tuple[str, ...]] = buffer_names
     starts_anew: ClassVar[bool] = True
 
     def check(self, objective: Objective, gradient: GradientEstimator) -> None:

@@ -87,6 +87,7 @@ class ContinuousTempering(Dynamics):
     level: float = 0.0
 
     buffer_names: ClassVar[tuple[str, ...]] = ("velocities", "tempering", "tempering_velocity", "force", "energy")
+    evaluations: ClassVar[tuple[str, ...]] = ("force", "energy")
 
     def __post_init__(self) -> None:
         checked = {

@@ -81,6 +81,7 @@ class Underdamped(Dynamics):
     scheme: str = "baoab"
 
     buffer_names: ClassVar[tuple[str, ...]] = ("velocities", "force")
+    evaluations: ClassVar[tuple[str, ...]] = ("force",)
     on_members: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -277,12 +277,16 @@ class GameAlgorithm(Algorithm):
             acceptance=outcome.acceptance[0],
         )
 
-    def _carried(self, name: str, state: State) -> dict[str, NDArray[Any]]:
-        """Buffers of estimator and dynamics of a player, of a state of one replicate."""
-        names = self.gradient.buffer_names
-        if not self.dynamics.starts_anew:  # else they are values of a potential, and the others have moved since
-            names += self.dynamics.buffer_names
-        found = {key: state.buffers.get(f"{name}.{key}") for key in names}
+    def _carried(self, name: str, state: State, *, fresh: bool = False) -> dict[str, NDArray[Any]]:
+        """Buffers of estimator and dynamics of a player, of a state of one replicate.
+
+        Without evaluations of what it faced before the others moved, if they are to be ``fresh``, or decide what is
+        accepted.
+        """
+        names = set(self.gradient.buffer_names + self.dynamics.buffer_names)
+        if fresh or self.dynamics.starts_anew:
+            names -= set(self.dynamics.evaluations)
+        found = {key: state.buffers.get(f"{name}.{key}") for key in sorted(names)}
         return {key: value[0] for key, value in found.items() if value is not None}
 
 

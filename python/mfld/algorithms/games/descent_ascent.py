@@ -37,7 +37,8 @@ class DescentAscent(GameAlgorithm):
         Of each player, or one for all. Where a temperature changes, the ridge changes with it so that the reference
         measure stays, as in `MFLD`.
     alternating : bool
-        Players move one after the other, in the order of ``game.players``.
+        Players move one after the other, in the order of ``game.players``. `Underdamped` dynamics then take the
+        gradient at both ends of a step, since the others have moved: twice the work, and a much smaller error.
     gradient, dynamics, dtype, num_threads, n_replicates
         As in `MFLD`.
 
@@ -69,7 +70,8 @@ class DescentAscent(GameAlgorithm):
             faced = game.facing(name, clouds)
             particles = state.clouds[name].particles[0]
             place = state.place(name, num_threads=self.num_threads)
-            outcome, infos[name] = self._moved(faced, name, particles, self._carried(name, state), state, place)
+            carried = self._carried(name, state, fresh=self.alternating)
+            outcome, infos[name] = self._moved(faced, name, particles, carried, state, place)
             moved[name] = Cloud(outcome.particles)
             buffers |= named(name, outcome.buffers)
             if self.alternating:
