@@ -61,20 +61,21 @@ def test_independent_atoms_are_independent_games(kind, rng):
         alone = solver.run(quadratic(kappa), 30, particles=own).state
         for name in "xy":
             assert np.array_equal(together.clouds[name].particles[0, e], alone.clouds[name].particles[0])
-        gaps.append(mfld.nikaido_isoda(quadratic(kappa), alone, 0.3).gap)
-    assert_allclose(mfld.nikaido_isoda(TYPES.game(quadratic), together, 0.3).gap, LAW @ gaps, rtol=1e-9)
+        gaps.append(mfld.nikaido_isoda(quadratic(kappa), alone, 0.3).gap if not options else 0.0)
+    if not options:  # once
+        assert_allclose(mfld.nikaido_isoda(TYPES.game(quadratic), together, 0.3).gap, LAW @ gaps, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
     "solver",
     [
         mfld.DescentAscent(4000, step_size=0.1, temperature=0.05),
-        mfld.BestResponse(4000, step_size=0.3, temperature=0.05, share=0.05, inner_steps=4),
+        mfld.BestResponse(1500, step_size=0.3, temperature=0.05, share=0.05, inner_steps=3),
     ],
     ids=["simultaneous", "best-response"],
 )
 def test_each_atom_has_its_equilibrium_and_noise_of_its_own(solver):
-    n, temperature = 4000, 0.05
+    n, temperature = solver.n_particles, 0.05
     state = solver.run(TYPES.game(quadratic), 150, seed=1).state
     x, y = (state.clouds[name].particles[0, :, :, 0].astype(float) for name in "xy")
     exact = -1 / (1 + COUPLINGS**2)
@@ -104,12 +105,12 @@ def test_who_does_not_see_faces_the_mean():
         "y": LAW @ (hat_y - COUPLINGS * hat_x) ** 2 / 2,
     }
     assert_allclose([found.exploitability[name] for name in "xy"], list(expected.values()), rtol=1e-10)
-    far = mfld.nikaido_isoda(game, clouds, 0.5, method="chains", n_chains=4096)
+    far = mfld.nikaido_isoda(game, clouds, 0.5, method="chains", n_chains=512)
     assert (far.upper, far.reason.split(":")[0]) == (math.inf, "n_chains must be larger")
     near = {"x": mfld.Cloud([[exact + 0.1]]), "y": mfld.Cloud((COUPLINGS * exact - 0.1)[:, None, None])}
     found = mfld.nikaido_isoda(game, near, 0.5)
-    by_chains = mfld.nikaido_isoda(game, near, 0.5, method="chains", n_chains=4096)
-    assert found.gap <= by_chains.upper < 1.3 * found.gap + 0.01  # variance over n / 16, and its error
+    by_chains = mfld.nikaido_isoda(game, near, 0.5, method="chains", n_chains=2048)
+    assert found.gap <= by_chains.upper < 1.3 * found.gap + 0.02  # variance over n / 16, and its error
     assert_allclose(by_chains.gap, found.gap, rtol=0.15)
 
 

@@ -57,6 +57,26 @@ def test_one_measure_is_a_game_of_one_player(solver):
     assert_allclose(points.var(), variance, rtol=6 * math.sqrt(2 / 4000) + 2 * late)
 
 
+@pytest.mark.parametrize("dynamics", [mfld.Overdamped(), mfld.Underdamped(1.0)], ids=["overdamped", "underdamped"])
+def test_descent_of_one_player_is_mean_field_langevin_dynamics(dynamics):
+    inputs = np.linspace(-1, 1, 40)[:, np.newaxis]
+    risk = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(1), inputs, np.sin(3 * inputs[:, 0]), loss="squared", l2=1e-3)
+    arguments = {"step_size": 0.3, "temperature": 1e-3, "gradient": mfld.SVRG(8, 10), "dynamics": dynamics}
+    alone = mfld.DescentAscent(20, **arguments)
+    start = alone.init(mfld.SinglePlayer(risk), seed=3).particles
+    one = alone.run(mfld.SinglePlayer(risk), 25, seed=3, particles={"mu": start}).state
+    assert np.array_equal(one.particles, mfld.MFLD(20, **arguments).run(risk, 25, seed=3, particles=start).particles)
+
+
+def test_atoms_of_an_environment_may_have_one_player():
+    """Each atom has its own minimiser, 2 / (1 + 2 l2) times the atom here."""
+    wells = mfld.Environment([-1.0, 2.0]).game(
+        lambda c: mfld.SinglePlayer(mfld.Potential(lambda x: x - 2 * c, n_coordinates=1, l2=0.5))
+    )
+    state = mfld.DescentAscent(2000, step_size=0.2, temperature=0.01).run(wells, 40).state
+    assert_allclose(state.measure.particles.mean(axis=(1, 2)), [-1.0, 2.0], atol=5 * math.sqrt(0.005 / 2000) + 1e-4)
+
+
 def test_histories_of_fictitious_play_follow_the_recursion_of_their_means():
     """m <- m + (response(m) - m) / k, for means without noise: (x, y) -> (-1 - kappa y, kappa x)."""
     n, steps, kappa = 20_000, 12, 2.0
@@ -114,7 +134,7 @@ def test_sizes_and_steps_change_for_each_player():
     assert mfld.BestResponse(10, step_size=0.1, temperature=0.1, inner_steps=3).at_step(Fraction(2)) is None
 
 
-@pytest.mark.parametrize("kind", [mfld.DescentAscent, mfld.AveragedGradient])
+@pytest.mark.parametrize("kind", [mfld.DescentAscent, pytest.param(mfld.AveragedGradient, marks=pytest.mark.slow)])
 def test_bias_of_a_game_is_that_of_its_scheme(kind):
     """Euler-Maruyama's stationary variance, temperature / (1 - h / 2) for 2 l2 = 1, and -1/N of it for N particles."""
     solver = kind(64, step_size=0.2, temperature=0.1)

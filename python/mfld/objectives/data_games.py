@@ -22,7 +22,7 @@ from mfld.state import Cloud
 from mfld.validation import FloatArray
 
 
-class _PerSample(Objective):
+class PerSample(Objective):
     """Objective of a player with a measure for each sample, ``sum_i weights_i E V_i``, linear in all of them.
 
     ``value_and_gradient(i, points)`` is that of V at points of the samples of numbers i, one number for each point.
@@ -208,7 +208,7 @@ class MaxMargin(_DataGame):
             slope = -slacks[i].astype(points.dtype)
             return slope * points[:, 0], slope[:, np.newaxis]
 
-        return _PerSample(value_and_gradient, self._sample_weights, self.spaces["multipliers"], Uniform())
+        return PerSample(value_and_gradient, self._sample_weights, self.spaces["multipliers"], Uniform())
 
 
 class RobustRisk(_DataGame):
@@ -308,4 +308,4 @@ class RobustRisk(_DataGame):
             derivative = np.asarray(derivative, points.dtype)
             return -values, -model.pull_back_inputs(neurons, weights, moved, derivative, threads)
 
-        return _PerSample(value_and_gradient, self._sample_weights, self.spaces["shifts"], Gaussian(self.cost))
+        return PerSample(value_and_gradient, self._sample_weights, self.spaces["shifts"], Gaussian(self.cost))

@@ -215,8 +215,11 @@ class EnvironmentGame(Game):
         )
         first = self._games[0]
         for game in self._games:
-            if tuple(game.players) != tuple(first.players) or dict(game.spaces) != dict(first.spaces) or game.members:
-                raise ValueError(f"at must give games of the same players and spaces, got {game!r} beside {first!r}")
+            differs = tuple(game.players) != tuple(first.players) or dict(game.spaces) != dict(first.spaces)
+            if differs or any(game.members.values()):
+                raise ValueError(
+                    f"at must give games of the same players and spaces, without members, got {game!r} beside {first!r}"
+                )
         self.players, self.spaces = tuple(first.players), first.spaces
         if isinstance(unseen_by, str) or not isinstance(unseen_by, Sequence):
             raise TypeError(f"unseen_by must be a sequence of names, got {validation.show(unseen_by)}")
