@@ -118,6 +118,8 @@ def certificate(
     that chains from one place do not reach, and each group counts by its estimate of the partition function, so that
     few particles have no bias either. Rounds count as *mixed* only where the way down and the way back agree on log Z
     within their errors, several groups carry the mass, and split R-hat is below 1.01; else the ladder becomes longer.
+    Narrow wells that no ladder leads to are looked for by themselves (`mfld.wells.find`), and there is no certificate
+    where the bounds would not hold with their masses.
     Gap, standard error and bias b are those of the jackknife over the groups. The gap is a smooth function of u that is
     nowhere negative, hence about a squared distance, and b the mean square of its error: the upper bound is
     ``(sqrt(gap + b) + t sqrt(b))**2``, or ``gap + b + t standard_error`` where that is more, with quantiles t of
