@@ -39,7 +39,7 @@ LAYERS = [
     ["bias", "theory", "equilibria"],
     ["checkpoint", "posteriors"],
     ["functional_data"],
-    ["fitting", "density"],
+    ["fitting", "density", "synthesis"],
     ["experiments"],
     ["sklearn"],
     ["plots"],
