@@ -87,7 +87,7 @@ def fit(
     noise_multiplier: float | None = None,
     neighbours: str = "replace",
     n_particles: int = 500,
-    n_steps: int = 400,
+    n_steps: int = 250,
     seed: int | random.Random | None = None,
     num_threads: int | None = None,
 ) -> Synthesis:

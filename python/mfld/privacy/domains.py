@@ -1,4 +1,4 @@
-"""Private bounds of numbers and private lists of categories: what a table's columns may hold, for a share of a budget."""
+"""Private bounds of numbers and private lists of categories: the domains of columns, for a share of a budget."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mfld.privacy.mechanism import NEIGHBOURS, Expense, GaussianMechanism, gener
 
 _POWERS = np.arange(-20, 41)  # of two: sizes of numbers that are told apart
 _CELLS = 32  # in which an interval is looked at again
+_CATEGORIES = 100_000  # that a ledger counts, for how many there are is private
 _ROUNDS = 3  # the powers of two, and twice the cells
 
 
@@ -142,7 +143,7 @@ def private_categories(
     kept = np.flatnonzero(noisy_counts(given.astype(np.int64), mechanism, source) > threshold)
     if not len(kept):
         raise ValueError(f"{name} must have categories given: none has more rows than about {threshold:.0f}, the noise")
-    return kept, (Expense(f"categories of {name}", multiplier, mechanism.sensitivity, len(given), delta),)
+    return kept, (Expense(f"categories of {name}", multiplier, mechanism.sensitivity, _CATEGORIES, delta),)
 
 
 def noisy_counts(counts: NDArray[np.int64], mechanism: GaussianMechanism, source: random.Random) -> NDArray[np.float64]:
