@@ -39,7 +39,7 @@ LAYERS = [
     ["bias", "theory", "equilibria", "control"],
     ["checkpoint", "posteriors", "sweeps"],
     ["functional_data"],
-    ["fitting", "density", "diffusion"],
+    ["fitting", "density", "diffusion", "synthesis"],
     ["experiments"],
     ["sklearn"],
     ["plots"],

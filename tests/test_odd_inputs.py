@@ -885,6 +885,15 @@ TABLE = {
     "privacy.gaussian_delta": (privacy.gaussian_delta, {"epsilon": 1.0, "noise_multiplier": 1.0}),
     "privacy.gaussian_epsilon": (privacy.gaussian_epsilon, {"delta": 1e-5, "noise_multiplier": 1.0}),
     "privacy.noise_multiplier": (privacy.noise_multiplier, {"epsilon": 1.0, "delta": 1e-5}),
+    "privacy.private_bounds": (
+        privacy.private_bounds,
+        {"values": np.linspace(1, 2, 99), "noise_multiplier": 1.0, "neighbours": "replace", "name": "values"}
+        | {"seed": None},
+    ),
+    "privacy.private_categories": (
+        privacy.private_categories,
+        {"counts": [90, 80], "noise_multiplier": 1.0, "delta": 1e-5, "neighbours": "replace", "seed": None},
+    ),
     "privacy.generator": (privacy.generator, {"seed": None}),
     "privacy.together": (privacy.together, {"multipliers": [1.0, 2.0]}),
     "privacy.GaussianMechanism": (privacy.GaussianMechanism, {"noise_multiplier": 1.0, "sensitivity": 1.0}),
@@ -962,6 +971,9 @@ ELSEWHERE = {
     "numbers": {"codes"},
     "initial_states": {"dynamics", "running_cost"},
     "n_controls": {"dynamics", "running_cost"},
+    "counts": {"values"},
+    "delta": {"values"},
+    "noise_multiplier": {"values"},
 }
 CALLED = ("density", "solver", "quantity", "callback")  # at once, so that what they raise is their own
 

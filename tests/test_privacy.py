@@ -54,6 +54,7 @@ def test_multiplier_is_the_least_that_suffices(epsilon, delta):
         assert s < math.sqrt(2 * math.log(1.25 / delta)) / epsilon
 
 
+@pytest.mark.slow
 def test_calibration_of_the_accountant_library():
     accounting = pytest.importorskip("dp_accounting")
     for epsilon, delta in ((0.5, 1e-6), (1.0, 1e-5), (4.0, 1e-3)):

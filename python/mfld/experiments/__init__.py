@@ -4,6 +4,7 @@ from mfld.experiments.datasets import Dataset, bundled, load, load_like
 from mfld.experiments.densities import DensityModel
 from mfld.experiments.encoding import Encoding
 from mfld.experiments.recipe import Recipe, train
+from mfld.experiments.synthesis import SyntheticTable
 from mfld.experiments.teacher_student import TeacherStudent, teacher_student
 from mfld.experiments.trained import Scores, TrainedModel
 
@@ -13,6 +14,7 @@ __all__ = [
     "Encoding",
     "Recipe",
     "Scores",
+    "SyntheticTable",
     "TeacherStudent",
     "TrainedModel",
     "bundled",

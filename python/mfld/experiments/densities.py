@@ -169,13 +169,7 @@ class DensityModel:
             If it has fewer than 5 rows, or a column that does not suit: the message says where.
         """
         validation.choice("missing", missing, MISSING)
-        table = tables.read(source, how, drop=drop)
-        if missing == "drop":
-            gone = np.zeros(len(table.rows), bool)
-            for column in table.columns:
-                gone |= column.missing
-            table = table.without(gone) if gone.any() else table
-        refuse_gaps(table, table.columns, "; --missing drop leaves such rows out")
+        table = complete(tables.read(source, how, drop=drop), missing)
         if len(table.rows) < _LEAST_ROWS:
             raise ValueError(f"{table.source} has {len(table.rows)} rows; at least {_LEAST_ROWS} are needed")
         variables = tuple(Variable.of(table, column) for column in table.columns)
@@ -286,6 +280,17 @@ class DensityModel:
             return cls(found, variables, None, metadata["provenance"])
         except Exception as error:
             raise ValueError(f"{path} is not a density file of mfld: {error}") from error
+
+
+def complete(table: Table, missing: str) -> Table:
+    """The table without rows that lack a value; or the table itself, which has no such row or is refused."""
+    if missing == "drop":
+        gone = np.zeros(len(table.rows), bool)
+        for column in table.columns:
+            gone |= column.missing
+        table = table.without(gone) if gone.any() else table
+    refuse_gaps(table, table.columns, "; --missing drop leaves such rows out")
+    return table
 
 
 def _decimals(values: ArrayLike) -> int | None:

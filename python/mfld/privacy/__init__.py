@@ -5,6 +5,7 @@ from which `mfld.FeatureMatching` makes particles, and with them rows; `accounta
 the noise of Langevin dynamics cost.
 """
 
+from mfld.privacy.domains import private_bounds, private_categories
 from mfld.privacy.embedding import PrivateEmbedding, table_features
 from mfld.privacy.mechanism import (
     NEIGHBOURS,
@@ -32,6 +33,8 @@ __all__ = [
     "gaussian_epsilon",
     "generator",
     "noise_multiplier",
+    "private_bounds",
+    "private_categories",
     "table_features",
     "together",
 ]

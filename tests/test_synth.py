@@ -1,0 +1,161 @@
+"""Private rows for files and arrays: columns, types, budget, refusals."""
+
+import csv
+import datetime
+import json
+import math
+
+import numpy as np
+import pytest
+
+from mfld import cli, privacy, synthesis
+from mfld.experiments import SyntheticTable
+from mfld.sklearn import PrivateSynthesizer
+
+pytestmark = pytest.mark.filterwarnings("ignore::mfld.privacy.PrivacyWarning")
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """A file with a serial number, numbers, a rare category, dates, gaps and classes."""
+    rng, n = np.random.default_rng(0), 6000
+    rich = rng.integers(0, 2, n)
+    age = np.clip(rng.normal(40 + 10 * rich, 12), 18, 90).astype(int)
+    job = np.array(["clerk", "cook", "nurse"])[rng.integers(0, 3, n)].astype(object)
+    job[7] = "king"
+    day = [(datetime.date(2020, 1, 1) + datetime.timedelta(days=int(d))).isoformat() for d in rng.integers(0, 700, n)]
+    path = tmp_path_factory.mktemp("people") / "people.csv"
+    with path.open("w") as file:
+        file.write("id;age;job;since;rich\n")
+        for row in zip(range(n), age, job, day, rich, strict=True):
+            file.write(";".join(map(str, row)) + "\n")
+        file.write("6000;;cook;2020-02-01;0\n")
+    return path
+
+
+RUN = ["--epsilon", "1", "--rows", "300", "--target", "rich", "--missing", "drop"]
+
+
+def synth(*arguments):
+    return cli.main(["synth", *map(str, arguments)])
+
+
+def test_rows_have_the_columns_and_types_of_the_file(people, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert synth(people, *RUN, "--drop", "id", "--bounds", "age=18:100", "--utility") == 0
+    with open("people-synth.csv", encoding="utf-8") as file:
+        names, *rows = csv.reader(file, delimiter=";")
+    assert names == ["age", "job", "since", "rich"]
+    assert len(rows) == 300
+    assert all(18 <= int(row[0]) <= 100 for row in rows)
+    assert {row[1] for row in rows} <= {"clerk", "cook", "nurse"}  # the king would be known
+    assert all(2019 <= datetime.date.fromisoformat(row[2]).year <= 2022 for row in rows)
+    ages = [np.mean([int(row[0]) for row in rows if row[3] == rich]) for rich in "01"]
+    assert 5 < ages[1] - ages[0] < 15
+    told = json.loads((tmp_path / "people-synth.json").read_text())
+    assert told["epsilon"] <= 1 + 1e-6
+    assert told["epsilon"] > 0.9
+    assert told["bounds"]["age"] == [18, 100]
+    assert {each["what"] for each in told["spent"]} == {
+        "bounds of since",
+        "categories of job",
+        "categories of rich",
+        "embedding",
+    }
+    # The parts of the budget are of one Gaussian mechanism, at the part of delta that thresholds leave.
+    total = sum(each["noise_multiplier"] ** -2 for each in told["spent"]) ** -0.5
+    assert total == pytest.approx(privacy.noise_multiplier(1.0, 0.9e-5), rel=1e-9)
+    assert sum(each["delta"] for each in told["spent"]) == pytest.approx(1e-6)
+    shown = capsys.readouterr().out
+    assert "NOT FOR RELEASE" in shown
+    assert float(shown.split("differ by ")[1].split()[0]) < 0.12
+
+    # A second run on the same file would cost more than was to be spent.
+    assert synth(people, *RUN, "--drop", "id") == 2
+    error = capsys.readouterr().err
+    assert "with the 1 runs in people-privacy-ledger.json this one makes epsilon 1." in error
+    needed = float(error.split("at least ")[1].split(",")[0])
+    twice = privacy.gaussian_epsilon(1.8e-5 + 1e-6, privacy.noise_multiplier(1.0, 0.9e-5) / math.sqrt(2))
+    assert needed == pytest.approx(twice, rel=0.02)
+    assert synth(people, *RUN, "--drop", "id", "--budget", "1.5", "--bounds", "age=18:100") == 0
+    runs = json.loads((tmp_path / "people-privacy-ledger.json").read_text())["runs"]
+    assert len(runs) == 2
+    assert synth(people, *RUN, "--drop", "id", "--budget", "1.5") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "column 'id' identifies rows: it counts them; leave it out with --drop"),
+        (["--drop", "id", "--epsilon", "0.01"], "epsilon must be at least 0.0"),
+        (["--drop", "id", "--bounds", "salary=0:1"], "has no column 'salary'"),
+        (["--drop", "id", "--bounds", "age=9:1"], "bounds of 'age' must be increasing"),
+        (["--drop", "id", "--missing", "refuse"], "the value is missing; --missing drop"),
+        (["--drop", "id", "--epsilon", "inf"], "epsilon must be finite"),
+    ],
+)
+def test_refusals(people, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert synth(people, *RUN, *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())  # nothing was written, and nothing spent
+
+
+def test_a_damaged_ledger_is_no_empty_one(people, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "people-privacy-ledger.json").write_text("{}")
+    assert synth(people, *RUN, "--drop", "id") == 2
+    assert "is no ledger of mfld synth" in capsys.readouterr().err
+
+
+def test_names_identify_rows(tmp_path):
+    path = tmp_path / "names.csv"
+    path.write_text("name,x\n" + "".join(f"person {k * 7919 % 10007},{k % 7}\n" for k in range(100)))
+    with pytest.raises(ValueError, match="column 'name' identifies rows: 100 different texts in 100 rows"):
+        SyntheticTable.fit(path, epsilon=1.0, delta=1e-5)
+
+
+def test_a_seed_is_said_loudly(people, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert synth(people, *RUN, "--drop", "id", "--seed", "3") == 0
+    assert "NOT PRIVATE" in capsys.readouterr().out
+    assert json.loads((tmp_path / "people-synth.json").read_text())["reproducible_noise"]
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high"), [((-3.0, 5.0), -8, 8), ((1000, 1100), 900, 1200), ((0, 1e-3), 0, 0.1)]
+)
+def test_private_bounds_hold_the_numbers(values, low, high):
+    drawn = np.random.default_rng(1).uniform(*values, size=20000)
+    found = privacy.private_bounds(drawn, 5.0, seed=2)
+    assert low <= found[0] <= values[0] + 0.05 * np.ptp(values)
+    assert values[1] - 0.05 * np.ptp(values) <= found[1] <= high
+    assert privacy.Ledger(found[2]).noise_multiplier == pytest.approx(5.0)
+
+
+def test_one_row_shows_no_category():
+    shown = [len(privacy.private_categories([5000, 1], 1.0, 0.2, seed=seed)[0]) - 1 for seed in range(400)]
+    assert abs(np.mean(shown) - 0.2) < 5 * math.sqrt(0.16 / 400)  # with the probability delta
+
+
+def test_the_loss_at_a_finite_epsilon_is_that_of_the_noise():
+    rng = np.random.default_rng(3)
+    label = rng.integers(0, 2, size=(4000, 1))
+    x = np.clip(rng.normal(0.3 + 0.4 * label, 0.1), 0, 1)
+    private = synthesis.fit(x, label, [2], 0, epsilon=1.0, delta=1e-5, seed=0)
+    exact = synthesis.fit(x, label, [2], 0, epsilon=math.inf, delta=1e-5, seed=0)
+    assert exact.loss < 2e-3
+    assert abs(private.loss - private.floor) < 0.5 * private.floor + exact.loss
+
+
+def test_synthesizer():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, size=4000)
+    X = rng.normal(20 + 4 * y[:, np.newaxis], 1.0, size=(4000, 2))
+    ours = PrivateSynthesizer(epsilon=1.0, noise_seed=0).fit(X, np.array(["no", "yes"])[y])
+    rows, labels = ours.sample(1000, random_state=0)
+    assert ours.epsilon_ == pytest.approx(1.0, rel=1e-6)
+    means = np.array([rows[labels == name].mean() for name in ("no", "yes")])
+    assert np.abs(means - [20, 24]).max() < 0.7
+    with pytest.raises(ValueError, match="bounds must have shape"):
+        PrivateSynthesizer(bounds=[(0, 1)]).fit(X)
