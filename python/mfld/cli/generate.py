@@ -37,9 +37,9 @@ def add(commands: Any) -> None:
     add_format(data)
 
     fit = generate.add_argument_group("diffusion")
-    for name, default, text in (
-        ("n_particles", None, "neurons (500; 1000 for digits)"),
-        ("n_steps", None, "of training (3000)"),
+    for name, text in (
+        ("n_particles", "neurons (500; 1000 for digits)"),
+        ("n_steps", "of training (3000)"),
     ):
         fit.add_argument(
             f"--{name.replace('_', '-')}",

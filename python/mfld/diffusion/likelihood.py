@@ -73,7 +73,7 @@ def log_likelihood(
     score = score.on_threads(threads)
     place = Place.of(validation.seed(seed), num_threads=threads).beside("probes")
     if n_probes is not None:
-        n_probes = validation.integer("n_probes", n_probes, 1)
+        n_probes = validation.integer("n_probes", n_probes, 1, 10**6)
 
     def slope(y: FloatArray, time: float) -> tuple[FloatArray, FloatArray]:
         alpha = float(forward.alpha(time))
