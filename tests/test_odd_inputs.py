@@ -385,6 +385,38 @@ DIFFUSION = {
         diffusion.PredictorCorrector,
         {"predictor": diffusion.DDIM(), "n_corrections": 1, "snr": 0.1},
     ),
+    "Denoising": (
+        diffusion.Denoising,
+        {"data": INPUTS, "forward": None, "target": "noise", "times": "tangent", "labels": [0, 1] * 6}
+        | {"label_dropout": 0.1, "n_frequencies": 3, "waves": np.ones((2, 3)), "seed": 0},
+    ),
+    "Denoising.risk": (
+        diffusion.Denoising(INPUTS).risk,
+        {"model": diffusion.Denoising(INPUTS).network(), "n_samples": 5, "l2": 0.1, "weight": None, "step": 0},
+    ),
+    "MeanFieldScore": (
+        diffusion.MeanFieldScore,
+        {"model": mfld.TwoLayerNetwork(2 + 3 + 2 + 2, 2), "measure": np.zeros((4, 12)), "n_coordinates": 2}
+        | {"forward": None, "target": "noise", "n_frequencies": 3, "n_classes": 2, "waves": [[1.0, 2.0]], "label": 1},
+    ),
+    "diffusion.random_waves": (
+        diffusion.random_waves,
+        {"n_waves": 3, "n_coordinates": 2, "highest": 2.0, "seed": 0},
+    ),
+    "ClassifierFree": (diffusion.ClassifierFree, {"conditional": DENOISED, "unconditional": DENOISED, "weight": 1.0}),
+    "ClassifierGuided": (diffusion.ClassifierGuided, {"score": DENOISED, "gradient": abs, "weight": 1.0}),
+    "diffusion.log_likelihood": (
+        diffusion.log_likelihood,
+        {"score": DENOISED, "points": INPUTS[:, :2], "n_steps": 2, "times": "log-snr", "n_probes": 1, "seed": 0}
+        | {"num_threads": None},
+    ),
+    "PrincipalComponents": (diffusion.PrincipalComponents, {"n_components": 2}),
+    "Coders": (diffusion.Coders, {"encoder": abs, "decoder": abs}),
+    "diffusion.fit": (
+        diffusion.fit,
+        {"X": INPUTS, "y": [0, 1] * 6, "latent": None, "n_particles": 3, "n_steps": 2, "seed": 0}
+        | {"num_threads": None},
+    ),
     "diffusion.times": (
         diffusion.times,
         {"forward": DENOISED.forward, "n_steps": 3, "name": "tangent", "scale": 1.0, "start": None, "end": None},
@@ -1041,6 +1073,7 @@ MADE = {
     "Contraction",
     "ConvergenceError",
     "Deconvolution",
+    "DiffusionModel",
     "DivergenceError",
     "Draws",
     "EquilibriumGap",

@@ -73,6 +73,7 @@ POPULATIONS: Final[dict[str, int]] = {
             "inpainting",  # of a diffusion: the noise of what is known
             "denoising",  # of a diffusion: which points, times and labels a score is trained on
             "probes",  # of a diffusion: directions for the trace of a derivative
+            "waves",  # of a diffusion: wave vectors of inputs
         )
     )
 }

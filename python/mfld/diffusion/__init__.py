@@ -1,8 +1,12 @@
 """Diffusion models: forward processes, scores, samplers and time grids."""
 
 from mfld.diffusion import grids
+from mfld.diffusion.fitting import DiffusionModel, fit
 from mfld.diffusion.forward import Forward, OrnsteinUhlenbeck, Steps, VarianceExploding, VariancePreserving
 from mfld.diffusion.grids import times
+from mfld.diffusion.guidance import ClassifierFree, ClassifierGuided
+from mfld.diffusion.latent import Coders, Latent, PrincipalComponents, Standardised
+from mfld.diffusion.likelihood import log_likelihood
 from mfld.diffusion.samplers import (
     DDIM,
     PNDM,
@@ -20,13 +24,19 @@ from mfld.diffusion.samplers import (
 from mfld.diffusion.sampling import SAMPLERS as SAMPLERS
 from mfld.diffusion.sampling import sample
 from mfld.diffusion.scores import EmpiricalScore, ExactScore, FunctionScore, Score
+from mfld.diffusion.training import Denoising, MeanFieldScore, random_waves
 
 __all__ = [
     "DDIM",
     "PNDM",
     "Ancestral",
+    "ClassifierFree",
+    "ClassifierGuided",
+    "Coders",
     "DPMSolver",
     "DPMSolverPlusPlus",
+    "Denoising",
+    "DiffusionModel",
     "EmpiricalScore",
     "EulerMaruyama",
     "ExactScore",
@@ -34,16 +44,23 @@ __all__ = [
     "Flow",
     "Forward",
     "FunctionScore",
+    "Latent",
     "Leg",
     "LinearMultistep",
+    "MeanFieldScore",
     "OrnsteinUhlenbeck",
     "PredictorCorrector",
+    "PrincipalComponents",
     "Sampler",
     "Score",
+    "Standardised",
     "Steps",
     "VarianceExploding",
     "VariancePreserving",
+    "fit",
     "grids",
+    "log_likelihood",
+    "random_waves",
     "sample",
     "times",
 ]

@@ -7,7 +7,7 @@ import datetime
 import io
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -168,17 +168,9 @@ class DensityModel:
         ValueError
             If it has fewer than 5 rows, or a column that does not suit: the message says where.
         """
-        validation.choice("missing", missing, MISSING)
-        table = complete(tables.read(source, how, drop=drop), missing)
-        if len(table.rows) < _LEAST_ROWS:
-            raise ValueError(f"{table.source} has {len(table.rows)} rows; at least {_LEAST_ROWS} are needed")
-        variables = tuple(Variable.of(table, column) for column in table.columns)
-        rows = np.concatenate([v.points(c) for v, c in zip(variables, table.columns, strict=True)], axis=1)
-        if not rows.shape[1]:
-            raise ValueError(f"{table.source} has no column in which rows differ")
+        table, variables, rows = read_rows(source, how, drop=drop, missing=missing)
         found = density.fit(rows, seed=seed, num_threads=num_threads, **choices)
         best = max(found.scores.values()) if found.scores else None
-        kinds = [column.kind for column in table.columns]
         provenance = {
             "data": str(source),
             "rows": len(rows),
@@ -189,10 +181,7 @@ class DensityModel:
             "shrinkage": found.shrinkage,
             "log_likelihood": float(found.density.log_density(rows).mean()),
             "held_out": best,
-            "header": table.header,
-            "delimiter": table.reading.get("delimiter"),
-            "decimal": table.reading.get("decimal"),
-            "kinds": {kind: kinds.count(kind) for kind in tables.KINDS if kind in kinds},
+            **form_of(table),
         }
         return cls(found.density, variables, rows, provenance)
 
@@ -214,21 +203,11 @@ class DensityModel:
         """
         n_rows = validation.integer("n_rows", n_rows, 1)
         generator = np.random.default_rng(validation.seed(seed))
-        points, columns, place = self.density.sample(n_rows, generator), {}, 0
-        for variable in self.variables:
-            own = points[:, place : place + variable.width]
-            columns[variable.name] = variable.texts(own, self.provenance["decimal"] or ".")
-            place += variable.width
-        return columns
+        return columns_of(self.variables, self.density.sample(n_rows, generator), self.provenance["decimal"])
 
     def csv(self, columns: Mapping[str, list[str]]) -> str:
         """Rows as a text, with the delimiter of the file that the density was made from, and a header if it had one."""
-        text = io.StringIO()
-        writer = csv.writer(text, delimiter=self.provenance["delimiter"] or ",", lineterminator="\n")
-        if self.provenance["header"]:
-            writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-        return text.getvalue()
+        return as_csv(columns, self.provenance)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a ``.npz`` file: arrays and one JSON text, nothing that could be executed. Replaced as a whole."""
@@ -291,6 +270,59 @@ def complete(table: Table, missing: str) -> Table:
         table = table.without(gone) if gone.any() else table
     refuse_gaps(table, table.columns, "; --missing drop leaves such rows out")
     return table
+
+
+def read_rows(
+    source: str | os.PathLike[str], how: Format | None = None, *, drop: Collection[str] = (), missing: str = "refuse"
+) -> tuple[Table, tuple[Variable, ...], NDArray[np.float64]]:
+    """A table, its columns as variables, and its rows as points, shape (n, p); arguments as in `DensityModel.fit`.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it has fewer than 5 rows, or a column that does not suit: the message says where.
+    """
+    validation.choice("missing", missing, MISSING)
+    table = complete(tables.read(source, how, drop=drop), missing)
+    if len(table.rows) < _LEAST_ROWS:
+        raise ValueError(f"{table.source} has {len(table.rows)} rows; at least {_LEAST_ROWS} are needed")
+    variables = tuple(Variable.of(table, column) for column in table.columns)
+    rows = np.concatenate([v.points(c) for v, c in zip(variables, table.columns, strict=True)], axis=1)
+    if not rows.shape[1]:
+        raise ValueError(f"{table.source} has no column in which rows differ")
+    return table, variables, rows
+
+
+def form_of(table: Table) -> dict[str, Any]:
+    """How a table is written, and how many columns it has of each kind."""
+    kinds = [column.kind for column in table.columns]
+    return {
+        "header": table.header,
+        "delimiter": table.reading.get("delimiter"),
+        "decimal": table.reading.get("decimal"),
+        "kinds": {kind: kinds.count(kind) for kind in tables.KINDS if kind in kinds},
+    }
+
+
+def columns_of(variables: Sequence[Variable], points: NDArray[np.float64], decimal: str | None) -> dict[str, list[str]]:
+    """Texts of points, shape (n, p), by the names of the columns."""
+    columns, place = {}, 0
+    for variable in variables:
+        columns[variable.name] = variable.texts(points[:, place : place + variable.width], decimal or ".")
+        place += variable.width
+    return columns
+
+
+def as_csv(columns: Mapping[str, list[str]], form: Mapping[str, Any]) -> str:
+    """Columns as a text, with the delimiter of the table that the form is of, and a header if it had one."""
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=form["delimiter"] or ",", lineterminator="\n")
+    if form["header"]:
+        writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return text.getvalue()
 
 
 def _decimals(values: ArrayLike) -> int | None:

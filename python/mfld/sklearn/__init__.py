@@ -14,9 +14,11 @@ try:
     from mfld.sklearn.classifier import MeanFieldClassifier
     from mfld.sklearn.deconvolver import Deconvolver
     from mfld.sklearn.density import MeanFieldDensity
+    from mfld.sklearn.diffusion import DiffusionSampler
     from mfld.sklearn.regressor import MeanFieldRegressor
     from mfld.sklearn.synthesizer import PrivateSynthesizer
 except ImportError as error:
     raise ImportError("mfld.sklearn needs scikit-learn 1.6 or newer: pip install 'mfld[sklearn]'") from error
 
 __all__ = ["Deconvolver", "MeanFieldClassifier", "MeanFieldDensity", "MeanFieldRegressor", "PrivateSynthesizer"]
+__all__ = ["Deconvolver", "DiffusionSampler", "MeanFieldClassifier", "MeanFieldDensity", "MeanFieldRegressor"]
