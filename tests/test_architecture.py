@@ -23,7 +23,7 @@ LAYERS = [
     ["errors", "schedules", "linear"],
     ["data", "mixtures", "fourier"],
     ["models", "losses", "likelihoods", "plain", "kernels", "features", "autodiff"],
-    ["signed_measures", "deconvolution", "payoffs", "privacy"],
+    ["signed_measures", "deconvolution", "payoffs", "privacy", "residual"],
     ["objectives"],
     ["potentials", "pruning", "gradients", "thinning"],
     ["interactions"],

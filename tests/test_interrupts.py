@@ -93,6 +93,11 @@ def pull_back(n_particles, n):
     return lambda: CORE.pull_back(NETWORK, x, z, g, ALONE)
 
 
+def pull_back_inputs(n_particles, n):
+    x, z, g = zeros(n_particles, 52), zeros(n, 50), zeros(n, 1)
+    return lambda: CORE.pull_back_inputs(NETWORK, x, None, z, g, ALONE)
+
+
 def pull_back_rows(n_particles, batch_size):
     x, z, g = zeros(n_particles, 52), zeros(10, 50), zeros(10, 1)
     rows = zeros(n_particles, batch_size, dtype="int64")
@@ -159,6 +164,8 @@ CALLS = {
     "predict, many particles": lambda: predict(5_000_000, 200),
     "pull_back": lambda: pull_back(1_000_000, 1000),
     "pull_back, many rows": lambda: pull_back(100, 5_000_000),
+    "pull_back_inputs": lambda: pull_back_inputs(1000, 1_000_000),
+    "pull_back_inputs, many particles": lambda: pull_back_inputs(5_000_000, 200),
     "pull_back_rows": lambda: pull_back_rows(1_000_000, 60),
     "pull_back_rows, large batches": lambda: pull_back_rows(10, 6_000_000),
     "affine": affine,

@@ -488,6 +488,16 @@ TABLE = {
         {"n_particles": 8, "n_leaders": 4, "step_size": 0.1, "temperature": 0.1, "initial_scale": 1.0}
         | {"kernel": mfld.kernels.Gaussian(1.0), "dtype": "float32", "num_threads": None, "n_replicates": 1},
     ),
+    "ResidualNetwork": (
+        mfld.ResidualNetwork,
+        {"n_features": 2, "n_outputs": 1, "depth": 2, "n_hidden": 0, "activation": "tanh", "readout": "linear"}
+        | {"bias": True, "output_scale": 1.0, "readout_bound": 1.0, "checkpoint_every": 1},
+    ),
+    "ResidualRisk": (
+        mfld.ResidualRisk,
+        {"model": mfld.ResidualNetwork(3, depth=2), "inputs": INPUTS, "targets": TARGETS, "loss": "squared", "l2": 0.1}
+        | {"sample_weight": None, "reference": None},
+    ),
     "ControlProblem": (control_problem, CONTROL),
     "optimality": (
         mfld.control.optimality,

@@ -97,6 +97,23 @@ py::array pull_back_rows(const Backend& backend, const mfld_network& network, co
   return gradient;
 }
 
+py::array pull_back_inputs(const Backend& backend, const mfld_network& network, const py::array& particles,
+                           const std::optional<py::array>& coefficients, const py::array& inputs,
+                           const py::array& cotangent, int num_threads) {
+  const bool wide = precision(particles, "particles");
+  const void* x = checked(particles, "particles", wide, {-1, backend.n_coordinates(network)});
+  const void* c = coefficients ? checked(*coefficients, "coefficients", wide, {particles.shape(0)}) : nullptr;
+  const void* z = checked(inputs, "inputs", wide, {-1, network.n_features});
+  const void* g = checked(cotangent, "cotangent", wide, {inputs.shape(0), network.n_outputs});
+  const auto m = particles.shape(0), n = inputs.shape(0);
+  auto gradient = empty(wide, {n, network.n_features});
+  void* d = gradient.mutable_data();
+  run_or_throw(num_threads, [&](const mfld_execution* e) {
+    return backend.kernels(wide).network.pull_back_inputs(&network, x, c, m, z, n, g, d, e);
+  });
+  return gradient;
+}
+
 }  // namespace
 
 void bind_network(py::module_& m, BackendClass& backend) {
@@ -129,7 +146,9 @@ void bind_network(py::module_& m, BackendClass& backend) {
       .def("pull_back", &pull_back, py::arg("network"), py::arg("particles"), py::arg("inputs"), py::arg("cotangent"),
            py::arg("num_threads") = 1)
       .def("pull_back_rows", &pull_back_rows, py::arg("network"), py::arg("particles"), py::arg("inputs"),
-           py::arg("cotangent"), py::arg("rows"), py::arg("num_threads") = 1);
+           py::arg("cotangent"), py::arg("rows"), py::arg("num_threads") = 1)
+      .def("pull_back_inputs", &pull_back_inputs, py::arg("network"), py::arg("particles"),
+           py::arg("coefficients").none(true), py::arg("inputs"), py::arg("cotangent"), py::arg("num_threads") = 1);
 }
 
 }  // namespace mfld::bindings

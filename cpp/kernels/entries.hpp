@@ -31,6 +31,10 @@ int predict(const mfld_network*, const void* particles, const void* coefficients
 template <class T>
 int pull_back(const mfld_network*, const void* particles, std::int64_t n_particles, const void* inputs, std::int64_t n,
               const void* cotangent, void* values, void* gradient, const mfld_execution*);
+template <class T>
+int pull_back_inputs(const mfld_network*, const void* particles, const void* coefficients, std::int64_t n_particles,
+                     const void* inputs, std::int64_t n, const void* cotangent, void* gradient, const mfld_execution*);
+
 // pairs.cpp
 template <class T>
 int pair_sums(const mfld_pair_kernel*, const void* x, std::int64_t n, const mfld_points* y, std::int64_t p,

@@ -89,6 +89,7 @@ from mfld.objectives import (
     Objective,
     PairwiseGame,
     Potential,
+    ResidualRisk,
     RobustRisk,
     SignedRisk,
     SinglePlayer,
@@ -96,6 +97,7 @@ from mfld.objectives import (
     Trajectory,
 )
 from mfld.pruning import prune
+from mfld.residual import ResidualNetwork
 from mfld.sampling import resample
 from mfld.signed_certificates import SignedCertificate, signed_certificate
 from mfld.signed_measures import SignedMeasure
@@ -174,6 +176,8 @@ __all__ = [
     "Progress",
     "RandomFeatures",
     "RandomSubset",
+    "ResidualNetwork",
+    "ResidualRisk",
     "Result",
     "RobustRisk",
     "SignedCertificate",

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -29,11 +29,17 @@ from mfld.dynamics import Dynamics, Overdamped
 from mfld.functional_data import Modes
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
 from mfld.losses import Loss, LossFunction
-from mfld.objectives import EmpiricalRisk
+from mfld.models import Model
+from mfld.noise import Place
+from mfld.objectives import EmpiricalRisk, ResidualRisk
+from mfld.residual import ResidualNetwork
 from mfld.schedules import Scheduled
 from mfld.state import State
 from mfld.step_size import curvature
 from mfld.validation import FloatArray
+
+TrainedRisk: TypeAlias = EmpiricalRisk | ResidualRisk
+"""Risks of finite data that the fronts train on."""
 
 BATCH_SIZE = 128
 STEP_SHARE = 0.5  # of the largest step size that is stable at the start
@@ -241,7 +247,14 @@ def decided(outputs: FloatArray, classes: NDArray[Any]) -> NDArray[Any]:
 # ---- how good a fit is at least
 
 
-def complaint(risk: EmpiricalRisk, loss: float, *, few_rows: bool = False) -> str | None:
+def risk(model: Model | ResidualNetwork, inputs: FloatArray, targets: FloatArray, **options: Any) -> TrainedRisk:
+    """The risk of a model of either kind, with the options of `EmpiricalRisk`."""
+    if isinstance(model, Model):
+        return EmpiricalRisk(model, inputs, targets, **options)
+    return ResidualRisk(model, inputs, targets, **options)
+
+
+def complaint(risk: TrainedRisk, loss: float, *, few_rows: bool = False) -> str | None:
     """Fault of a fit with this loss, if that is worse than a constant prediction, for a message; None where it is not.
 
     The constants are 0, which on standardised targets is the mean, and the logarithms of the shares of classes. A run
@@ -256,7 +269,7 @@ def complaint(risk: EmpiricalRisk, loss: float, *, few_rows: bool = False) -> st
     return f"the loss of the network on its own rows, {loss:.4g}, is above {best:.4g}, that of a constant prediction"
 
 
-def _constants(risk: EmpiricalRisk) -> list[NDArray[np.float64]]:
+def _constants(risk: TrainedRisk) -> list[NDArray[np.float64]]:
     targets, weights = risk.targets, risk.sample_weight
     constants = [np.zeros(risk.model.n_outputs)]
     with np.errstate(divide="ignore"):
@@ -269,7 +282,7 @@ def _constants(risk: EmpiricalRisk) -> list[NDArray[np.float64]]:
     return [np.clip(constant, -30, 30) for constant in constants]
 
 
-def _loss_of_constant(risk: EmpiricalRisk, constant: NDArray[np.float64]) -> float:
+def _loss_of_constant(risk: TrainedRisk, constant: NDArray[np.float64]) -> float:
     predictions = np.tile(constant, (risk.n_samples, 1))
     values, _ = risk.loss_function.evaluate(predictions, risk.targets.astype(np.float64))
     return _average(values, risk.sample_weight)
@@ -279,7 +292,7 @@ def _loss_of_constant(risk: EmpiricalRisk, constant: NDArray[np.float64]) -> flo
 
 
 def largest_curvature(
-    risk: EmpiricalRisk, n_particles: int, seed: int, dtype: DTypeLike, num_threads: int | None
+    risk: TrainedRisk, n_particles: int, seed: int, dtype: DTypeLike, num_threads: int | None
 ) -> float:
     """Largest curvature of a risk, ridge included, at the start of a run: from some of its rows and particles.
 
@@ -290,10 +303,16 @@ def largest_curvature(
     part, _ = risk.on_threads(num_threads).of_rows(rows)
     smooth = {"real": "half_squared", "sign": "logistic"}.get(risk.loss_function.targets or "")
     if smooth is not None and not np.isfinite(risk.loss_function.smoothness):
-        part = EmpiricalRisk(
-            part.model, part.inputs, part.targets, loss=smooth, l2=part.l2, sample_weight=part.sample_weight
-        ).on_threads(num_threads)
-    return curvature(part, risk.initial_particles(min(n_particles, _CURVATURE_PARTICLES), seed, dtype))
+        part = part.with_loss(smooth)
+    return curvature(part, _start(risk, min(n_particles, _CURVATURE_PARTICLES), seed, dtype))
+
+
+def _start(risk: TrainedRisk, n_particles: int, seed: int, dtype: DTypeLike) -> FloatArray:
+    """Particles that a run starts from, of each member where there are several."""
+    if not risk.members:
+        return risk.initial_particles(n_particles, seed, dtype)
+    place = Place.of(seed)
+    return np.stack([risk.initial_particles(n_particles, place.member(k), dtype) for k in range(*risk.members)])
 
 
 def widths(inputs: FloatArray) -> NDArray[np.float64]:
@@ -302,7 +321,7 @@ def widths(inputs: FloatArray) -> NDArray[np.float64]:
     return squares
 
 
-def calm(risk: EmpiricalRisk, gradient: GradientEstimator) -> float:
+def calm(risk: TrainedRisk, gradient: GradientEstimator) -> float:
     """Share of a stable step size at which a mini-batch with a row that is far out does not undo the others.
 
     The gradient of a row whose target is far out is that of a usual one times its target: 12 standard deviations take
@@ -477,7 +496,7 @@ ALGORITHMS: dict[str, Kind] = {
 
 
 def side_by_side(
-    algorithm: str, risks: Sequence[EmpiricalRisk], choices: Sequence[Choices], n_steps: int, seed: int
+    algorithm: str, risks: Sequence[TrainedRisk], choices: Sequence[Choices], n_steps: int, seed: int
 ) -> list[Result]:
     """Runs that share rows, initial particles and noise, and differ in l2, temperature and step size; ends only.
 
@@ -507,7 +526,7 @@ class KeepBest(StopOnPlateau):
         At each look.
     """
 
-    def __init__(self, held_out: EmpiricalRisk, patience: int, tolerance: float, every: int) -> None:
+    def __init__(self, held_out: TrainedRisk, patience: int, tolerance: float, every: int) -> None:
         super().__init__(self._look, patience, tolerance, every)
         self.best: State | None = None
         self.losses: list[float] = []

@@ -70,6 +70,7 @@ class Model(ABC):
     n_features: int
     n_outputs: int
     has_particle_batches: ClassVar[bool] = False
+    members: ClassVar[tuple[int, ...]] = ()  # leading axes of its particles
 
     @property
     def output_range(self) -> tuple[float, float]:
@@ -440,30 +441,7 @@ class TwoLayerNetwork(Model):
         cotangent: FloatArray,
         num_threads: int,
     ) -> FloatArray:
-        # act(w.z + b) is a neuron of weights (z, 1) at the input (w, b): the roles are exchanged.
-        width = self.n_features + self.bias
-        exchanged = replace(self, n_features=width, n_outputs=1, readout="fixed", bias=False, domain=())
-        points = np.ones((len(inputs), width), inputs.dtype)
-        points[:, : self.n_features] = inputs
-        neurons = np.ascontiguousarray(particles[:, :width])
-        factors = self._readout_factors(particles)
-        factors = factors / len(particles) if weights is None else factors * weights[:, np.newaxis]
-        total = np.zeros_like(inputs)
-        for k in range(self.n_outputs):
-            column = np.ascontiguousarray(factors[:, k : k + 1], inputs.dtype)
-            slopes = exchanged.pull_back(points, neurons, column, num_threads)[1]
-            total += cotangent[:, k : k + 1] * slopes[:, : self.n_features]
-        return total
-
-    def _readout_factors(self, particles: FloatArray) -> FloatArray:
-        """Factors of the activation of each neuron in each output, ``c_k(theta)``, shape (N, n_outputs)."""
-        own = particles[:, self.n_features + self.bias :]
-        if self.readout == "bounded":
-            return particles.dtype.type(self.readout_bound) * np.tanh(own)
-        if self.readout in ("fixed", "parity"):
-            constant = self.readout_bound / 3 if self.readout == "parity" else 1.0
-            return np.full((len(particles), self.n_outputs), constant, particles.dtype)
-        return own
+        return _core.backend.pull_back_inputs(self.native, particles, weights, inputs, cotangent, num_threads)
 
     def pull_back_rows(
         self,

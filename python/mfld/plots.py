@@ -72,6 +72,7 @@ def training(result: Result, trained: TrainedModel, title: str = "") -> Any:
 
     parts = trained.model.slices
     particles = np.asarray(trained.particles, np.float64)
+    particles = particles.reshape(-1, particles.shape[-1])  # of all layers, where there are several
     weights, readout = particles[:, parts["weights"]], particles[:, parts["readout"]]
     mass = np.full(len(particles), 1 / len(particles)) if trained.weights is None else trained.weights
     plane, spread = _principal_plane(weights, np.asarray(mass, np.float64))

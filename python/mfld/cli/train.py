@@ -31,6 +31,9 @@ from mfld.files import check_writable
 from mfld.fitting import GRADIENTS
 from mfld.losses import losses
 from mfld.models import activations, readouts
+from mfld.validation import FloatArray
+
+_FEWEST_NEURONS = 16  # of a layer
 
 
 def add(commands: Any) -> None:
@@ -63,6 +66,7 @@ def add(commands: Any) -> None:
         "functions, whose weights have the covariance components[:EXPONENT] (principal components; the default, "
         "exponent 2), power:EXPONENT (Fourier), rbf:LENGTH or matern:LENGTH",
     )
+    knob(model, "depth", int, "L", "a residual network of so many layers (a two-layer network)")
     knob(model, "n_modes", int, "K", "modes of this covariance, at most")
 
     objective = train.add_argument_group("objective")
@@ -85,7 +89,7 @@ def add(commands: Any) -> None:
 
     run = train.add_argument_group("algorithm")
     knob(run, "method", str, "NAME", "mfld, mean-field Langevin dynamics; pda, dual averaging; psdca, dual ascent")
-    knob(run, "n_particles", int, "N", "neurons")
+    knob(run, "n_particles", int, "N", "neurons; of each layer with --depth, by default then 500 / depth")
     steps = f"steps; of psdca epochs ({by_method('n_steps')}, and at least 3 passes over the rows with mini-batches)"
     knob(run, "n_steps", int, "N", steps)
     knob(run, "inner_steps", int, "N", "Langevin steps in each step of pda (10)")
@@ -181,7 +185,7 @@ def _run(options: argparse.Namespace) -> int:
     report.add({"validation": made["validation"]}, f"validation loss by l2: {tried}" if tried else None)
     report.add(
         {"hyperparameters": chosen},
-        f"{chosen['method']}, {len(trained.particles)} neurons, {trained.loss.name} loss, l2 {chosen['l2']:g}, "
+        f"{chosen['method']}, {_neurons(trained.particles)} neurons, {trained.loss.name} loss, l2 {chosen['l2']:g}, "
         f"temperature {chosen['temperature']:g}, {_steps(chosen)}",
     )
     report.add(
@@ -217,7 +221,10 @@ def _run(options: argparse.Namespace) -> int:
 def _recipe(options: argparse.Namespace) -> Recipe:
     if "n_modes" in options and "functional" not in options:
         raise ValueError("--n-modes is of the covariance that --functional chooses: give both")
-    return Recipe(**{name: getattr(options, name) for name in CHECKS if name in options})
+    given = {name: getattr(options, name) for name in CHECKS if name in options}
+    if given.get("depth") is not None:  # about as many numbers as the default of two layers
+        given.setdefault("n_particles", max(_FEWEST_NEURONS, 500 // given["depth"]))
+    return Recipe(**given)
 
 
 def _add_data(report: Report, data: experiments.Dataset, recipe: Recipe) -> None:
@@ -229,6 +236,11 @@ def _add_data(report: Report, data: experiments.Dataset, recipe: Recipe) -> None
         grid = curves.grid(data.encoding)
         report.add({"grid": grid.points.tolist()}, f"curves on {grid}")
     report.add({"target": data.encoding.target, "classes": None if data.classes is None else data.classes.tolist()})
+
+
+def _neurons(particles: FloatArray) -> str:
+    layers = "" if particles.ndim == 2 else f"{len(particles)} layers of "
+    return f"{layers}{particles.shape[-2]}"
 
 
 def _steps(chosen: Mapping[str, Any]) -> str:

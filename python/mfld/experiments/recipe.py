@@ -41,12 +41,13 @@ from mfld.errors import ConvergenceError
 from mfld.experiments import curves, splits
 from mfld.experiments.datasets import Dataset
 from mfld.experiments.trained import Scores, TrainedModel
-from mfld.fitting import ALGORITHMS, GRADIENTS, STEP_SHARE, Choices
+from mfld.fitting import ALGORITHMS, GRADIENTS, STEP_SHARE, Choices, TrainedRisk
 from mfld.functional_data import Covariance, FunctionalNetwork
 from mfld.gradients import GradientEstimator, Minibatch
 from mfld.losses import Loss, LossFunction
 from mfld.models import Model, TwoLayerNetwork, activations, readouts
-from mfld.objectives import EmpiricalRisk
+from mfld.noise import Place
+from mfld.residual import ResidualNetwork
 from mfld.schedules import Schedule, Scheduled
 from mfld.state import State
 from mfld.validation import FloatArray
@@ -144,6 +145,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "output_scale": validation.real,
     "functional": partial(_optional, _covariance),
     "n_modes": _count,
+    "depth": partial(_optional, _count),
     "loss": partial(_optional, _loss),
     "l2": partial(_optional, _l2),
     "reference_scale": partial(_optional, _positive),
@@ -185,6 +187,8 @@ class Recipe:
         this covariance; its ridge is taken by Crank-Nicolson.
     n_modes : int
         Of the covariance, at most.
+    depth : int, optional
+        A `ResidualNetwork` of so many layers, with ``n_particles`` neurons each, trained by MFLD.
     loss : str or Loss, optional
         Default: by the targets.
     l2 : float or sequence of float, optional
@@ -240,6 +244,7 @@ class Recipe:
     output_scale: float = 1.0
     functional: Covariance | None = None
     n_modes: int = 64
+    depth: int | None = None
     loss: str | Loss | None = None
     l2: float | Sequence[float] | None = None
     reference_scale: float | None = None
@@ -268,6 +273,10 @@ class Recipe:
         for name in _MEANINGLESS[self.method]:
             if getattr(self, name) is not None:
                 raise ValueError(f"{name} must be left out with method={self.method!r}, got {getattr(self, name)!r}")
+        if self.depth is not None:
+            for name, fits in (("method", "mfld"), ("functional", None), ("certify", False)):
+                if getattr(self, name) != fits:
+                    raise ValueError(f"{name} must be {fits!r} with depth={self.depth}, got {getattr(self, name)!r}")
         if isinstance(self.step_size, str):
             if self.method != "mfld":
                 raise ValueError(f"step_size must be a number with method={self.method!r}, got {self.step_size!r}")
@@ -327,7 +336,7 @@ class Training:
         """Biases of the loss on the held-out rows at the end of the run, see `mfld.bias_report`."""
         trained, rows = self.trained, self.trained.test_rows
         targets = trained.encoded(data.targets[rows])
-        risk = EmpiricalRisk(trained.model, trained.standardised(data.inputs, rows), targets, loss=trained.loss)
+        risk = fitting.risk(trained.model, trained.standardised(data.inputs, rows), targets, loss=trained.loss)
         algorithm, n_steps = self.result.algorithm, self.result.state.step
         loss = quantities.loss(risk, num_threads=algorithm.num_threads)
         return bias_report(algorithm, self.result.objective, loss, n_steps, seed, n_replicates=n_replicates)
@@ -516,8 +525,12 @@ class _Problem:
         if data.classes is not None:
             n_outputs = fitting.n_outputs(len(data.classes), loss)
         network: dict[str, Any] = {name: getattr(recipe, name) for name in _OF_NETWORK}
-        self._model: Model
-        if recipe.functional is None:
+        self._model: Model | ResidualNetwork
+        model: TwoLayerNetwork | ResidualNetwork
+        if recipe.depth is not None:
+            self._model = model = ResidualNetwork(n_columns, n_outputs, recipe.depth, **network)
+            scaling = fitting.scaling(data.inputs, rows=rows)
+        elif recipe.functional is None:
             self._model = model = TwoLayerNetwork(n_columns, n_outputs, **network)
             scaling = fitting.scaling(data.inputs, rows=rows)
         else:
@@ -533,7 +546,7 @@ class _Problem:
         self._data, self._recipe, self._seed, self._num_threads = data, recipe, seed, num_threads
         self._untrained = TrainedModel(
             model=model,
-            particles=self._model.initial_particles(recipe.n_particles, seed, recipe.dtype),
+            particles=self._first_particles(recipe, seed),
             loss=loss,
             encoding=data.encoding,
             scaling=scaling,
@@ -546,8 +559,16 @@ class _Problem:
         )
         self._inputs, self._targets = self._as_taken(rows)
 
-    def risk(self, l2: float) -> EmpiricalRisk:
-        risk = EmpiricalRisk(self._model, self._inputs, self._targets, loss=self._untrained.loss, l2=l2)
+    def _first_particles(self, recipe: Recipe, seed: int) -> FloatArray:
+        place = Place.of(seed)
+        draws = [
+            self._model.initial_particles(recipe.n_particles, place.member(k), recipe.dtype)
+            for k in range(recipe.depth or 1)
+        ]
+        return draws[0] if recipe.depth is None else np.stack(draws)
+
+    def risk(self, l2: float) -> TrainedRisk:
+        risk = fitting.risk(self._model, self._inputs, self._targets, loss=self._untrained.loss, l2=l2)
         return risk.on_threads(self._num_threads)
 
     def choices(self, l2: float) -> Choices:
@@ -586,7 +607,7 @@ class _Problem:
     def mean_loss(self, rows: NDArray[np.int64]) -> Callable[[State], float]:
         """The mean loss on a sample of rows that is spread evenly over them."""
         inputs, targets = self._as_taken(rows[:: math.ceil(len(rows) / _HISTORY_ROWS)])
-        risk = EmpiricalRisk(self._untrained.model, inputs, targets, loss=self._untrained.loss)
+        risk = fitting.risk(self._untrained.model, inputs, targets, loss=self._untrained.loss)
         risk = risk.on_threads(self._num_threads)
         return lambda state: risk.loss(state.measure)
 

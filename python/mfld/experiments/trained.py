@@ -19,6 +19,7 @@ from mfld.experiments.encoding import Encoding
 from mfld.files import replacing
 from mfld.losses import Loss
 from mfld.models import TwoLayerNetwork
+from mfld.residual import ResidualNetwork
 from mfld.validation import FloatArray
 
 _FORMAT = 5
@@ -47,8 +48,8 @@ class TrainedModel:
 
     Attributes
     ----------
-    model : TwoLayerNetwork
-    particles : ndarray, shape (N, p)
+    model : TwoLayerNetwork or ResidualNetwork
+    particles : ndarray, shape (N, p), or (depth, N, p)
     weights : ndarray, shape (N,), optional
         Of the particles, of sum 1; None where they weigh the same.
     loss : Loss
@@ -69,7 +70,7 @@ class TrainedModel:
         Data, fingerprint and number of rows, validation losses, version and kernels of mfld, scores.
     """
 
-    model: TwoLayerNetwork
+    model: TwoLayerNetwork | ResidualNetwork
     particles: FloatArray
     loss: Loss
     encoding: Encoding
@@ -152,7 +153,7 @@ class TrainedModel:
             If it cannot be written; a file that was there before is then untouched.
         """
         # The domain of its training is of no use to predictions.
-        model = {name: value for name, value in asdict(self.model).items() if name != "domain"}
+        model = {name: value for name, value in asdict(self.model).items() if name not in ("domain", "layer", "step")}
         metadata = {
             "format": _FORMAT,
             "model": model,
@@ -196,7 +197,7 @@ class TrainedModel:
             if parameter is not None:
                 loss = Loss(metadata["loss"], **{str(loss.parameter_name): parameter})
             loaded = cls(
-                model=TwoLayerNetwork(**metadata["model"]),
+                model=_model(metadata["model"]),
                 loss=loss,
                 encoding=Encoding.from_json(metadata["encoding"]),
                 hyperparameters=metadata["hyperparameters"],
@@ -223,9 +224,10 @@ class TrainedModel:
     def _check(self) -> None:
         """Raise TypeError or ValueError where the parts do not fit."""
         model = self.model
-        validation.shape("particles", validation.array("particles", self.particles), ("N", model.n_coordinates))
+        expected: tuple[int | str, ...] = (*model.members, "N", model.n_coordinates)
+        validation.shape("particles", validation.array("particles", self.particles), expected)
         if self.weights is not None:
-            validation.weights("weights", self.weights, (len(self.particles),), "to match particles", np.float64)
+            validation.weights("weights", self.weights, self.particles.shape[:-1], "to match particles", np.float64)
         projection, n_columns = self.scaling.projection, model.n_features
         if projection is not None:
             validation.shape("input_projection", validation.array("input_projection", projection), ("T", n_columns))
@@ -244,3 +246,8 @@ class TrainedModel:
         n_outputs = 1 if self.classes is None else fitting.n_outputs(len(self.classes), self.loss)
         if n_outputs != model.n_outputs:
             raise ValueError(f"model must have {n_outputs} outputs to suit the classes, got {model.n_outputs}")
+
+
+def _model(stored: dict[str, Any]) -> TwoLayerNetwork | ResidualNetwork:
+    """The network of a file: one with a depth is a residual network."""
+    return ResidualNetwork(**stored) if "depth" in stored else TwoLayerNetwork(**stored)

@@ -10,6 +10,7 @@ from mfld.objectives.game import Game, SinglePlayer
 from mfld.objectives.log_score import LogScore
 from mfld.objectives.matching import FeatureMatching
 from mfld.objectives.pairwise import Bilinear, PairwiseGame
+from mfld.objectives.residual import ResidualRisk
 from mfld.objectives.risk import EmpiricalRisk, Risk
 from mfld.objectives.signed import Bilevel, Lifting, SignedRisk
 from mfld.objectives.stein import KSD
@@ -36,6 +37,7 @@ __all__ = [
     "Objective",
     "PairwiseGame",
     "Potential",
+    "ResidualRisk",
     "Risk",
     "RobustRisk",
     "SignedRisk",

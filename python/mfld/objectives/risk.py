@@ -289,6 +289,14 @@ class EmpiricalRisk(Risk):
         vars(part)["data"], share = self.data.take(rows)
         return part, share
 
+    def with_loss(self, loss: AnyLoss) -> EmpiricalRisk:
+        """The risk with another loss, of the same targets."""
+        rows = self.data.samples
+        other = EmpiricalRisk(
+            self.model, rows.inputs, rows.targets, loss=loss, reference=self.reference, sample_weight=rows.weights
+        )
+        return other.on_threads(self.num_threads)
+
     def record_widths(self, dtype: DTypeLike) -> dict[str, tuple[int, DTypeLike]]:
         return {"dual_sum": (self.model.n_outputs, "float64"), "dual_weight": (1, "float64")}
 

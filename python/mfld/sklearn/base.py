@@ -26,15 +26,15 @@ from mfld import fitting, validation
 from mfld.algorithms import Algorithm, Callback, Result
 from mfld.callbacks import Progress
 from mfld.dynamics import Dynamics, Overdamped
-from mfld.fitting import ALGORITHMS, GRADIENTS, Choices, KeepBest
+from mfld.fitting import ALGORITHMS, GRADIENTS, Choices, KeepBest, TrainedRisk
 from mfld.floating import underflow_is_zero
 from mfld.functional_data import Covariance, FunctionalNetwork, Grid
 from mfld.functional_data.grids import as_grid
 from mfld.gradients import GradientEstimator
 from mfld.losses import AnyLoss, LossFunction
 from mfld.models import Model, TwoLayerNetwork
-from mfld.objectives import EmpiricalRisk
 from mfld.pruning import prune
+from mfld.residual import ResidualNetwork
 from mfld.schedules import Scheduled
 from mfld.sklearn import frames
 from mfld.sklearn.hooks import CallbackSupportMixin, Hooks
@@ -50,7 +50,6 @@ _WIDER = 4.0  # than the widest row of the first fit: the step size of that may 
 
 # What a network is made of at the start of a training, and is no other where a fit goes on.
 _OF_START = ("standardise", "model")
-_OF_NETWORK = ("activation", "readout", "readout_bound", "covariance", "grid", "n_modes")
 
 Named: TypeAlias = str
 
@@ -95,10 +94,12 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
     """An estimator of either kind: parameters, standardisation, training, pruning."""
 
     state_: State
-    model_: Model
+    model_: Model | ResidualNetwork
     scaling_: fitting.Scaling
     target_mean_: NDArray[np.float64]
     target_scale_: NDArray[np.float64]
+
+    _of_network: tuple[str, ...] = ("activation", "readout", "readout_bound", "covariance", "grid", "n_modes")
 
     def __init__(
         self,
@@ -198,6 +199,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         """
         check_is_fitted(self)
         inputs = self._inputs(X)
+        assert isinstance(self.model_, Model)  # others override this
         cloud, change = prune(self.model_, self.cloud_, inputs, n_particles, self._num_threads())
         pruned = copy.copy(self)
         weights = None if cloud.weights is None else cloud.weights[np.newaxis]
@@ -273,9 +275,9 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
 
     def _run(
         self,
-        risk: EmpiricalRisk,
+        risk: TrainedRisk,
         n_steps: int | None,
-        held_out: EmpiricalRisk | None,
+        held_out: TrainedRisk | None,
         hooks: Callback | None,
         *,
         go_on: bool,
@@ -335,7 +337,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
 
     def _start(self, X: FloatArray, y: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
         """Seed, model and standardisation of a new training."""
-        names = _OF_START if self.model is not None else _OF_START + _OF_NETWORK
+        names = _OF_START if self.model is not None else _OF_START + self._of_network
         self._of_start = {name: getattr(self, name) for name in names}
         self._seed = seed_of(self.random_state)
         self._curvature: float | None = None
@@ -369,7 +371,11 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             self.model_ = self.model(n_features, n_outputs)
             validation.instance("model(n_features, n_outputs)", self.model_, Model, "a Model")
             return
-        self.model_ = TwoLayerNetwork(n_features, n_outputs, **network)
+        self.model_ = self._network(n_features, n_outputs, **network)
+
+    def _network(self, n_features: int, n_outputs: int, **network: Any) -> Model | ResidualNetwork:
+        """The library's own model."""
+        return TwoLayerNetwork(n_features, n_outputs, **network)
 
     def _start_targets(self, y: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
         self.target_mean_, self.target_scale_ = np.zeros(1), np.ones(1)
@@ -409,17 +415,18 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             )
         return np.sort(train), np.sort(held_out)
 
-    def _risk(self, X: FloatArray, y: NDArray[Any], weights: NDArray[np.float64] | None) -> EmpiricalRisk:
-        return EmpiricalRisk(
+    def _risk(self, X: FloatArray, y: NDArray[Any], weights: NDArray[np.float64] | None) -> TrainedRisk:
+        risk = fitting.risk(
             self.model_,
             self._standardised(X),
             self._encoded(y),
             loss=self._loss(),
             l2=self.l2,
             sample_weight=weights,
-        ).on_threads(self._num_threads())
+        )
+        return risk.on_threads(self._num_threads())
 
-    def _solver(self, risk: EmpiricalRisk, start: FloatArray | None) -> Algorithm:
+    def _solver(self, risk: TrainedRisk, start: FloatArray | None) -> Algorithm:
         if isinstance(self.algorithm, Algorithm):
             return self.algorithm
         kind = ALGORITHMS[validation.choice("algorithm", self.algorithm, ALGORITHMS)]
@@ -441,7 +448,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         )
         return kind.make(choices)
 
-    def _largest_curvature(self, risk: EmpiricalRisk, n_particles: int, dtype: str) -> float:
+    def _largest_curvature(self, risk: TrainedRisk, n_particles: int, dtype: str) -> float:
         """Curvature that steps go by: of the first rows, so that several fits that go on are one, or of wider ones."""
         widest = float(fitting.widths(risk.inputs).max())
         if self._curvature is not None and widest <= _WIDER * self._widest:
