@@ -25,6 +25,7 @@ from mfld.validation import FloatArray
 
 _WIDEST = 1e17  # smoothing, below the largest length scale
 _ROWS = 1000  # of a stream, for its moments and a median
+_GRAIN = 0.01  # of float32 where the target is, as a share of what varies
 
 
 class MMD(SetOnce, Objective):
@@ -63,7 +64,8 @@ class MMD(SetOnce, Objective):
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind or shape, or not finite; if the kernel has no closed form that is needed.
+        If an argument is of the wrong kind or shape, or not finite; if the kernel has no closed form that is needed;
+        with float32 particles, if the target is so far from 0 that this precision does not tell its points apart.
 
     Warns
     -----
@@ -146,6 +148,7 @@ class MMD(SetOnce, Objective):
 
     def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
         """Normal draws of the mean and the standard deviations of the target; on a domain uniform ones."""
+        self._check_grain(dtype)
         drawn = super().initial_particles(n_particles, place, dtype)
         moments = self.target.moments()
         if moments is None or not self.space.flat:
@@ -189,6 +192,7 @@ class MMD(SetOnce, Objective):
         self, points: FloatArray, cloud: Cloud, rows: NDArray[np.int64] | None, with_gradient: bool
     ) -> tuple[FloatArray, FloatArray]:
         """The first variation at points without the ridge, and its gradient if asked for; else the points."""
+        self._check_grain(points.dtype)
         others = cloud.particles.astype(points.dtype, copy=False)
         weights = None if cloud.weights is None else cloud.weights.astype(points.dtype, copy=False)
         values, gradient = self._own.sums_of(points, others, weights, with_gradient, self._threads)
@@ -218,6 +222,7 @@ class MMD(SetOnce, Objective):
         """Factors of the smoothing at frequencies, and means of cosines and sines over the target, shape (m,) each."""
         if not self.target.known:
             return self._given(batch).transform(frequencies, dtype)
+        self._check_grain(dtype)
         rows = None if batch is None else validation.rows("batch", batch, self.n_samples or 0)
         cosines, sines = self.target.transform(frequencies.astype(dtype), rows, self._threads)
         return np.exp(-(self.smoothing**2) / 2 * np.sum(frequencies**2, axis=1)), cosines, sines
@@ -229,6 +234,30 @@ class MMD(SetOnce, Objective):
     @functools.cached_property
     def _constant(self) -> float:
         return self.target.energy(self.kernel, self._threads).v
+
+    def _check_grain(self, dtype: DTypeLike) -> None:
+        """Refuse single precision where the target is so far from 0 that particles would move in coarse steps."""
+        if np.dtype(dtype) == np.float32 and self._coarse is not None:
+            j, where, grain, scale = self._coarse
+            raise ValueError(
+                f"particles must be float64, or the samples have their mean subtracted: coordinate {j} of the target "
+                f"is near {where:.6g}, where float32 has steps of {grain:.3g}, and varies by {scale:.3g}"
+            )
+
+    @functools.cached_property
+    def _coarse(self) -> tuple[int, float, float, float] | None:
+        """A coordinate of which float32 tells too little: where the target is, the grain there, and what varies."""
+        moments = self.target.moments()
+        if moments is None:
+            return None
+        mean, scale = moments
+        grain = np.finfo(np.float32).eps * (np.abs(mean) + scale)
+        if hasattr(self.kernel, "lengths"):
+            lengths = self.kernel.lengths(len(mean))
+            scale = np.where(scale > 0, np.minimum(scale, lengths), lengths)
+        j = int(np.argmax(grain - _GRAIN * np.where(scale > 0, scale, np.inf)))
+        coarse = 0 < scale[j] < grain[j] / _GRAIN
+        return (j, float(mean[j]), float(grain[j]), float(scale[j])) if coarse else None
 
     def _wide(self, measure: Measure) -> Cloud:
         cloud = self.cloud(measure)
