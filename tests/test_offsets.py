@@ -103,7 +103,9 @@ def test_a_discrepancy_far_from_0_asks_for_double_precision(target):
     gradient = mfld.FullBatch() if target != "stream" else mfld.Minibatch(N)
     solver = mfld.MFLD(50, step_size=0.5, temperature=0.0, gradient=gradient)
     wide = mfld.MFLD(50, step_size=0.5, temperature=0.0, gradient=gradient, dtype="float64")
-    with pytest.raises(ValueError, match=r"particles must be float64, .* is near 1e\+06, where float32 has steps of 0.1"):
+    with pytest.raises(
+        ValueError, match=r"particles must be float64, .* is near 1e\+06, where float32 has steps of 0.1"
+    ):
         solver.run(fits[1e6], n_steps=1)
     with pytest.raises(ValueError, match="particles must be float64"):
         solver.run(fits[1e6], n_steps=1, particles=np.full((50, 2), 1e6, np.float32))

@@ -467,9 +467,7 @@ class _Text:
         elif fractions:
             signs.add(".")
         decimal = how.decimal or (next(iter(signs)) if len(signs) == 1 else None)
-        columns = {
-            place: _column(self.name, "line", rows, names[place], parts[place], how, decimal) for place in used
-        }
+        columns = {place: _column(self.name, "line", rows, names[place], parts[place], how, decimal) for place in used}
         if how.digits:
             whole = [place for place in used if _is_whole(columns[place])]
             texts = {place: part for place, part in parts.items() if place in whole and isinstance(part, _Raw)}

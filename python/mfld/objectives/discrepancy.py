@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -14,20 +13,23 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import fourier, references, validation
 from mfld.kernels import Kernel, Statistics
+from mfld.kernels.core import in_core
 from mfld.kernels.pairwise import statistics
 from mfld.mixtures import GaussianMixture
+from mfld.native import Discrepancy, final
 from mfld.noise import Place
 from mfld.objectives.base import Measure, Objective, Potential, SetOnce
 from mfld.references import Reference
 from mfld.space import Space
 from mfld.state import Cloud
-from mfld.validation import FloatArray
+from mfld.validation import FloatArray, FloatDType
 
 _WIDEST = 1e17  # smoothing, below the largest length scale
 _ROWS = 1000  # of a stream, for its moments and a median
 _GRAIN = 0.01  # of float32 where the target is, as a share of what varies
 
 
+@final
 class MMD(SetOnce, Objective):
     """Squared maximum mean discrepancy ``F(mu) = MMD**2(g * mu, target) + l2 E_mu |theta|**2`` of a kernel k.
 
@@ -120,6 +122,7 @@ class MMD(SetOnce, Objective):
         variance = self.smoothing**2
         self._cross, self._own = (self.kernel.smoothed(v, p) for v in (variance, 2 * variance))
         self.target.check(self.kernel)
+        self._once: dict[str, Any] = {}  # what is computed when it is first asked for; copies share it
 
     def __repr__(self) -> str:
         smoothed = f", smoothing={self.smoothing:g}" if self.smoothing else ""
@@ -146,6 +149,14 @@ class MMD(SetOnce, Objective):
         same.num_threads = num_threads
         return same
 
+    def native(self, dtype: FloatDType) -> Discrepancy | None:
+        own, cross = (in_core(kernel, self.n_coordinates) for kernel in (self._own, self._cross))
+        points = self.target.points(dtype)
+        if own is None or cross is None or points is None:
+            return None
+        self._check_grain(dtype)
+        return Discrepancy(*own, *cross, *points)
+
     def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
         """Normal draws of the mean and the standard deviations of the target; on a domain uniform ones."""
         self._check_grain(dtype)
@@ -159,7 +170,7 @@ class MMD(SetOnce, Objective):
     def loss(self, measure: Measure) -> float:
         """The squared discrepancy of the measure, in float64: the V-statistic of its particles."""
         cloud = self._wide(measure)
-        return cloud.mean(self._own_sums(cloud) - 2 * self._target_values(cloud)) + self._constant
+        return cloud.mean(self._own_sums(cloud) - 2 * self._target_values(cloud)) + self._energy.v
 
     def u_statistic(self, measure: Measure) -> float:
         """The squared discrepancy without the pairs of a point with itself.
@@ -174,7 +185,7 @@ class MMD(SetOnce, Objective):
         """
         cloud = self._wide(measure)
         own = statistics(self._own_sums(cloud), self._own.diagonal(cloud.particles), cloud.weights)
-        return own.u - 2 * cloud.mean(self._target_values(cloud)) + self.target.energy(self.kernel, self._threads).u
+        return own.u - 2 * cloud.mean(self._target_values(cloud)) + self._energy.u
 
     def loss_gradient(self, measure: Measure, batch: Any = None) -> FloatArray:
         cloud = self.cloud(measure)
@@ -231,20 +242,27 @@ class MMD(SetOnce, Objective):
     def _threads(self) -> int:
         return validation.num_threads(self.num_threads)
 
-    @functools.cached_property
-    def _constant(self) -> float:
-        return self.target.energy(self.kernel, self._threads).v
+    @property
+    def _energy(self) -> Statistics:
+        """``E k(Z, Z')`` over the target."""
+        if "energy" not in self._once:
+            self._once["energy"] = self.target.energy(self.kernel, self._threads)
+        found: Statistics = self._once["energy"]
+        return found
 
     def _check_grain(self, dtype: DTypeLike) -> None:
         """Refuse single precision where the target is so far from 0 that particles would move in coarse steps."""
-        if np.dtype(dtype) == np.float32 and self._coarse is not None:
-            j, where, grain, scale = self._coarse
+        if np.dtype(dtype) != np.float32:
+            return
+        if "coarse" not in self._once:
+            self._once["coarse"] = self._coarse()
+        if self._once["coarse"] is not None:
+            j, where, grain, scale = self._once["coarse"]
             raise ValueError(
                 f"particles must be float64, or the samples have their mean subtracted: coordinate {j} of the target "
                 f"is near {where:.6g}, where float32 has steps of {grain:.3g}, and varies by {scale:.3g}"
             )
 
-    @functools.cached_property
     def _coarse(self) -> tuple[int, float, float, float] | None:
         """A coordinate of which float32 tells too little: where the target is, the grain there, and what varies."""
         moments = self.target.moments()
@@ -348,6 +366,10 @@ class _Target(ABC):
         """``E cos(w . Z)`` and ``E sin(w . Z)`` at each frequency, from some rows without bias."""
         raise NotImplementedError
 
+    def points(self, dtype: DTypeLike) -> tuple[FloatArray, FloatArray | None] | None:
+        """Points and their weights, where the target consists of such."""
+        return None
+
     def moments(self) -> tuple[FloatArray, FloatArray] | None:
         """Mean and standard deviation of each coordinate, where they are known."""
         return None
@@ -392,6 +414,9 @@ class _Samples(_Target):
         self, frequencies: FloatArray, rows: NDArray[np.int64] | None, num_threads: int
     ) -> tuple[FloatArray, FloatArray]:
         return fourier.means(*self._taken(rows, frequencies.dtype), frequencies, num_threads)
+
+    def points(self, dtype: DTypeLike) -> tuple[FloatArray, FloatArray | None]:
+        return self._taken(None, dtype)
 
     def _taken(self, rows: NDArray[np.int64] | None, dtype: DTypeLike) -> tuple[FloatArray, FloatArray | None]:
         samples, weights = self.rows, self.weights
