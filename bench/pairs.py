@@ -64,7 +64,7 @@ def keops(p, threads):
     return lambda: [total(x, other, backend="CPU") for other in (x, z)]
 
 
-def seconds(functions, rounds=9):
+def seconds(functions, rounds=25):
     times = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():

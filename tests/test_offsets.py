@@ -114,4 +114,6 @@ def test_a_discrepancy_far_from_0_asks_for_double_precision(target):
     assert_allclose(ends[1e6], ends[0.0], atol=1e-7)  # the rounding of x at 1e6 is 1e-10
     assert np.ptp(ends[0.0] - start) > 0.1
     end = solver.run(fits[1e3], n_steps=20, particles=start + 1e3).particles - 1e3
+    wide_rows = mfld.MMD(1e6 * (2 + rows(0.0)[0]), kernels.Energy())  # far from 0, and as wide
+    assert np.isfinite(solver.run(wide_rows, n_steps=1, particles=1e6 * start).particles).all()
     assert_allclose(end, ends[0.0], atol=2e-3)  # 20 roundings of 1e3, each of at most 3e-5, and that of the samples

@@ -270,7 +270,7 @@ class MMD(SetOnce, Objective):
             return None
         mean, scale = moments
         grain = np.finfo(np.float32).eps * (np.abs(mean) + scale)
-        if hasattr(self.kernel, "lengths"):
+        if hasattr(self.kernel, "lengths") and not self.kernel.conditional:  # the energy distance has no scale
             lengths = self.kernel.lengths(len(mean))
             scale = np.where(scale > 0, np.minimum(scale, lengths), lengths)
         j = int(np.argmax(grain - _GRAIN * np.where(scale > 0, scale, np.inf)))
