@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mfld import linear, validation
 from mfld.likelihoods import Linear, LinearRegression, LogisticRegression, Rows
@@ -440,23 +440,16 @@ def _variance(name: str, value: float) -> float:
     return result
 
 
-class _Regression(BuiltIn):
-    """Posterior of the coefficients of a linear predictor: a sum over samples, and the prior as the ridge."""
+class OverSamples(Potential):
+    """Potential that is a sum over samples: from a batch of B rows it is estimated by n / B times their sum."""
 
     n_samples: int
 
-    def __init__(self, likelihood: Linear, prior_variance: float) -> None:
-        self.likelihood = likelihood
-        self.inputs, self.targets, self.n_samples = likelihood.inputs, likelihood.targets, likelihood.n_samples
-        self.prior_variance = _variance("prior_variance", prior_variance)
-        super().__init__(likelihood.n_coordinates, l2=1 / (2 * self.prior_variance))
-
     def loss_gradient(self, measure: Measure, batch: ArrayLike | None = None) -> FloatArray:
-        points = self.cloud(measure).particles
         if batch is None:
-            return self._gradient_at(points)
-        rows = validation.rows("batch", batch, self.n_samples)
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            return super().loss_gradient(measure)
+        points, rows = self.cloud(measure).particles, validation.rows("batch", batch, self.n_samples)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # a run finds what is not finite
             return self._sum(points, rows) * points.dtype.type(self.n_samples / len(rows))
 
     def first_variation(self, measure: Measure, batch: ArrayLike | None = None) -> Potential:
@@ -472,11 +465,28 @@ class _Regression(BuiltIn):
             reference=self.reference,
         )
 
+    @abstractmethod
+    def _total(self, points: FloatArray, rows: NDArray[np.int64]) -> FloatArray:
+        """Sum over rows of the terms, shape (M,)."""
+
+    @abstractmethod
+    def _sum(self, points: FloatArray, rows: NDArray[np.int64]) -> FloatArray:
+        """Sum over rows of their gradients, shape (M, p)."""
+
+
+class _Regression(OverSamples, BuiltIn):
+    """Posterior of the coefficients of a linear predictor: a sum over samples, and the prior as the ridge."""
+
+    def __init__(self, likelihood: Linear, prior_variance: float) -> None:
+        self.likelihood = likelihood
+        self.inputs, self.targets, self.n_samples = likelihood.inputs, likelihood.targets, likelihood.n_samples
+        self.prior_variance = _variance("prior_variance", prior_variance)
+        super().__init__(likelihood.n_coordinates, l2=1 / (2 * self.prior_variance))
+
     def _derivative(self, points: FloatArray) -> FloatArray:
         return self._sum(points, slice(None))
 
     def _sum(self, points: FloatArray, rows: Rows) -> FloatArray:
-        """Sum over rows of the gradient of minus the log-likelihood, shape (M, p)."""
         known = self.likelihood
         return known.summed(known.slopes(*known.predicted(points, rows)), rows)
 
@@ -489,7 +499,7 @@ class _Regression(BuiltIn):
         return self._total(points, slice(None))
 
     def _total(self, points: FloatArray, rows: Rows) -> FloatArray:
-        """Sum over rows of minus the log-likelihood, shape (M,), up to a constant."""
+        # Minus the log-likelihood up to a constant.
         losses = self.likelihood.losses(*self.likelihood.predicted(points, rows))
         return np.asarray(np.sum(losses, axis=1, dtype=np.float64), points.dtype)
 
