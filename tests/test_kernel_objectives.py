@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mfld
-from mfld import kernels, noise, potentials, quantities, references
+from mfld import description, kernels, noise, potentials, quantities, references
 from mfld.mixtures import GaussianMixture
 
 TURN = 2 * np.pi
@@ -262,6 +262,17 @@ def test_a_divergence_in_the_core_is_found_at_its_step():
         found.append((error.state.step, str(error), error.state.clouds["mu"].particles.tobytes()))
     assert found[0] == found[1]
     assert 5 < found[0][0] < 20
+
+
+def test_use_changes_no_description(rng):
+    fit = mfld.MMD(rng.normal(size=(9, 2)), kernels.Gaussian(1.0), smoothing=0.2)
+    before, size = description.describe(fit), len(pickle.dumps(fit))
+    result = mfld.MFLD(20, step_size=0.1, temperature=0.1, num_threads=2).run(fit, n_steps=20)
+    assert fit.loss(result.measure) > 0
+    assert description.describe(fit) == before
+    again = pickle.loads(pickle.dumps(fit))
+    assert again.loss(result.measure) == fit.loss(result.measure)
+    assert len(pickle.dumps(fit)) < 3 * size
 
 
 def test_objectives_are_values(rng):

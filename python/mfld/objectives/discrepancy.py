@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -122,7 +123,6 @@ class MMD(SetOnce, Objective):
         variance = self.smoothing**2
         self._cross, self._own = (self.kernel.smoothed(v, p) for v in (variance, 2 * variance))
         self.target.check(self.kernel)
-        self._once: dict[str, Any] = {}  # what is computed when it is first asked for; copies share it
 
     def __repr__(self) -> str:
         smoothed = f", smoothing={self.smoothing:g}" if self.smoothing else ""
@@ -145,9 +145,13 @@ class MMD(SetOnce, Objective):
         return self.target.known
 
     def on_threads(self, num_threads: int | None) -> Self:
-        same = copy.copy(self)
-        same.num_threads = num_threads
-        return same
+        if num_threads == self.num_threads:
+            return self
+        if num_threads not in self._on_threads:
+            same = copy.copy(self)
+            same.num_threads = num_threads
+            self._on_threads[num_threads] = same
+        return self._on_threads[num_threads]
 
     def native(self, dtype: FloatDType) -> Discrepancy | None:
         own, cross = (in_core(kernel, self.n_coordinates) for kernel in (self._own, self._cross))
@@ -242,27 +246,28 @@ class MMD(SetOnce, Objective):
     def _threads(self) -> int:
         return validation.num_threads(self.num_threads)
 
-    @property
+    @functools.cached_property
+    def _on_threads(self) -> dict[int | None, Self]:
+        """Copies by their number of threads, which keep what they computed from one call of a run to the next."""
+        return {}
+
+    @functools.cached_property
     def _energy(self) -> Statistics:
         """``E k(Z, Z')`` over the target."""
-        if "energy" not in self._once:
-            self._once["energy"] = self.target.energy(self.kernel, self._threads)
-        found: Statistics = self._once["energy"]
-        return found
+        return self.target.energy(self.kernel, self._threads)
 
     def _check_grain(self, dtype: DTypeLike) -> None:
         """Refuse single precision where the target is so far from 0 that particles would move in coarse steps."""
         if np.dtype(dtype) != np.float32:
             return
-        if "coarse" not in self._once:
-            self._once["coarse"] = self._coarse()
-        if self._once["coarse"] is not None:
-            j, where, grain, scale = self._once["coarse"]
+        if self._coarse is not None:
+            j, where, grain, scale = self._coarse
             raise ValueError(
                 f"particles must be float64, or the samples have their mean subtracted: coordinate {j} of the target "
                 f"is near {where:.6g}, where float32 has steps of {grain:.3g}, and varies by {scale:.3g}"
             )
 
+    @functools.cached_property
     def _coarse(self) -> tuple[int, float, float, float] | None:
         """A coordinate of which float32 tells too little: where the target is, the grain there, and what varies."""
         moments = self.target.moments()
