@@ -171,3 +171,35 @@ def test_too_few_rows_and_too_many_texts_are_refused(tmp_path, capsys, monkeypat
         status, _, err = run(capsys, "density", name)
         assert status == 2
         assert message in err
+
+
+@pytest.mark.parametrize("n", [60, 20_000])  # a file that is large enough is read by pyarrow
+def test_codes_keep_their_zeros(tmp_path, n):
+    rng = np.random.default_rng(1)
+    lines = ["code,plain,signed,size"]
+    codes = rng.integers(0, 20_000, n)
+    lines += [f"{code:05},{code % 90 + 10},{code - 9000:+06},{code / 7:.3f}" for code in codes]
+    (tmp_path / "codes.csv").write_text("\n".join(lines))
+    read = tables.read(tmp_path / "codes.csv", tables.Format(digits=True))
+    assert [column.digits for column in read.columns] == [5, 0, 0, 0]
+    if n == 60:
+        model = DensityModel.fit(tmp_path / "codes.csv", smoothing=0.3, prior_rows=np.inf, n_particles=20)
+        model.save(tmp_path / "codes.npz")
+        drawn = DensityModel.load(tmp_path / "codes.npz").sample(50)
+        assert {len(code) for code in drawn["code"]} == {5}
+        assert any(code.startswith("0") for code in drawn["code"])
+        assert all(number == str(int(number)) for name in ("plain", "signed") for number in drawn[name])
+
+
+def test_whole_numbers_beyond_double_precision_are_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "large.csv").write_text("id,x\n" + "\n".join(f"{2**53 + k},{k % 7}.5" for k in range(60)))
+    records = [json.dumps({"id": 2**53 + k, "x": k % 7}) for k in range(60)]
+    (tmp_path / "large.json").write_text("\n".join(records))
+    np.savez(tmp_path / "large.npz", X=np.arange(60)[:, np.newaxis] + 2**53)
+    for name in ("large.csv", "large.json", "large.npz"):
+        status, _, err = run(capsys, "density", name)
+        assert status == 2
+        assert "has whole numbers beyond 2**53" in err
+    (tmp_path / "physical.csv").write_text("x,y\n" + "\n".join(f"{k + 1}e20,{k % 7}.5" for k in range(60)))
+    assert all(column.exact for column in tables.read("physical.csv", tables.Format(digits=True)).columns)

@@ -1,5 +1,6 @@
 """Interactions: subsets by enumeration, waves by double loops, coresets by their rows, and flows by their ends."""
 
+import dataclasses
 import itertools
 import math
 
@@ -186,7 +187,10 @@ def test_the_cheapest_that_is_good_enough_is_chosen():
     fit = mfld.MMD(SAMPLES, kernels.Gaussian(1.0))
 
     def chosen(temperature, **options):
-        return interactions.choose(fit, x, step_size=0.1, temperature=temperature, **options)
+        solver = mfld.MFLD(1024, step_size=0.1, temperature=temperature, dtype="float64")
+        choice = interactions.choose(fit, solver, state=solver.init(fit, particles=x), **options)
+        assert choice.solver == dataclasses.replace(solver, gradient=choice.interaction)
+        return choice
 
     cold, warm, hot = chosen(0.0), chosen(2e-3), chosen(10.0)
     assert cold.interaction == mfld.Exact()
@@ -206,7 +210,40 @@ def test_the_cheapest_that_is_good_enough_is_chosen():
     assert 0.5 * whole < warm.errors[repr(mfld.KernelThinning())] < 2 * whole
     torus = mfld.MMD([[1.0, 2.0]], CHIZAT, space=TORUS, reference=references.Uniform())
     at = noise.Place.of(0).uniforms(2000, 2)
-    assert interactions.choose(torus, at, step_size=0.1, temperature=0.0).interaction == mfld.FourierFeatures()
+    cold = mfld.MFLD(2000, step_size=0.1, temperature=0.0)
+    assert interactions.choose(torus, cold, state=cold.init(torus, particles=at)).interaction == mfld.FourierFeatures()
+
+
+def test_a_choice_has_the_numbers_of_the_next_step_and_the_gradient_of_the_solver():
+    fit = mfld.MMD(SAMPLES, kernels.Gaussian(1.0))
+    falls = mfld.schedules.Power(0.4, 1.0)
+    solver = mfld.MFLD(64, step_size=0.1, temperature=falls, gradient=mfld.Minibatch(4), n_replicates=2)
+    late, _ = solver.advance(fit, solver.init(fit), n_steps=3)
+    for state, temperature in ((None, 0.4), (late, 0.1)):
+        choice = interactions.choose(fit, solver, state=state)
+        assert choice.allowed == pytest.approx(0.1 * math.sqrt(2 * temperature / 0.1))
+        assert choice.interaction.gradient == mfld.Minibatch(4)
+    again = interactions.choose(fit, choice.solver, state=None)
+    assert again.interaction.gradient == mfld.Minibatch(4)
+    assert np.isfinite(choice.solver.run(fit, n_steps=3).history["step"]).all()
+    stream = mfld.MMD(lambda step, n: noise.normals(0, step, n, 2, stream="data"), fit.kernel, space=mfld.Space(2))
+    online = mfld.MFLD(64, step_size=0.1, temperature=0.1, gradient=mfld.Minibatch(20))
+    assert interactions.choose(stream, online).interaction.gradient == mfld.Minibatch(20)
+    automatic = mfld.MFLD(64, temperature=0.0)
+    assert interactions.choose(RISK, automatic).interaction == mfld.Exact()
+    with pytest.raises(ValueError, match="step_size must be a number, a schedule or None here"):
+        interactions.choose(RISK, mfld.MFLD(64, temperature=0.0, step_size="fuse"))
+    with pytest.raises(TypeError, match="solver must be an MFLD, got 3"):
+        interactions.choose(RISK, 3)
+
+
+@pytest.mark.parametrize("objective", [FIT, RISK], ids=lambda given: type(given).__name__)
+def test_exact_interactions_are_steps_of_the_gradient_inside(objective):
+    ends = [
+        mfld.MFLD(20, step_size=0.1, temperature=1e-3, gradient=gradient).run(objective, n_steps=5).particles.tobytes()
+        for gradient in (mfld.FullBatch(), mfld.Exact())
+    ]
+    assert ends[0] == ends[1]
 
 
 def test_wrong_problems_are_refused_before_work():
@@ -232,7 +269,7 @@ def test_wrong_problems_are_refused_before_work():
     with pytest.raises(ValueError, match="refresh must be"):
         mfld.KernelThinning(refresh=-1.0)
     with pytest.raises(ValueError, match="candidates must have one"):
-        interactions.choose(FIT, X, step_size=0.1, temperature=0.0, candidates=[mfld.RandomSubset(2)])
+        interactions.choose(FIT, mfld.MFLD(6, step_size=0.1, temperature=0.0), candidates=[mfld.RandomSubset(2)])
 
 
 def mixture():
@@ -296,9 +333,9 @@ def test_errors_of_a_choice_are_those_of_many_draws():
     subsets = [mfld.RandomSubset(m) for m in (8, 128)]
     ratios = []
     for seed in range(8):
-        choice = interactions.choose(
-            fit, x, step_size=0.1, temperature=10.0, candidates=subsets, seed=seed, share=1000.0
-        )
+        solver = mfld.MFLD(256, step_size=0.1, temperature=10.0, dtype="float64")
+        state = solver.init(fit, particles=x)
+        choice = interactions.choose(fit, solver, state=state, candidates=subsets, seed=seed, share=1000.0)
         few, many = (choice.errors[repr(each)] for each in subsets)
         ratios.append(few / many / math.sqrt((256 - 8) / 8 / ((256 - 128) / 128)))
     assert min(ratios) > 0.6
@@ -307,4 +344,5 @@ def test_errors_of_a_choice_are_those_of_many_draws():
 
 def test_particles_under_a_potential_need_no_interaction():
     well = mfld.potentials.Gaussian([0.0, 0.0])
-    assert interactions.choose(well, X, step_size=0.1, temperature=1.0).interaction == mfld.interactions.Exact()
+    solver = mfld.MFLD(6, step_size=0.1, temperature=1.0)
+    assert interactions.choose(well, solver).interaction == mfld.interactions.Exact()

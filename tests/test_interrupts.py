@@ -133,6 +133,15 @@ def points(n):
     return zeros(n, 2)
 
 
+def advance_pairs(n, n_target):
+    x, numbers = zeros(1, n, 2), ([0.0, 1e-3, 0.0], 2_000_000, [0], 0, 0)
+
+    def call():
+        raise CORE.advance_pairs(PAIRS, 1.0, PAIRS, 1.0, x, 2, points(n_target), None, *numbers, ALONE).exception
+
+    return call
+
+
 def split(n):
     x, rows = points(n), np.arange(n)
     return lambda: CORE.thinning_split(PAIRS, x, rows, 1, 0, *PLACE, 0, ALONE)
@@ -189,6 +198,8 @@ CALLS = {
             PAIRS, points(200_000), points(200_000), points(200_000), points(200_000), None, True, ALONE
         )
     ),
+    "advance_pairs": lambda: advance_pairs(100, 20),
+    "advance_pairs, many particles": lambda: advance_pairs(200_000, 200_000),
     "thinning_split": lambda: split(200_000),
     "thinning_compress": lambda: compress(2**22, 11),
     "thinning_refine": lambda: refine(100_000),

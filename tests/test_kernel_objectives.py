@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mfld
-from mfld import kernels, noise, potentials, quantities
+from mfld import description, kernels, noise, potentials, quantities, references
 from mfld.mixtures import GaussianMixture
 
 TURN = 2 * np.pi
@@ -197,6 +197,82 @@ def test_runs_are_the_same_on_any_threads_and_side_by_side(name, rng):
     for r in range(2):
         alone, _ = solver.advance(objective, solver.init(objective, seed=0, replica=r), 3)
         assert_array_equal(alone.particles, both[r])
+
+
+BLOCKS = mfld.Space(domain=[mfld.Sphere(3), mfld.Box([-1.0], [1.0])])
+UNIT_TORUS = mfld.Space(domain=[mfld.Torus(4, period=1.0)])
+IN_CORE = {
+    "smoothed": lambda x: mfld.MMD(x, kernels.Gaussian([0.7, 1.0, 1.3, 2.0]), smoothing=0.4, l2=0.01),
+    "weighted": lambda x: mfld.MMD(x, kernels.Energy(), sample_weight=np.arange(1.0, len(x) + 1)),
+    "frozen": lambda x: mfld.MMD(x, kernels.Laplace(1.0), space=mfld.Space(4, 3)),
+    "blocks": lambda x: mfld.MMD(x, kernels.Matern52(1.0), space=BLOCKS, reference=references.Uniform()),
+    "torus": lambda x: mfld.MMD(x % 1, kernels.Dirichlet([0.5, 0.2]), smoothing=0.1, space=UNIT_TORUS),
+    "wrapped": lambda x: mfld.MMD(x % 1, kernels.WrappedGaussian(0.2, period=1.0), space=UNIT_TORUS),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", IN_CORE)
+def test_steps_in_the_core_have_the_bits_of_steps_one_by_one(name, dtype):
+    objective, twin = (IN_CORE[name](np.random.default_rng(5).normal(size=(40, 4))) for _ in range(2))
+    twin.native = lambda dtype: None
+    assert objective.native(np.dtype(dtype)) is not None
+    falls, cools = mfld.schedules.Power(0.3, 0.5), mfld.schedules.Geometric(0.05, 0.5, 3)
+    ends = []
+    for own, threads in ((objective, 1), (objective, 3), (twin, 1)):
+        solver = mfld.MFLD(
+            70, step_size=falls, temperature=(cools, 0.01), dtype=dtype, n_replicates=2, num_threads=threads
+        )
+        result = solver.run(own, n_steps=17, seed=3, record_every=5)
+        ends.append(result)
+    for other in ends[1:]:
+        assert other.state.clouds["mu"].particles.tobytes() == ends[0].state.clouds["mu"].particles.tobytes()
+        assert other.history.keys() == ends[0].history.keys()
+        for key, values in ends[0].history.items():
+            np.testing.assert_array_equal(other.history[key], values)
+    assert np.isfinite(ends[0].history["loss"]).all()
+
+
+def test_what_the_core_does_not_know_is_stepped_one_by_one():
+    x = np.random.default_rng(5).normal(size=(40, 4))
+    mixed = mfld.MMD(x, kernels.Gaussian(1.0) + kernels.Laplace(1.0))
+    mixture = mfld.MMD(GaussianMixture(None, x, 1.0), kernels.Gaussian(1.0))
+    for objective in (mixed, mixture):
+        assert objective.native(np.dtype("float64")) is None
+    fit = mfld.MMD(x, kernels.Gaussian(1.0))
+    for options in ({"gradient": mfld.Minibatch(3)}, {"dynamics": mfld.Underdamped(1.0)}):
+        ends = [
+            mfld.MFLD(20, step_size=0.1, temperature=0.1, **{**options, "num_threads": threads}).run(fit, n_steps=4)
+            for threads in (1, 2)
+        ]
+        assert ends[0].particles.tobytes() == ends[1].particles.tobytes()
+
+
+def test_a_divergence_in_the_core_is_found_at_its_step():
+    """Steps of 1e3 along a ridge of 1 multiply particles by -1999 each: float32 ends after 12 steps."""
+    fit = mfld.MMD(np.zeros((3, 2)), kernels.Gaussian(1.0), l2=1.0)
+    found = []
+    twin = mfld.MMD(np.zeros((3, 2)), kernels.Gaussian(1.0), l2=1.0)
+    twin.native = lambda dtype: None
+    for own in (fit, twin):
+        solver = mfld.MFLD(5, step_size=1e3, temperature=0.0, n_replicates=2)
+        with pytest.raises(mfld.DivergenceError) as caught:
+            solver.run(own, n_steps=50, record_every=50, particles=np.arange(10.0).reshape(5, 2))
+        error = caught.value
+        found.append((error.state.step, str(error), error.state.clouds["mu"].particles.tobytes()))
+    assert found[0] == found[1]
+    assert 5 < found[0][0] < 20
+
+
+def test_use_changes_no_description(rng):
+    fit = mfld.MMD(rng.normal(size=(9, 2)), kernels.Gaussian(1.0), smoothing=0.2)
+    before, size = description.describe(fit), len(pickle.dumps(fit))
+    result = mfld.MFLD(20, step_size=0.1, temperature=0.1, num_threads=2).run(fit, n_steps=20)
+    assert fit.loss(result.measure) > 0
+    assert description.describe(fit) == before
+    again = pickle.loads(pickle.dumps(fit))
+    assert again.loss(result.measure) == fit.loss(result.measure)
+    assert len(pickle.dumps(fit)) < 3 * size
 
 
 def test_objectives_are_values(rng):

@@ -519,8 +519,8 @@ TABLE = {
     "FourierFeatures": (mfld.FourierFeatures, {"gradient": mfld.FullBatch()}),
     "interactions.choose": (
         mfld.interactions.choose,
-        {"objective": SIMPLE, "particles": np.ones((2, 5)), "step_size": 0.1, "temperature": 0.1, "share": 0.1}
-        | {"candidates": None, "seed": 0, "num_threads": None},
+        {"objective": SIMPLE, "solver": mfld.MFLD(2, step_size=0.1, temperature=0.1), "state": None, "share": 0.1}
+        | {"candidates": None, "seed": 0},
     ),
     "thinning.thin": (
         mfld.thinning.thin,

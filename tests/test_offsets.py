@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from mfld import cli, experiments
+import mfld
+from mfld import cli, experiments, kernels
 from mfld.experiments import Recipe, TrainedModel
 
 N = 300
@@ -88,3 +89,31 @@ def test_classes_by_features_with_an_offset():
     x, y = rows(1e9)
     fitted = sklearn.MeanFieldClassifier(random_state=0).fit(x, y > 1.7e9)
     assert fitted.score(x, y > 1.7e9) > 0.97
+
+
+@pytest.mark.parametrize("target", ["samples", "mixture", "stream"])
+def test_a_discrepancy_far_from_0_asks_for_double_precision(target):
+    """Particles of a discrepancy are where its samples are; at 1e6 float32 has steps of 0.1 for a deviation of 1."""
+    fits = {}
+    for offset in (0.0, 1e3, 1e6):
+        x = rows(offset)[0]
+        mixture = mfld.mixtures.GaussianMixture([1.0], x.mean(axis=0)[np.newaxis], np.eye(2)[np.newaxis])
+        given = {"samples": x, "mixture": mixture, "stream": lambda step, n, x=x: np.resize(x, (n, 2))}[target]
+        fits[offset] = mfld.MMD(given, kernels.Gaussian(1.0), space=mfld.Space(2))
+    gradient = mfld.FullBatch() if target != "stream" else mfld.Minibatch(N)
+    solver = mfld.MFLD(50, step_size=0.5, temperature=0.0, gradient=gradient)
+    wide = mfld.MFLD(50, step_size=0.5, temperature=0.0, gradient=gradient, dtype="float64")
+    with pytest.raises(
+        ValueError, match=r"particles must be float64, .* is near 1e\+06, where float32 has steps of 0.1"
+    ):
+        solver.run(fits[1e6], n_steps=1)
+    with pytest.raises(ValueError, match="particles must be float64"):
+        solver.run(fits[1e6], n_steps=1, particles=np.full((50, 2), 1e6, np.float32))
+    start = mfld.noise.normals(0, 0, 50, 2, dtype="float64")
+    ends = {x: wide.run(fits[x], n_steps=20, particles=start + x).particles - x for x in (0.0, 1e6)}
+    assert_allclose(ends[1e6], ends[0.0], atol=1e-7)  # the rounding of x at 1e6 is 1e-10
+    assert np.ptp(ends[0.0] - start) > 0.1
+    end = solver.run(fits[1e3], n_steps=20, particles=start + 1e3).particles - 1e3
+    wide_rows = mfld.MMD(1e6 * (2 + rows(0.0)[0]), kernels.Energy())  # far from 0, and as wide
+    assert np.isfinite(solver.run(wide_rows, n_steps=1, particles=1e6 * start).particles).all()
+    assert_allclose(end, ends[0.0], atol=2e-3)  # 20 roundings of 1e3, each of at most 3e-5, and that of the samples

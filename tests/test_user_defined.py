@@ -781,3 +781,52 @@ def test_the_parts_of_an_objective_are_checked(attributes, error, message):
     objective = type("Own", (mfld.Objective,), own)()
     with pytest.raises(error, match=message):
         mfld.MFLD(5, step_size=0.1, temperature=1.0).run(objective, 1)
+
+
+def curved(name):
+    """V = cos(x_0) x_1**2 + exp(x_0) in one of the libraries, by automatic differentiation."""
+    library = pytest.importorskip({"jax": "jax.numpy", "torch": "torch"}[name])
+    make = getattr(mfld.Potential, f"from_{name}")
+    return make(
+        lambda x: library.cos(x[:, 0]) * x[:, 1] ** 2 + library.exp(x[:, 0]), n_coordinates=3, n_moving=2, l2=0.25
+    )
+
+
+def curved_by_hand(x, v):
+    a, b = x[:, 0], x[:, 1]
+    gradient = np.stack([-np.sin(a) * b**2 + np.exp(a), 2 * np.cos(a) * b, 0 * a], axis=1)
+    first = (-np.cos(a) * b**2 + np.exp(a)) * v[:, 0] - 2 * np.sin(a) * b * v[:, 1]
+    second = -2 * np.sin(a) * b * v[:, 0] + 2 * np.cos(a) * v[:, 1]
+    return np.cos(a) * b**2 + np.exp(a), gradient, np.stack([first + 0.5 * v[:, 0], second + 0.5 * v[:, 1], 0 * a], 1)
+
+
+@pytest.mark.parametrize("name", ["jax", "torch"])
+def test_potentials_by_automatic_differentiation(name, dtype):
+    potential = curved(name)
+    x, v = np.random.default_rng(4).normal(size=(2, 7, 3)).astype(dtype)
+    value, gradient, product = curved_by_hand(x.astype(float), v.astype(float))
+    rtol = {"float32": 1e-5, "float64": 1e-13}[dtype.name]
+    assert_allclose(potential.loss(x), value.mean(), rtol=rtol)
+    assert_allclose(potential.loss_gradient(x), gradient, rtol=rtol, atol=rtol)
+    found = potential.hessian_vector(x, v)
+    assert found.dtype == dtype
+    assert_allclose(found, product, rtol=rtol, atol=rtol)
+    make = getattr(mfld.Potential, f"from_{name}")
+    with pytest.raises(ValueError, match=r"function must return shape \(M,\), got shape \(7, 3\)"):
+        make(lambda x: x**2, n_coordinates=3).loss_gradient(x)
+    linear = make(lambda x: 3 * x.sum(1), n_coordinates=3)
+    assert_allclose(linear.hessian_vector(x, v), 0 * x)
+    with pytest.raises(TypeError, match="hessian_vector must be left out: it is made from function"):
+        make(abs, hessian_vector=abs, n_coordinates=2)
+
+
+@pytest.mark.parametrize("name", ["jax", "torch"])
+def test_stein_discrepancies_by_automatic_differentiation(name):
+    """Against the potential that brings its products; differences of the gradient are good to 1e-9 only."""
+    pytest.importorskip(name)
+    make = getattr(mfld.Potential, f"from_{name}")
+    bent = make(lambda x: x[:, 0] ** 2 / 18 + (x[:, 1] + 0.1 * x[:, 0] ** 2 - 0.9) ** 2 / 2, n_coordinates=2)
+    kernel, x = mfld.kernels.InverseMultiquadric(1.0), np.random.default_rng(2).normal(size=(20, 2))
+    own, wrapped = (mfld.KSD(potential, kernel) for potential in (mfld.potentials.Banana(), bent))
+    assert_allclose(wrapped.loss(x), own.loss(x), rtol=1e-12)
+    assert_allclose(wrapped.loss_gradient(x), own.loss_gradient(x), rtol=1e-11, atol=1e-13)

@@ -14,6 +14,7 @@
 #include "backend.hpp"
 #include "domain.hpp"
 #include "mfld/kernels.h"
+#include "pair_kernel.hpp"
 #include "place.hpp"
 #include "run.hpp"
 
@@ -114,6 +115,17 @@ struct Report {
   std::optional<std::pair<std::int64_t, std::int64_t>> bad;
   std::vector<double> loss, gradient_norm;
   py::object exception = py::none();
+
+  void take(const mfld_report& raw, bool finished) {
+    steps = raw.steps;
+    if (raw.status == MFLD_DIVERGED) bad = {raw.bad_replicate, raw.bad_particle};
+    status = bad ? "diverged" : !finished ? "stopped" : "done";
+    if (finished) return;
+    // Handed over rather than raised: the caller first saves the state that the steps so far led to.
+    py::error_already_set error;
+    exception = error.value();
+    if (error.trace()) PyException_SetTraceback(exception.ptr(), error.trace().ptr());
+  }
 };
 
 Report advance(const Backend& backend, const mfld_network& network, const mfld_loss& loss, py::array& particles,
@@ -175,15 +187,51 @@ Report advance(const Backend& backend, const mfld_network& network, const mfld_l
   });
   estimator.valid = e.valid != 0;
   dynamics.force_valid = d.force_valid != 0;
-  report.steps = raw.steps;
-  if (raw.status == MFLD_DIVERGED) report.bad = {raw.bad_replicate, raw.bad_particle};
-  report.status = report.bad ? "diverged" : !finished ? "stopped" : "done";
-  if (!finished) {
-    // Handed over rather than raised: the caller first saves the state that the steps so far led to.
-    py::error_already_set error;
-    report.exception = error.value();
-    if (error.trace()) PyException_SetTraceback(report.exception.ptr(), error.trace().ptr());
-  }
+  report.take(raw, finished);
+  return report;
+}
+
+Report advance_pairs(const Backend& backend, const PairKernel& own, double own_factor, const PairKernel& cross,
+                     double cross_factor, py::array& particles, std::int64_t n_moving, const py::array& target,
+                     const std::optional<py::array>& weights, const std::vector<py::object>& coefficients,
+                     std::int64_t n_steps, const std::vector<std::uint64_t>& keys, std::uint64_t step,
+                     std::int64_t population, int num_threads, const std::optional<Domain>& domain) {
+  const bool wide = precision(particles, "particles");
+  const auto p = static_cast<py::ssize_t>(own.inverse_scales.size());
+  if (cross.inverse_scales.size() != own.inverse_scales.size())
+    throw py::value_error("cross must be of " + std::to_string(p) + " coordinates like own");
+  void* x = checked_writable(particles, "particles", wide, {-1, -1, p});
+  const auto r = particles.shape(0), m = particles.shape(1);
+  const void* points = checked(target, "target", wide, {-1, p});
+  const auto n = target.shape(0);
+  if (r < 1 || m < 1 || n < 1 || p < 1) throw py::value_error("particles and target must have at least one point");
+  if (static_cast<py::ssize_t>(keys.size()) != r)
+    throw py::value_error("keys must have length " + std::to_string(r) + ", the number of replicates, got " +
+                          std::to_string(keys.size()));
+  if (n_steps < 1) throw py::value_error("n_steps must be at least 1, got " + std::to_string(n_steps));
+  if (n_moving < 0 || n_moving > p)
+    throw py::value_error("n_moving must be between 0 and " + std::to_string(p) + ", got " + std::to_string(n_moving));
+  const Rows rows(coefficients, MFLD_AFFINE, r, n_steps);
+  const KernelDomain on(domain, n_moving);
+  std::vector<mfld_noise> noises;
+  const Drawn drawn = {n_steps, m, n_moving, normals_per_block(wide), "particles", "particles"};
+  for (const std::uint64_t key : keys) noises.push_back(place_of(key, step, population, drawn));
+  mfld_pair_kernel among, across;
+  own.info(backend, among);
+  cross.info(backend, across);
+  const mfld_discrepancy discrepancy = {&among,
+                                        &across,
+                                        own_factor,
+                                        cross_factor,
+                                        {points, weights ? checked(*weights, "weights", wide, {n}) : nullptr, n}};
+  const mfld_shape shape = {1, m, p, n_moving};
+  mfld_report raw = {MFLD_DONE, 0, -1, -1, nullptr, nullptr};
+  const bool finished = run(num_threads, [&](const mfld_execution* execution) {
+    return backend.kernels(wide).advance_pairs(&discrepancy, x, r, &shape, n_steps, rows.each(), on.get(),
+                                               noises.data(), &raw, execution);
+  });
+  Report report;
+  report.take(raw, finished);
   return report;
 }
 
@@ -198,6 +246,9 @@ void bind_advance(py::module_& m, BackendClass& backend) {
   py::class_<Dynamics>(m, "Dynamics", "How steps move particles; its buffers are changed in place.")
       .def(py::init(&Dynamics::make), py::arg("kind"), py::arg("velocities").none(true) = py::none(),
            py::arg("force").none(true) = py::none(), py::arg("force_valid") = false)
+      .def_property_readonly(
+          "affine", [](const Dynamics& d) { return d.kind == MFLD_AFFINE; },
+          "whether a step is affine in particle, gradient and noise")
       .def_readonly("valid", &Dynamics::force_valid, "whether force is the gradient at the particles");
 
   py::class_<Report>(m, "Report", "How a native run of steps ended.")
@@ -214,6 +265,12 @@ void bind_advance(py::module_& m, BackendClass& backend) {
               py::arg("targets"), py::arg("weights").none(true), py::arg("estimator"), py::arg("dynamics"),
               py::arg("coefficients"), py::arg("n_steps"), py::arg("keys"), py::arg("step"), py::arg("population") = 0,
               py::arg("num_threads") = 1, py::arg("domain").none(true) = py::none());
+  backend.def("advance_pairs", &advance_pairs, py::arg("own"), py::arg("own_factor"), py::arg("cross"),
+              py::arg("cross_factor"), py::arg("particles"), py::arg("n_moving"), py::arg("target"),
+              py::arg("weights").none(true), py::arg("coefficients"), py::arg("n_steps"), py::arg("keys"),
+              py::arg("step"), py::arg("population") = 0, py::arg("num_threads") = 1,
+              py::arg("domain").none(true) = py::none(),
+              "Affine steps down a discrepancy; losses and norms of the report are empty.");
 }
 
 }  // namespace mfld::bindings

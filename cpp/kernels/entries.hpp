@@ -46,6 +46,12 @@ template <class T>
 int pair_stein(const mfld_pair_kernel*, const void* x, const void* x_vectors, std::int64_t n, const mfld_points* y,
                const void* y_vectors, std::int64_t p, void* values, void* gradient, void* field, const mfld_execution*);
 
+// descent.cpp
+template <class T>
+int advance_pairs(const mfld_discrepancy*, void* particles, std::int64_t n_replicates, const mfld_shape*,
+                  std::int64_t n_steps, const mfld_coefficients*, const mfld_domain*, const mfld_noise* noises,
+                  mfld_report*, const mfld_execution*);
+
 // moves.cpp
 template <class T>
 int affine(void* particles, const void* gradient, const mfld_shape*, const double* coefficients, const mfld_domain*,

@@ -62,6 +62,7 @@ constexpr mfld_kernels kernels() {
           {&ridge_solve<T>},
           {&split<T>, &compress<T>, &refine<T>},
           &advance<T>,
+          &advance_pairs<T>,
           &dual_sweep<T>};
 }
 

@@ -28,11 +28,21 @@ class Differentiable(ABC):
     @abstractmethod
     def value_and_gradient(self, first: FloatArray, *others: Any) -> tuple[NDArray[Any], FloatArray]: ...
 
+    @abstractmethod
+    def along(self, first: FloatArray, vectors: FloatArray) -> FloatArray:
+        """Derivative of the gradient along vectors, of a function of one array: products of Hessians with them."""
+
 
 def scalar(shape: tuple[int, ...]) -> None:
     """Raise ValueError if a shape is not that of a number."""
     if shape != ():
         raise ValueError(f"function must return a scalar, got shape {tuple(shape)}")
+
+
+def of_points(shape: tuple[int, ...]) -> None:
+    """Raise ValueError if a shape is not that of a number for each point."""
+    if len(shape) != 1:
+        raise ValueError(f"function must return shape (M,), got shape {tuple(shape)}")
 
 
 def library(name: str, user: str) -> Any:
@@ -70,6 +80,7 @@ class Jax(Differentiable):
         self._value = jax.jit(checked)
         self._gradient = jax.jit(jax.grad(lambda *arguments: summed(*arguments)[0]))
         self._both = jax.jit(jax.value_and_grad(summed, has_aux=True))
+        self._along = jax.jit(lambda x, v: jax.jvp(jax.grad(lambda y: summed(y)[0]), (x,), (v,))[1])
 
     def value(self, first: FloatArray, *others: Any) -> NDArray[Any]:
         with precision(self._jax, first.dtype):
@@ -83,6 +94,10 @@ class Jax(Differentiable):
         with precision(self._jax, first.dtype):
             (_, value), gradient = self._both(first, *others)
             return np.asarray(value), np.asarray(gradient)
+
+    def along(self, first: FloatArray, vectors: FloatArray) -> FloatArray:
+        with precision(self._jax, first.dtype):
+            return np.asarray(self._along(first, vectors))
 
 
 class Torch(Differentiable):
@@ -101,15 +116,28 @@ class Torch(Differentiable):
         return self.value_and_gradient(first, *others)[1]
 
     def value_and_gradient(self, first: FloatArray, *others: Any) -> tuple[NDArray[Any], FloatArray]:
-        moving, *fixed = map(self._tensor, (first, *others))
         # Whatever mode the caller is in; and no backward(), which would add to the gradients of parameters.
         with self._torch.inference_mode(False), self._torch.enable_grad():
-            moving = moving.clone().requires_grad_(True)
-            result = self._evaluate(moving, *fixed)
-            if not result.requires_grad:
-                raise ValueError("function must depend on the particles through operations of torch")
-            (gradient,) = self._torch.autograd.grad(result.sum(), moving)
-        return np.asarray(result.detach().numpy()), np.asarray(gradient.numpy())
+            _, result, gradient = self._derived(first, *others)
+        return np.asarray(result.detach().numpy()), np.asarray(gradient.detach().numpy())
+
+    def along(self, first: FloatArray, vectors: FloatArray) -> FloatArray:
+        with self._torch.inference_mode(False), self._torch.enable_grad():
+            moving, _, gradient = self._derived(first, twice=True)
+            slope = (gradient * self._tensor(vectors)).sum()
+            # The gradient of a function that is linear depends on nothing.
+            (found,) = self._torch.autograd.grad(slope, moving, allow_unused=True) if slope.requires_grad else (None,)
+        return np.zeros_like(first) if found is None else np.asarray(found.numpy())
+
+    def _derived(self, first: FloatArray, *others: Any, twice: bool = False) -> tuple[Any, Any, Any]:
+        """The first array as a tensor, the result, and the gradient, of which one may take another one."""
+        moving, *fixed = map(self._tensor, (first, *others))
+        moving = moving.clone().requires_grad_(True)
+        result = self._evaluate(moving, *fixed)
+        if not result.requires_grad:
+            raise ValueError("function must depend on the particles through operations of torch")
+        (gradient,) = self._torch.autograd.grad(result.sum(), moving, create_graph=twice)
+        return moving, result, gradient
 
     def _tensor(self, array: NDArray[Any]) -> Any:
         # A tensor of what may not be written to is a warning; torch wants an array of its own.

@@ -18,22 +18,24 @@ measures them on a cloud and takes the cheapest whose error is small beside the 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mfld import fourier, thinning, validation
+from mfld import _core, fourier, thinning, validation
 from mfld.fourier import Spectrum
 from mfld.gradients import FullBatch, GradientEstimator
 from mfld.kernels import Gaussian, Kernel
+from mfld.native import Native
 from mfld.noise import Place
 from mfld.objectives.base import Measure, Objective, Potential
-from mfld.state import Buffers, Cloud
+from mfld.state import Buffers, Cloud, State
 from mfld.validation import FloatArray
 
 _DRAWS = 16  # over which errors are measured
@@ -108,6 +110,13 @@ class Exact(Interaction):
 
     def __post_init__(self) -> None:
         self._check_gradient()
+
+    @property
+    def exact(self) -> bool:  # type: ignore[override]
+        return self.gradient.exact
+
+    def native(self, objective: Objective, particles: FloatArray, buffers: Buffers) -> Native[_core.Estimator] | None:
+        return self.gradient.native(objective, particles, buffers)
 
     def seen(
         self, objective: Objective, particles: FloatArray, buffers: Buffers, place: Place
@@ -383,18 +392,44 @@ class FourierFeatures(Interaction):
         return 4 * float(n_waves) * (n_particles + _rows(self, objective))
 
 
-class Choice(NamedTuple):
-    """Choice that `choose` made, with what it measured."""
+class _Solver(Protocol):
+    """A solver as `choose` sees it: `MFLD` is one."""
 
+    gradient: GradientEstimator
+    num_threads: int | None
+
+    def init(self, objective: Objective, seed: int = 0) -> State: ...
+
+    def numbers(self, objective: Objective, state: State) -> tuple[float, float, float]: ...
+
+
+_SolverT = TypeVar("_SolverT", bound=_Solver)
+
+
+@dataclass(frozen=True)
+class Choice(Generic[_SolverT]):
+    """Choice that `choose` made, with what it measured; printed, one line for each candidate, a star at the one taken.
+
+    Attributes
+    ----------
+    solver : MFLD
+        The solver with the interaction that was taken.
+    interaction : Interaction
+    allowed : float
+        Error of a coordinate of the gradient that was allowed.
+    errors : dict
+        Error of each that was measured, root mean square over probes and coordinates.
+    work : dict
+        Pairs, or values of waves, of each in a step.
+    """
+
+    solver: _SolverT
     interaction: Interaction
     allowed: float
-    """Error of a coordinate of the gradient that was allowed."""
     errors: dict[str, float]
-    """Error of each that was measured, root mean square over probes and coordinates."""
     work: dict[str, float]
 
     def __str__(self) -> str:
-        """One line for each candidate, the one that was taken with a star."""
         lines = [f"error allowed: {self.allowed:.3g} of a coordinate of the gradient"]
         for name, error in sorted(self.errors.items(), key=lambda entry: self.work[entry[0]]):
             mark = "*" if name == repr(self.interaction) else " "
@@ -404,16 +439,14 @@ class Choice(NamedTuple):
 
 def choose(
     objective: Objective,
-    particles: ArrayLike,
+    solver: _SolverT,
     *,
-    step_size: float,
-    temperature: float,
+    state: State | None = None,
     share: float = 0.1,
     candidates: Sequence[Interaction] | None = None,
     seed: int = 0,
-    num_threads: int | None = None,
-) -> Choice:
-    """The cheapest interaction whose measured error is a small share of the noise of a step.
+) -> Choice[_SolverT]:
+    """The solver with the cheapest interaction whose measured error is a small share of the noise of a step.
 
     A step adds noise of deviation ``sqrt(2 temperature step_size)`` to each coordinate and ``step_size`` times the
     error of the gradient; allowed are errors of at most ``share`` times that noise, so that the variance of a step
@@ -424,22 +457,22 @@ def choose(
     Parameters
     ----------
     objective : Objective
-    particles : array_like, shape (N, n_coordinates)
-        Those that a run starts from, or has come to.
-    step_size, temperature : float
-        Of the run.
+    solver : MFLD
+        Its gradient says how samples are used, and its numbers are those of the noise.
+    state : State, optional
+        Where a run has come to: its particles, and the numbers of its next step. Default: ``solver.init(objective,
+        seed)``.
     share : float
         Positive.
     candidates : sequence of Interaction, optional
         Default: `Exact`, `FourierFeatures`, `KernelThinning`, and `RandomSubset` and `RandomFeatures` of sqrt(N) and
-        4 sqrt(N); those that do not suit the objective are left out.
+        4 sqrt(N), with the solver's gradient in them; those that do not suit the objective are left out.
     seed : int
-    num_threads : int, optional
 
     Returns
     -------
     Choice
-        ``interaction`` is for ``MFLD(gradient=...)``; printed, it says what was measured.
+        ``solver`` takes the interaction; printed, it says what was measured.
 
     Raises
     ------
@@ -451,38 +484,46 @@ def choose(
     >>> import mfld
     >>> from mfld import kernels, noise
     >>> fit = mfld.MMD(noise.normals(0, 0, 200, 2, stream="data"), kernels.Gaussian(1.0))
-    >>> particles = noise.normals(1, 0, 1024, 2)
-    >>> choice = mfld.interactions.choose(fit, particles, step_size=0.1, temperature=1e-3)
-    >>> choice.interaction.gradient
-    FullBatch()
-    >>> mfld.interactions.choose(fit, particles, step_size=0.1, temperature=0.0).interaction
+    >>> warm = mfld.MFLD(1024, step_size=0.1, temperature=1e-3)
+    >>> choice = mfld.interactions.choose(fit, warm)
+    >>> choice.solver.gradient == choice.interaction
+    True
+    >>> cold = mfld.MFLD(1024, step_size=0.1, temperature=0.0)
+    >>> mfld.interactions.choose(fit, cold).interaction
     Exact(gradient=FullBatch())
     """
     validation.instance("objective", objective, Objective, "an Objective")
-    points = objective.cloud(particles).particles
-    step_size = validation.real("step_size", step_size, positive=True)
-    temperature = validation.real("temperature", temperature, non_negative=True)
+    if not (hasattr(solver, "numbers") and dataclasses.is_dataclass(solver)):
+        raise TypeError(f"solver must be an MFLD, got {validation.show(solver)}")
     share = validation.real("share", share, positive=True)
-    objective = objective.on_threads(num_threads)
-    place = Place.of(seed, num_threads=num_threads)
+    if state is None:
+        state = solver.init(objective, seed)
+    step_size, temperature, _ = solver.numbers(objective, state)
+    points = state.each()[0].particles
+    gradient = getattr(solver.gradient, "gradient", solver.gradient)
+    objective = objective.on_threads(solver.num_threads)
+    place = Place.of(seed, num_threads=solver.num_threads)
     n = len(points)
     root = max(1, round(math.sqrt(n)))
     if candidates is None:
         sizes = (root, min(n, 4 * root))
-        fresh: list[Interaction] = [RandomSubset(m) for m in sizes] + [RandomFeatures(m) for m in sizes]
-        candidates = [Exact(), FourierFeatures(), KernelThinning(), *fresh]
-        if objective.first_variation(points) is objective:  # a potential
-            candidates = [Exact()]
+        kinds = [RandomSubset, RandomFeatures]
+        fresh: list[Interaction] = [kind(m, gradient) for kind in kinds for m in sizes]
+        candidates = [Exact(gradient), FourierFeatures(gradient), KernelThinning(gradient=gradient), *fresh]
+        if objective.linear:
+            candidates = [Exact(gradient)]
     validation.instance("candidates", candidates, Sequence, "a sequence of Interactions")
     allowed = share * math.sqrt(2 * temperature / step_size)
+    rows = gradient.rows_of_a_step(objective)
+    seen = objective if rows is None else objective.sampled(state.step, rows)  # of a stream
     probes = points[np.arange(min(n, 64)) * n // min(n, 64)]
-    exact = objective.first_variation(points).loss_gradient(probes).astype(np.float64)
+    exact = seen.first_variation(points).loss_gradient(probes).astype(np.float64)
     errors, work, suitable = {}, {}, []
     for candidate in candidates:
         validation.instance("candidates", candidate, Interaction, "of Interactions, like KernelThinning()")
         try:
             candidate.check(objective)
-            error = 0.0 if candidate.exact_interaction else _error(candidate, objective, points, probes, exact, place)
+            error = 0.0 if candidate.exact_interaction else _error(candidate, seen, points, probes, exact, place)
         except (TypeError, ValueError):  # it does not suit the objective, or these particles
             continue
         work[repr(candidate)] = candidate.work(objective, n)
@@ -491,7 +532,8 @@ def choose(
             suitable.append(candidate)
     if not suitable:
         raise ValueError(f"candidates must have one with an error of at most {allowed:.3g}, got {errors}")
-    return Choice(min(suitable, key=lambda each: work[repr(each)]), allowed, errors, work)
+    best = min(suitable, key=lambda each: work[repr(each)])
+    return Choice(dataclasses.replace(solver, gradient=best), best, allowed, errors, work)
 
 
 def _error(

@@ -116,8 +116,10 @@ class Gaussian(Likelihood):
         return np.asarray(pulled / self.scale**2)
 
 
-class _Linear(Likelihood):
-    """A likelihood of a linear predictor ``x_i . theta``."""
+class Linear(Likelihood):
+    """A likelihood of a linear predictor ``x_i . theta``: ``log p = -loss(x_i . theta, y_i) - log_scale``."""
+
+    log_scale = 0.0
 
     def __init__(self, inputs: ArrayLike, targets: ArrayLike) -> None:
         given = validation.array("inputs", inputs, np.float64)
@@ -132,27 +134,35 @@ class _Linear(Likelihood):
         return f"{type(self).__name__}({self.n_samples} samples of {self.n_coordinates} features)"
 
     def log_density(self, points: FloatArray, rows: Rows) -> FloatArray:
-        return self._terms(*self._predicted(points, rows))
+        return np.asarray(-self.losses(*self.predicted(points, rows)) - self.log_scale)
 
     def pull_back(self, points: FloatArray, cotangent: FloatArray, rows: Rows) -> FloatArray:
-        slopes = self._slopes(*self._predicted(points, rows))
-        return np.asarray(np.einsum("mi,ij->mj", cotangent * slopes, self.inputs[rows].astype(points.dtype)))
+        return self.summed(-cotangent * self.slopes(*self.predicted(points, rows)), rows)
 
-    def _predicted(self, points: FloatArray, rows: Rows) -> tuple[FloatArray, FloatArray]:
-        # Not a matrix product of BLAS, whose bits depend on threads.
+    def summed(self, shares: FloatArray, rows: Rows) -> FloatArray:
+        """Sums ``sum_i c_mi x_i``, shape (M, p)."""
+        return np.asarray(np.einsum("mi,ij->mj", shares, self.inputs[rows].astype(shares.dtype)))
+
+    def predicted(self, points: FloatArray, rows: Rows) -> tuple[FloatArray, FloatArray]:
+        """Predictors of points, shape (M, B), and targets."""
+        # Not a matrix product of BLAS, whose bits depend on threads and on the number of rows; and no slower.
         inputs = np.ascontiguousarray(self.inputs[rows].T.astype(points.dtype))
         return np.einsum("mj,ji->mi", points, inputs), self.targets[rows].astype(points.dtype)
 
     @abstractmethod
-    def _terms(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
-        """Logarithm of the density of each observation."""
+    def losses(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
+        """Minus the log-density of each observation, but for ``log_scale``."""
 
     @abstractmethod
-    def _slopes(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
-        """Its derivative in the predictor."""
+    def slopes(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
+        """Derivatives of `losses` in the predictor."""
+
+    @abstractmethod
+    def curvatures(self, predictors: FloatArray) -> FloatArray:
+        """Second derivatives of `losses` in the predictor."""
 
 
-class LinearRegression(_Linear):
+class LinearRegression(Linear):
     """Targets around a linear predictor: ``y_i ~ N(x_i . theta, noise_variance)``.
 
     Parameters
@@ -179,16 +189,19 @@ class LinearRegression(_Linear):
     def __init__(self, inputs: ArrayLike, targets: ArrayLike, *, noise_variance: float = 1.0) -> None:
         super().__init__(inputs, targets)
         self.noise_variance = validation.real("noise_variance", noise_variance, positive=True)
+        self.log_scale = math.log(2 * math.pi * self.noise_variance) / 2
 
-    def _terms(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
-        scale = math.log(2 * math.pi * self.noise_variance) / 2
-        return np.asarray((predictors - targets) ** 2 / (-2 * self.noise_variance) - scale)
+    def losses(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
+        return np.asarray((predictors - targets) ** 2 / (2 * self.noise_variance))
 
-    def _slopes(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
-        return np.asarray((targets - predictors) / self.noise_variance)
+    def slopes(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
+        return np.asarray((predictors - targets) / self.noise_variance)
+
+    def curvatures(self, predictors: FloatArray) -> FloatArray:
+        return np.full_like(predictors, 1 / self.noise_variance)
 
 
-class LogisticRegression(_Linear):
+class LogisticRegression(Linear):
     """Signs by a linear predictor: ``p(y_i | theta) = 1 / (1 + exp(-y_i x_i . theta))``.
 
     Parameters
@@ -217,13 +230,20 @@ class LogisticRegression(_Linear):
         if wrong.size:
             raise ValueError(f"targets must be -1 or +1, got {wrong[0]}")
 
-    def _terms(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
-        return np.asarray(-np.logaddexp(0, -targets * predictors))
+    def losses(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
+        return np.asarray(np.logaddexp(0, -targets * predictors))
 
-    def _slopes(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
-        margins = targets * predictors
-        e = np.exp(-np.abs(margins))  # no overflow
-        return np.asarray(targets * np.where(margins > 0, e, 1) / (1 + e), predictors.dtype)
+    def slopes(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
+        return np.asarray(-targets * _logistic(-targets * predictors))
+
+    def curvatures(self, predictors: FloatArray) -> FloatArray:
+        share = _logistic(predictors)
+        return np.asarray(share * (1 - share))
+
+
+def _logistic(z: FloatArray) -> FloatArray:
+    e = np.exp(-np.abs(z))  # no overflow
+    return np.asarray(np.where(z < 0, e, 1) / (1 + e), z.dtype)
 
 
 class LogLikelihood(Likelihood):

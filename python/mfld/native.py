@@ -6,7 +6,10 @@ which is None where it does not know them. Where all parts of a step are known, 
 
 from __future__ import annotations
 
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mfld import _core
 from mfld.validation import FloatArray
@@ -35,14 +38,124 @@ class Native(Generic[_Form]):
                 buffers.pop(name, None)
 
 
-class Problem(NamedTuple):
-    """Objective as the core takes it: a network, a loss, and the samples in the precision of the particles."""
+class Due(NamedTuple):
+    """Steps that are to be made: how many, by which coefficients, and their place in the noise of each replicate."""
+
+    coefficients: tuple[float | NDArray[np.float64], ...]
+    n_steps: int
+    keys: list[int]
+    step: int
+    population: int
+    num_threads: int
+    n_moving: int
+    domain: _core.Domain | None
+
+
+class Problem(Protocol):
+    """Objective as the core takes it.
+
+    ``samples`` is False where it takes exact gradients only, ``reports`` where calls do not say what their last step
+    saw.
+    """
+
+    @property
+    def samples(self) -> bool: ...
+
+    @property
+    def reports(self) -> bool: ...
+
+    def moved_by(self, dynamics: _core.Dynamics) -> bool:
+        """True if the core makes steps of this objective by these dynamics."""
+
+    def advance(
+        self, particles: FloatArray, estimator: _core.Estimator, dynamics: _core.Dynamics, due: Due
+    ) -> _core.Report:
+        """Make the steps that are due in place."""
+
+
+class RiskOfNetwork(NamedTuple):
+    """A network, a loss, and the samples in the precision of the particles."""
 
     network: _core.Network
     loss: _core.Loss
     inputs: FloatArray
     targets: FloatArray
     weights: FloatArray | None
+
+    @property
+    def samples(self) -> bool:
+        return True
+
+    @property
+    def reports(self) -> bool:
+        return True
+
+    def moved_by(self, dynamics: _core.Dynamics) -> bool:
+        return True
+
+    def advance(
+        self, particles: FloatArray, estimator: _core.Estimator, dynamics: _core.Dynamics, due: Due
+    ) -> _core.Report:
+        return _core.backend.advance(
+            self.network,
+            self.loss,
+            particles,
+            self.inputs,
+            self.targets,
+            self.weights,
+            estimator,
+            dynamics,
+            due.coefficients,
+            due.n_steps,
+            due.keys,
+            due.step,
+            due.population,
+            due.num_threads,
+            due.domain,
+        )
+
+
+class Discrepancy(NamedTuple):
+    """Kernels among particles and between them and the target, their factors, and the points of the target."""
+
+    own: _core.PairKernel
+    own_factor: float
+    cross: _core.PairKernel
+    cross_factor: float
+    points: FloatArray
+    weights: FloatArray | None
+
+    @property
+    def samples(self) -> bool:
+        return False
+
+    @property
+    def reports(self) -> bool:
+        return False
+
+    def moved_by(self, dynamics: _core.Dynamics) -> bool:
+        return dynamics.affine
+
+    def advance(
+        self, particles: FloatArray, estimator: _core.Estimator, dynamics: _core.Dynamics, due: Due
+    ) -> _core.Report:
+        return _core.backend.advance_pairs(
+            self.own,
+            self.own_factor,
+            self.cross,
+            self.cross_factor,
+            particles,
+            due.n_moving,
+            self.points,
+            self.weights,
+            due.coefficients,
+            due.n_steps,
+            due.keys,
+            due.step,
+            due.population,
+            due.num_threads,
+            due.domain,
+        )
 
 
 def final(part: _Part) -> _Part:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfld import linear, validation
+from mfld.likelihoods import Linear, LinearRegression, LogisticRegression, Rows
 from mfld.objectives.base import Bounds, Measure, Potential, SetOnce
 from mfld.validation import FloatArray
 
@@ -439,28 +440,16 @@ def _variance(name: str, value: float) -> float:
     return result
 
 
-class _Regression(BuiltIn):
-    """Posterior of the coefficients of a linear predictor: a sum over samples, and the prior as the ridge."""
+class OverSamples(Potential):
+    """Potential that is a sum over samples: from a batch of B rows it is estimated by n / B times their sum."""
 
     n_samples: int
 
-    def __init__(self, inputs: ArrayLike, targets: ArrayLike, prior_variance: float) -> None:
-        inputs = validation.array("inputs", inputs)
-        validation.shape("inputs", inputs, ("n", "p"), "(samples, coefficients)")
-        targets = validation.array("targets", targets)
-        validation.shape("targets", targets, (len(inputs),), "to match inputs")
-        self.inputs = validation.frozen(inputs.astype(np.float64))
-        self.targets = validation.frozen(targets.astype(np.float64))
-        self.n_samples = len(inputs)
-        self.prior_variance = _variance("prior_variance", prior_variance)
-        super().__init__(inputs.shape[1], l2=1 / (2 * self.prior_variance))
-
     def loss_gradient(self, measure: Measure, batch: ArrayLike | None = None) -> FloatArray:
-        points = self.cloud(measure).particles
         if batch is None:
-            return self._gradient_at(points)
-        rows = validation.rows("batch", batch, self.n_samples)
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            return super().loss_gradient(measure)
+        points, rows = self.cloud(measure).particles, validation.rows("batch", batch, self.n_samples)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # a run finds what is not finite
             return self._sum(points, rows) * points.dtype.type(self.n_samples / len(rows))
 
     def first_variation(self, measure: Measure, batch: ArrayLike | None = None) -> Potential:
@@ -476,49 +465,43 @@ class _Regression(BuiltIn):
             reference=self.reference,
         )
 
+    @abstractmethod
+    def _total(self, points: FloatArray, rows: NDArray[np.int64]) -> FloatArray:
+        """Sum over rows of the terms, shape (M,)."""
+
+    @abstractmethod
+    def _sum(self, points: FloatArray, rows: NDArray[np.int64]) -> FloatArray:
+        """Sum over rows of their gradients, shape (M, p)."""
+
+
+class _Regression(OverSamples, BuiltIn):
+    """Posterior of the coefficients of a linear predictor: a sum over samples, and the prior as the ridge."""
+
+    def __init__(self, likelihood: Linear, prior_variance: float) -> None:
+        self.likelihood = likelihood
+        self.inputs, self.targets, self.n_samples = likelihood.inputs, likelihood.targets, likelihood.n_samples
+        self.prior_variance = _variance("prior_variance", prior_variance)
+        super().__init__(likelihood.n_coordinates, l2=1 / (2 * self.prior_variance))
+
     def _derivative(self, points: FloatArray) -> FloatArray:
         return self._sum(points, slice(None))
 
-    def _sum(self, points: FloatArray, rows: slice | NDArray[np.int64]) -> FloatArray:
-        """Sum over rows of the gradient of minus the log-likelihood, shape (M, p)."""
-        inputs, targets = self._rows(points, rows)
-        slopes = self._slopes(self._predictors(points, inputs), targets)
-        return np.asarray(np.einsum("mn,jn->mj", slopes, np.ascontiguousarray(inputs.T)))
+    def _sum(self, points: FloatArray, rows: Rows) -> FloatArray:
+        known = self.likelihood
+        return known.summed(known.slopes(*known.predicted(points, rows)), rows)
 
     def _product(self, points: FloatArray, vectors: FloatArray) -> FloatArray:
-        inputs, _ = self._rows(points, slice(None))
-        curvature = self._curvatures(self._predictors(points, inputs)) * self._predictors(vectors, inputs)
-        return np.asarray(np.einsum("mn,jn->mj", curvature, np.ascontiguousarray(inputs.T)))
+        known, rows = self.likelihood, slice(None)
+        (predictors, _), (along, _) = (known.predicted(each, rows) for each in (points, vectors))
+        return known.summed(known.curvatures(predictors) * along, rows)
 
     def _energy(self, points: FloatArray) -> FloatArray:
         return self._total(points, slice(None))
 
-    def _total(self, points: FloatArray, rows: slice | NDArray[np.int64]) -> FloatArray:
-        """Sum over rows of minus the log-likelihood, shape (M,)."""
-        inputs, targets = self._rows(points, rows)
-        terms = self._terms(self._predictors(points, inputs), targets)
-        return np.asarray(np.sum(terms, axis=1, dtype=np.float64), points.dtype)
-
-    def _rows(self, points: FloatArray, rows: slice | NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
-        """Inputs and targets of rows in the precision of the points."""
-        return self.inputs[rows].astype(points.dtype), self.targets[rows].astype(points.dtype)
-
-    @staticmethod
-    def _predictors(points: FloatArray, inputs: FloatArray) -> FloatArray:
-        # Not a matrix product of BLAS, whose bits depend on threads and on the number of rows; and no slower.
-        return np.asarray(np.einsum("mj,jn->mn", points, np.ascontiguousarray(inputs.T)))
-
-    @abstractmethod
-    def _terms(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
-        """Minus the log-likelihood of each sample, up to a constant, from its predictor."""
-
-    @abstractmethod
-    def _slopes(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
-        """The derivative of `_terms` in the predictor."""
-
-    @abstractmethod
-    def _curvatures(self, predictors: FloatArray) -> FloatArray:
-        """The second derivative of `_terms` in the predictor."""
+    def _total(self, points: FloatArray, rows: Rows) -> FloatArray:
+        # Minus the log-likelihood up to a constant.
+        losses = self.likelihood.losses(*self.likelihood.predicted(points, rows))
+        return np.asarray(np.sum(losses, axis=1, dtype=np.float64), points.dtype)
 
 
 class BayesianLinearRegression(_Regression):
@@ -554,7 +537,7 @@ class BayesianLinearRegression(_Regression):
         self, inputs: ArrayLike, targets: ArrayLike, *, noise_variance: float = 1.0, prior_variance: float = 1.0
     ) -> None:
         self.noise_variance = _variance("noise_variance", noise_variance)
-        super().__init__(inputs, targets, prior_variance)
+        super().__init__(LinearRegression(inputs, targets, noise_variance=self.noise_variance), prior_variance)
         gram = np.einsum("ni,nj->ij", self.inputs, self.inputs)
         factor = linear.cholesky(gram / self.noise_variance + np.eye(self.n_coordinates) / self.prior_variance)
         right = np.einsum("ni,n->i", self.inputs, self.targets)
@@ -565,15 +548,6 @@ class BayesianLinearRegression(_Regression):
         """Logarithm of the marginal density of the targets."""
         log_prior = self.n_coordinates / 2 * math.log(2 * math.pi * self.prior_variance)
         return self.log_normaliser() - log_prior - self.n_samples / 2 * math.log(2 * math.pi * self.noise_variance)
-
-    def _terms(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
-        return (predictors - targets) ** 2 / (2 * self.noise_variance)
-
-    def _slopes(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
-        return (predictors - targets) / self.noise_variance
-
-    def _curvatures(self, predictors: FloatArray) -> FloatArray:
-        return np.full_like(predictors, 1 / self.noise_variance)
 
     def _log_normaliser(self, temperature: float) -> float:
         lowest = float(self(self.posterior_mean[np.newaxis])[0])
@@ -612,10 +586,7 @@ class BayesianLogisticRegression(_Regression):
     """
 
     def __init__(self, inputs: ArrayLike, targets: ArrayLike, *, prior_variance: float = 1.0) -> None:
-        super().__init__(inputs, targets, prior_variance)
-        if not np.isin(self.targets, (-1, 1)).all():
-            wrong = self.targets[~np.isin(self.targets, (-1, 1))][0]
-            raise ValueError(f"targets must be -1 or +1, got {wrong}")
+        super().__init__(LogisticRegression(inputs, targets), prior_variance)
 
     def mode(self) -> FloatArray:
         """The most probable coefficients, shape (p,), by Newton's method with steps halved while they lead up."""
@@ -632,19 +603,9 @@ class BayesianLogisticRegression(_Regression):
         return cast(FloatArray, theta[0])
 
     def _hessian(self, theta: FloatArray) -> FloatArray:
-        slope = _logistic(self._predictors(theta[np.newaxis], self.inputs)[0])
-        likelihood: FloatArray = np.einsum("ni,nj->ij", self.inputs * (slope * (1 - slope))[:, np.newaxis], self.inputs)
-        return likelihood + np.eye(self.n_coordinates) / self.prior_variance
-
-    def _terms(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
-        return cast(FloatArray, np.logaddexp(0, -targets * predictors))
-
-    def _slopes(self, predictors: FloatArray, targets: FloatArray) -> FloatArray:
-        return -targets * _logistic(-targets * predictors)
-
-    def _curvatures(self, predictors: FloatArray) -> FloatArray:
-        share = _logistic(predictors)
-        return np.asarray(share * (1 - share))
+        curvature = self.likelihood.curvatures(self.likelihood.predicted(theta[np.newaxis], slice(None))[0])[0]
+        of_samples: FloatArray = np.einsum("ni,nj->ij", self.inputs * curvature[:, np.newaxis], self.inputs)
+        return of_samples + np.eye(self.n_coordinates) / self.prior_variance
 
     def _log_normaliser(self, temperature: float) -> float:
         mode = self.mode()
@@ -690,11 +651,6 @@ def _factor(name: str, covariance: FloatArray) -> FloatArray:
 
 def _halved(values: Any) -> FloatArray:
     return np.asarray(values / 2)
-
-
-def _logistic(z: FloatArray) -> FloatArray:
-    e = np.exp(-np.abs(z))  # no overflow
-    return np.asarray(np.where(z < 0, e, 1) / (1 + e), z.dtype)
 
 
 def _log_gaussian(factor: FloatArray, temperature: float = 1.0) -> float:

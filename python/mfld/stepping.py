@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mfld import _core, validation
+from mfld import validation
 from mfld.dynamics.base import Dynamics, Move, Numbers, Step, checked_coefficients, first_bad
 from mfld.gradients import Drift, GradientEstimator
+from mfld.native import Due
 from mfld.noise import Place
 from mfld.objectives.base import Objective
 from mfld.space import Space
@@ -45,6 +47,11 @@ class Plan:
         """Step size, temperature and l2 of the call's step k of a replicate."""
         return _at(self.step_size, replicate, k), _at(self.temperature, replicate, k), _at(self.l2, replicate, k)
 
+    def coefficients(self, n_steps: int) -> tuple[float | NDArray[np.float64], ...]:
+        """Coefficients of the dynamics for the first steps of the call."""
+        own = (self.step_size, self.temperature, self.l2)
+        return checked_coefficients(self.dynamics, *(_first(numbers, n_steps) for numbers in own))
+
     @property
     def num_threads(self) -> int:
         """Number of threads, which changes no number."""
@@ -55,6 +62,10 @@ def _at(numbers: Numbers, replicate: int, k: int) -> float:
     if isinstance(numbers, float):
         return numbers
     return float(numbers[replicate if len(numbers) > 1 else 0, k if numbers.shape[1] > 1 else 0])
+
+
+def _first(numbers: Numbers, n_steps: int) -> Numbers:
+    return numbers if isinstance(numbers, float) or numbers.shape[1] == 1 else numbers[:, :n_steps]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,49 +95,51 @@ def steps(objective: Objective, particles: FloatArray, buffers: Buffers, n_steps
     Particles have shape (R, N, n_coordinates) for R replicates, and buffers that leading axis too; where a measure has
     several members, (R, ..., N, n_coordinates).
     """
-    outcome = _in_core(objective, particles, buffers, n_steps, plan)
-    return outcome or _one_by_one(objective.on_threads(plan.num_threads), particles, buffers, n_steps, plan)
+    made = _in_core(objective, particles, buffers, n_steps, plan)
+    if made is not None and (made.steps == n_steps or made.bad is not None or made.interrupt is not None):
+        return made
+    begun = 0 if made is None else made.steps
+    if made is not None:
+        particles, buffers = made.particles, made.buffers
+    return _one_by_one(objective.on_threads(plan.num_threads), particles, buffers, range(begun, n_steps), plan)
 
 
 def _in_core(objective: Objective, particles: FloatArray, buffers: Buffers, n_steps: int, plan: Plan) -> Outcome | None:
-    """All steps in one call of the core; None where it does not know a part."""
+    """Steps in one call of the core, None where it does not know a part: all, or all but one that is to be seen."""
     problem = objective.native(particles.dtype)
-    if problem is None or not objective.space.in_core:
+    if problem is None or not objective.space.in_core or not (problem.samples or plan.gradient.exact):
         return None
     estimator = plan.gradient.native(objective, particles, buffers)
     dynamics = plan.dynamics.native(particles, buffers)
-    if estimator is None or dynamics is None:
+    if estimator is None or dynamics is None or not problem.moved_by(dynamics.form):
+        return None
+    count = n_steps if problem.reports else n_steps - 1
+    if count == 0:
         return None
     place = plan.places[0]
     moving = particles.copy()
-    report = _core.backend.advance(
-        problem.network,
-        problem.loss,
-        moving,
-        problem.inputs,
-        problem.targets,
-        problem.weights,
-        estimator.form,
-        dynamics.form,
-        checked_coefficients(plan.dynamics, plan.step_size, plan.temperature, plan.l2),
-        n_steps,
+    due = Due(
+        plan.coefficients(count),
+        count,
         [own.key for own in plan.places],
         place.step,
         place.population,
         plan.num_threads,
+        objective.n_moving,
         objective.space.native(),
     )
+    report = problem.advance(moving, estimator.form, dynamics.form, due)
     reached = dict(buffers)
     for part in (estimator, dynamics):
         part.renew(reached)
-    acceptance = [np.nan] * len(particles)
+    unknown = [np.nan] * len(particles)
     return Outcome(
         moving,
         reached,
         report.steps,
-        report.loss,
-        report.gradient_norm,
-        acceptance,
+        report.loss if problem.reports else unknown,
+        report.gradient_norm if problem.reports else unknown,
+        unknown,
         report.bad,
         report.exception,
     )
@@ -143,13 +156,13 @@ class _Reached:
     acceptance: float = np.nan
 
 
-def _one_by_one(objective: Objective, particles: FloatArray, buffers: Buffers, n_steps: int, plan: Plan) -> Outcome:
-    """Each step of each replicate by itself."""
+def _one_by_one(objective: Objective, particles: FloatArray, buffers: Buffers, due: range, plan: Plan) -> Outcome:
+    """Each step of each replicate by itself, of those of the call that are due."""
     drift = Drift(objective, plan.gradient)
     each = [_Reached(one, {name: array[r] for name, array in buffers.items()}) for r, one in enumerate(particles)]
-    reached, bad, interrupt = (0, each), None, None
+    reached, bad, interrupt = (due.start, each), None, None
     try:
-        for k in range(n_steps):
+        for k in due:
             following = []
             for r, one in enumerate(each):
                 step = plan.at(k, objective.space, r)
@@ -158,9 +171,10 @@ def _one_by_one(objective: Objective, particles: FloatArray, buffers: Buffers, n
                 if bad_particle >= 0:
                     bad = bad or (r, bad_particle)
                     continue
-                acceptance = move.acceptance if k == 0 else (k * one.acceptance + move.acceptance) / (k + 1)
+                seen = k - due.start
+                acceptance = move.acceptance if seen == 0 else (seen * one.acceptance + move.acceptance) / (seen + 1)
                 then = _Reached(move.particles, move.buffers, acceptance=acceptance)
-                following.append(_with_sight(then, drift, one, move, step) if k == n_steps - 1 else then)
+                following.append(_with_sight(then, drift, one, move, step) if k == due[-1] else then)
             if bad is not None:
                 break
             each = following

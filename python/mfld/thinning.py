@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfld import _core, noise, validation
-from mfld.kernels import Gaussian, Kernel
+from mfld.kernels import Gaussian, Kernel, core
 from mfld.noise import Place
 from mfld.validation import FloatArray
 
@@ -134,8 +134,7 @@ def split(
 
 def in_core(kernel: Kernel, n_coordinates: int) -> _core.PairKernel | None:
     """A kernel as the core takes it, up to a factor; None where the core does not know it."""
-    native = getattr(kernel, "native", None)
-    found = None if native is None else native(n_coordinates)
+    found = core.in_core(kernel, n_coordinates)
     return None if found is None else found.kernel
 
 

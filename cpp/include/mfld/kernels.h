@@ -257,6 +257,14 @@ typedef struct {
                const void* y_vectors, int64_t p, void* values, void* gradient, void* field, const mfld_execution*);
 } mfld_pair_sums;
 
+/* The squared discrepancy between particles and a target, up to a constant: the mean of own_factor times `own` over
+ * pairs of particles, minus twice that of cross_factor times `cross` over pairs of a particle and a point. */
+typedef struct {
+  const mfld_pair_kernel *own, *cross;
+  double own_factor, cross_factor;
+  mfld_points target;
+} mfld_discrepancy;
+
 /* Kernel thinning: subsets of the points (.., p) whose mean of k(x, .) is close to that of all. `rows` name the points
  * that are meant. */
 typedef struct {
@@ -307,6 +315,11 @@ typedef struct {
                  int64_t n_particles, int64_t n_steps, mfld_estimator*, mfld_dynamics*,
                  const mfld_coefficients* coefficients, const mfld_domain*, const mfld_noise* noises, mfld_report*,
                  const mfld_execution*);
+  /* the same of affine steps down a discrepancy, of particles (n_replicates, n_particles, p) with the shape of one
+   * replicate; of the report, losses and norms are left alone: who wants them makes the last step by itself */
+  int (*advance_pairs)(const mfld_discrepancy*, void* particles, int64_t n_replicates, const mfld_shape*,
+                       int64_t n_steps, const mfld_coefficients* coefficients, const mfld_domain*,
+                       const mfld_noise* noises, mfld_report*, const mfld_execution*);
   /* visits rows one after the other: dual variables and log-weights of the particles, in place */
   int (*dual_sweep)(const mfld_network*, const mfld_loss*, const mfld_samples*, const void* particles,
                     int64_t n_particles, mfld_dual_sweep*, const mfld_execution*);

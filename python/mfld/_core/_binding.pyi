@@ -21,6 +21,10 @@ class Backend:
         ...
     def advance(self, network: Network, loss: Loss, particles: numpy.ndarray, inputs: numpy.ndarray, targets: numpy.ndarray, weights: numpy.ndarray | None, estimator: Estimator, dynamics: Dynamics, coefficients: collections.abc.Sequence[typing.Any], n_steps: typing.SupportsInt | typing.SupportsIndex, keys: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, domain: Domain | None = None) -> Report:
         ...
+    def advance_pairs(self, own: PairKernel, own_factor: typing.SupportsFloat | typing.SupportsIndex, cross: PairKernel, cross_factor: typing.SupportsFloat | typing.SupportsIndex, particles: numpy.ndarray, n_moving: typing.SupportsInt | typing.SupportsIndex, target: numpy.ndarray, weights: numpy.ndarray | None, coefficients: collections.abc.Sequence[typing.Any], n_steps: typing.SupportsInt | typing.SupportsIndex, keys: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, domain: Domain | None = None) -> Report:
+        """
+        Affine steps down a discrepancy; losses and norms of the report are empty.
+        """
     def affine(self, particles: numpy.ndarray, gradient: numpy.ndarray, n_moving: typing.SupportsInt | typing.SupportsIndex, coefficients: typing.Annotated[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], "FixedSize(3)"], key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, domain: Domain | None = None) -> int:
         ...
     def baoab(self, particles: numpy.ndarray, velocities: numpy.ndarray, gradient: numpy.ndarray, closing: bool, n_moving: typing.SupportsInt | typing.SupportsIndex, coefficients: typing.Annotated[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], "FixedSize(4)"], key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> int:
@@ -177,6 +181,11 @@ class Dynamics:
     """
     def __init__(self, kind: str, velocities: numpy.ndarray | None = None, force: numpy.ndarray | None = None, force_valid: bool = False) -> None:
         ...
+    @property
+    def affine(self) -> bool:
+        """
+        whether a step is affine in particle, gradient and noise
+        """
     @property
     def valid(self) -> bool:
         """

@@ -298,6 +298,35 @@ class MFLD(Algorithm):
             infos.append(Info(n_steps, loss, gradient_norm, sizes[r], temperature, l2, acceptance))
         return reached, together(infos)
 
+    def numbers(self, objective: Objective, state: State) -> tuple[float, float, float]:
+        """Step size, temperature and l2 of the next step of a state; of several replicates those of the first.
+
+        Parameters
+        ----------
+        objective : Objective
+        state : State
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the state is none of this solver and objective, or each step finds its own size ("fuse").
+
+        Examples
+        --------
+        >>> import mfld
+        >>> solver = mfld.MFLD(step_size=mfld.schedules.Power(0.5, 0.5), temperature=0.01)
+        >>> well = mfld.Potential(lambda x: x, n_coordinates=1, l2=0.1)
+        >>> state, _ = solver.advance(well, solver.init(well), n_steps=3)
+        >>> solver.numbers(well, state)
+        (0.25, 0.01, 0.1)
+        """
+        self.check(objective, state)
+        if isinstance(self.step_size, str):
+            raise ValueError(f"step_size must be a number, a schedule or None here, got {self.step_size!r}")
+        if self.step_size is None:
+            state = self._with_curvature(objective, state)
+        return self._plan(objective, state, 1).numbers(0)
+
     def gradient_variance(self, objective: Objective, state: State) -> float:
         """Mean over particles of ``|estimate - full gradient|**2``, for the estimate at the particles of a state.
 

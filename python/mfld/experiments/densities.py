@@ -8,7 +8,7 @@ import io
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class Variable:
         The least and the largest value that were seen.
     decimals : int or None
         That numbers have at most; None where they have more than 6.
+    digits : int
+        Length up to which zeros in front fill whole numbers; 0: none.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Variable:
     low: float = 0.0
     high: float = 1.0
     decimals: int | None = None
+    digits: int = 0
 
     @classmethod
     def of(cls, table: Table, column: Column) -> Variable:
@@ -75,7 +78,13 @@ class Variable:
         low, high = float(column.values.min()), float(column.values.max())
         if max(abs(low), abs(high)) > 1e100:
             raise ValueError(f"{where} has values up to {max(abs(low), abs(high)):g}, above 1e100")
-        return cls(column.name, column.kind, column.unit, (), low, high, _decimals(column.values))
+        if not column.exact:
+            raise ValueError(
+                f"{where} has whole numbers beyond 2**53, which double precision does not tell apart; leave it out "
+                "with --drop"
+            )
+        decimals = 0 if column.digits else _decimals(column.values)
+        return cls(column.name, column.kind, column.unit, (), low, high, decimals, column.digits)
 
     @property
     def width(self) -> int:
@@ -113,7 +122,8 @@ class Variable:
             return [_date(value, self.unit == "time", self.decimals == 0) for value in values]
         if self.decimals is not None:
             values = np.round(values, self.decimals) + 0.0  # no negative zero
-        shown = [f"{value:.10g}" if self.decimals is None else f"{value:.{self.decimals}f}" for value in values]
+        form = ".10g" if self.decimals is None else f".{self.decimals}f"
+        shown = [f"{value:{form}}".zfill(self.digits) for value in values]
         after = "" if not self.unit else self.unit if self.unit == "%" else f" {self.unit}"
         return [text.replace(".", decimal) + after for text in shown]
 
@@ -285,7 +295,7 @@ def read_rows(
         If it has fewer than 5 rows, or a column that does not suit: the message says where.
     """
     validation.choice("missing", missing, MISSING)
-    table = complete(tables.read(source, how, drop=drop), missing)
+    table = complete(tables.read(source, replace(how or Format(), digits=True), drop=drop), missing)
     if len(table.rows) < _LEAST_ROWS:
         raise ValueError(f"{table.source} has {len(table.rows)} rows; at least {_LEAST_ROWS} are needed")
     variables = tuple(Variable.of(table, column) for column in table.columns)

@@ -30,6 +30,7 @@ _SAMPLE = 200  # of them tell what columns hold, where it is open whether the fi
 _LONGEST_FIELD = 2**31 - 1
 _INPUTS, _TARGETS = ("inputs", "X", "x"), ("targets", "target", "y")
 _LONGEST_SEP = 16
+_LARGEST_WHOLE = 2**53  # up to which float64 has all whole numbers
 _SEP = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
@@ -53,6 +54,9 @@ class Format:
         Kinds ("number", "text", "date") of columns by their names.
     dates : dict
         What comes first, "day" or "month", in the dates of columns like 01/02/2024, by their names.
+    digits : bool
+        Whether columns of whole numbers say how they are written: `Column.digits` and `Column.exact`. Of a text it
+        takes another reading of them.
     """
 
     header: bool | None = None
@@ -62,6 +66,7 @@ class Format:
     missing_values: Collection[str] | None = None
     types: Mapping[str, str] = field(default_factory=dict)
     dates: Mapping[str, str] = field(default_factory=dict)
+    digits: bool = False
 
     def __post_init__(self) -> None:
         delimiter = self.delimiter
@@ -96,6 +101,10 @@ class Column:
         What comes first in dates, "day" or "month", where the order is one of these two.
     gap : tuple of int and str, optional
         The first row without a value, and what stands there.
+    digits : int
+        Length of all numbers where zeros in front fill them up, as in 00042, and `Format.digits` asks; else 0.
+    exact : bool
+        False where whole numbers beyond 2**53 were seen, which float64 rounds; of a text where `Format.digits` asks.
     """
 
     name: str
@@ -105,6 +114,8 @@ class Column:
     unit: str = ""
     gap: tuple[int, str] | None = None
     first: str = ""
+    digits: int = 0
+    exact: bool = True
 
     @property
     def missing(self) -> NDArray[np.bool_]:
@@ -456,7 +467,30 @@ class _Text:
         elif fractions:
             signs.add(".")
         decimal = how.decimal or (next(iter(signs)) if len(signs) == 1 else None)
-        return [_column(self.name, "line", rows, names[place], parts[place], how, decimal) for place in used], decimal
+        columns = {place: _column(self.name, "line", rows, names[place], parts[place], how, decimal) for place in used}
+        if how.digits:
+            whole = [place for place in used if _is_whole(columns[place])]
+            texts = {place: part for place, part in parts.items() if place in whole and isinstance(part, _Raw)}
+            plain = [place for place in whole if place not in texts]
+            for place, part in {**texts, **(self._pass(names, header, plain, set(plain))[0] if plain else {})}.items():
+                assert isinstance(part, _Raw)
+                given = [text.strip() for text in part.texts if not fields.is_missing(text, how.missing_values)]
+                columns[place] = _as_written(columns[place], given)
+        return [columns[place] for place in used], decimal
+
+
+def _is_whole(column: Column) -> bool:
+    values = column.values[~column.missing]
+    return column.kind == "number" and bool((values == np.floor(values)).all())
+
+
+def _as_written(column: Column, texts: Sequence[str]) -> Column:
+    """A column of whole numbers with what its texts say about them."""
+    lengths = {len(text) if text.isdecimal() else 0 for text in texts}
+    filled = len(lengths) == 1 and any(text[0] == "0" for text in texts) and lengths != {1}
+    whole = [text.lstrip("+-") for text in texts]
+    exact = all(int(text) <= _LARGEST_WHOLE for text in whole if text.isdecimal())
+    return replace(column, digits=lengths.pop() if filled else 0, exact=exact)
 
 
 def _arrow_table(source: Source, delimiter: str, width: int, above: int, plain: Mapping[int, bool]) -> Any:
@@ -695,6 +729,11 @@ def _numbers(cells: Sequence[str]) -> NDArray[np.float64] | None:
     return values if np.isfinite(values).all() and "_" not in "".join(cells) else None
 
 
+def _is_exact(whole: NDArray[np.float64]) -> bool:
+    """True if these were whole numbers that float64 has all of: 2**53 itself may have been the one above."""
+    return not (np.abs(whole) >= _LARGEST_WHOLE).any()
+
+
 def _first_gap(column: Column) -> tuple[int, str] | None:
     gaps = np.flatnonzero(column.missing)
     return (int(gaps[0]), "") if gaps.size else None
@@ -768,7 +807,9 @@ def _read_json(source: Source, how: Format, only: Collection[str] | None, drop: 
                 raise ValueError(f"{where}: {json.dumps(value)[:50]} is no number and no text")
         if kinds <= {int, float} and how.types.get(name) != "text":
             try:
-                return Column(name, np.array([math.nan if value is None else value for value in values], np.float64))
+                exact = all(abs(value) <= _LARGEST_WHOLE for value in values if isinstance(value, int))
+                numbers = np.array([math.nan if value is None else value for value in values], np.float64)
+                return Column(name, numbers, exact=exact)
             except OverflowError:
                 raise ValueError(f"{source.name}, column {name!r} has a number beyond the range of floats") from None
         return _raw(["" if value is None else _json_text(value) for value in values])
@@ -847,8 +888,8 @@ def _of_arrow(arrow: Any, source: str, name: str, column: Any, how: Format) -> C
         return _raw(column.cast(arrow.string()).fill_null("").to_pylist())
     if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
         safe = types.is_floating(kind)
-        values = column.cast(arrow.float64(), safe=safe).to_numpy()
-        return Column(name, np.array(values, np.float64))
+        values = np.array(column.cast(arrow.float64(), safe=safe).to_numpy(), np.float64)
+        return Column(name, values, exact=not types.is_integer(kind) or _is_exact(values))
     if types.is_date(kind) or types.is_timestamp(kind):
         # Whole microseconds; what a float64 of days has after them is lost anyway.
         whole = column.cast(arrow.timestamp("us", kind.tz if types.is_timestamp(kind) else None), safe=False)
@@ -879,7 +920,9 @@ def _read_npz(source: Source, target: str | None, drop: Collection[str]) -> Tabl
             f"{path}: inputs must be real numbers of shape (n, d), got {inputs.dtype} of shape {inputs.shape}"
         )
     n = len(inputs)
-    columns = [Column(str(place + 1), inputs[:, place].astype(np.float64)) for place in range(inputs.shape[1])]
+    columns = []
+    for place, values in enumerate(inputs.T.astype(np.float64), 1):
+        columns.append(Column(str(place), values, exact=inputs.dtype.kind == "f" or _is_exact(values)))
     if marked is not None and targets is not None:
         targets = targets[:, 0] if targets.shape == (n, 1) else targets
         if targets.shape != (n,) or targets.dtype.kind not in "biufU":
@@ -889,7 +932,8 @@ def _read_npz(source: Source, target: str | None, drop: Collection[str]) -> Tabl
             categories, codes = np.unique(targets, return_inverse=True)
             columns.append(Column(marked, codes.astype(np.int32), tuple(map(str, categories)), "text"))
         else:
-            columns.append(Column(marked, targets.astype(np.float64)))
+            values = targets.astype(np.float64)
+            columns.append(Column(marked, values, exact=targets.dtype.kind == "f" or _is_exact(values)))
     names = [column.name for column in columns]
     dropped = _dropped(path, names, drop)
     used = tuple(replace(each, gap=_first_gap(each)) for place, each in enumerate(columns) if place not in dropped)

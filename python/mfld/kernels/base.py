@@ -433,6 +433,13 @@ class Scaled(Kernel):
         terms = self.kernel.stein_terms(x, y, x_vectors, y_vectors)
         return SteinTerms._make(times(self.factor, part) for part in terms)
 
+    def native(self, n_coordinates: int) -> Any:
+        """The kernel inside as the compiled core takes it, with this factor; None where the core does not know it."""
+        native = getattr(self.kernel, "native", None)
+        found = None if native is None else native(n_coordinates)
+        # Two factors are two roundings, as sums have them.
+        return None if found is None or found.amplitude != 1 else found._replace(amplitude=self.factor)
+
     def sums_of(self, *arguments: Any) -> tuple[FloatArray, FloatArray | None]:
         values, gradient = self.kernel.sums_of(*arguments)
         return times(self.factor, values), times(self.factor, gradient)

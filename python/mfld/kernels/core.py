@@ -27,6 +27,13 @@ class Native(NamedTuple):
     amplitude: float
 
 
+def in_core(kernel: Kernel, n_coordinates: int) -> Native | None:
+    """A kernel as the core takes it; None where the core does not know it."""
+    native = getattr(kernel, "native", None)
+    found: Native | None = None if native is None else native(n_coordinates)
+    return found
+
+
 class InCore(Kernel):
     """A kernel that the compiled core may know."""
 

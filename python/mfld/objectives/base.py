@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from mfld import noise, references, validation
+from mfld import autodiff, noise, references, validation
 from mfld import space as spaces
 from mfld.native import Problem
 from mfld.noise import Place
@@ -433,6 +433,90 @@ class Potential(Objective):
         self._value = value
         self._value_and_gradient = value_and_gradient
         self._hessian_vector = hessian_vector
+
+    @classmethod
+    def from_jax(cls, function: Callable[..., Any], **arguments: Any) -> Potential:
+        """Potential from a function in JAX, with gradients and products with Hessians by automatic differentiation.
+
+        Parameters
+        ----------
+        function : callable
+            V of points: takes a JAX array of shape (M, p), returns shape (M,), each value of its own point alone. It is
+            compiled once for each shape and precision, with 64-bit types enabled where the points are float64.
+        **arguments
+            As in `Potential`: n_coordinates, n_moving, l2, space, reference.
+
+        Raises
+        ------
+        ImportError
+            If JAX is not installed.
+        TypeError, ValueError
+            If an argument is of the wrong kind or out of range; later, if the function returns another shape.
+
+        Examples
+        --------
+        >>> import mfld
+        >>> try:
+        ...     import jax
+        ... except ImportError:
+        ...     pass
+        ... else:
+        ...     quartic = mfld.Potential.from_jax(lambda x: (x**4).sum(axis=1) / 4, n_coordinates=1)
+        ...     assert quartic.hessian_vector([[2.0]], [[1.0]]).tolist() == [[12.0]]
+        """
+        validation.function("function", function)
+        return cls._from_function(autodiff.Jax(function, autodiff.of_points, "Potential"), arguments)
+
+    @classmethod
+    def from_torch(cls, function: Callable[..., Any], **arguments: Any) -> Potential:
+        """Potential from a function in torch, with gradients and products with Hessians by automatic differentiation.
+
+        Parameters
+        ----------
+        function : callable
+            As in `from_jax`, of a torch tensor on the CPU in the precision of the run. No gradient is left in
+            parameters that it uses.
+        **arguments
+            As in `Potential`: n_coordinates, n_moving, l2, space, reference.
+
+        Raises
+        ------
+        ImportError
+            If torch is not installed.
+        TypeError, ValueError
+            If an argument is of the wrong kind or out of range; later, if the function returns another shape.
+
+        Examples
+        --------
+        >>> import mfld
+        >>> try:
+        ...     import torch
+        ... except ImportError:
+        ...     pass
+        ... else:
+        ...     quartic = mfld.Potential.from_torch(lambda x: (x**4).sum(dim=1) / 4, n_coordinates=1)
+        ...     assert quartic.hessian_vector([[2.0]], [[1.0]]).tolist() == [[12.0]]
+        """
+        validation.function("function", function)
+        return cls._from_function(autodiff.Torch(function, autodiff.of_points, "Potential"), arguments)
+
+    @staticmethod
+    def _from_function(found: autodiff.Differentiable, arguments: dict[str, Any]) -> Potential:
+        for name in ("gradient", "value", "value_and_gradient", "hessian_vector"):
+            if name in arguments:
+                raise TypeError(f"{name} must be left out: it is made from function")
+        return Potential(
+            found.gradient,
+            found.value,
+            value_and_gradient=found.value_and_gradient,
+            hessian_vector=found.along,
+            **arguments,
+        )
+
+    @property
+    def has_hessian(self) -> bool:
+        """True where products with the Hessian are its own, and not differences of the gradient."""
+        return self._hessian_vector is not None
 
     def __call__(self, points: ArrayLike) -> FloatArray:
         """Value of the potential, ``V(theta) + l2 |theta|**2``, at each point.

@@ -14,19 +14,23 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import fourier, references, validation
 from mfld.kernels import Kernel, Statistics
+from mfld.kernels.core import in_core
 from mfld.kernels.pairwise import statistics
 from mfld.mixtures import GaussianMixture
+from mfld.native import Discrepancy, final
 from mfld.noise import Place
 from mfld.objectives.base import Measure, Objective, Potential, SetOnce
 from mfld.references import Reference
 from mfld.space import Space
 from mfld.state import Cloud
-from mfld.validation import FloatArray
+from mfld.validation import FloatArray, FloatDType
 
 _WIDEST = 1e17  # smoothing, below the largest length scale
 _ROWS = 1000  # of a stream, for its moments and a median
+_GRAIN = 0.01  # of float32 where the target is, as a share of what varies
 
 
+@final
 class MMD(SetOnce, Objective):
     """Squared maximum mean discrepancy ``F(mu) = MMD**2(g * mu, target) + l2 E_mu |theta|**2`` of a kernel k.
 
@@ -63,7 +67,8 @@ class MMD(SetOnce, Objective):
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind or shape, or not finite; if the kernel has no closed form that is needed.
+        If an argument is of the wrong kind or shape, or not finite; if the kernel has no closed form that is needed;
+        with float32 particles, if the target is so far from 0 that this precision does not tell its points apart.
 
     Warns
     -----
@@ -140,12 +145,25 @@ class MMD(SetOnce, Objective):
         return self.target.known
 
     def on_threads(self, num_threads: int | None) -> Self:
-        same = copy.copy(self)
-        same.num_threads = num_threads
-        return same
+        if num_threads == self.num_threads:
+            return self
+        if num_threads not in self._on_threads:
+            same = copy.copy(self)
+            same.num_threads = num_threads
+            self._on_threads[num_threads] = same
+        return self._on_threads[num_threads]
+
+    def native(self, dtype: FloatDType) -> Discrepancy | None:
+        own, cross = (in_core(kernel, self.n_coordinates) for kernel in (self._own, self._cross))
+        points = self.target.points(dtype)
+        if own is None or cross is None or points is None:
+            return None
+        self._check_grain(dtype)
+        return Discrepancy(*own, *cross, *points)
 
     def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
         """Normal draws of the mean and the standard deviations of the target; on a domain uniform ones."""
+        self._check_grain(dtype)
         drawn = super().initial_particles(n_particles, place, dtype)
         moments = self.target.moments()
         if moments is None or not self.space.flat:
@@ -156,7 +174,7 @@ class MMD(SetOnce, Objective):
     def loss(self, measure: Measure) -> float:
         """The squared discrepancy of the measure, in float64: the V-statistic of its particles."""
         cloud = self._wide(measure)
-        return cloud.mean(self._own_sums(cloud) - 2 * self._target_values(cloud)) + self._constant
+        return cloud.mean(self._own_sums(cloud) - 2 * self._target_values(cloud)) + self._energy.v
 
     def u_statistic(self, measure: Measure) -> float:
         """The squared discrepancy without the pairs of a point with itself.
@@ -171,7 +189,7 @@ class MMD(SetOnce, Objective):
         """
         cloud = self._wide(measure)
         own = statistics(self._own_sums(cloud), self._own.diagonal(cloud.particles), cloud.weights)
-        return own.u - 2 * cloud.mean(self._target_values(cloud)) + self.target.energy(self.kernel, self._threads).u
+        return own.u - 2 * cloud.mean(self._target_values(cloud)) + self._energy.u
 
     def loss_gradient(self, measure: Measure, batch: Any = None) -> FloatArray:
         cloud = self.cloud(measure)
@@ -189,6 +207,7 @@ class MMD(SetOnce, Objective):
         self, points: FloatArray, cloud: Cloud, rows: NDArray[np.int64] | None, with_gradient: bool
     ) -> tuple[FloatArray, FloatArray]:
         """The first variation at points without the ridge, and its gradient if asked for; else the points."""
+        self._check_grain(points.dtype)
         others = cloud.particles.astype(points.dtype, copy=False)
         weights = None if cloud.weights is None else cloud.weights.astype(points.dtype, copy=False)
         values, gradient = self._own.sums_of(points, others, weights, with_gradient, self._threads)
@@ -218,6 +237,7 @@ class MMD(SetOnce, Objective):
         """Factors of the smoothing at frequencies, and means of cosines and sines over the target, shape (m,) each."""
         if not self.target.known:
             return self._given(batch).transform(frequencies, dtype)
+        self._check_grain(dtype)
         rows = None if batch is None else validation.rows("batch", batch, self.n_samples or 0)
         cosines, sines = self.target.transform(frequencies.astype(dtype), rows, self._threads)
         return np.exp(-(self.smoothing**2) / 2 * np.sum(frequencies**2, axis=1)), cosines, sines
@@ -227,8 +247,40 @@ class MMD(SetOnce, Objective):
         return validation.num_threads(self.num_threads)
 
     @functools.cached_property
-    def _constant(self) -> float:
-        return self.target.energy(self.kernel, self._threads).v
+    def _on_threads(self) -> dict[int | None, Self]:
+        """Copies by their number of threads, which keep what they computed from one call of a run to the next."""
+        return {}
+
+    @functools.cached_property
+    def _energy(self) -> Statistics:
+        """``E k(Z, Z')`` over the target."""
+        return self.target.energy(self.kernel, self._threads)
+
+    def _check_grain(self, dtype: DTypeLike) -> None:
+        """Refuse single precision where the target is so far from 0 that particles would move in coarse steps."""
+        if np.dtype(dtype) != np.float32:
+            return
+        if self._coarse is not None:
+            j, where, grain, scale = self._coarse
+            raise ValueError(
+                f"particles must be float64, or the samples have their mean subtracted: coordinate {j} of the target "
+                f"is near {where:.6g}, where float32 has steps of {grain:.3g}, and varies by {scale:.3g}"
+            )
+
+    @functools.cached_property
+    def _coarse(self) -> tuple[int, float, float, float] | None:
+        """A coordinate of which float32 tells too little: where the target is, the grain there, and what varies."""
+        moments = self.target.moments()
+        if moments is None:
+            return None
+        mean, scale = moments
+        grain = np.finfo(np.float32).eps * (np.abs(mean) + scale)
+        if hasattr(self.kernel, "lengths") and not self.kernel.conditional:  # the energy distance has no scale
+            lengths = self.kernel.lengths(len(mean))
+            scale = np.where(scale > 0, np.minimum(scale, lengths), lengths)
+        j = int(np.argmax(grain - _GRAIN * np.where(scale > 0, scale, np.inf)))
+        coarse = 0 < scale[j] < grain[j] / _GRAIN
+        return (j, float(mean[j]), float(grain[j]), float(scale[j])) if coarse else None
 
     def _wide(self, measure: Measure) -> Cloud:
         cloud = self.cloud(measure)
@@ -319,6 +371,10 @@ class _Target(ABC):
         """``E cos(w . Z)`` and ``E sin(w . Z)`` at each frequency, from some rows without bias."""
         raise NotImplementedError
 
+    def points(self, dtype: DTypeLike) -> tuple[FloatArray, FloatArray | None] | None:
+        """Points and their weights, where the target consists of such."""
+        return None
+
     def moments(self) -> tuple[FloatArray, FloatArray] | None:
         """Mean and standard deviation of each coordinate, where they are known."""
         return None
@@ -363,6 +419,9 @@ class _Samples(_Target):
         self, frequencies: FloatArray, rows: NDArray[np.int64] | None, num_threads: int
     ) -> tuple[FloatArray, FloatArray]:
         return fourier.means(*self._taken(rows, frequencies.dtype), frequencies, num_threads)
+
+    def points(self, dtype: DTypeLike) -> tuple[FloatArray, FloatArray | None]:
+        return self._taken(None, dtype)
 
     def _taken(self, rows: NDArray[np.int64] | None, dtype: DTypeLike) -> tuple[FloatArray, FloatArray | None]:
         samples, weights = self.rows, self.weights

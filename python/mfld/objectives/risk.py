@@ -16,7 +16,7 @@ from mfld import references, validation
 from mfld.data import Rows
 from mfld.losses import AnyLoss, LossFunction, as_loss
 from mfld.models import Model
-from mfld.native import Problem, final
+from mfld.native import RiskOfNetwork, final
 from mfld.noise import Place
 from mfld.objectives.base import Bounds, Measure, Objective, Potential, SetOnce
 from mfld.references import Reference
@@ -316,9 +316,9 @@ class EmpiricalRisk(Risk):
     def averaged(self, record: Buffers, scale: float) -> tuple[EmpiricalRisk, FloatArray]:
         return self, scale * record["dual_sum"][0]
 
-    def native(self, dtype: FloatDType) -> Problem | None:
+    def native(self, dtype: FloatDType) -> RiskOfNetwork | None:
         network, loss = self.model.native, self.loss_function.native
-        return None if network is None or loss is None else Problem(network, loss, *self.data.cast(dtype))
+        return None if network is None or loss is None else RiskOfNetwork(network, loss, *self.data.cast(dtype))
 
     def bounds(self) -> Bounds:
         """Bounds on ``sum_i s_i l'(u_i, y_i) h(theta, z_i)``, by those on derivatives of the loss and on neurons."""

@@ -27,8 +27,9 @@ class KSD(SetOnce, Objective):
 
     X, X' ~ mu, with first variation ``2 E u(x, X)``. It needs no normalising constant. `loss` is the V-statistic, pairs
     of a particle with itself included; `statistics` has both. The gradient takes one product of the Hessian of the
-    potential with a vector for each particle (`Potential.hessian_vector`): exact for those of `mfld.potentials` and
-    where a potential is given its own, else by differences of the gradient. Descent may stall where the gradient is 0
+    potential with a vector for each particle (`Potential.hessian_vector`): exact for those of `mfld.potentials`, of
+    `Potential.from_jax` and `from_torch`, and where a potential is given its own; else by differences of the gradient,
+    as its ``repr`` says. Descent may stall where the gradient is 0
     by symmetry; the noise of a temperature frees it. Source: Korba, Aubin-Frankowski, Majewski, Ablin 2021, "Kernel
     Stein discrepancy descent"; Liu, Lee, Jordan 2016, "A kernelized Stein discrepancy for goodness-of-fit tests".
 
@@ -83,7 +84,8 @@ class KSD(SetOnce, Objective):
         kernel.diagonal(np.zeros((1, self.n_coordinates)))
 
     def __repr__(self) -> str:
-        return f"KSD({self.potential!r}, {self.kernel!r}, l2={self.l2:g})"
+        how = "" if self.potential.has_hessian else ", products with the Hessian by differences"
+        return f"KSD({self.potential!r}, {self.kernel!r}, l2={self.l2:g}{how})"
 
     def on_threads(self, num_threads: int | None) -> Self:
         same = copy.copy(self)

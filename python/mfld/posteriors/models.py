@@ -7,7 +7,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from mfld import validation
 from mfld.likelihoods import Likelihood
-from mfld.objectives.base import Measure, Potential, SetOnce
+from mfld.objectives.base import Potential, SetOnce
+from mfld.potentials import OverSamples
 from mfld.validation import FloatArray
 
 # Effects of coaching on test scores and their standard errors: Rubin 1981, "Estimation in parallel randomized
@@ -16,7 +17,7 @@ _EFFECTS = (28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0)
 _ERRORS = (15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0)
 
 
-class Posterior(SetOnce, Potential):
+class Posterior(SetOnce, OverSamples):
     """Posterior of one parameter: ``V = -sum_i log p(y_i | theta)``, the prior N(0, prior_variance I) as the ridge.
 
     At temperature 1 the Gibbs law is the posterior. A sum over observations: from a batch of B rows it is estimated by
@@ -44,8 +45,6 @@ class Posterior(SetOnce, Potential):
     array([[0.]])
     """
 
-    n_samples: int
-
     def __init__(self, likelihood: Likelihood, *, prior_variance: float = 1.0) -> None:
         expected = "a Likelihood, like mfld.likelihoods.Gaussian(samples)"
         self.likelihood = validation.instance("likelihood", likelihood, Likelihood, expected)
@@ -54,8 +53,8 @@ class Posterior(SetOnce, Potential):
         if not np.isfinite(1 / self.prior_variance):
             raise ValueError(f"prior_variance must have a finite inverse, got {self.prior_variance}")
         super().__init__(
-            self._whole_slope,
-            self._whole_energy,
+            self._whole_sum,
+            self._whole_total,
             n_coordinates=validation.integer("likelihood.n_coordinates", likelihood.n_coordinates, 1),
             l2=1 / (2 * self.prior_variance),
         )
@@ -63,37 +62,18 @@ class Posterior(SetOnce, Potential):
     def __repr__(self) -> str:
         return f"Posterior({self.likelihood!r}, prior_variance={self.prior_variance:g})"
 
-    def loss_gradient(self, measure: Measure, batch: ArrayLike | None = None) -> FloatArray:
-        if batch is None:
-            return super().loss_gradient(measure)
-        points, rows = self.cloud(measure).particles, validation.rows("batch", batch, self.n_samples)
-        return self._slope(points, rows) * points.dtype.type(self.n_samples / len(rows))
+    def _whole_total(self, points: FloatArray) -> FloatArray:
+        return self._total(points, np.arange(self.n_samples))
 
-    def first_variation(self, measure: Measure, batch: ArrayLike | None = None) -> Potential:
-        """The potential itself, whatever the measure; from a batch of B rows its sum over them, times n / B."""
-        if batch is None:
-            return self
-        rows = validation.rows("batch", batch, self.n_samples)
-        scale = self.n_samples / len(rows)
-        return Potential(
-            lambda points: scale * self._slope(points, rows),
-            lambda points: scale * self._energy(points, rows),
-            space=self.space,
-            reference=self.reference,
-        )
+    def _whole_sum(self, points: FloatArray) -> FloatArray:
+        return self._sum(points, np.arange(self.n_samples))
 
-    def _whole_energy(self, points: FloatArray) -> FloatArray:
-        return self._energy(points, np.arange(self.n_samples))
-
-    def _whole_slope(self, points: FloatArray) -> FloatArray:
-        return self._slope(points, np.arange(self.n_samples))
-
-    def _energy(self, points: FloatArray, rows: NDArray[np.int64]) -> FloatArray:
+    def _total(self, points: FloatArray, rows: NDArray[np.int64]) -> FloatArray:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # a run finds what is not finite
             logs = self.likelihood.log_density(points, rows)
         return np.asarray(-np.sum(logs, axis=1, dtype=np.float64), points.dtype)
 
-    def _slope(self, points: FloatArray, rows: NDArray[np.int64]) -> FloatArray:
+    def _sum(self, points: FloatArray, rows: NDArray[np.int64]) -> FloatArray:
         minus = np.full((len(points), len(rows)), -1, points.dtype)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             return self.likelihood.pull_back(points, minus, rows)
