@@ -87,7 +87,7 @@ def test_partition_function_of_a_mixture(dimension):
         1.0,
         exact,
         overestimated=0.7 if dimension == 10 else 0.0,
-        groups=64,
+        groups=64 if dimension < 10 else 32,
         cell=16 if dimension < 10 else 64,
     )
     if dimension == 1:
