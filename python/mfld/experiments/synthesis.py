@@ -180,7 +180,7 @@ class SyntheticTable:
         return text.getvalue()
 
     def report(self) -> dict[str, Any]:
-        """What was spent on what, and what was taken as public: it may be published with the rows."""
+        """Account of what was spent on what and what was taken as public, which may be published with the rows."""
         return {
             "epsilon": self.ledger.epsilon(self.delta),
             "delta": self.delta,

@@ -103,7 +103,7 @@ def training_epsilon(noise_multipliers: ArrayLike, rate: float, delta: float, *,
     >>> import numpy as np
     >>> from mfld import privacy
     >>> round(privacy.training_epsilon(np.full(1000, 4.0), 0.01, 1e-5), 2)
-    0.33
+    0.3
     """
     given = validation.array("noise_multipliers", noise_multipliers, np.float64)
     validation.shape("noise_multipliers", given, ("n_steps",))
@@ -203,6 +203,9 @@ def last_iterate(
     h = validation.real("step_size", step_size, positive=True)
     temperature = validation.real("temperature", temperature, positive=True)
     n_steps = validation.integer("n_steps", n_steps, 1, 10**9)
+    for name, value in (("sensitivity", s), ("convexity", convexity), ("step_size", h), ("temperature", temperature)):
+        if not 1e-50 < value < 1e50:
+            raise ValueError(f"{name} must be between 1e-50 and 1e50, got {value:g}")
     if convexity > smoothness:
         raise ValueError(f"convexity must be at most smoothness, {smoothness:g}, got {convexity:g}")
     if h * smoothness > 1:
