@@ -26,7 +26,7 @@ LAYERS = [
     ["signed_measures", "deconvolution", "payoffs", "privacy", "residual"],
     ["objectives"],
     ["potentials", "pruning", "gradients", "thinning"],
-    ["interactions"],
+    ["interactions", "clipping"],
     ["dynamics", "label_noise"],
     ["stepping"],
     ["step_size", "sampling"],

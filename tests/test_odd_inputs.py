@@ -936,6 +936,24 @@ TABLE = {
         privacy.private_categories,
         {"counts": [90, 80], "noise_multiplier": 1.0, "delta": 1e-5, "neighbours": "replace", "seed": None},
     ),
+    "Clipped": (mfld.Clipped, {"max_norm": 1.0, "noise_multiplier": 1.0, "batch_rate": 0.1, "seed": None}),
+    "PrivacyBudget": (
+        mfld.PrivacyBudget,
+        {"epsilon": 1.0, "delta": 1e-5, "every": 5, "count_dynamics": False},
+    ),
+    "privacy.sampled_gaussian": (
+        privacy.sampled_gaussian,
+        {"order": 2.0, "rate": 0.1, "noise_multiplier": 1.0},
+    ),
+    "privacy.training_epsilon": (
+        privacy.training_epsilon,
+        {"noise_multipliers": [1.0, 2.0], "rate": 0.1, "delta": 1e-5, "accountant": "rdp"},
+    ),
+    "privacy.last_iterate": (
+        privacy.last_iterate,
+        {"objective": WELL, "order": 2.0, "sensitivity": 1.0, "n_rows": 10, "convexity": 1.0, "smoothness": 1.0}
+        | {"step_size": 0.1, "temperature": 0.1, "n_steps": 5, "quadratic": True},
+    ),
     "privacy.generator": (privacy.generator, {"seed": None}),
     "privacy.together": (privacy.together, {"multipliers": [1.0, 2.0]}),
     "privacy.GaussianMechanism": (privacy.GaussianMechanism, {"noise_multiplier": 1.0, "sensitivity": 1.0}),

@@ -46,9 +46,10 @@ from mfld.algorithms import (
     TwoPhase,
 )
 from mfld.bias import BiasReport, bias_report
-from mfld.callbacks import AverageDual, Progress, StopWhen
+from mfld.callbacks import AverageDual, PrivacyBudget, Progress, StopWhen
 from mfld.certificates import Certificate, certificate
 from mfld.checkpoint import Checkpoint
+from mfld.clipping import Clipped
 from mfld.config import show_config
 from mfld.dynamics import (
     MALA,
@@ -129,6 +130,7 @@ __all__ = [
     "Callback",
     "Certificate",
     "Checkpoint",
+    "Clipped",
     "Cloud",
     "Conditional",
     "ContinuousTempering",
@@ -173,6 +175,7 @@ __all__ = [
     "PerParticleMinibatch",
     "Potential",
     "Preconditioned",
+    "PrivacyBudget",
     "Progress",
     "RandomFeatures",
     "RandomSubset",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 import time
@@ -50,6 +51,57 @@ class StopWhen(Callback):
 
     def __call__(self, state: State, info: Info) -> bool:
         return bool(self._condition(state, info))
+
+
+class PrivacyBudget(Callback):
+    """Stop a run with `mfld.Clipped` gradients before it has spent more than epsilon at delta.
+
+    Parameters
+    ----------
+    epsilon, delta : float
+    every : int
+        Ask at each multiple of so many steps, whether as many more may follow.
+    count_dynamics : bool
+        As in `MFLD.privacy_spent`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range; at the start of a run, if its first steps cost more.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mfld
+    >>> X = np.random.default_rng(0).normal(size=(500, 2))
+    >>> risk = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(2), X, np.sign(X[:, 0]), loss="logistic")
+    >>> gradient = mfld.Clipped(max_norm=1.0, noise_multiplier=1.0, batch_rate=0.1)
+    >>> solver = mfld.MFLD(20, step_size=0.1, temperature=0.0, gradient=gradient)
+    >>> result = solver.run(risk, 1000, callbacks=[mfld.PrivacyBudget(3.0, 1e-5)])
+    >>> result.state.step < 1000, result.privacy_spent(1e-5) <= 3.0
+    (True, True)
+    """
+
+    def __init__(self, epsilon: float, delta: float, *, every: int = 5, count_dynamics: bool = False) -> None:
+        self.epsilon = validation.real("epsilon", epsilon, positive=True)
+        self.delta = validation.real("delta", delta, positive=True)
+        self.every = validation.integer("every", every, 1)
+        self.count_dynamics = validation.boolean("count_dynamics", count_dynamics)
+
+    def on_problem(self, algorithm: Algorithm, objective: Objective) -> None:
+        self._problem = algorithm, objective
+
+    def on_start(self, state: State, n_steps: int) -> None:
+        if self._after(state, min(self.every or 1, n_steps)) > self.epsilon:
+            raise ValueError(f"epsilon must allow the first {self.every} steps, got {self.epsilon:g}")
+
+    def __call__(self, state: State, info: Info) -> bool:
+        return self._after(state, self.every or 1) > self.epsilon
+
+    def _after(self, state: State, n_steps: int) -> float:
+        algorithm, objective = self._problem
+        later = dataclasses.replace(state, step=state.step + n_steps)
+        return algorithm.privacy_spent(objective, later, self.delta, count_dynamics=self.count_dynamics)
 
 
 class AverageDual(Callback):

@@ -252,6 +252,20 @@ class ProductFeatures:
             raise ValueError("features must have a number, or a category beside the label: particles would not move")
         return Space(len(lower) + (self.label is not None), domain=[Box(tuple(lower), tuple(upper))])
 
+    @property
+    def stiffness(self) -> float:
+        """Largest ``E |d phi / d theta_j|**2`` over coordinates; steps of `FeatureMatching` may be 2 over it long."""
+        numbers = np.zeros(self.n_numbers)
+        logits = np.zeros(len(self.sizes))
+        for block in self.blocks:
+            for f in block.factors:
+                if f in self._frequencies:
+                    full, amplitudes = self._frequencies[f]
+                    numbers += block.share * np.sum(full**2 * amplitudes**2, axis=1)
+                else:
+                    logits[self.factors[f].category] += block.share * LOGITS**2 / 4
+        return float(max(numbers.max(initial=0.0), logits.max(initial=0.0)))
+
     def logits(self, t: int) -> slice:
         """Coordinates of the logits of a category."""
         before = sum(size for s, size in enumerate(self.sizes[:t]) if s != self.label)

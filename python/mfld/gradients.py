@@ -73,6 +73,22 @@ class GradientEstimator(ABC):
         """
         return objective.loss(particles) if objective.has_value else math.nan
 
+    def noise_multipliers(
+        self,
+        objective: Objective,
+        n_particles: int,
+        scales: NDArray[np.float64],
+        deviations: NDArray[np.float64],
+    ) -> tuple[float, NDArray[np.float64]]:
+        """Rate at which rows are sampled, and noise multipliers of steps ``- scale * estimate + deviation * xi``.
+
+        Raises
+        ------
+        TypeError
+            If nothing bounds what a row does to the estimate.
+        """
+        raise TypeError(f"gradient must be Clipped(max_norm, noise_multiplier, batch_rate) for privacy, got {self!r}")
+
     @abstractmethod
     def estimate(
         self, objective: Objective, particles: FloatArray, buffers: Buffers, place: Place

@@ -122,9 +122,11 @@ def fit(
     )
     shares = None if label is None else released.label_shares()
     matching = FeatureMatching(features, released.mean, label_shares=shares)
+    longest = 4 / features.stiffness  # twice what is stable, for the way there
+    n_steps = validation.integer("n_steps", n_steps, 3)
     solver = MFLD(
         n_particles,
-        step_size=schedules.Piecewise([0.1, 0.03], [0, 2 * n_steps // 3]),
+        step_size=schedules.Piecewise([longest, longest / 3], [0, 2 * n_steps // 3]),
         temperature=_TEMPERATURE,
         num_threads=num_threads,
     )

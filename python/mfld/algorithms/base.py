@@ -206,6 +206,11 @@ class Result:
             dual = self.algorithm.late_dual(risk, self.state, self.info)
         return certificate(risk, dual, temperature, confidence=confidence, **options)
 
+    def privacy_spent(self, delta: float, *, count_dynamics: bool = False, accountant: str = "rdp") -> float:
+        """Epsilon of the run at delta: with `mfld.Clipped` gradients, see `MFLD.privacy_spent`."""
+        options = {"count_dynamics": count_dynamics, "accountant": accountant}
+        return self.algorithm.privacy_spent(self.objective, self.state, delta, **options)
+
     def predict(self, inputs: ArrayLike) -> FloatArray:
         """Predictions of the model that was trained; with several replicates those of their mixture, the mean.
 
@@ -330,6 +335,16 @@ class Algorithm(ABC):
     def certified(self, objective: Objective, info: Info) -> tuple[float, float]:
         """Temperature and l2 of the problem that the last step belongs to; NaN where there was no step."""
         return info.temperature, info.l2
+
+    def privacy_spent(self, objective: Objective, state: State, delta: float, **options: Any) -> float:
+        """Epsilon at delta of the steps that led to a state.
+
+        Raises
+        ------
+        TypeError
+            If nothing bounds what a row does to them.
+        """
+        raise TypeError(f"{type(self).__name__} has no account of privacy: use MFLD with Clipped gradients")
 
     def resized(self, share: Fraction, n_replicates: int) -> Self:
         """The same algorithm with so many times the particles, and so many replicates.

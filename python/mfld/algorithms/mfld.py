@@ -23,6 +23,7 @@ from mfld.floating import underflow_is_zero
 from mfld.gradients import FullBatch, GradientEstimator
 from mfld.noise import Coupling, Place
 from mfld.objectives import Objective
+from mfld.privacy import training_epsilon
 from mfld.schedules import Scheduled
 from mfld.state import Cloud, Info, State
 from mfld.stepping import Plan, steps
@@ -371,6 +372,62 @@ class MFLD(Algorithm):
         full = objective.loss_gradient(state.particles)
         error = (estimate.astype(np.float64) - full)[..., : objective.n_moving]
         return float(np.mean(np.sum(error**2, axis=-1)))
+
+    def privacy_spent(
+        self,
+        objective: Objective,
+        state: State,
+        delta: float,
+        *,
+        count_dynamics: bool = False,
+        accountant: str = "rdp",
+        **options: Any,
+    ) -> float:
+        """Epsilon at delta of the steps that led to a state, with `mfld.Clipped` gradients, for add/remove neighbours.
+
+        All particles after each step may be published. A step ``theta - h g + s xi`` has noise of its own: with
+        ``count_dynamics`` its deviation counts beside that of the gradients, which holds as long as the seed is secret.
+
+        Parameters
+        ----------
+        objective : Objective
+        state : State
+            Its count of steps and its number of particles.
+        delta : float
+            Between 0 and 1.
+        count_dynamics : bool
+            Needs a run with ``seed=mfld.privacy.secret_seed()``, and a state that is not published.
+        accountant : {"rdp", "pld"}
+            Renyi divergences, or the tighter loss distributions of dp-accounting (extra ``privacy``).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind or out of range; if the gradients are not clipped, the step size looks
+            at the data, or the seed is one that people guess.
+        """
+        validation.instance("state", state, State, "a State")
+        if self._finds_size:
+            raise ValueError("step_size must be given for privacy: one that is found looks at the data")
+        if validation.boolean("count_dynamics", count_dynamics) and state.seed < 2**32:
+            raise ValueError(
+                f"seed must be secret where the noise of the dynamics counts, got {state.seed}: run with "
+                "seed=mfld.privacy.secret_seed()"
+            )
+        if state.n_replicates > 1:
+            raise ValueError(f"n_replicates must be 1 for an account of privacy, got {state.n_replicates}")
+        if state.step == 0:
+            return 0.0
+        plan = self._plan(objective, dataclasses.replace(state, step=0), state.step)
+        numbers = [plan.numbers(k, 0) for k in range(state.step)]
+        formula = getattr(self.dynamics, "coefficients", None)
+        if formula is None:
+            raise ValueError(f"dynamics must be affine, like Overdamped(), for privacy, got {self.dynamics}")
+        made = np.array([formula(*each) for each in numbers], np.float64)
+        deviations = made[:, 2] if count_dynamics else np.zeros(len(made))
+        n_particles = state.particles.shape[-2]
+        rate, multipliers = self.gradient.noise_multipliers(objective, n_particles, made[:, 1], deviations)
+        return training_epsilon(multipliers, rate, delta, accountant=accountant)
 
     def check(self, objective: Objective, state: State | None = None) -> None:
         validation.instance("objective", objective, Objective, "an Objective")

@@ -104,23 +104,23 @@ class SyntheticTable:
         multiplier = privacy.noise_multiplier(epsilon, delta * (1 - _FAILING))
         if multiplier == 0:
             raise ValueError("epsilon must be finite, for there is no privacy without noise")
-        bounds, categories = dict(bounds or {}), {name: tuple(own) for name, own in (categories or {}).items()}
+        bounds, known = dict(bounds or {}), {name: tuple(own) for name, own in (categories or {}).items()}
         how = how or Format()
-        texts = dict.fromkeys((*categories, *([target] if target is not None else [])), "text")
+        texts = dict.fromkeys((*known, *([target] if target is not None else [])), "text")
         how = Format(**{**vars(how), "types": {**how.types, **texts}})
         table = complete(tables.read(source, how, drop=drop), missing)
         n = len(table.rows)
         if n < _LEAST_ROWS:
             raise ValueError(f"{table.source} has {n} rows; at least {_LEAST_ROWS} are needed")
-        for name in (*bounds, *categories, *([target] if target is not None else [])):
+        for name in (*bounds, *known, *([target] if target is not None else [])):
             if name not in table.names:
                 raise ValueError(f"{table.source} has no column {name!r}; it has {', '.join(table.names)}")
         for column in table.columns:
-            _refuse_identifiers(table, column, column.name in categories)
+            _refuse_identifiers(table, column, column.name in known)
 
         source_of_noise = privacy.generator(seed)
         open_bounds = [c for c in table.columns if c.categories is None and c.name not in bounds]
-        open_texts = [c for c in table.columns if c.categories is not None and c.name not in categories]
+        open_texts = [c for c in table.columns if c.categories is not None and c.name not in known]
         shares = [_DOMAINS * bool(group) for group in (open_bounds, open_texts)]
         main = multiplier / math.sqrt(1 - sum(shares))
         _check_size(n, table, main, epsilon, delta, neighbours)
@@ -137,9 +137,9 @@ class SyntheticTable:
             counts = np.bincount(column.values, minlength=len(column.categories))
             failing = delta * _FAILING / len(open_texts)
             kept, spent = privacy.private_categories(counts, own, failing, name=column.name, **common)
-            categories[column.name] = tuple(column.categories[place] for place in kept)
+            known[column.name] = tuple(column.categories[place] for place in kept)
             expenses += spent
-        variables = tuple(_variable(table, column, bounds, categories) for column in table.columns)
+        variables = tuple(_variable(table, column, bounds, known) for column in table.columns)
         numbers, codes, label = _rows(table, variables, target)
         sizes = [len(v.categories) for v in variables if v.kind == "text"]
         found = synthesis.fit(
@@ -180,7 +180,7 @@ class SyntheticTable:
         return text.getvalue()
 
     def report(self) -> dict[str, Any]:
-        """What was spent on what, and what was taken as public: it may be published with the rows."""
+        """Account of what was spent on what and what was taken as public, which may be published with the rows."""
         return {
             "epsilon": self.ledger.epsilon(self.delta),
             "delta": self.delta,

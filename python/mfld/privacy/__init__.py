@@ -5,6 +5,7 @@ from which `mfld.FeatureMatching` makes particles, and with them rows; `accounta
 the noise of Langevin dynamics cost.
 """
 
+from mfld.privacy.accountant import last_iterate, sampled_gaussian, secret_seed, training_epsilon
 from mfld.privacy.domains import private_bounds, private_categories
 from mfld.privacy.embedding import PrivateEmbedding, table_features
 from mfld.privacy.mechanism import (
@@ -32,9 +33,13 @@ __all__ = [
     "gaussian_delta",
     "gaussian_epsilon",
     "generator",
+    "last_iterate",
     "noise_multiplier",
     "private_bounds",
     "private_categories",
+    "sampled_gaussian",
+    "secret_seed",
     "table_features",
     "together",
+    "training_epsilon",
 ]
