@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -172,6 +173,23 @@ def test_recomputed_states_are_the_kept_ones(every, rng):
     assert some.gradient(particles).tobytes() == whole.gradient(particles).tobytes()
     kept, _ = some.model.forward(particles, None, some.inputs, 1)
     assert len(kept) == -(-7 // every)
+
+
+def test_memory_is_that_of_the_states_and_less_with_checkpoints():
+    def peak(**options):
+        risk = make(n=4000, activation="tanh", **options)
+        particles = np.zeros((risk.model.depth, 4, risk.n_coordinates))
+        risk.loss_gradient(particles)
+        tracemalloc.start()
+        risk.loss_gradient(particles)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    of_states = 4000 * 5 * 8  # bytes of one layer
+    shallow, deep, thrifty = peak(depth=16), peak(depth=32), peak(depth=32, checkpoint_every=6)
+    assert abs((deep - shallow) / (16 * of_states) - 1) < 0.1
+    assert thrifty < 0.6 * deep
 
 
 def test_depth_one_is_the_two_layer_network_to_the_bit(dtype, rng):
