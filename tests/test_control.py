@@ -704,12 +704,17 @@ def shooting(problem, start):
     return optimize.minimize(both, start, jac=True, method="L-BFGS-B", options={"maxiter": 300}).fun
 
 
-def langevin(problem, start, seed, temperature, n_steps, n_particles=50):
-    """Annealed particles from one control sequence, and the cost of the mean field that they end as."""
-    solver = mfld.MFLD(
-        n_particles,
-        step_size=0.3,
-        temperature=mfld.schedules.Geometric(temperature, factor=0.5, stage_length=n_steps // 12),
-    )
-    particles = np.repeat(start.reshape(-1, 1, 1), n_particles, axis=1)
-    return problem.value(solver.run(problem, n_steps, seed=seed, particles=particles).measure)
+@pytest.mark.slow
+def test_a_pendulum_at_rest_is_swung_up_where_shooting_stays():
+    problem, rest = pendulum(20), np.zeros(20)
+    stuck = shooting(problem, rest)
+    assert stuck > 9.9  # a stationary point: the gradient is 0 there
+    cooling = mfld.schedules.Geometric(0.02, factor=0.5, stage_length=40)
+    solver = mfld.MFLD(16, step_size=0.1, temperature=cooling)
+    start = np.zeros((20, 16, 1))
+    result = solver.run(problem, 400, particles=start, record_every=400)
+    assert problem.value(result.measure) < 0.3
+    up = problem.trajectory(result.measure).states[-1, 0]
+    assert np.cos(up[0]) > 0.95
+    # From there shooting finds its way: the start was what it lacked.
+    assert shooting(problem, result.particles.astype(float).mean(axis=(1, 2))) < 0.5

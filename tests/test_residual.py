@@ -1,12 +1,19 @@
 """Deep residual networks: the kernel of input gradients, and forward and adjoint against plain NumPy and torch."""
 
 import itertools
+import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_digits, make_circles
+from sklearn.utils.estimator_checks import check_estimator
 
 import mfld
-from mfld import _core
+from mfld import _core, cli
+from mfld.experiments import TrainedModel, load
+from mfld.sklearn import MeanFieldClassifier, ResidualClassifier, ResidualRegressor
 
 SLOPES = {
     "tanh": (np.tanh, lambda a: 1 - np.tanh(a) ** 2),
@@ -168,6 +175,23 @@ def test_recomputed_states_are_the_kept_ones(every, rng):
     assert len(kept) == -(-7 // every)
 
 
+def test_memory_is_that_of_the_states_and_less_with_checkpoints():
+    def peak(**options):
+        risk = make(n=4000, activation="tanh", **options)
+        particles = np.zeros((risk.model.depth, 4, risk.n_coordinates))
+        risk.loss_gradient(particles)
+        tracemalloc.start()
+        risk.loss_gradient(particles)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    of_states = 4000 * 5 * 8  # bytes of one layer
+    shallow, deep, thrifty = peak(depth=16), peak(depth=32), peak(depth=32, checkpoint_every=6)
+    assert abs((deep - shallow) / (16 * of_states) - 1) < 0.1
+    assert thrifty < 0.6 * deep
+
+
 def test_depth_one_is_the_two_layer_network_to_the_bit(dtype, rng):
     network = mfld.ResidualNetwork(3, 2, depth=1)
     particles = network.initial_particles(40, 0, dtype)
@@ -264,6 +288,79 @@ def test_refused_particles():
         network.predict(np.zeros((2, 4, 7)), np.zeros((1, 2)))
     with pytest.raises(ValueError, match=r"inputs must have shape \(n, 2\)"):
         network.predict(np.zeros((3, 4, 7)), np.zeros((1, 3)))
+
+
+# ---- the fronts ------------------------------------------------------------------------------------------------------
+
+
+def spirals(n, seed, turns=1.5):
+    rng = np.random.default_rng(seed)
+    t, y = np.sqrt(rng.uniform(size=n)), rng.integers(2, size=n)
+    angle = 2 * np.pi * turns * t + np.pi * y
+    return np.column_stack([t * np.cos(angle), t * np.sin(angle)]) + 0.02 * rng.normal(size=(n, 2)), y
+
+
+def test_estimators_fit_go_on_and_are_copied():
+    inputs, labels = spirals(200, 0, turns=0.5)
+    classifier = ResidualClassifier(depth=3, n_particles=16, n_steps=150, random_state=0)
+    fitted = clone(classifier).fit(inputs, labels)
+    assert fitted.cloud_.particles.shape == (3, 16, 2 * (2 + 4 + 1) + 1)
+    assert fitted.score(inputs, labels) > 0.95
+    again = pickle.loads(pickle.dumps(fitted))
+    assert np.array_equal(again.predict_proba(inputs), fitted.predict_proba(inputs))
+    went_on = clone(classifier).set_params(n_steps=50, warm_start=True).fit(inputs, labels).fit(inputs, labels)
+    assert went_on.n_iter_ == 100
+    with pytest.raises(ValueError, match="depth must be 3 as before in a fit that goes on, got 4"):
+        went_on.set_params(depth=4).fit(inputs, labels)
+    with pytest.raises(NotImplementedError, match="are not pruned"):
+        fitted.prune(4, inputs)
+    regressor = ResidualRegressor(depth=2, n_particles=16, n_steps=200, l2=1e-3, random_state=0)
+    numbers = np.column_stack([np.sin(2 * inputs[:, 0]), inputs[:, 1] ** 2])
+    assert regressor.fit(inputs, numbers).score(inputs, numbers) > 0.8
+    early = clone(classifier).set_params(early_stopping=True, loss="hinge").fit(inputs, labels)
+    assert early.score(inputs, labels) > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("estimator", [ResidualClassifier, ResidualRegressor])
+def test_scikit_learns_own_checks(estimator):
+    results = check_estimator(estimator(depth=2, n_particles=16, n_steps=200), on_fail=None, on_skip=None)
+    failed = [each["check_name"] for each in results if each["status"] == "failed"]
+    assert not failed
+
+
+@pytest.mark.slow
+def test_eight_layers_are_as_accurate_as_two_at_equal_numbers():
+    digits = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(digits[1]))
+    train, test = order[:1400], order[1400:]
+    circles = [make_circles(1000, noise=0.1, factor=0.5, random_state=seed) for seed in (0, 1)]
+    sets = {
+        "spirals": (*spirals(1000, 0), *spirals(1000, 1)),
+        "circles": (*circles[0], *circles[1]),
+        "digits": (digits[0][train], digits[1][train], digits[0][test], digits[1][test]),
+    }
+    for name, (inputs, labels, others, truth) in sets.items():
+        two = MeanFieldClassifier(random_state=0).fit(inputs, labels)
+        deep = ResidualClassifier(depth=8, random_state=0)
+        p = 2 * (inputs.shape[1] + deep.n_hidden + two.model_.n_outputs) + 1
+        deep.set_params(n_particles=round(two.cloud_.particles.size / (8 * p))).fit(inputs, labels)
+        scores = two.score(others, truth), deep.score(others, truth)
+        # Of 1000 or 397 rows, one standard error of the difference of two classifiers that agree on most.
+        assert scores[1] > scores[0] - 0.005, (name, scores)
+
+
+def test_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = ["--depth", "3", "--n-particles", "16", "--n-steps", "200", "--l2", "1e-2", "--quiet"]
+    assert cli.main(["train", "iris", *options]) == 0
+    assert "3 layers of 16 neurons" in capsys.readouterr().out
+    trained = TrainedModel.load("iris.npz")
+    assert trained.model.depth == 3
+    assert trained.particles.shape == (3, 16, trained.model.n_coordinates)
+    assert trained.split_scores(load("iris"))["test"].score > 0.85
+    assert cli.main(["train", "iris", "--depth", "2", "--method", "psdca"]) != 0
+    assert "method must be 'mfld' with depth=2, got 'psdca'" in capsys.readouterr().err
 
 
 # ---- deep and wide ---------------------------------------------------------------------------------------------------

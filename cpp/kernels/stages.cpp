@@ -186,9 +186,9 @@ int pull_back_inputs(const mfld_network* description, const void* particles, con
     const double block_work = static_cast<double>(lanes * blocks.most_rows * (2 * d + 16));
     const int threads = useful_threads(execution->num_threads, blocks.n_blocks,
                                        block_work * static_cast<double>(blocks.n_blocks * layout.n_panels));
-    // per member: panel, coefficient, offset, share, total, values, slope, gain, cotangents, sums
+    // per member: panel, coefficient, offset, share, total, values, slope, gain, sums
     const std::int64_t scratch_size =
-        layout.panel_size() + 2 * terms_size + 2 * lanes + 3 * stride * lanes + outputs * stride + d * stride;
+        layout.panel_size() + 2 * terms_size + 2 * lanes + 3 * stride * lanes + d * stride;
     const Buffer<T> scratch(threads * scratch_size);
     StopSignal stop(*execution);
 
@@ -201,14 +201,11 @@ int pull_back_inputs(const mfld_network* description, const void* particles, con
       T* values = total + lanes;
       T* slope = values + stride * lanes;
       T* gain = slope + stride * lanes;
-      T* cotangents = gain + stride * lanes;
-      T* sums = cotangents + outputs * stride;
-      std::fill(values, cotangents, T(0));
+      T* sums = gain + stride * lanes;
+      std::fill(values, sums, T(0));
       const Range mine = even_part(blocks.n_blocks, member, members);
       for (std::int64_t b = mine.begin; b < mine.end; ++b) {
         const Range rows = blocks.rows(b);
-        for (std::int64_t k = 0; k < outputs; ++k)
-          for (std::int64_t i = 0; i < rows.size(); ++i) cotangents[k * stride + i] = g[(rows.begin + i) * outputs + k];
         std::fill_n(sums, d * stride, T(0));
         for (std::int64_t p = 0; p < layout.n_panels; ++p) {
           if (member == 0) stop.poll(block_work);
@@ -219,7 +216,7 @@ int pull_back_inputs(const mfld_network* description, const void* particles, con
           for (std::int64_t k = 0; k < outputs; ++k)
             for (int l = 0; l < lanes; ++l) coefficient[k * lanes + l] *= share[l];
           network.forward(panel, z + rows.begin * d, rows.size(), values, slope);
-          detail::mix_cotangents(coefficient, outputs, cotangents, stride, rows.size(), gain);
+          affine(coefficient, outputs, static_cast<const T*>(nullptr), g + rows.begin * outputs, rows.size(), gain);
           std::fill_n(total, lanes, T(0));
           network.activation.lane_gains(values, slope, rows.size(), gain, total);
           for (std::int64_t j = 0; j < d; ++j) add_panel_sums(gain, rows.size(), panel + j * lanes, sums + j * stride);

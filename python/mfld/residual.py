@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -191,25 +192,26 @@ class ResidualNetwork:
         kept: list[FloatArray],
         cotangent: FloatArray,
         num_threads: int,
-    ) -> list[tuple[FloatArray, FloatArray]]:
-        """States before each layer and the cotangents (n, D) of what it returns, from those of predictions."""
+    ) -> Iterator[tuple[int, FloatArray, FloatArray]]:
+        """Layers from the last to the first: number, states before it, and cotangents (n, D) of what it returns.
+
+        They are made one by one, from the cotangents of predictions; ``kept`` is emptied on the way.
+        """
         adjoint = np.zeros((len(cotangent), self.n_states), cotangent.dtype)
         adjoint[:, self.n_states - self.n_outputs :] = cotangent
-        found: list[tuple[FloatArray, FloatArray]] = []
         for number in reversed(range(len(kept))):
             first = number * self.checkpoint_every
             last = min(first + self.checkpoint_every, self.depth)
-            states = [kept[number]]
+            states = [kept.pop()]
             for k in range(first, last - 1):
                 states.append(self._after(particles, weights, states[-1], k, num_threads))
             for k in reversed(range(first, last)):
-                here = states[k - first]
-                found.append((here, adjoint))
+                here = states.pop()
+                yield k, here, adjoint
                 if k > 0:
                     own = None if weights is None else weights[k]
                     through = self.step.pull_back_inputs(particles[k], own, here, adjoint, num_threads)
                     adjoint = adjoint + through
-        return found[::-1]
 
     def _after(
         self, particles: FloatArray, weights: FloatArray | None, states: FloatArray, k: int, num_threads: int

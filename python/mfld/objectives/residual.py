@@ -134,17 +134,17 @@ class ResidualRisk(SetOnce, Objective):
         """Gradient of the first variation in each layer, ridge excluded: shape (depth, N, p)."""
         cloud = self.cloud(measure)
         gradient = np.empty(cloud.particles.shape, cloud.particles.dtype)
-        for k, (states, adjoint) in enumerate(self._pulled(cloud, batch)):
+        for k, states, adjoint in self._pulled(cloud, batch):
             gradient[k] = self.model.layer.pull_back(cloud.particles[k], states, adjoint, self._threads)[1]
         return gradient
 
     def first_variation(self, measure: Measure, batch: ArrayLike | None = None) -> Potential:
         """First variations of all layers as a potential, ridge included, at points of shape (depth, M, p)."""
-        pulled = list(self._pulled(self.cloud(measure), batch))
+        pulled = sorted(self._pulled(self.cloud(measure), batch), key=lambda one: one[0])
 
         def both(points: FloatArray) -> tuple[FloatArray, FloatArray]:
             each = []
-            for own, (states, adjoint) in zip(points, pulled, strict=True):
+            for own, (_, states, adjoint) in zip(points, pulled, strict=True):
                 x, g = (array.astype(own.dtype, copy=False) for array in (states, adjoint))
                 each.append(self.model.layer.pull_back(np.ascontiguousarray(own), x, g, self._threads))
             return np.stack([values for values, _ in each]), np.stack([slopes for _, slopes in each])
@@ -194,7 +194,7 @@ class ResidualRisk(SetOnce, Objective):
         _, values, _, weights = self._forward(self.cloud(measure), batch)
         return float(np.sum(weights * values))
 
-    def _pulled(self, cloud: Cloud, batch: ArrayLike | None) -> Iterator[tuple[FloatArray, FloatArray]]:
+    def _pulled(self, cloud: Cloud, batch: ArrayLike | None) -> Iterator[tuple[int, FloatArray, FloatArray]]:
         kept, _, derivative, weights = self._forward(cloud, batch)
         cotangent = weights.astype(derivative.dtype)[:, np.newaxis] * derivative
         yield from self.model.backward(cloud.particles, cloud.weights, kept, cotangent, self._threads)

@@ -22,7 +22,7 @@ _PARAMETERS = """
     depth : int
         Layers.
     n_hidden : int
-        Coordinates of the state beside inputs and outputs; see `mfld.ResidualNetwork`.
+        Coordinates of the state beside inputs and outputs, see `mfld.ResidualNetwork`: room for features of few inputs.
     n_particles : int
         Neurons of a layer.
     checkpoint_every : int
@@ -82,7 +82,7 @@ class ResidualClassifier(_Residual, MeanFieldClassifier):
         self,
         *,
         depth: int = 8,
-        n_hidden: int = 0,
+        n_hidden: int = 4,
         n_particles: int = 64,
         checkpoint_every: int = 1,
         loss: AnyLoss = "auto",
@@ -158,7 +158,7 @@ class ResidualRegressor(_Residual, MeanFieldRegressor):
         self,
         *,
         depth: int = 8,
-        n_hidden: int = 0,
+        n_hidden: int = 4,
         n_particles: int = 64,
         checkpoint_every: int = 1,
         loss: AnyLoss = "auto",
