@@ -9,6 +9,9 @@ from typing import Self
 
 from mfld import validation
 from mfld.objectives.base import Objective
+import numpy as np
+
+from mfld.objectives.base import Objective, Potential
 from mfld.space import Space
 from mfld.state import Cloud
 
@@ -55,6 +58,10 @@ class Game(ABC):
     def on_threads(self, num_threads: int | None) -> Self:
         """The same game, evaluated on so many threads; None: what OpenMP would take. It never changes a value."""
         return self
+
+    def still(self, name: str) -> Objective:
+        """An objective on the space of a player, whose `initial_particles` are those that it starts from."""
+        return Potential(np.zeros_like, space=self.spaces[name])
 
     @abstractmethod
     def facing(self, name: str, clouds: Mapping[str, Cloud]) -> Objective:
