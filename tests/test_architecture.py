@@ -43,6 +43,7 @@ LAYERS = [
     ["checkpoint", "posteriors", "sweeps"],
     ["functional_data"],
     ["fitting", "density", "diffusion"],
+    ["fitting", "density", "generative"],
     ["experiments"],
     ["sklearn"],
     ["plots"],

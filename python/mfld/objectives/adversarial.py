@@ -494,4 +494,5 @@ class _Frozen(Potential):
 
 
 def _length(slopes: FloatArray) -> FloatArray:
-    return np.asarray(np.sqrt(np.sum(slopes**2, axis=1, keepdims=True)))
+    # In float64, where the square of no float32 overflows: near a divergence slopes are large before particles are.
+    return np.asarray(np.sqrt(np.sum(slopes.astype(np.float64) ** 2, axis=1, keepdims=True)))

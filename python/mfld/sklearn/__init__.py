@@ -1,4 +1,4 @@
-"""Estimators for scikit-learn: two-layer networks, densities and spikes, by mean-field Langevin dynamics.
+"""Estimators for scikit-learn: two-layer networks, densities, generators and spikes, by mean-field Langevin dynamics.
 
 They need scikit-learn 1.6 or newer: ``pip install 'mfld[sklearn]'``. What is not given the networks choose by the rule
 of `mfld.fitting`, with two additions: mini-batches have n / 40 rows where that is more, so that the default number of
@@ -14,8 +14,9 @@ try:
     from mfld.sklearn.classifier import MeanFieldClassifier
     from mfld.sklearn.deconvolver import Deconvolver
     from mfld.sklearn.density import MeanFieldDensity
+    from mfld.sklearn.generator import MeanFieldGenerator
     from mfld.sklearn.regressor import MeanFieldRegressor
 except ImportError as error:
     raise ImportError("mfld.sklearn needs scikit-learn 1.6 or newer: pip install 'mfld[sklearn]'") from error
 
-__all__ = ["Deconvolver", "MeanFieldClassifier", "MeanFieldDensity", "MeanFieldRegressor"]
+__all__ = ["Deconvolver", "MeanFieldClassifier", "MeanFieldDensity", "MeanFieldGenerator", "MeanFieldRegressor"]
