@@ -6,6 +6,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import mfld
 from mfld import diagnostics, generative, plots
+from mfld.cli import main
+from mfld.experiments import GeneratorModel
 
 pytest.importorskip("sklearn")
 
@@ -105,3 +107,43 @@ def test_animation(d, tmp_path):
     with images.open(path) as picture:
         assert (picture.format, picture.n_frames) == ("GIF", 2)
     assert [own.name for own in tmp_path.iterdir()] == ["points.gif"]
+
+
+def test_command_writes_rows_like_those_of_the_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    lines = [f"{rng.normal():.2f};{rng.choice(['red', 'blue', 'grey'])};7" for _ in range(40)]
+    (tmp_path / "some.csv").write_text("\n".join(["size;colour;same", *lines]).replace(".", ",") + "\n")
+    arguments = ["gan", "some.csv", "--sample", "9", "--n-steps", "6", "--n-particles", "20", "--num-threads", "1"]
+    assert main(arguments) == 0
+    assert "9 new rows: some-sample.csv" in capsys.readouterr().out
+    head, *made = (tmp_path / "some-sample.csv").read_text().splitlines()
+    assert head == "size;colour;same"
+    assert len(made) == 9
+    for line in made:
+        size, colour, same = line.split(";")
+        assert size.rpartition(",")[2].isdigit()
+        assert colour in ("red", "blue", "grey")
+        assert same == "7"
+    model = GeneratorModel.load("some-gan.npz")
+    assert model.csv(9) == (tmp_path / "some-sample.csv").read_text()
+    assert (tmp_path / "some-gan.gif").read_bytes()[:3] == b"GIF"
+    for wrong, message in (
+        (["gan", "some.csv", "--rows", "a.csv"], "--rows needs --sample"),
+        (["gan", "some.csv", "--picture", "a.png"], "must end in .gif"),
+        (["gan", "none.csv"], "none.csv"),
+    ):
+        assert main(wrong) == 2
+        assert message in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"some\.csv is not a generator file of mfld"):
+        GeneratorModel.load("some.csv")
+
+
+@pytest.mark.slow
+def test_eight_gaussians_are_all_found():
+    rows = eight(2000, 1)
+    made = generative.fit(rows, seed=0).sample(1000)
+    shares = shares_of_modes(made, 0.21)
+    assert (shares > 0.03).all()
+    assert shares.sum() > 0.5
+    assert diagnostics.sliced_wasserstein(made, eight(1000, 2), order=1) < 0.12

@@ -23,6 +23,7 @@ from mfld.gradients import Minibatch
 from mfld.models import TwoLayerNetwork
 from mfld.objectives import GradientPenalty, MeanFieldGAN
 from mfld.state import Cloud, State
+from mfld.validation import FloatArray
 
 _SCALE = 10.0  # of both networks
 _STEPS = {"generator": 0.004, "critic": 0.02}
@@ -128,20 +129,14 @@ def fit(
     n_steps, every = validation.integer("n_steps", n_steps, 0), validation.integer("every", every, 1)
     batch_size = validation.integer("batch_size", batch_size, 1)
     strength = validation.real("penalty", penalty, positive=True)
-    seed, d = validation.seed(seed), given.shape[1]
+    seed = validation.seed(seed)
     if on_step is not None:
         validation.function("on_step", on_step)
     centre = given[0] + (given - given[0]).mean(axis=0)  # exact for constants
     reach = np.abs(given - centre).max(axis=0)
     unit = np.where(reach > 0, reach, 1)
     scale = reach * ((given - centre) / unit).std(axis=0)
-    game = MeanFieldGAN(
-        TwoLayerNetwork(n_latent, d, activation="relu", output_scale=_SCALE),
-        TwoLayerNetwork(d, activation="relu", output_scale=_SCALE),
-        (given - centre) / np.where(scale > 0, scale, 1),
-        penalty=GradientPenalty(strength),
-        l2=_L2,
-    )
+    game = _game(n_latent, (given - centre) / np.where(scale > 0, scale, 1), strength)
     solver = DescentAscent(
         n_particles,
         step_size=_STEPS,
@@ -166,3 +161,26 @@ def fit(
             if left <= 0:
                 return reached(state)
             state = solver.advance(game, state, left if on_step is None else min(every, left))[0]
+
+
+def rebuilt(
+    n_latent: int, centre: FloatArray, scale: FloatArray, generator: FloatArray, critic: FloatArray
+) -> Generator:
+    """A generator from its numbers, without the rows that it was made from."""
+    validation.shape("centre", centre, ("d",))
+    validation.shape("scale", scale, centre.shape, "to match centre")
+    game = _game(n_latent, np.zeros((1, len(centre))), 1.0)
+    for name, particles in (("generator", generator), ("critic", critic)):
+        validation.shape(name, particles, ("N", game.spaces[name].n_coordinates))
+    return Generator(game, {"generator": Cloud(generator), "critic": Cloud(critic)}, centre, scale)
+
+
+def _game(n_latent: int, rows: FloatArray, penalty: float) -> MeanFieldGAN:
+    d = rows.shape[1]
+    return MeanFieldGAN(
+        TwoLayerNetwork(n_latent, d, activation="relu", output_scale=_SCALE),
+        TwoLayerNetwork(d, activation="relu", output_scale=_SCALE),
+        rows,
+        penalty=GradientPenalty(penalty),
+        l2=_L2,
+    )

@@ -118,6 +118,46 @@ class Variable:
         return [text.replace(".", decimal) + after for text in shown]
 
 
+def read_points(
+    source: str | os.PathLike[str], how: Format | None, *, drop: Collection[str], missing: str
+) -> tuple[Table, tuple[Variable, ...], NDArray[np.float64]]:
+    """A table, its variables, and the coordinates of its rows, shape (n, p)."""
+    validation.choice("missing", missing, MISSING)
+    table = tables.read(source, how, drop=drop)
+    if missing == "drop":
+        gone = np.zeros(len(table.rows), bool)
+        for column in table.columns:
+            gone |= column.missing
+        table = table.without(gone) if gone.any() else table
+    refuse_gaps(table, table.columns, "; --missing drop leaves such rows out")
+    if len(table.rows) < _LEAST_ROWS:
+        raise ValueError(f"{table.source} has {len(table.rows)} rows; at least {_LEAST_ROWS} are needed")
+    variables = tuple(Variable.of(table, column) for column in table.columns)
+    rows = np.concatenate([v.points(c) for v, c in zip(variables, table.columns, strict=True)], axis=1)
+    if not rows.shape[1]:
+        raise ValueError(f"{table.source} has no column in which rows differ")
+    return table, variables, rows
+
+
+def written(variables: Collection[Variable], points: NDArray[np.float64], decimal: str) -> dict[str, list[str]]:
+    """Points, shape (n, p), as texts by the names of the columns."""
+    columns, place = {}, 0
+    for variable in variables:
+        columns[variable.name] = variable.texts(points[:, place : place + variable.width], decimal)
+        place += variable.width
+    return columns
+
+
+def as_csv(columns: Mapping[str, list[str]], delimiter: str, header: bool) -> str:
+    """Columns of texts as the text of a file."""
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    if header:
+        writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return text.getvalue()
+
+
 @dataclass(frozen=True, eq=False)
 class DensityModel:
     """Density of the rows of a table, with what it takes to write rows like them.
@@ -168,20 +208,7 @@ class DensityModel:
         ValueError
             If it has fewer than 5 rows, or a column that does not suit: the message says where.
         """
-        validation.choice("missing", missing, MISSING)
-        table = tables.read(source, how, drop=drop)
-        if missing == "drop":
-            gone = np.zeros(len(table.rows), bool)
-            for column in table.columns:
-                gone |= column.missing
-            table = table.without(gone) if gone.any() else table
-        refuse_gaps(table, table.columns, "; --missing drop leaves such rows out")
-        if len(table.rows) < _LEAST_ROWS:
-            raise ValueError(f"{table.source} has {len(table.rows)} rows; at least {_LEAST_ROWS} are needed")
-        variables = tuple(Variable.of(table, column) for column in table.columns)
-        rows = np.concatenate([v.points(c) for v, c in zip(variables, table.columns, strict=True)], axis=1)
-        if not rows.shape[1]:
-            raise ValueError(f"{table.source} has no column in which rows differ")
+        table, variables, rows = read_points(source, how, drop=drop, missing=missing)
         found = density.fit(rows, seed=seed, num_threads=num_threads, **choices)
         best = max(found.scores.values()) if found.scores else None
         kinds = [column.kind for column in table.columns]
@@ -220,21 +247,12 @@ class DensityModel:
         """
         n_rows = validation.integer("n_rows", n_rows, 1)
         generator = np.random.default_rng(validation.seed(seed))
-        points, columns, place = self.density.sample(n_rows, generator), {}, 0
-        for variable in self.variables:
-            own = points[:, place : place + variable.width]
-            columns[variable.name] = variable.texts(own, self.provenance["decimal"] or ".")
-            place += variable.width
-        return columns
+        points = self.density.sample(n_rows, generator)
+        return written(self.variables, points, self.provenance["decimal"] or ".")
 
     def csv(self, columns: Mapping[str, list[str]]) -> str:
         """Rows as a text, with the delimiter of the file that the density was made from, and a header if it had one."""
-        text = io.StringIO()
-        writer = csv.writer(text, delimiter=self.provenance["delimiter"] or ",", lineterminator="\n")
-        if self.provenance["header"]:
-            writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-        return text.getvalue()
+        return as_csv(columns, self.provenance["delimiter"] or ",", self.provenance["header"])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a ``.npz`` file: arrays and one JSON text, nothing that could be executed. Replaced as a whole."""
