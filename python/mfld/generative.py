@@ -172,7 +172,12 @@ def rebuilt(
     game = _game(n_latent, np.zeros((1, len(centre))), 1.0)
     for name, particles in (("generator", generator), ("critic", critic)):
         validation.shape(name, particles, ("N", game.spaces[name].n_coordinates))
-    return Generator(game, {"generator": Cloud(generator), "critic": Cloud(critic)}, centre, scale)
+    return Generator(
+        game,
+        {"generator": Cloud(generator), "critic": Cloud(critic)},
+        centre.astype(np.float64),
+        scale.astype(np.float64),
+    )
 
 
 def _game(n_latent: int, rows: FloatArray, penalty: float) -> MeanFieldGAN:

@@ -86,9 +86,15 @@ class GeneratorModel:
             "variables": [asdict(variable) for variable in self.variables],
             "provenance": self.provenance,
         }
-        clouds = {name: cloud.particles for name, cloud in own.clouds.items()}
         with replacing(path) as file:
-            np.savez(file, metadata=np.array(json.dumps(metadata)), centre=own.centre, scale=own.scale, **clouds)
+            np.savez(
+                file,
+                metadata=np.array(json.dumps(metadata)),
+                centre=own.centre,
+                scale=own.scale,
+                generator=own.clouds["generator"].particles,
+                critic=own.clouds["critic"].particles,
+            )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> GeneratorModel:
