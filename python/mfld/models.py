@@ -221,6 +221,7 @@ class Model(ABC):
         Arguments are those of `predictions` and `pull_back`. Defined by `TwoLayerNetwork`.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define pull_back_inputs")
+
     def input_gradient(
         self, particles: FloatArray, weights: FloatArray | None, inputs: FloatArray, num_threads: int
     ) -> FloatArray:

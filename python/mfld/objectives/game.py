@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Self
 
-from mfld import validation
-from mfld.objectives.base import Objective
 import numpy as np
 
+from mfld import validation
 from mfld.objectives.base import Objective, Potential
 from mfld.space import Space
 from mfld.state import Cloud
@@ -61,7 +60,9 @@ class Game(ABC):
 
     def still(self, name: str) -> Objective:
         """An objective on the space of a player, whose `initial_particles` are those that it starts from."""
-        return Potential(np.zeros_like, space=self.spaces[name])
+        still = Potential(np.zeros_like, space=self.spaces[name])
+        still.members = tuple(self.members.get(name, ()))
+        return still
 
     @abstractmethod
     def facing(self, name: str, clouds: Mapping[str, Cloud]) -> Objective:

@@ -23,8 +23,6 @@ from mfld.errors import DivergenceError
 from mfld.floating import underflow_is_zero
 from mfld.gradients import FullBatch, GradientEstimator
 from mfld.noise import Coupling, Place
-from mfld.objectives import Game, Objective, Potential
-from mfld.noise import Place
 from mfld.objectives import Game, Objective
 from mfld.objectives.pairwise import PerPlayer, each_player
 from mfld.schedules import Scheduled
@@ -100,15 +98,10 @@ class GameAlgorithm(Algorithm):
         sizes = each_player("n_particles", self.n_particles, game.players)
         clouds, population = {}, 0
         for name in game.players:
-            still = Potential(np.zeros_like, space=game.spaces[name])
-            still.members = tuple(game.members.get(name, ()))
+            still = game.still(name)
             places = [noise.initial(seed, own, self.num_threads).member(population) for own in replicas]
             population += math.prod(still.members)
             drawn = start(still, given.get(name), self.n_replicates, sizes[name], self.dtype, places)
-        clouds = {}
-        for number, name in enumerate(game.players):
-            places = [noise.initial(seed, own, self.num_threads).member(number) for own in replicas]
-            drawn = start(game.still(name), given.get(name), self.n_replicates, sizes[name], self.dtype, places)
             clouds[name] = Cloud(drawn)
         state = State(clouds, step=0, seed=seed, replica=replicas)
         state = State(clouds, 0, seed, self._first_buffers(state), replicas)
