@@ -545,20 +545,6 @@ def control(problem: ControlProblem, measure: Measure, title: str = "") -> Any:
     Returns
     -------
     matplotlib.figure.Figure
-def generated(
-    frames: Sequence[ArrayLike], rows: ArrayLike, path: str | os.PathLike[str], *, titles: Sequence[str] = ()
-) -> None:
-    """Animation of generated points beside the rows, as a GIF: of one column histograms, of more the first two columns.
-
-    Parameters
-    ----------
-    frames : sequence of array_like, each of shape (n, d)
-        Generated points, one array for each picture.
-    rows : array_like, shape (n, d)
-    path : path
-        Ends in ``.gif``; a file of that name is replaced as a whole.
-    titles : sequence of str, optional
-        One for each picture.
 
     Raises
     ------
@@ -592,6 +578,26 @@ def generated(
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def generated(
+    frames: Sequence[ArrayLike], rows: ArrayLike, path: str | os.PathLike[str], *, titles: Sequence[str] = ()
+) -> None:
+    """Animation of generated points beside the rows, as a GIF: of one column histograms, of more the first two columns.
+
+    Parameters
+    ----------
+    frames : sequence of array_like, each of shape (n, d)
+        Generated points, one array for each picture.
+    rows : array_like, shape (n, d)
+    path : path
+        Ends in ``.gif``; a file of that name is replaced as a whole.
+    titles : sequence of str, optional
+        One for each picture.
+
+    Raises
+    ------
+    ImportError
         If matplotlib, or Pillow that writes the file, is not installed.
     TypeError, ValueError
         If the arrays do not fit, or there are none.
