@@ -72,7 +72,7 @@ class Model(ABC):
     n_outputs: int
     has_particle_batches: ClassVar[bool] = False
     has_input_gradients: bool = False
-    """Whether `input_gradient` is defined; and `pull_back_input_gradient` where `has_mixed_gradients` is true."""
+    """True where `input_gradient` is defined; and `pull_back_input_gradient` where `has_mixed_gradients` is true."""
     has_mixed_gradients: bool = False
 
     @property

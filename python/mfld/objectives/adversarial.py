@@ -78,7 +78,7 @@ class GradientPenalty:
 
 
 class _Batch(NamedTuple):
-    """What a step sees, in float64: data, latent points and, for each, its place between data and generated points."""
+    """Samples of a step, in float64: data, latent points and, for each, its place between data and generated points."""
 
     data: FloatArray
     latent: FloatArray
@@ -303,7 +303,7 @@ class MeanFieldGAN(Game):
 
 
 class _Facing(Objective):
-    """What a player of the game faces, from a batch or, where there is an end of the samples, from all of them."""
+    """Objective of a player of the game, from a batch or, where there is an end of the samples, from all of them."""
 
     has_batches = True
 
@@ -371,7 +371,7 @@ class _Facing(Objective):
     @staticmethod
     @abstractmethod
     def _endless(penalty: GradientPenalty | None) -> bool:
-        """Whether gradients are expectations whatever the data."""
+        """True where gradients are expectations whatever the data."""
 
     @abstractmethod
     def _loss(self, cloud: Cloud, batch: _Batch) -> float:
@@ -383,7 +383,7 @@ class _Facing(Objective):
 
 
 class _Generates(_Facing):
-    """What the generator faces: ``E_data D(x) - E_z D(G(z))``."""
+    """Objective of the generator: ``E_data D(x) - E_z D(G(z))``."""
 
     @staticmethod
     def _endless(penalty: GradientPenalty | None) -> bool:
@@ -407,7 +407,7 @@ class _Generates(_Facing):
 
 
 class _Criticises(_Facing):
-    """What the critic faces: ``E_z D(G(z)) - E_data D(x)`` and its penalty."""
+    """Objective of the critic: ``E_z D(G(z)) - E_data D(x)`` and its penalty."""
 
     def __init__(self, game: MeanFieldGAN, name: str, other: Cloud | None) -> None:
         super().__init__(game, name, other)
