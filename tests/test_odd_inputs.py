@@ -196,7 +196,7 @@ CONSTRUCTORS = {
     | {"output_scale": 1.0, "readout_bound": 1.0, "domain": ()},
     mfld.NeuronModel: LINEAR
     | {"n_features": 3, "n_coordinates": 3, "n_outputs": 1, "n_moving": None}
-    | {"initial_particles": None, "space": None},
+    | {"initial_particles": None, "space": None, "input_gradient": None, "mixed_gradient": None},
     mfld.EmpiricalRisk: {"model": MODEL, "inputs": INPUTS, "targets": TARGETS, "loss": "squared", "l2": 0.0}
     | {"sample_weight": None, "reference": None},
     mfld.Potential: {"gradient": abs, "value": None, "value_and_gradient": None, "n_coordinates": 3, "n_moving": None}
@@ -364,6 +364,7 @@ SIGNED = mfld.SignedMeasure(FIXED, np.ones((2, 4)), [1.0, -1.0])
 QUICK = {"n_chains": 64, "most_moves": 128}
 PAYOFF = mfld.payoffs.Polynomial({(1, 1): 1.0})
 GAME = mfld.Bilinear(PAYOFF, space=1, l2=0.5)
+GAN = mfld.MeanFieldGAN(mfld.TwoLayerNetwork(2, 3), MODEL, INPUTS)
 
 
 MIXED = mfld.mixtures.GaussianMixture(None, [[0.0, 0.0]], 1.0)
@@ -581,6 +582,16 @@ TABLE = {
     ),
     "SinglePlayer": (mfld.SinglePlayer, {"objective": WELL}),
     "Conditional": (mfld.Conditional, {"objectives": [WELL, WELL], "weights": None}),
+    "GradientPenalty": (mfld.GradientPenalty, {"strength": 1.0, "target": 0.5, "at": "between"}),
+    "MeanFieldGAN": (
+        mfld.MeanFieldGAN,
+        {"generator": mfld.TwoLayerNetwork(2, 3), "critic": MODEL, "data": INPUTS, "latent": None, "penalty": None}
+        | {"l2": 0.1, "reference": None},
+    ),
+    "quantities.distance_to_data": (
+        mfld.quantities.distance_to_data,
+        {"game": GAN, "held_out": INPUTS, "n_samples": 5, "order": 1.0, "n_directions": 3, "seed": 0},
+    ),
     "nikaido_isoda": (
         mfld.nikaido_isoda,
         {"game": GAME, "clouds": {name: mfld.Cloud([[1.0]]) for name in "xy"}, "temperature": 1.0}

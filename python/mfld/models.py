@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import _core, noise, validation
 from mfld import space as spaces
+from mfld.curvatures import SLOPES
 from mfld.native import final
 from mfld.noise import Place
 from mfld.space import Block, Space
@@ -71,6 +72,9 @@ class Model(ABC):
     n_outputs: int
     has_particle_batches: ClassVar[bool] = False
     members: ClassVar[tuple[int, ...]] = ()  # leading axes of its particles
+    has_input_gradients: bool = False
+    """True where `input_gradient` is defined; and `pull_back_input_gradient` where `has_mixed_gradients` is true."""
+    has_mixed_gradients: bool = False
 
     @property
     def output_range(self) -> tuple[float, float]:
@@ -219,6 +223,21 @@ class Model(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define pull_back_inputs")
 
+    def input_gradient(
+        self, particles: FloatArray, weights: FloatArray | None, inputs: FloatArray, num_threads: int
+    ) -> FloatArray:
+        """Gradient of the prediction ``f(z_i)`` in the input z_i, shape (n, n_features), of one output."""
+        raise NotImplementedError(f"{type(self).__name__} does not define input_gradient")
+
+    def pull_back_input_gradient(
+        self, particles: FloatArray, inputs: FloatArray, directions: FloatArray, num_threads: int
+    ) -> tuple[FloatArray, FloatArray]:
+        """``sum_i u_i . grad_z h(theta_m, z_i)`` at each particle, shape (N,), and its gradient in theta_m, (N, p).
+
+        ``u`` are the directions, shape (n, n_features). The gradient is 0 in frozen coordinates.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define pull_back_input_gradient")
+
     @abstractmethod
     def _neurons(self, particles: FloatArray, inputs: FloatArray, num_threads: int) -> FloatArray:
         """Outputs of single neurons, shape (n, N, n_outputs)."""
@@ -303,6 +322,14 @@ class TwoLayerNetwork(Model):
     domain: tuple[Block, ...] = ()
 
     has_particle_batches: ClassVar[bool] = True
+
+    @property
+    def has_input_gradients(self) -> bool:  # type: ignore[override]
+        return self.n_outputs == 1
+
+    @property
+    def has_mixed_gradients(self) -> bool:  # type: ignore[override]
+        return self.n_outputs == 1
 
     def __post_init__(self) -> None:
         checked = {
@@ -453,6 +480,68 @@ class TwoLayerNetwork(Model):
     ) -> FloatArray:
         return _core.backend.pull_back_rows(self.native, particles, inputs, cotangent, rows, num_threads)
 
+    def input_gradient(
+        self, particles: FloatArray, weights: FloatArray | None, inputs: FloatArray, num_threads: int
+    ) -> FloatArray:
+        # Neurons are symmetric in (w, b) and (z, 1): a pull-back in which inputs and particles have changed places.
+        affine = slice(0, self.slices["bias"].stop)
+        factors = self._readout_factors(particles)[0]
+        shares = factors / len(particles) if weights is None else factors * weights
+        places = inputs
+        if self.bias:
+            places = np.concatenate([inputs, np.ones((len(inputs), 1), inputs.dtype)], axis=1)
+        swapped = TwoLayerNetwork(
+            places.shape[1], activation=self.activation, readout="fixed", bias=False, output_scale=self.output_scale
+        )
+        gradient = swapped.pull_back(
+            np.ascontiguousarray(places),
+            np.ascontiguousarray(particles[:, affine]),
+            np.ascontiguousarray(shares[:, np.newaxis], particles.dtype),
+            num_threads,
+        )[1]
+        return gradient[:, : self.n_features]
+
+    def pull_back_input_gradient(
+        self, particles: FloatArray, inputs: FloatArray, directions: FloatArray, num_threads: int
+    ) -> tuple[FloatArray, FloatArray]:
+        values, gradient = np.zeros(len(particles), particles.dtype), np.zeros_like(particles)
+        weights, bias, readout = self.slices.values()
+        factors, slopes = self._readout_factors(particles)
+        some = max(1, _NUMBERS_AT_A_TIME // max(1, len(inputs)))
+        for first in range(0, len(particles), some):
+            own = slice(first, first + some)
+            w = particles[own, weights]
+            # einsum and not a matrix product: that of a BLAS may depend on its number of threads.
+            z = np.einsum("md,id->mi", w, inputs)
+            if self.bias:
+                z = z + particles[own, bias]
+            along = np.einsum("md,id->mi", w, directions)
+            slope, curvature = SLOPES[self.activation](z)
+            bent = curvature * along
+            front = (self.output_scale * factors[own])[:, np.newaxis]
+            total = np.sum(slope * along, axis=1)
+            values[own] = front[:, 0] * total
+            gradient[own, weights] = front * (
+                np.einsum("mi,id->md", bent, inputs) + np.einsum("mi,id->md", slope, directions)
+            )
+            if self.bias:
+                gradient[own, bias] = front * np.sum(bent, axis=1, keepdims=True)
+            if self._readout_has_coordinates:
+                gradient[own, readout] = (self.output_scale * slopes[own] * total)[:, np.newaxis]
+        gradient[:, self.n_moving :] = 0
+        return values, gradient
+
+    def _readout_factors(self, particles: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """``c(theta)`` of the only output, shape (N,), and its derivative in the readout coordinate."""
+        one, bound = np.ones(len(particles), particles.dtype), particles.dtype.type(self.readout_bound)
+        if not self._readout_has_coordinates:
+            return one, 0 * one
+        r = particles[:, self.slices["readout"].start]
+        if self.readout == "bounded":
+            saturated = np.tanh(r)
+            return bound * saturated, bound * (1 - saturated**2)
+        return (bound / 3 * one, 0 * one) if self.readout == "parity" else (r, one)
+
     def _neurons(self, particles: FloatArray, inputs: FloatArray, num_threads: int) -> FloatArray:
         return _core.backend.neurons(self.native, particles, inputs, num_threads)
 
@@ -549,6 +638,12 @@ class NeuronModel(Model):
     initial_particles : callable, optional
         Makes particles to start from out of standard normals, shape (N, p), and returns that shape. Default: the
         normals themselves.
+    input_gradient : callable, optional
+        ``input_gradient(theta, z)``: gradient of h in the input z_i, shape (n, N, n_features); of one output. What
+        follows gradients through the network to its inputs needs it, like `MeanFieldGAN` of its critic.
+    mixed_gradient : callable, optional
+        ``mixed_gradient(theta, z)``: the gradient of that in theta_m, shape (n, N, n_features, p), for
+        `GradientPenalty`.
 
     Raises
     ------
@@ -584,17 +679,28 @@ class NeuronModel(Model):
         n_moving: int | None = None,
         space: Space | None = None,
         initial_particles: Callable[[FloatArray], ArrayLike] | None = None,
+        input_gradient: Callable[[FloatArray, FloatArray], ArrayLike] | None = None,
+        mixed_gradient: Callable[[FloatArray, FloatArray], ArrayLike] | None = None,
     ) -> None:
         validation.function("value", value)
         validation.function("gradient", gradient)
         if initial_particles is not None:
             validation.function("initial_particles", initial_particles)
+        for name, own in (("input_gradient", input_gradient), ("mixed_gradient", mixed_gradient)):
+            if own is not None:
+                validation.function(name, own)
+                if n_outputs != 1:
+                    raise ValueError(f"n_outputs must be 1 with {name}, got {n_outputs}")
         self.n_features = validation.integer("n_features", n_features, 1)
         self.n_outputs = validation.integer("n_outputs", n_outputs, 1)
         self._space = spaces.given(n_coordinates, n_moving, space)
         self._value = value
         self._gradient = gradient
         self._initial_particles = initial_particles
+        self._input_gradient = input_gradient
+        self._mixed_gradient = mixed_gradient
+        self.has_input_gradients = input_gradient is not None
+        self.has_mixed_gradients = mixed_gradient is not None
 
     def __repr__(self) -> str:
         name = getattr(self._value, "__name__", repr(self._value))
@@ -636,6 +742,35 @@ class NeuronModel(Model):
         gradient[:, self.n_moving :] = 0
         with np.errstate(over="ignore"):  # what overflows is found by the move
             return values.astype(particles.dtype), gradient.astype(particles.dtype)
+
+    def input_gradient(
+        self, particles: FloatArray, weights: FloatArray | None, inputs: FloatArray, num_threads: int
+    ) -> FloatArray:
+        if self._input_gradient is None:
+            return super().input_gradient(particles, weights, inputs, num_threads)
+        shares = np.full(len(particles), 1 / len(particles)) if weights is None else weights
+        total = np.zeros(inputs.shape)
+        for some, rows in self._blocks(particles, inputs, self.n_features):
+            given = self._input_gradient(particles[some].copy(), inputs[rows].copy())
+            slopes = self._returned("input_gradient", given, particles[some], inputs[rows], (self.n_features,))
+            total[rows] += np.einsum("m,imd->id", shares[some], slopes[:, :, 0])
+        return total.astype(particles.dtype)
+
+    def pull_back_input_gradient(
+        self, particles: FloatArray, inputs: FloatArray, directions: FloatArray, num_threads: int
+    ) -> tuple[FloatArray, FloatArray]:
+        if self._input_gradient is None or self._mixed_gradient is None:
+            return super().pull_back_input_gradient(particles, inputs, directions, num_threads)
+        values, gradient = np.zeros(len(particles)), np.zeros(particles.shape)
+        d, p = self.n_features, self.n_coordinates
+        for some, rows in self._blocks(particles, inputs, d * p):
+            theta, z, u = particles[some], inputs[rows], directions[rows].astype(np.float64)
+            slopes = self._returned("input_gradient", self._input_gradient(theta.copy(), z.copy()), theta, z, (d,))
+            mixed = self._returned("mixed_gradient", self._mixed_gradient(theta.copy(), z.copy()), theta, z, (d, p))
+            values[some] += np.einsum("id,imd->m", u, slopes[:, :, 0])
+            gradient[some] += np.einsum("id,imdp->mp", u, mixed[:, :, 0])
+        gradient[:, self.n_moving :] = 0
+        return values.astype(particles.dtype), gradient.astype(particles.dtype)
 
     def _neurons(self, particles: FloatArray, inputs: FloatArray, num_threads: int) -> FloatArray:
         outputs = np.empty((len(inputs), len(particles), self.n_outputs), particles.dtype)

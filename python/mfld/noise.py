@@ -74,6 +74,9 @@ POPULATIONS: Final[dict[str, int]] = {
             "denoising",  # of a diffusion: which points, times and labels a score is trained on
             "probes",  # of a diffusion: directions for the trace of a derivative
             "waves",  # of a diffusion: wave vectors of inputs
+            "latent",  # of a generator: where a step evaluates it
+            "between",  # data and generated points that a gradient penalty lies between
+            "generated",  # points that a generator is asked for
         )
     )
 }

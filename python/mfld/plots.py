@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -634,6 +635,79 @@ def _mosaic(images: np.ndarray, n_columns: int = 10) -> np.ndarray:
     for k, image in enumerate(images):
         whole[k // columns, :height, k % columns, :width] = image
     return whole.reshape(whole.shape[0] * (height + 1), columns * (width + 1))
+
+
+def generated(
+    frames: Sequence[ArrayLike], rows: ArrayLike, path: str | os.PathLike[str], *, titles: Sequence[str] = ()
+) -> None:
+    """Animation of generated points beside the rows, as a GIF: of one column histograms, of more the first two columns.
+
+    Parameters
+    ----------
+    frames : sequence of array_like, each of shape (n, d)
+        Generated points, one array for each picture.
+    rows : array_like, shape (n, d)
+    path : path
+        Ends in ``.gif``; a file of that name is replaced as a whole.
+    titles : sequence of str, optional
+        One for each picture.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib, or Pillow that writes the file, is not installed.
+    TypeError, ValueError
+        If the arrays do not fit, or there are none.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from mfld import plots
+    >>> rows = np.random.default_rng(0).normal(size=(50, 2))
+    >>> path = os.path.join(tempfile.mkdtemp(), "points.gif")
+    >>> plots.generated([rows * 0.5, rows], rows, path)
+    >>> os.path.exists(path)
+    True
+    """
+    given = validation.array("rows", rows, np.float64)
+    validation.shape("rows", given, ("n", "d"))
+    each = [validation.array(f"frames[{k}]", frame, np.float64) for k, frame in enumerate(frames)]
+    if not each:
+        raise ValueError("frames must have one array at least")
+    for k, frame in enumerate(each):
+        validation.shape(f"frames[{k}]", frame, ("n", given.shape[1]), "to match rows")
+    if titles and len(titles) != len(each):
+        raise ValueError(f"titles must be {len(each)} texts, one for each frame, got {len(titles)}")
+    if Path(path).suffix.lower() != ".gif":
+        raise ValueError(f"{path} must end in .gif")
+    figure = _figure(4.2, 4.2)
+    from matplotlib.animation import PillowWriter  # noqa: PLC0415  an extra
+
+    axes, writer = figure.subplots(), PillowWriter(fps=6)
+    margin = 0.25 * (np.ptp(given, axis=0) + (np.ptp(given, axis=0) == 0))
+    low, high = given.min(axis=0) - margin, given.max(axis=0) + margin
+    with tempfile.TemporaryDirectory() as folder:
+        own = Path(folder) / "points.gif"
+        with writer.saving(figure, str(own), dpi=80):
+            for k, frame in enumerate(each):
+                axes.clear()
+                axes.spines[["top", "right"]].set_visible(False)
+                if given.shape[1] == 1:
+                    bins = np.linspace(low[0], high[0], 60)
+                    axes.hist(given[:, 0], bins, density=True, color="#cccccc", label="rows")
+                    axes.hist(frame[:, 0], bins, density=True, histtype="step", color=_COLOURS[0], label="generated")
+                else:
+                    some = given[:: max(1, len(given) // _MOST_POINTS)]
+                    axes.plot(some[:, 0], some[:, 1], ".", color="#bbbbbb", markersize=3, label="rows")
+                    axes.plot(frame[:, 0], frame[:, 1], ".", color=_COLOURS[0], markersize=3, label="generated")
+                    axes.set_ylim(low[1], high[1])
+                axes.set_xlim(low[0], high[0])
+                axes.legend(loc="upper right", fontsize=7, frameon=False)
+                axes.set_title(titles[k] if titles else "", color=_INK, fontsize=10)
+                writer.grab_frame()
+        with replacing(path) as file:
+            file.write(own.read_bytes())
 
 
 def check_format(path: str | os.PathLike[str]) -> None:

@@ -3,6 +3,7 @@
 from mfld.experiments.datasets import Dataset, bundled, load, load_like
 from mfld.experiments.densities import DensityModel
 from mfld.experiments.encoding import Encoding
+from mfld.experiments.generators import GeneratorModel
 from mfld.experiments.recipe import Recipe, train
 from mfld.experiments.synthesis import SyntheticTable
 from mfld.experiments.teacher_student import TeacherStudent, teacher_student
@@ -12,6 +13,7 @@ __all__ = [
     "Dataset",
     "DensityModel",
     "Encoding",
+    "GeneratorModel",
     "Recipe",
     "Scores",
     "SyntheticTable",

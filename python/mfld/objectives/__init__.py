@@ -1,5 +1,6 @@
 """Objectives: the functionals of a measure that are minimised."""
 
+from mfld.objectives.adversarial import GradientPenalty, MeanFieldGAN
 from mfld.objectives.base import Bounds, Measure, Objective, Potential
 from mfld.objectives.control import ControlProblem, Trajectory
 from mfld.objectives.data_games import MaxMargin, RobustRisk
@@ -30,9 +31,11 @@ __all__ = [
     "FeatureMatching",
     "Functional",
     "Game",
+    "GradientPenalty",
     "Lifting",
     "LogScore",
     "MaxMargin",
+    "MeanFieldGAN",
     "Measure",
     "Objective",
     "PairwiseGame",

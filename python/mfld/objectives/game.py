@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Self
 
+import numpy as np
+
 from mfld import validation
-from mfld.objectives.base import Objective
+from mfld.objectives.base import Objective, Potential
 from mfld.space import Space
 from mfld.state import Cloud
 
@@ -55,6 +57,12 @@ class Game(ABC):
     def on_threads(self, num_threads: int | None) -> Self:
         """The same game, evaluated on so many threads; None: what OpenMP would take. It never changes a value."""
         return self
+
+    def still(self, name: str) -> Objective:
+        """An objective on the space of a player, whose `initial_particles` are those that it starts from."""
+        still = Potential(np.zeros_like, space=self.spaces[name])
+        still.members = tuple(self.members.get(name, ()))
+        return still
 
     @abstractmethod
     def facing(self, name: str, clouds: Mapping[str, Cloud]) -> Objective:

@@ -1,4 +1,4 @@
-"""Estimators for scikit-learn: two-layer and residual networks, densities and spikes, by mean-field Langevin dynamics.
+"""Estimators for scikit-learn: networks, densities, generators and spikes, by mean-field Langevin dynamics.
 
 They need scikit-learn 1.6 or newer: ``pip install 'mfld[sklearn]'``. What is not given the networks choose by the rule
 of `mfld.fitting`, with two additions: mini-batches have n / 40 rows where that is more, so that the default number of
@@ -15,6 +15,7 @@ try:
     from mfld.sklearn.deconvolver import Deconvolver
     from mfld.sklearn.density import MeanFieldDensity
     from mfld.sklearn.diffusion import DiffusionSampler
+    from mfld.sklearn.generator import MeanFieldGenerator
     from mfld.sklearn.regressor import MeanFieldRegressor
     from mfld.sklearn.residual import ResidualClassifier, ResidualRegressor
     from mfld.sklearn.synthesizer import PrivateSynthesizer
@@ -26,6 +27,7 @@ __all__ = [
     "DiffusionSampler",
     "MeanFieldClassifier",
     "MeanFieldDensity",
+    "MeanFieldGenerator",
     "MeanFieldRegressor",
     "PrivateSynthesizer",
     "ResidualClassifier",

@@ -23,7 +23,7 @@ from mfld.errors import DivergenceError
 from mfld.floating import underflow_is_zero
 from mfld.gradients import FullBatch, GradientEstimator
 from mfld.noise import Coupling, Place
-from mfld.objectives import Game, Objective, Potential
+from mfld.objectives import Game, Objective
 from mfld.objectives.pairwise import PerPlayer, each_player
 from mfld.schedules import Scheduled
 from mfld.state import Buffers, Cloud, Info, State
@@ -98,8 +98,7 @@ class GameAlgorithm(Algorithm):
         sizes = each_player("n_particles", self.n_particles, game.players)
         clouds, population = {}, 0
         for name in game.players:
-            still = Potential(np.zeros_like, space=game.spaces[name])
-            still.members = tuple(game.members.get(name, ()))
+            still = game.still(name)
             places = [noise.initial(seed, own, self.num_threads).member(population) for own in replicas]
             population += math.prod(still.members)
             drawn = start(still, given.get(name), self.n_replicates, sizes[name], self.dtype, places)
