@@ -142,7 +142,7 @@ def test_score_converges_to_the_exact_one_as_neurons_grow(rng):
 
 
 ALGORITHMS = {
-    "svrg": lambda: mfld.MFLD(60, step_size=0.3, temperature=1e-6, gradient=mfld.SVRG(20)),
+    "svrg": lambda: mfld.MFLD(60, step_size=0.1, temperature=1e-6, gradient=mfld.SVRG(50)),
     "underdamped": lambda: mfld.MFLD(60, step_size=0.3, temperature=1e-6, dynamics=mfld.Underdamped(1.0)),
     "pda": lambda: mfld.PDA(60, step_size=0.1, temperature=1e-3, inner_steps=5),
 }
@@ -209,7 +209,7 @@ def test_likelihood_is_the_exact_one(forward, rng):
 
 def test_principal_components_are_those_of_the_singular_values(rng):
     data = rng.normal(size=(100, 5)) @ rng.normal(size=(5, 5)) + 3
-    latent = diffusion.PrincipalComponents(3).fitted(data)
+    latent = diffusion.PrincipalAxes(3).fitted(data)
     _, values, axes = np.linalg.svd(data - data.mean(axis=0), full_matrices=False)
     codes = latent.encode(data)
     assert np.mean(codes**2) == pytest.approx(1, rel=1e-10)
@@ -217,6 +217,8 @@ def test_principal_components_are_those_of_the_singular_values(rng):
     projected = data.mean(axis=0) + (data - data.mean(axis=0)) @ axes[:3].T @ axes[:3]
     np.testing.assert_allclose(latent.decode(codes), projected, rtol=1e-8)
     with pytest.raises(ValueError, match=r"n_components must be at most 5 for data of shape \(100, 5\)"):
+        diffusion.PrincipalAxes(6).fitted(data)
+    with pytest.raises(ValueError, match="latent must be between 1 and 5, got 6"):
         diffusion.fit(data, latent=6)
 
 

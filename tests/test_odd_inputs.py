@@ -411,7 +411,7 @@ DIFFUSION = {
         {"score": DENOISED, "points": INPUTS[:, :2], "n_steps": 2, "times": "log-snr", "n_probes": 1, "seed": 0}
         | {"num_threads": None},
     ),
-    "PrincipalComponents": (diffusion.PrincipalComponents, {"n_components": 2}),
+    "PrincipalAxes": (diffusion.PrincipalAxes, {"n_components": 2}),
     "Coders": (diffusion.Coders, {"encoder": abs, "decoder": abs}),
     "diffusion.fit": (
         diffusion.fit,
@@ -1046,7 +1046,14 @@ ELSEWHERE = {
     "delta": {"values"},
     "noise_multiplier": {"values"},
 }
-CALLED = ("density", "solver", "quantity", "callback")  # at once, so that what they raise is their own
+CALLED = (
+    "density",
+    "solver",
+    "quantity",
+    "callback",
+    "times",
+    "weight",
+)  # at once, so that what they raise is their own
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:n_modes must be at most", "ignore:NOT PRIVATE")

@@ -5,7 +5,7 @@ from mfld.diffusion.fitting import DiffusionModel, fit
 from mfld.diffusion.forward import Forward, OrnsteinUhlenbeck, Steps, VarianceExploding, VariancePreserving
 from mfld.diffusion.grids import times
 from mfld.diffusion.guidance import ClassifierFree, ClassifierGuided
-from mfld.diffusion.latent import Coders, Latent, PrincipalComponents, Standardised
+from mfld.diffusion.latent import Coders, Latent, PrincipalAxes, Standardised
 from mfld.diffusion.likelihood import log_likelihood
 from mfld.diffusion.samplers import (
     DDIM,
@@ -50,7 +50,7 @@ __all__ = [
     "MeanFieldScore",
     "OrnsteinUhlenbeck",
     "PredictorCorrector",
-    "PrincipalComponents",
+    "PrincipalAxes",
     "Sampler",
     "Score",
     "Standardised",

@@ -1,6 +1,6 @@
 """From rows to a generator: the choices that `fit` makes.
 
-* Columns are standardised, or principal components take their place (`Standardised`, `PrincipalComponents`).
+* Columns are standardised, or principal components take their place (`Standardised`, `PrincipalAxes`).
 * A two-layer network with ReLU learns the velocity by `Denoising`, times drawn evenly in ``arctan(sigma / alpha)``. In
   up to 8 coordinates it has 32 waves among its inputs (`random_waves`), which draw fine structure.
 * Particles are trained by `MFLD` on mini-batches, with the preconditioned dynamics and a step size that falls to 0 like
@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from mfld import validation
 from mfld.algorithms import MFLD, Result
 from mfld.diffusion.guidance import ClassifierFree
-from mfld.diffusion.latent import Latent, PrincipalComponents, Standardised
+from mfld.diffusion.latent import Latent, PrincipalAxes, Standardised
 from mfld.diffusion.likelihood import log_likelihood
 from mfld.diffusion.samplers import Sampler
 from mfld.diffusion.sampling import sample
@@ -200,7 +200,7 @@ def fit(
     if latent is None or isinstance(latent, Latent):
         space = latent or Standardised()
     else:
-        space = PrincipalComponents(validation.integer("latent", latent, 1))
+        space = PrincipalAxes(validation.integer("latent", latent, 1, min(rows.shape)))
     space = space.fitted(rows)
     numbers, classes, frequencies = None, None, None
     if y is not None:

@@ -18,7 +18,7 @@ class Latent(ABC):
     Examples
     --------
     >>> from mfld import diffusion
-    >>> isinstance(diffusion.PrincipalComponents(2), diffusion.Latent)
+    >>> isinstance(diffusion.PrincipalAxes(2), diffusion.Latent)
     True
     """
 
@@ -68,7 +68,7 @@ class Standardised(Latent):
         return np.asarray(self.mean + points * self.deviation)
 
 
-class PrincipalComponents(Latent):
+class PrincipalAxes(Latent):
     """The first principal components, all divided by one number, their root mean square deviation.
 
     Parameters
@@ -85,7 +85,7 @@ class PrincipalComponents(Latent):
     >>> import numpy as np
     >>> from mfld import diffusion
     >>> data = np.array([[1.0, 1.0], [-1.0, -1.0], [2.0, 2.0], [-2.0, -2.0]])
-    >>> line = diffusion.PrincipalComponents(1).fitted(data)
+    >>> line = diffusion.PrincipalAxes(1).fitted(data)
     >>> np.allclose(line.decode(line.encode(data)), data)
     True
     """
@@ -93,17 +93,17 @@ class PrincipalComponents(Latent):
     def __init__(self, n_components: int) -> None:
         self.n_components = validation.integer("n_components", n_components, 1)
         self.mean: FloatArray = np.zeros(1)
-        self.axes: FloatArray = np.eye(self.n_components)
+        self.axes: FloatArray = np.eye(1)
         self.deviation = 1.0
 
     def __repr__(self) -> str:
-        return f"PrincipalComponents({self.n_components})"
+        return f"PrincipalAxes({self.n_components})"
 
-    def fitted(self, data: FloatArray) -> PrincipalComponents:
+    def fitted(self, data: FloatArray) -> PrincipalAxes:
         n, d = data.shape
         if self.n_components > min(n, d):
             raise ValueError(f"n_components must be at most {min(n, d)} for data of shape {data.shape}")
-        own = PrincipalComponents(self.n_components)
+        own = PrincipalAxes(self.n_components)
         own.mean = data.mean(axis=0)
         centred = data - own.mean
         covariance = np.einsum("ni,nj->ij", centred, centred) / n  # whose bits no number of threads changes

@@ -98,7 +98,7 @@ class Denoising:
         self.forward = validation.instance("forward", chosen, Forward, "a Forward, like OrnsteinUhlenbeck()")
         self.target = validation.choice("target", target, TARGETS)
         self.n_frequencies = validation.integer("n_frequencies", n_frequencies, 1, 1000)
-        self.waves = _waves(waves, rows.shape[1])
+        self.waves = _waves(waves, rows.shape[1], "to match the columns of data")
         self.seed = validation.seed(seed)
         share = validation.real("label_dropout", label_dropout, non_negative=True)
         if share > 1:
@@ -281,7 +281,7 @@ class MeanFieldScore(Score):
         self.target = validation.choice("target", target, TARGETS)
         self.n_frequencies = validation.integer("n_frequencies", n_frequencies, 1)
         self.n_classes = validation.integer("n_classes", n_classes, 0)
-        self.waves = _waves(waves, self.n_coordinates)
+        self.waves = _waves(waves, self.n_coordinates, "to match n_coordinates")
         wanted = self.n_coordinates + self.n_frequencies + self.n_classes + 2 * len(self.waves)
         if (model.n_features, model.n_outputs) != (wanted, self.n_coordinates):
             raise ValueError(
@@ -384,7 +384,7 @@ class MeanFieldScore(Score):
         return _inputs(self.forward, points, times, self.n_frequencies, self.n_classes, labels, self.waves)
 
     def _checked(self, label: int | ArrayLike) -> NDArray[np.int64]:
-        given = np.asarray(label)
+        given = _whole("label", label)
         if given.dtype.kind not in "iu" or given.ndim > 1:
             raise TypeError(f"label must be an integer or one for each point, got {validation.show(label)}")
         if given.size == 0 or given.min() < 0 or given.max() >= self.n_classes:
@@ -424,17 +424,17 @@ def _inputs(
     return inputs
 
 
-def _waves(waves: ArrayLike | None, p: int) -> FloatArray:
+def _waves(waves: ArrayLike | None, p: int, why: str) -> FloatArray:
     if waves is None:
         return np.empty((0, p))
     given: FloatArray = validation.array("waves", waves, np.float64)
     if given.shape != (0, p):
-        validation.shape("waves", given, ("J", p), "to match the coordinates")
+        validation.shape("waves", given, ("J", p), why)
     return given
 
 
 def _labels(labels: ArrayLike, n: int) -> NDArray[np.int64]:
-    given = np.asarray(labels)
+    given = _whole("labels", labels)
     if given.dtype.kind not in "iu":
         raise TypeError(f"labels must be whole numbers from 0 on, got dtype {given.dtype}")
     if given.shape != (n,):
@@ -442,3 +442,11 @@ def _labels(labels: ArrayLike, n: int) -> NDArray[np.int64]:
     if given.min() < 0:
         raise ValueError(f"labels must be at least 0, got {given.min()}")
     return given.astype(np.int64)
+
+
+def _whole(name: str, value: object) -> NDArray[Any]:
+    validation.unmasked(name, value)
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # a ragged list
+        raise ValueError(f"{name} must be whole numbers from 0 on: {error}") from None
