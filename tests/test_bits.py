@@ -448,7 +448,7 @@ for dtype in PRECISIONS:
 
 def certified(objective, dtype, n_steps=4):
     result = mfld.PSDCA(64, temperature=0.1, dtype=dtype).run(objective(), n_steps, seed=1)
-    limits = {"n_chains": 64, "most_moves": 512}
+    limits = {"n_chains": 64, "most_moves": 1024}
     found = mfld.certificate(objective(), result.dual, 0.1, seed=2, dtype=dtype, **limits)
     assert found.reason is None, found.reason
     numbers = {name: getattr(found, name) for name in ("gap", "standard_error", "upper", "r_hat", "n_moves")}
