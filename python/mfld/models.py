@@ -227,7 +227,10 @@ class Model(ABC):
         self, particles: FloatArray, weights: FloatArray | None, inputs: FloatArray, num_threads: int
     ) -> FloatArray:
         """Gradient of the prediction ``f(z_i)`` in the input z_i, shape (n, n_features), of one output."""
-        raise NotImplementedError(f"{type(self).__name__} does not define input_gradient")
+        if self.n_outputs != 1:
+            raise ValueError(f"input_gradient is of one output, the model has {self.n_outputs}")
+        cotangent = np.ones((len(inputs), 1), particles.dtype)
+        return self.pull_back_inputs(particles, weights, inputs, cotangent, num_threads)
 
     def pull_back_input_gradient(
         self, particles: FloatArray, inputs: FloatArray, directions: FloatArray, num_threads: int
@@ -479,27 +482,6 @@ class TwoLayerNetwork(Model):
         num_threads: int,
     ) -> FloatArray:
         return _core.backend.pull_back_rows(self.native, particles, inputs, cotangent, rows, num_threads)
-
-    def input_gradient(
-        self, particles: FloatArray, weights: FloatArray | None, inputs: FloatArray, num_threads: int
-    ) -> FloatArray:
-        # Neurons are symmetric in (w, b) and (z, 1): a pull-back in which inputs and particles have changed places.
-        affine = slice(0, self.slices["bias"].stop)
-        factors = self._readout_factors(particles)[0]
-        shares = factors / len(particles) if weights is None else factors * weights
-        places = inputs
-        if self.bias:
-            places = np.concatenate([inputs, np.ones((len(inputs), 1), inputs.dtype)], axis=1)
-        swapped = TwoLayerNetwork(
-            places.shape[1], activation=self.activation, readout="fixed", bias=False, output_scale=self.output_scale
-        )
-        gradient = swapped.pull_back(
-            np.ascontiguousarray(places),
-            np.ascontiguousarray(particles[:, affine]),
-            np.ascontiguousarray(shares[:, np.newaxis], particles.dtype),
-            num_threads,
-        )[1]
-        return gradient[:, : self.n_features]
 
     def pull_back_input_gradient(
         self, particles: FloatArray, inputs: FloatArray, directions: FloatArray, num_threads: int
