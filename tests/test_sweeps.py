@@ -79,7 +79,10 @@ def test_seeds_depend_on_the_point_and_the_sweep_alone(functions):
 
 
 def joblib_parallel(**settings):
-    return pytest.importorskip("joblib").Parallel(n_jobs=2, **settings)
+    joblib = pytest.importorskip("joblib")
+    # Its workers may be those of an earlier test, which do not know the folder of the module.
+    joblib.externals.cloudpickle.register_pickle_by_value(sys.modules["sweep_functions"])
+    return joblib.Parallel(n_jobs=2, **settings)
 
 
 @pytest.mark.parametrize(
