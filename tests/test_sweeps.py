@@ -80,8 +80,8 @@ def test_seeds_depend_on_the_point_and_the_sweep_alone(functions):
 
 def joblib_parallel(**settings):
     joblib = pytest.importorskip("joblib")
-    # Its workers may be those of an earlier test, which do not know the folder of the module.
-    joblib.externals.cloudpickle.register_pickle_by_value(sys.modules["sweep_functions"])
+    # Workers that an earlier test left do not know the folder of the module; new ones take the paths of this process.
+    joblib.externals.loky.get_reusable_executor().shutdown(wait=True)
     return joblib.Parallel(n_jobs=2, **settings)
 
 
