@@ -330,7 +330,7 @@ def test_scikit_learns_own_checks(estimator):
 
 
 @pytest.mark.slow
-def test_eight_layers_are_as_accurate_as_two_at_equal_numbers():
+def test_eight_layers_follow_spirals_that_two_do_not_at_equal_numbers():
     digits = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(digits[1]))
     train, test = order[:1400], order[1400:]
@@ -346,8 +346,8 @@ def test_eight_layers_are_as_accurate_as_two_at_equal_numbers():
         p = 2 * (inputs.shape[1] + deep.n_hidden + two.model_.n_outputs) + 1
         deep.set_params(n_particles=round(two.cloud_.particles.size / (8 * p))).fit(inputs, labels)
         scores = two.score(others, truth), deep.score(others, truth)
-        # Of 1000 or 397 rows, one standard error of the difference of two classifiers that agree on most.
-        assert scores[1] > scores[0] - 0.005, (name, scores)
+        # docs/residual-networks.md has means of five draws: 0.18 ahead on spirals, half a percent behind elsewhere.
+        assert scores[1] > scores[0] + (0.1 if name == "spirals" else -0.02), (name, scores)
 
 
 def test_command_line(tmp_path, monkeypatch, capsys):

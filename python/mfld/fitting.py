@@ -50,6 +50,7 @@ _CURVATURE_ROWS, _CURVATURE_PARTICLES = 1024, 256
 _SLIGHTLY = 0.05
 _FAR, _BEND = 12.0, 3.0  # standard deviations
 _WIDE, _LEAST_OF_WIDE = 8.0, 0.1
+_DEEP = 0.25  # docs/residual-networks.md
 _QUARTILES_APART = 1.349  # of the standard normal law
 _CHUNK = 4096  # rows: a copy of all of them in double precision can be what memory lacks
 
@@ -326,11 +327,12 @@ def calm(risk: TrainedRisk, gradient: GradientEstimator) -> float:
 
     The gradient of a row whose target is far out is that of a usual one times its target: 12 standard deviations take
     all of the step. Estimators that go by earlier steps, SVRG and SARAH, take less where a row is wider than the mean:
-    from 8 times as wide on, and a tenth at least, as measured on features with heavy tails.
+    from 8 times as wide on, and a tenth at least, as measured on features with heavy tails. Deep networks take a
+    quarter, rows or no rows: their layers grow through each other, and the curvature at the start is soon too small.
     """
+    share = _DEEP if math.prod(risk.members) > 1 else 1.0
     if gradient.exact:
-        return 1.0
-    share = 1.0
+        return share
     if risk.loss_function.targets == "real":
         share = _FAR / max(float(np.abs(risk.targets).max()), _FAR)
     if gradient.buffer_names:
