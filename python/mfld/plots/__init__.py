@@ -1,0 +1,34 @@
+"""Pictures of runs (need matplotlib: ``pip install 'mfld[plot]'``), a file for each subject."""
+
+from mfld.plots.clouds import generated, moving
+from mfld.plots.densities import bands, density, fokker_planck
+from mfld.plots.images import animation, pictures
+from mfld.plots.paths import control
+from mfld.plots.runs import chaos, gap, training
+from mfld.plots.spikes import deconvolution
+from mfld.plots.style import COLOURS, check_format, colour, figure, ink, marker, open_axes, save, settings, theme
+
+__all__ = [
+    "COLOURS",
+    "animation",
+    "bands",
+    "chaos",
+    "check_format",
+    "colour",
+    "control",
+    "deconvolution",
+    "density",
+    "figure",
+    "fokker_planck",
+    "gap",
+    "generated",
+    "ink",
+    "marker",
+    "moving",
+    "open_axes",
+    "pictures",
+    "save",
+    "settings",
+    "theme",
+    "training",
+]
