@@ -43,6 +43,7 @@ LAYERS = [
     ["experiments"],
     ["sklearn"],
     ["plots"],
+    ["gallery"],
     ["cli"],
     ["__main__"],
 ]

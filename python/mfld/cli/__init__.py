@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from mfld._core import __version__
-from mfld.cli import deconvolve, density, gan, generate, info, predict, synth, train
+from mfld.cli import deconvolve, density, gan, generate, info, predict, run, synth, train
 from mfld.cli.options import Parser, option
 from mfld.errors import ConvergenceError, DivergenceError
 from mfld.experiments.recipe import CHECKS
@@ -51,6 +51,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="mfld", description="Mean-field Langevin dynamics.")
     parser.add_argument("--version", action="version", version=f"mfld {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for each in (train, predict, density, gan, generate, synth, deconvolve, info):
+    for each in (train, predict, density, gan, generate, synth, deconvolve, run, info):
         each.add(commands)
     return parser

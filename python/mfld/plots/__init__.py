@@ -6,7 +6,19 @@ from mfld.plots.images import animation, pictures
 from mfld.plots.paths import control
 from mfld.plots.runs import chaos, gap, training
 from mfld.plots.spikes import deconvolution
-from mfld.plots.style import COLOURS, check_format, colour, figure, ink, marker, open_axes, save, settings, theme
+from mfld.plots.style import (
+    COLOURS,
+    check_format,
+    colour,
+    figure,
+    ink,
+    marker,
+    open_axes,
+    save,
+    settings,
+    theme,
+    ticks_at,
+)
 
 __all__ = [
     "COLOURS",
@@ -30,5 +42,6 @@ __all__ = [
     "save",
     "settings",
     "theme",
+    "ticks_at",
     "training",
 ]

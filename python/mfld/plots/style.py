@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,12 @@ def open_axes(axes: Any, *, grid: bool = True) -> Any:
         axes.grid(linewidth=0.6)
         axes.set_axisbelow(True)
     return axes
+
+
+def ticks_at(axis: Any, values: Sequence[float]) -> None:
+    """Ticks of an axis, ``axes.xaxis`` say, at these values and nowhere else: for few values on a logarithmic axis."""
+    axis.set_ticks(list(values), [f"{value:g}" for value in values])
+    axis.set_ticks([], minor=True)
 
 
 def check_format(path: str | os.PathLike[str]) -> None:
