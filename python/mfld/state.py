@@ -279,7 +279,7 @@ class Info:
         U(mu), the objective without ridge and entropy; where the gradient comes from a batch that all particles share,
         the estimate from its rows. NaN without a step, and where the objective has no value.
     gradient_norm : float
-        Root mean square over particles of |b|, the gradient that the step used, ridge included. NaN without a step.
+        Root mean square over particles of ``|b|``, the gradient that the step used, ridge included. NaN without a step.
     step_size, temperature, l2 : float
         Those of the step. NaN without a step.
     acceptance : float
