@@ -49,7 +49,7 @@ def run(
     temperature: float,
     seed: int,
 ) -> dict[str, Any]:
-    """Where particles end on ``U = curvature x**2 / 2 - ripple cos(frequency x)``."""
+    """Places of the particles at the end, on ``U = curvature x**2 / 2 - ripple cos(frequency x)``."""
     bowl = Potential(
         lambda x: curvature * x + ripple * frequency * np.sin(frequency * x),
         lambda x: (curvature * x**2 / 2 - ripple * np.cos(frequency * x))[:, 0],
