@@ -1,14 +1,17 @@
 """Annealed particles: partition functions from both sides, and unbiased ones, against quadrature and closed forms."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.spatial
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mfld
 from mfld import wells
 from mfld.annealing import Annealer
+from mfld.gibbs import GibbsEstimate
 from mfld.noise import Place
 
 
@@ -154,6 +157,34 @@ def test_hops_keep_the_law():
 
 
 # ---- wells -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3])
+@pytest.mark.parametrize("n", [1024, 16384])
+def test_points_cover_a_ball(dimension, n, rng):
+    points = wells._covering(dimension, np.zeros(dimension), 7.0, n, Place.of(n, num_threads=1))
+    assert points.shape == (n, dimension)
+    anywhere = rng.uniform(-6, 6, size=(20_000, dimension))
+    distances, _ = scipy.spatial.cKDTree(points).query(anywhere)
+    # Their spacing were they on a square lattice, whose farthest points are within sqrt(dimension) / 2 of it.
+    assert distances.max() < 0.95 * 14 / n ** (1 / dimension)
+
+
+def test_a_mass_that_is_hardly_known_counts_by_a_thousandth():
+    one = wells.Wells(
+        np.zeros((1, 1)), np.ones((1, 1, 1)), np.zeros(1), np.zeros(1), np.zeros((1, 1, 1)), np.ones((1, 1)), 0
+    )
+    found = GibbsEstimate(mass=np.full((32, 1), 1.0), inside=[np.full((32, 1), 0.5)], rounds=1)
+
+    def missed(log_mass, error):
+        (share,) = found.missed([replace(one, log_mass=np.array([log_mass]), error=np.array([error]))])
+        return share[0]
+
+    # Particles have half of the mass there, which is 1 in all.
+    assert missed(math.log(0.5), 0.01) == 0
+    assert_allclose(missed(math.log(0.8), 0.01), 0.3)
+    assert missed(math.log(100.0), 0.7) == 0
+    assert_allclose(missed(math.log(1e5), 0.7), 99.5)
 
 
 @pytest.mark.parametrize(("dimension", "temperature"), [(1, 0.02), (2, 0.05)])

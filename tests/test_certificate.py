@@ -9,7 +9,9 @@ import scipy.stats
 from numpy.testing import assert_allclose
 
 import mfld
+from mfld import gibbs
 from mfld.certificates import fenchel_young_gap, smallest_ridge, student_quantile
+from mfld.noise import Place
 from mfld.sampling import GibbsSampler
 
 GRID = np.linspace(-9, 9, 1801)  # the trapezoidal rule, whose error for these densities is far below 1e-12
@@ -281,25 +283,78 @@ def test_two_wells_far_apart_are_both_found():
     assert abs(found.dual_value - (-32 - 0.2 * log_z)) < 5 * found.dual_value_error
 
 
-@pytest.mark.parametrize(("number", "width"), [(0, 60.0), (1, 90.0)])
-def test_narrow_wells_that_nothing_leads_to_are_found_or_there_is_no_certificate(number, width):
-    # Dual variables aimed at one w in the plane: wells of width 1 / 60 and 1 / 90, far from the start of any ladder.
+def aimed(activation, number, width, n=400):
+    """A risk, dual variables aimed at one w in the plane, the temperature, and an upper bound of D by quadrature.
+
+    The wells have a width of the inverse of the inputs' and are far from the start of any ladder. The mass of those at
+    w and, of cosines, at -w alone is a lower bound of Z, hence an upper one of D.
+    """
     rng = np.random.default_rng(number)
-    z, w, l2, temperature = width * rng.normal(size=(400, 2)), np.array([[2.0, -1.5], [0.5, 2.5]])[number], 0.1, 0.2
-    model = mfld.TwoLayerNetwork(2, activation="cos", readout="fixed", bias=False, output_scale=2.0)
-    risk = mfld.EmpiricalRisk(model, z, np.zeros(400), loss="half_squared", l2=l2)
-    g = -4 * np.cos(z @ w)
-    found = mfld.certificate(risk, g, temperature, num_threads=1)
-    # The mass of the two wells alone, by quadrature, is a lower bound of Z, and so an upper one of D.
+    z, w = width * rng.normal(size=(n, 2)), [[2.0, -1.5], [0.5, 2.5], [-1.9, 0.9]][number]
+    l2, temperature, function = 0.1, 0.2, {"sin": np.sin, "cos": np.cos}[activation]
+    model = mfld.TwoLayerNetwork(2, activation=activation, readout="fixed", bias=False, output_scale=2.0)
+    risk = mfld.EmpiricalRisk(model, z, np.zeros(n), loss="half_squared", l2=l2)
+    g = -4 * function(z @ w)
     axis = np.linspace(-4 / width, 4 / width, 61)
     near = w + np.stack([part.ravel() for part in np.meshgrid(axis, axis)], axis=1)
-    exponent = -(g @ (2 * np.cos(z @ near.T)) / 400 + l2 * np.sum(near**2, axis=1)) / temperature
-    log_mass = math.log(2 * np.exp(exponent).sum() * (axis[1] - axis[0]) ** 2)
-    highest = -np.mean(g**2) / 2 - temperature * log_mass
+    exponent = -(g @ (2 * function(z @ near.T)) / n + l2 * np.sum(near**2, axis=1)) / temperature
+    log_mass = math.log((1 + (activation == "cos")) * np.exp(exponent).sum() * (axis[1] - axis[0]) ** 2)
+    return risk, g, temperature, -np.mean(g**2) / 2 - temperature * log_mass
+
+
+@pytest.mark.parametrize(("activation", "number", "width"), [("cos", 0, 60.0), ("sin", 1, 20.0), ("sin", 2, 40.0)])
+def test_narrow_wells_that_nothing_leads_to_are_found_or_there_is_no_certificate(activation, number, width):
+    risk, g, temperature, highest = aimed(activation, number, width)
+    found = mfld.certificate(risk, g, temperature, most_moves=2048, num_threads=1)
     if found.reason is None:
         assert found.optimum[0] < found.dual_value < highest + 0.01
     else:
-        assert "with wells that have" in found.reason
+        assert "the particles did not mix" in found.reason
+
+
+def test_what_is_said_when_the_moves_end_has_to_hold_with_the_wells_too():
+    problem = OneDimension("logistic")
+    asked = []
+
+    def estimate(holds):
+        place = Place.of(0, num_threads=1)
+        return gibbs.rounds_of(
+            problem.risk,
+            problem.optimum(1)[:, np.newaxis],
+            problem.temperature,
+            problem.l2,
+            n_chains=64,
+            most_moves=600,
+            place=place,
+            quantile=4.0,
+            dtype=np.dtype("float32"),
+            enough=lambda found: False,
+            holds=lambda found, predictions, log_z: asked.append(log_z) or holds,
+        )
+
+    assert estimate(holds=True).reason is None
+    assert abs(asked[-1] - problem.law(problem.optimum(1))[1]) < 0.1
+    assert "with wells that have" in estimate(holds=False).reason
+
+
+def test_whether_points_covered_all_wells_is_said():
+    problem = OneDimension("logistic")
+    near = mfld.certificate(problem.risk, problem.optimum(1), problem.temperature, num_threads=1)
+    assert near.covered
+    assert "too narrow" not in str(near)
+    # Without dual variables there are no wells; with inputs a thousand times as wide there is no room for the points.
+    for g, covered in ((np.zeros(8), True), (np.ones(8), False)):
+        wide = mfld.EmpiricalRisk(
+            mfld.TwoLayerNetwork(2, readout="fixed", bias=False),
+            1e3 * np.random.default_rng(0).normal(size=(8, 2)),
+            np.zeros(8),
+            loss="half_squared",
+            l2=0.1,
+        )
+        found = mfld.certificate(wide, g, 0.5, tolerance=1.0, num_threads=1)
+        assert found.reason is None
+        assert found.covered == covered
+        assert ("too narrow" in str(found)) != covered
 
 
 def test_normalisability_is_checked(rng):

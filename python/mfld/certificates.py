@@ -53,6 +53,10 @@ class Certificate:
         Rank-normalised split R-hat of the potential and of neurons at 8 rows.
     n_moves : int
         Moves of each particle.
+    covered : bool
+        Whether wells were looked for at points as dense as the steepness of the neurons asks for: with at most three
+        moving coordinates, bounded neurons and room in ``most_moves``. Where it is False, wells that are too narrow for
+        the particles to be led to them from the heat are found by luck only.
 
     Examples
     --------
@@ -77,6 +81,7 @@ class Certificate:
     particles: FloatArray | None = None
     r_hat: float = math.nan
     n_moves: int = 0
+    covered: bool = False
 
     def __repr__(self) -> str:
         return f"Certificate({self})"
@@ -84,10 +89,12 @@ class Certificate:
     def __str__(self) -> str:
         if self.reason is not None:
             return f"no certificate: {self.reason}"
+        narrow = "" if self.covered else " Wells too narrow for the search are not excluded."
         return (
             f"The Gibbs measure of the dual variables (a sample of it is in .particles) exceeds the optimal objective "
             f"by at most {self.upper:.3g} at confidence {self.confidence:g}; the gap is {self.gap:.3g} "
             f"+- {self.standard_error:.2g}. The optimum is between {self.optimum[0]:.6g} and {self.optimum[1]:.6g}."
+            f"{narrow}"
         )
 
 
@@ -253,6 +260,7 @@ def certificate(
         particles=found.particles,
         r_hat=found.r_hat,
         n_moves=found.n_moves,
+        covered=found.covered,
     )
 
 

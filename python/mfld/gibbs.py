@@ -30,6 +30,7 @@ _FEWEST_GROUPS = 0.25  # that carry the mass
 _LARGEST_EXPONENT = 600.0  # of masses: beyond it the first round has seen nothing
 _MOST_CONTRADICTED = 2  # rounds of a ladder, and ladders, that wells contradict
 _KNOWN = 0.1  # error of the mass of a well, relative to it, up to which it is believed
+_SURE = 1e-3  # share of a mass that is not known, which it surely has
 _HOPELESS = 0.15  # below which a longer ladder is made at once
 _SEARCHED = 16  # part of the budget that looking for wells may take
 _FEWEST_SEARCHED = 1024  # points
@@ -52,6 +53,8 @@ class GibbsEstimate:
         more by more than the noise of the groups.
     particles : ndarray, shape (M, p), or None
         A sample of the measure.
+    covered : bool
+        Whether wells were looked for at points as dense as the steepness of the neurons asks for.
     """
 
     reason: str | None = None
@@ -59,6 +62,7 @@ class GibbsEstimate:
     r_hat: float = math.nan
     drifts: bool = False
     particles: FloatArray | None = None
+    covered: bool = False
     log_first: float = 0.0  # log Z where the ladder begins
     shift: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))  # taken off the logarithms of masses
     shares: NDArray[np.float64] = field(default_factory=lambda: np.ones((N_GROUPS, 1)))
@@ -75,14 +79,17 @@ class GibbsEstimate:
     def missed(self, searched: Sequence[Wells]) -> list[NDArray[np.float64]]:
         """Masses of wells above those of the particles there, as shares of the mass that was seen.
 
-        It is 0 where the difference is within the error of the mass of the well.
+        It is 0 where the difference is within the error of the mass of the well. Of a mass that is hardly known only a
+        thousandth counts: an estimate without bias, and nowhere negative, is above a thousand times the mass with a
+        probability of a thousandth at most (Markov).
         """
         there, total, n = [one.sum(axis=0) for one in self.inside], self.mass.sum(axis=0), N_GROUPS * self.rounds
         shares = []
         for c, well in enumerate(searched):
             mass = n * np.exp(np.minimum(well.log_mass - self.log_first - self.shift[c], _LARGEST_EXPONENT))
-            known = (well.error < _KNOWN) & (np.abs(mass - there[c]) > _SIGNIFICANT * well.error * mass)
-            shares.append(np.where(known, mass - there[c], 0.0) / total[c])
+            differs = np.abs(mass - there[c]) > _SIGNIFICANT * well.error * mass
+            known = np.where(differs, mass - there[c], 0.0)
+            shares.append(np.where(well.error < _KNOWN, known, np.maximum(_SURE * mass - there[c], 0.0)) / total[c])
         return shares
 
     def completed(self, risk: EmpiricalRisk, searched: Sequence[Wells]) -> tuple[NDArray[np.float64], float, float]:
@@ -180,25 +187,26 @@ def rounds_of(
         return GibbsEstimate(annealers)
     cells = annealers
     annealer = Annealer(risk.linearised(dual, l2, threads), temperature, cells.size, place)
-    searched = _wells(annealer, cells, risk, dual, n_chains * most_moves // _SEARCHED)
+    searched, covered = _wells(annealer, cells, risk, dual, n_chains * most_moves // _SEARCHED)
     n_moves, kept, moves = _MOVES_OF_A_RUNG, _KEPT, -(-sum(one.evaluations for one in searched) // n_chains)
-    found, contradicted = GibbsEstimate(), 0
+    found, contradicted = GibbsEstimate(covered=covered), 0
     why = "the moves did not suffice for a ladder"
     while True:
         ladder, spent = annealer.ladder(cells.frozen, n_moves, kept, most_moves - moves)
         moves += spent
         if ladder is None:
             break
-        found = GibbsEstimate(log_first=annealer.log_normaliser(ladder), shares=cells.shares)
+        found = GibbsEstimate(covered=covered, log_first=annealer.log_normaliser(ladder), shares=cells.shares)
         mixing = _Mixing(risk, annealer, cells.size)
-        while moves + 2 * ladder.moves + _STAY <= most_moves:
+        of_a_round = 2 * ladder.moves + _STAY
+        while moves + of_a_round <= most_moves:
             _round(found, risk, annealer, ladder, cells, searched, mixing, moves)
-            moves += 2 * ladder.moves + _STAY
+            moves += of_a_round
             found.n_moves = moves
             why, longer = _complaint(found, quantile)
             if longer:
                 break
-            if why == "" and enough(found):
+            if why == "" and (enough(found) or moves + of_a_round > most_moves):
                 predictions, log_z, missed = found.completed(risk, searched)
                 if holds(found, predictions, log_z):
                     return found
@@ -269,22 +277,29 @@ def _round(
     found.particles = cells.of_equal_weight(now.points, mass, annealer.place.ahead(moves))
 
 
-def _wells(annealer: Annealer, cells: _Cells, risk: EmpiricalRisk, dual: NDArray[np.float64], most: int) -> list[Wells]:
-    """Wells of each combination of frozen coordinates, at a cost of about so many evaluations for all of them."""
+def _wells(
+    annealer: Annealer, cells: _Cells, risk: EmpiricalRisk, dual: NDArray[np.float64], most: int
+) -> tuple[list[Wells], bool]:
+    """Wells of each combination of frozen coordinates, at a cost of about so many evaluations for all of them.
+
+    And whether the points were as dense as they should be, which takes few coordinates and bounded neurons.
+    """
     potential, place = annealer.potential, annealer.place.beside("wells")
     combinations, q = cells.combinations, potential.n_moving
     most = max(most // len(combinations), _LEAST_SEARCHED)
     bound, steepness = max(map(abs, risk.model.output_range)), risk.model.steepness(risk.inputs)
     sizes = np.sum(np.abs(dual), axis=1) * (1 if risk.sample_weight is None else len(dual) * risk.sample_weight)
     found = []
+    covered = not sizes.any() or (steepness is not None and math.isfinite(bound) and q <= wells.COVERED)
     for c, frozen in enumerate(combinations):
         reach, n = annealer.reach(frozen, bound * float(sizes.mean())), _FEWEST_SEARCHED
-        if steepness is not None and math.isfinite(bound) and q <= wells.COVERED and sizes.any():
+        if covered and steepness is not None and sizes.any():
             # A well is hardly narrower than the inverse of how steep neurons are, for their size.
             width = bound / math.sqrt(float(np.average(steepness**2, weights=sizes)))
-            n = int(max(n, min((2 * reach / (_SPACING * width)) ** q, most)))
+            needed = (2 * reach / (_SPACING * width)) ** q
+            n, covered = int(max(n, min(needed, most))), needed <= most
         found.append(wells.find(potential, annealer.temperature, frozen, reach, n, place.ahead(c), most))
-    return found
+    return found, covered
 
 
 @dataclass(frozen=True, eq=False)

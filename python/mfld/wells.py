@@ -64,11 +64,11 @@ def find(
 ) -> Wells:
     """Wells that may count, within a distance ``reach`` of 0.
 
-    The potential is evaluated at about n points that cover the ball as evenly as points of a lattice do (a Kronecker
-    sequence of the generalised golden ratio, Roberts 2018). Of neighbours, 8 or more, the lowest descends, by steps of
-    Barzilai and Borwein 1988, to a minimum. About each minimum the measure is integrated by importance sampling from
-    the Gaussian with the Hessian there (Laplace). No well is found for sure: with more than a few coordinates a ball
-    has room for wells that no number of points meets.
+    The potential is evaluated at n points or more that cover the ball as evenly as points of a lattice do (a Kronecker
+    sequence of the generalised golden ratio, Roberts 2018: within 0.95 times their spacing of each other point). Of
+    neighbours, 8 or more, the lowest descends, by steps of Barzilai and Borwein 1988, to a minimum. About each minimum
+    the measure is integrated by importance sampling from the Gaussian with the Hessian there (Laplace). No well is
+    found for sure: with more than a few coordinates a ball has room for wells that no number of points meets.
 
     Parameters
     ----------
@@ -84,9 +84,11 @@ def find(
     most : int
         Evaluations, for all of it about twice as many.
     """
-    n, part = min(n, most), most // 4
+    part = most // 4
+    # A power of two, so that neighbours are cut in halves: at least n unless that is too many.
+    n = 2 ** min(math.ceil(math.log2(n)), math.floor(math.log2(most)))
     leaf = max(_LEAF, 2 ** math.ceil(math.log2(n / min(_MOST_DESCENTS, max(part // _DESCENT, 1)))))
-    scanned = _covering(potential.n_moving, frozen, reach, leaf * 2 ** math.floor(math.log2(n / leaf)), place)
+    scanned = _covering(potential.n_moving, frozen, reach, max(n, leaf), place)
     lowest, count = _lowest_of_leaves(potential, scanned, leaf)
     bottoms, values = _descended(potential, lowest)
     count += (_DESCENT + 1) * len(lowest)
@@ -107,13 +109,15 @@ def find(
 
 def _covering(n_moving: int, frozen: FloatArray, reach: float, n: int, place: Place) -> FloatArray:
     """Points in a ball, or where it has too many coordinates to be covered, at all distances from 0."""
+    covered = n_moving <= COVERED
+    dimension = n_moving if covered else n_moving + 1  # a projection of the sequence has wider gaps than its own
     ratio = 2.0
     for _ in range(60):
-        ratio = (1 + ratio) ** (1 / (n_moving + 2))
-    shares = ratio ** -np.arange(1.0, n_moving + 2)
-    unit = (place.uniforms(1, n_moving + 1) + np.arange(n)[:, np.newaxis] * shares) % 1
+        ratio = (1 + ratio) ** (1 / (dimension + 1))
+    shares = ratio ** -np.arange(1.0, dimension + 1) if dimension > 1 else np.array([1 / n])
+    unit = (place.uniforms(1, dimension) + np.arange(n)[:, np.newaxis] * shares) % 1
     cube = 2 * unit[:, :n_moving] - 1
-    if n_moving > COVERED:
+    if not covered:
         cube *= unit[:, n_moving:] * math.sqrt(3 / n_moving)
     points = np.tile(frozen, (n, 1))
     points[:, :n_moving] = reach * cube

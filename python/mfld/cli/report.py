@@ -94,9 +94,14 @@ def biases(found: BiasReport) -> dict[str, Any]:
 
 
 def certified(found: Mapping[str, Any]) -> str:
+    declined = "".join(
+        f"no certificate with l2 {each['l2']:g}: {each['reason']}\n" for each in found.get("declined", ())
+    )
     if found["reason"] is not None:
-        return f"no certificate: {found['reason']}"
+        return f"{declined}no certificate: {found['reason']}"
     bound = f"at most {found['upper']:.3g} above the optimum at confidence {found['confidence']:g}"
     found_between = found.get("optimum")  # files of earlier versions have none
     optimum = f", which is between {found_between[0]:.6g} and {found_between[1]:.6g}" if found_between else ""
-    return f"certified gap {found['gap']:.3g}: the objective of the dual variables' Gibbs measure is {bound}{optimum}"
+    narrow = "" if found.get("covered", True) else "; wells too narrow for the search are not excluded"
+    objective = "the objective of the dual variables' Gibbs measure"
+    return f"{declined}certified gap {found['gap']:.3g}: {objective} is {bound}{optimum}{narrow}"

@@ -5,6 +5,8 @@
    a run that is to be certified it is the largest whose validation loss is within one standard error of the lowest: the
    temperature, ``2 l2 reference_scale**2``, is then the warmest that costs no accuracy, and a warm Gibbs measure mixes.
 3. Train on all rows that are not held out. Many of them take as many steps as there are mini-batches in a few passes.
+   A run that is to be certified and has no certificate within its moves makes way for one at the next larger l2 of the
+   grid, at most twice; where none has one the first stays.
 
 Each of these runs standardises, and takes loss, temperature, step size and rows of a step, by the rule of
 `mfld.fitting`.
@@ -14,6 +16,7 @@ dynamics. `METHODS` has what each takes by default: the best of a few values tri
 scikit-learn, for dual ascent on digits, breast_cancer and diabetes, where its held-out scores were looked at too. The
 two Langevin methods share theirs. The dual one needs bounded neurons, and temperatures at which chains mix, so that a
 wide reference measure and a large bound take the place of a cold, narrow one; its duality gap is certified at the end.
+A Langevin method that is to be certified takes these neurons and this reference measure too.
 
 Whatever the recipe says itself is not searched or derived.
 """
@@ -23,7 +26,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -115,12 +118,15 @@ _OWN: dict[str, dict[str, Any]] = {
     "pda": {**_LANGEVIN, "n_steps": 100, "inner_steps": 10},
     "psdca": {"activation": "tanh", "readout_bound": 10.0, "l2": (3e-2, 0.2), "n_steps": 10},
 }
-_WARM: dict[str, tuple[float, ...]] = {  # candidates for l2, and with it the temperature, of what is to be certified
-    "mfld": (1e-2, 3e-2, 1e-1, 3e-1),
-    "pda": (1e-2, 3e-2, 1e-1, 3e-1),
-    "psdca": (3e-2, 6e-2, 0.1, 0.2),
+_CERTIFIED: dict[str, dict[str, Any]] = {  # what takes the place of these where the answer is to be certified
+    name: {"activation": "tanh", "readout_bound": 10.0, "reference_scale": 0.5, "l2": l2}
+    for name, l2 in {
+        "mfld": (1e-2, 3e-2, 6e-2, 0.1, 0.2),
+        "pda": (1e-2, 3e-2, 6e-2, 0.1, 0.2),
+        "psdca": (3e-2, 6e-2, 0.1, 0.2),
+    }.items()
 }
-_CERTIFIED_MOVES = 16_384
+_ATTEMPTS = 3  # at a certificate, each with its default budget of moves
 METHODS = {name: {**own, "reference_scale": ALGORITHMS[name].reference_scale} for name, own in _OWN.items()}
 """Defaults of each method; steps are outer steps of PDA and epochs of P-SDCA."""
 
@@ -219,7 +225,8 @@ class Recipe:
         Factors of the three. Where only the temperature has one, l2 follows it: the reference measure stays fixed.
         PDA takes that of the step size.
     certify : bool
-        Certify the answer, and choose l2 for that: see the rule. P-SDCA is always certified.
+        Certify the answer, and choose l2 and what else has a default by the method for that: see the rule. P-SDCA is
+        always certified.
     dtype : {"float32", "float64"}
     test_share : float
         Share of the rows that is held out.
@@ -291,7 +298,7 @@ class Recipe:
     @property
     def complete(self) -> Recipe:
         """The recipe with what its method takes by default."""
-        own = METHODS[self.method] | ({"l2": _WARM[self.method]} if self.certify else {})
+        own = METHODS[self.method] | (_CERTIFIED[self.method] if self.certify else {})
         return replace(self, **{k: v for k, v in own.items() if getattr(self, k) is None})
 
     @property
@@ -323,6 +330,8 @@ class Training:
         On the rows that were trained on, "train", and on those that were held out, "test".
     certificate : Certificate or None
         Of P-SDCA, and with ``certify``: how far the Gibbs measure of the dual variables is from the optimum at most.
+    declined : dict of float to str
+        Values of l2 that made way for larger ones, and why they have no certificate.
     """
 
     trained: TrainedModel
@@ -331,6 +340,7 @@ class Training:
     validation: dict[float, float]
     scores: dict[str, Scores]
     certificate: Certificate | None = None
+    declined: dict[float, str] = field(default_factory=dict)
 
     def bias_report(self, data: Dataset, n_replicates: int = 4, seed: int = 0) -> BiasReport:
         """Biases of the loss on the held-out rows at the end of the run, see `mfld.bias_report`."""
@@ -395,15 +405,25 @@ def train(
     if checkpoint is not None:
         run = partial(checkpoints.run, path=checkpoint, seconds=_CHECKPOINT_SECONDS, resume=resume)
     problem = _Problem(data, np.sort(rows), test_rows, recipe, seed, num_threads)
-    choices = problem.choices(l2)
-    result = run(
-        ALGORITHMS[recipe.method].make(choices),
-        problem.risk(l2),
-        problem.n_steps,
-        seed,
-        record={"train_loss": problem.mean_loss(problem.rows), "test_loss": problem.mean_loss(test_rows)},
-        callbacks=callbacks,
-    )
+    record = {"train_loss": problem.mean_loss(problem.rows), "test_loss": problem.mean_loss(test_rows)}
+    attempts = [l2, *sorted(each for each in losses if each > l2)][: _ATTEMPTS if recipe.certify else 1]
+    certified: Certificate | None = None
+    declined: dict[float, str] = {}
+    for attempt in attempts:
+        algorithm, risk = ALGORITHMS[recipe.method].make(problem.choices(attempt)), problem.risk(attempt)
+        tried = run(algorithm, risk, problem.n_steps, seed, record=record, callbacks=callbacks)
+        tried_scores = problem.trained(tried).split_scores(data, num_threads)
+        complaint = fitting.complaint(risk, tried_scores["train"].loss)
+        if complaint is not None:
+            raise ConvergenceError(f"{complaint}: more n_steps, a smaller step_size or a larger l2 may help")
+        found = tried.certificate(num_threads=num_threads) if recipe.certify or recipe.method == "psdca" else None
+        if attempt == attempts[0] or (found is not None and found.reason is None):
+            l2, result, scores, certified = attempt, tried, tried_scores, found
+        if found is None or found.reason is None:
+            break
+        declined[attempt] = found.reason
+        run = Algorithm.run  # the checkpoint is of the first
+    declined.pop(l2, None)  # its own reason is that of the certificate
     provenance = {
         "data": data.name,
         "fingerprint": data.fingerprint,
@@ -412,27 +432,22 @@ def train(
         "validation": [{"l2": candidate, "loss": loss} for candidate, loss in losses.items()],
         "version": _core.__version__,
         "kernels": f"{_core.backend.isa}, {_core.backend.compiler}",
+        "scores": {part: {"loss": s.loss, s.measure: s.score} for part, s in scores.items()},
     }
-    trained = replace(problem.trained(result), hyperparameters=problem.hyperparameters(l2), provenance=provenance)
-    scores = trained.split_scores(data, num_threads)
-    complaint = fitting.complaint(problem.risk(l2), scores["train"].loss)
-    if complaint is not None:
-        raise ConvergenceError(f"{complaint}: more n_steps, a smaller step_size or a larger l2 may help")
-    provenance["scores"] = {part: {"loss": s.loss, s.measure: s.score} for part, s in scores.items()}
-    certified = None
-    if recipe.method == "psdca" or recipe.certify:
-        budget = {"most_moves": _CERTIFIED_MOVES} if recipe.certify else {}
-        certified = result.certificate(num_threads=num_threads, **budget)
-        found = certified.reason is None
+    if certified is not None:
+        has_number = certified.reason is None
         provenance["certificate"] = {
-            "gap": certified.gap if found else None,
-            "upper": certified.upper if found else None,
+            "gap": certified.gap if has_number else None,
+            "upper": certified.upper if has_number else None,
             "confidence": certified.confidence,
-            "optimum": list(certified.optimum) if found else None,
+            "optimum": list(certified.optimum) if has_number else None,
             "moves": certified.n_moves,
+            "covered": certified.covered,
             "reason": certified.reason,
+            "declined": [{"l2": each, "reason": why} for each, why in declined.items()],
         }
-    return Training(trained, result, time.perf_counter() - started, losses, scores, certified)
+    trained = replace(problem.trained(result), hyperparameters=problem.hyperparameters(l2), provenance=provenance)
+    return Training(trained, result, time.perf_counter() - started, losses, scores, certified, declined)
 
 
 def validation_losses(
