@@ -1,19 +1,26 @@
-"""How fast is a step of the bilevel reduction, against NumPy and PyTorch, and where does its time go?
+"""How fast is a step of the bilevel reduction, against NumPy, PyTorch and JAX, and where does its time go?
 
-    python bench/signed.py [--threads 1] [--repetitions 5]
+    python bench/signed.py [--repetitions 15]
 
 A step solves the ridge system of the outer weights, in the smaller of particles and samples, and pulls its coefficients
-back to the positions: tanh networks, half squared loss, float32. All implementations draw no noise here, and their
-drifts are compared first. The floor is the time of the Gram matrix as one product of matrices by NumPy's BLAS, which
-computes both of its halves, with the product of the neurons' inputs and that of the pull-back.
+back to the positions: tanh networks, half squared loss, float32, one thread. All implementations draw no noise here,
+and their drifts are compared first. The floor is the least that the step is made of, by NumPy's BLAS and LAPACK: one
+half of the Gram matrix (SYRK), its Cholesky factor, the product of the neurons' inputs and that of the pull-back.
+Implementations and floor take turns; times are medians of the processor's time, so that a busy machine matters less.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 
 import numpy as np
 
@@ -24,8 +31,14 @@ CASES = [(2000, 1000, 20), (1000, 5000, 64)]
 STRENGTH = np.float32(1e-2)
 
 
-def numpy_drift(w: np.ndarray, z: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Gradient of the first variation at positions w, shape (N, d + 1), bias last."""
+def numpy_drift(scipy_linalg: Any, w: np.ndarray, z: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Gradient of the first variation at positions w, shape (N, d + 1), bias last; by Cholesky where SciPy is."""
+
+    def solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+        if scipy_linalg is None:
+            return np.linalg.solve(matrix, right)
+        return scipy_linalg.cho_solve(scipy_linalg.cho_factor(matrix, overwrite_a=True, check_finite=False), right)
+
     n_particles, n = len(w), len(z)
     phi = z @ w[:, :-1].T
     phi += w[:, -1]
@@ -34,13 +47,13 @@ def numpy_drift(w: np.ndarray, z: np.ndarray, y: np.ndarray) -> np.ndarray:
         system = phi.T @ phi
         system /= n * n_particles
         system[np.diag_indices(n_particles)] += STRENGTH
-        weights = np.linalg.solve(system, phi.T @ y / n)
+        weights = solve(system, phi.T @ y / n)
         dual = (y - phi @ weights / n_particles) / (n * STRENGTH)
     else:
         system = phi @ phi.T
         system /= n_particles
         system[np.diag_indices(n)] += n * STRENGTH
-        dual = np.linalg.solve(system, y)
+        dual = solve(system, y)
         weights = phi.T @ dual
     np.multiply(phi, phi, out=phi)
     np.subtract(1, phi, out=phi)
@@ -49,87 +62,123 @@ def numpy_drift(w: np.ndarray, z: np.ndarray, y: np.ndarray) -> np.ndarray:
     return -STRENGTH * weights[:, np.newaxis] * slope
 
 
-def torch_drift(torch: object, w: np.ndarray, z: np.ndarray, y: np.ndarray) -> Callable[[], np.ndarray]:
-    own = [torch.from_numpy(each) for each in (w, z, y)]  # type: ignore[attr-defined]
+def torch_drift(torch: Any, w: np.ndarray, z: np.ndarray, y: np.ndarray) -> Callable[[], np.ndarray]:
+    own = [torch.from_numpy(each) for each in (w, z, y)]
 
     def drift() -> np.ndarray:
         t = torch
         weights, inputs, targets = own
         n_particles, n = len(weights), len(inputs)
-        phi = t.tanh(t.addmm(weights[:, -1], inputs, weights[:, :-1].T))  # type: ignore[attr-defined]
+        phi = t.tanh(t.addmm(weights[:, -1], inputs, weights[:, :-1].T))
         if n_particles < n:
             system = phi.T @ phi / (n * n_particles)
             system.diagonal().add_(float(STRENGTH))
-            factor = t.linalg.cholesky(system)  # type: ignore[attr-defined]
-            outer = t.cholesky_solve((phi.T @ targets / n)[:, None], factor)[:, 0]  # type: ignore[attr-defined]
+            factor = t.linalg.cholesky(system)
+            outer = t.cholesky_solve((phi.T @ targets / n)[:, None], factor)[:, 0]
             dual = (targets - phi @ outer / n_particles) / (n * float(STRENGTH))
         else:
             system = phi @ phi.T / n_particles
             system.diagonal().add_(n * float(STRENGTH))
-            factor = t.linalg.cholesky(system)  # type: ignore[attr-defined]
-            dual = t.cholesky_solve(targets[:, None], factor)[:, 0]  # type: ignore[attr-defined]
+            factor = t.linalg.cholesky(system)
+            dual = t.cholesky_solve(targets[:, None], factor)[:, 0]
             outer = phi.T @ dual
         pulled = (1 - phi * phi) * dual[:, None]
-        slope = t.cat([pulled.T @ inputs, pulled.sum(0)[:, None]], 1)  # type: ignore[attr-defined]
+        slope = t.cat([pulled.T @ inputs, pulled.sum(0)[:, None]], 1)
         return (-float(STRENGTH) * outer[:, None] * slope).numpy()
 
     return drift
 
 
-def best(call: Callable[[], object], repetitions: int) -> float:
-    """Least time of a call, in milliseconds."""
-    call()
-    times = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return 1e3 * min(times)
+def jax_drift(jax: Any, w: np.ndarray, z: np.ndarray, y: np.ndarray) -> Callable[[], np.ndarray]:
+    n_particles, n = len(w), len(z)
+
+    @jax.jit  # type: ignore[untyped-decorator]
+    def drift(weights: Any, inputs: Any, targets: Any) -> Any:
+        t, cho_factor, cho_solve = jax.numpy, jax.scipy.linalg.cho_factor, jax.scipy.linalg.cho_solve
+        phi = t.tanh(inputs @ weights[:, :-1].T + weights[:, -1])
+        if n_particles < n:
+            system = phi.T @ phi / (n * n_particles) + STRENGTH * t.eye(n_particles)
+            outer = cho_solve(cho_factor(system), phi.T @ targets / n)
+            dual = (targets - phi @ outer / n_particles) / (n * STRENGTH)
+        else:
+            dual = cho_solve(cho_factor(phi @ phi.T / n_particles + n * STRENGTH * t.eye(n)), targets)
+            outer = phi.T @ dual
+        pulled = (1 - phi * phi) * dual[:, None]
+        slope = t.concatenate([pulled.T @ inputs, pulled.sum(0)[:, None]], 1)
+        return -STRENGTH * outer[:, None] * slope
+
+    own = [jax.numpy.asarray(each) for each in (w, z, y)]
+    return lambda: np.asarray(drift(*own))
+
+
+def in_turns(calls: dict[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
+    """Median time of each call, in milliseconds of the processor."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repetitions + 1):
+        for name, call in calls.items():
+            start = time.process_time()
+            call()
+            times[name].append(time.process_time() - start)
+    return {name: 1e3 * float(np.median(own[1:])) for name, own in times.items()}  # the first ones warm up
+
+
+def imported(name: str) -> Any:
+    """A peer, or None where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--repetitions", type=int, default=15)
     options = parser.parse_args(arguments)
-    try:
-        import torch  # noqa: PLC0415  a peer that may be missing
-    except ImportError:
-        torch = None
-    else:
-        torch.set_num_threads(options.threads)
-    if os.environ.get("OMP_NUM_THREADS") != str(options.threads):
-        print(f"NumPy's BLAS takes its threads from OMP_NUM_THREADS; set it to {options.threads}")
-    print(f"load {os.getloadavg()[0]:.1f}; milliseconds, the least of {options.repetitions}")
+    torch, jax, scipy_linalg = imported("torch"), imported("jax"), imported("scipy.linalg")
+    if torch is not None:
+        torch.set_num_threads(1)
+    if jax is not None:
+        jax.scipy = importlib.import_module("jax.scipy")
+    print(f"load {os.getloadavg()[0]:.1f}; milliseconds of the processor, medians of {options.repetitions}")
     for n_particles, n, d in CASES:
         rng = np.random.default_rng(0)
         z, y = rng.normal(size=(n, d)).astype(np.float32), rng.normal(size=n).astype(np.float32)
         w = (rng.normal(size=(n_particles, d + 1)) / np.sqrt(d)).astype(np.float32)
         model = mfld.TwoLayerNetwork(d, readout="fixed")
-        risk = mfld.SignedRisk(model, z, y, strength=float(STRENGTH)).on_threads(options.threads)
+        risk = mfld.SignedRisk(model, z, y, strength=float(STRENGTH)).on_threads(1)
         ways: dict[str, Callable[[], np.ndarray]] = {
             "mfld": lambda: risk.gradient(w),  # noqa: B023  called within this turn
-            "numpy": lambda: numpy_drift(w, z, y),  # noqa: B023
+            "numpy": lambda: numpy_drift(scipy_linalg, w, z, y),  # noqa: B023
         }
         if torch is not None:
             ways["torch"] = torch_drift(torch, w, z, y)
-        reference = numpy_drift(*(each.astype(np.float64) for each in (w, z, y)))
+        if jax is not None:
+            ways["jax"] = jax_drift(jax, w, z, y)
+        reference = numpy_drift(scipy_linalg, *(each.astype(np.float64) for each in (w, z, y)))
         for name, way in ways.items():
             error = np.abs(way() - reference).max() / np.abs(reference).max()
             assert error < 1e-3, f"{name} differs by {error:.2g} of the largest entry"
-        times = {name: best(way, options.repetitions) for name, way in ways.items()}
-        side, other = min(n, n_particles), max(n, n_particles)
-        factor = rng.normal(size=(side, other)).astype(np.float32)
-        products = best(lambda: (factor @ factor.T, z @ w[:, :-1].T, factor @ (z if side < n else w)), 3)  # noqa: B023
-        parts = {
-            "neurons": best(lambda: model.neurons(w, z, options.threads), 3),  # noqa: B023
-            "ridge system": best(lambda: linear.ridge_solve(factor, 1.0, y[:side, None], options.threads), 3),  # noqa: B023
-            "pull back": best(lambda: model.pull_back(w, z, y[:, None], options.threads), 3),  # noqa: B023
+        neurons = model.neurons(w, z, 1)
+        factor = neurons if n < n_particles else np.ascontiguousarray(neurons.T)
+        side = len(factor)
+        system = factor @ factor.T + np.float32(side) * np.eye(side, dtype=np.float32)
+        affine = np.ascontiguousarray(w[:, :-1])
+        parts: dict[str, Callable[[], object]] = {
+            "of floor: Gram matrix": lambda: factor @ factor.T,  # noqa: B023  the same array twice: SYRK
+            "of floor: Cholesky": lambda: np.linalg.cholesky(system),  # noqa: B023
+            "of floor: inputs": lambda: z @ affine.T,  # noqa: B023
+            "of floor: pull back": lambda: neurons.T @ z,  # noqa: B023
+            "of mfld: neurons": lambda: model.neurons(w, z, 1),  # noqa: B023
+            "of mfld: ridge system": lambda: linear.ridge_solve(neurons, float(n), y[:, None]),  # noqa: B023
+            "of mfld: pull back": lambda: model.pull_back(w, z, y[:, None], 1),  # noqa: B023
         }
-        print(f"\nN = {n_particles}, n = {n}, d = {d}: floor {products:.1f}")
-        for name, value in times.items():
-            print(f"  {name:12} {value:8.1f}   {value / times['mfld']:.2f} x mfld")
-        print("  of mfld: " + ", ".join(f"{name} {value:.1f}" for name, value in parts.items()))
+        times = in_turns({**ways, **parts}, options.repetitions)
+        floor = sum(value for name, value in times.items() if name.startswith("of floor"))
+        print(f"\nN = {n_particles}, n = {n}, d = {d}: floor {floor:.1f}, {floor / times['mfld']:.0%} of mfld")
+        for name in ways:
+            print(f"  {name:22} {times[name]:8.1f}   {times[name] / times['mfld']:.2f} x mfld")
+        for name in parts:
+            print(f"  {name:22} {times[name]:8.1f}")
 
 
 if __name__ == "__main__":

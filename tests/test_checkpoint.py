@@ -45,6 +45,7 @@ OF_OTHERS = {  # for objectives of their own, in whose tests they are
     mfld.RandomFeatures,
     mfld.FourierFeatures,
     mfld.LabelNoise,
+    mfld.WarmStart,
     mfld.Clipped,  # whose noise is the operating system's
     mfld.dynamics.Conic,
     mfld.dynamics.Coupled,

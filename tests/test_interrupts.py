@@ -162,6 +162,11 @@ def ridge_solve(rows, columns, k):
     return lambda: CORE.ridge_solve(factor, 1.0, right, ALONE)
 
 
+def product(rows, columns, k, transposed):
+    factor, right = zeros(rows, columns), zeros(rows if transposed else columns, k)
+    return lambda: CORE.product(factor, right, transposed, ALONE)
+
+
 CALLS = {
     "activation": activation,
     "loss": loss,
@@ -204,7 +209,11 @@ CALLS = {
     "thinning_compress": lambda: compress(2**22, 11),
     "thinning_refine": lambda: refine(100_000),
     "ridge_solve": lambda: ridge_solve(6000, 4000, 1),
-    "ridge_solve, many right sides": lambda: ridge_solve(2000, 10, 20_000),
+    "ridge_solve, more rows": lambda: ridge_solve(40_000, 2000, 1),
+    "ridge_solve, many right sides": lambda: ridge_solve(2000, 4000, 20_000),
+    "ridge_solve, more rows and many right sides": lambda: ridge_solve(100_000, 10, 2000),
+    "product": lambda: product(20_000, 2000, 200, False),
+    "product, transposed": lambda: product(20_000, 2000, 1000, True),
     "dual_sweep": lambda: dual_sweep(100_000, 20_000),
     "dual_sweep, many rows": lambda: dual_sweep(10, 5_000_000),
 }

@@ -360,6 +360,7 @@ GRID = mfld.FokkerPlanck(mfld.potentials.DoubleWell(), 0.2, 20, [(-2, 2)])
 STEP_LAW = diagnostics.StepLaw(WELL_3, INPUTS, 0.1, 0.1)
 FIXED = mfld.TwoLayerNetwork(3, readout="fixed")
 SIGNED_RISK = mfld.SignedRisk(FIXED, INPUTS, TARGETS, strength=0.1)
+SIGNED_LOGISTIC = mfld.SignedRisk(FIXED, INPUTS, np.sign(TARGETS), loss="logistic", strength=0.1)
 SIGNED = mfld.SignedMeasure(FIXED, np.ones((2, 4)), [1.0, -1.0])
 QUICK = {"n_chains": 64, "most_moves": 128}
 PAYOFF = mfld.payoffs.Polynomial({(1, 1): 1.0})
@@ -733,6 +734,12 @@ TABLE = {
         {"model": FIXED, "inputs": INPUTS, "targets": TARGETS, "loss": "half_squared", "strength": 0.1}
         | {"reduction": mfld.Bilevel(), "l2": 0.0, "sample_weight": None, "reference": None, "n_outputs": None},
     ),
+    "SignedRisk.coefficients": (SIGNED_LOGISTIC.coefficients, {"measure": np.ones((2, 4)), "start": None}),
+    "SignedRisk.gradient_at": (
+        SIGNED_RISK.gradient_at,
+        {"measure": np.ones((2, 4)), "coefficients": np.ones((len(INPUTS), 1))},
+    ),
+    "Bilevel": (mfld.Bilevel, {"tolerance": 1e-6}),
     "Lifting": (mfld.Lifting, {"metric": "product"}),
     "LabelNoise": (mfld.LabelNoise, {"scale": 0.1, "variant": "outer"}),
     "SignedMeasure": (mfld.SignedMeasure, {"model": FIXED, "positions": np.ones((2, 4)), "weights": [1.0, -1.0]}),

@@ -81,7 +81,8 @@ def test_losses_and_references_of_the_user_show_no_address():
 def test_signed_measures():
     model = mfld.TwoLayerNetwork(1, readout="fixed")
     risk = mfld.SignedRisk(model, INPUTS, INPUTS[:, 0], strength=0.5)
-    shown = f"SignedRisk({model!r}, 12 samples, loss=Loss('half_squared'), strength=0.5, reduction=Bilevel())"
+    shown = f"SignedRisk({model!r}, 12 samples, loss=Loss('half_squared'), strength=0.5, reduction={mfld.Bilevel()!r})"
+    assert repr(mfld.Bilevel()) == "Bilevel(tolerance=1e-10)"
     assert repr(risk) == shown
     measure = mfld.SignedMeasure(model, np.zeros((2, 2)), [1.0, -0.5])
     assert repr(measure) == "SignedMeasure(2 positions, |nu|_TV=1.5)"

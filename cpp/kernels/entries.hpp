@@ -80,8 +80,12 @@ int advance(const mfld_network*, const mfld_loss*, const mfld_samples*, void* pa
 
 // dense.cpp
 template <class T>
-int ridge_solve(const void* factor, std::int64_t rows, std::int64_t columns, double ridge, void* right,
-                std::int64_t n_right, std::int64_t* bad_row, const mfld_execution*);
+int ridge_solve(const void* factor, std::int64_t rows, std::int64_t columns, const void* row_scale,
+                const void* column_scale, double ridge, void* right, std::int64_t n_right, std::int32_t* positive,
+                const mfld_execution*);
+template <class T>
+int product(const void* factor, std::int64_t rows, std::int64_t columns, std::int32_t transposed, const void* right,
+            std::int64_t n_right, void* product, const mfld_execution*);
 
 // dual.cpp
 template <class T>

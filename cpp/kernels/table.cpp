@@ -59,7 +59,7 @@ constexpr mfld_kernels kernels() {
           {&pair_sums<T>, &pair_pull_back<T>, &pair_stein<T>},
           {&affine<T>, &baoab<T>, &accept<T>},
           {&normals<T>, &uniforms<T>},
-          {&ridge_solve<T>},
+          {&ridge_solve<T>, &product<T>},
           {&split<T>, &compress<T>, &refine<T>},
           &advance<T>,
           &advance_pairs<T>,

@@ -108,6 +108,7 @@ from mfld.space import Box, Euclidean, Space, Sphere, Torus
 from mfld.spikes import Deconvolution, deconvolve
 from mfld.state import Cloud, Info, State
 from mfld.sweeps import Sweep, sweep
+from mfld.warm_start import WarmStart
 
 __all__ = [
     "KSD",
@@ -205,6 +206,7 @@ __all__ = [
     "TwoLayerNetwork",
     "TwoPhase",
     "Underdamped",
+    "WarmStart",
     "__version__",
     "activations",
     "bias_report",

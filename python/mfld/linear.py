@@ -75,19 +75,31 @@ def inverse(factor: FloatArray) -> FloatArray:
     return solve(factor, np.eye(len(factor)))
 
 
-def ridge_solve(factor: FloatArray, ridge: float, right: FloatArray, num_threads: int = 1) -> FloatArray:
-    """Solution X of ``(B B' + ridge I) X = right``, in the precision of the arrays.
+def ridge_solve(
+    factor: FloatArray,
+    ridge: float,
+    right: FloatArray,
+    num_threads: int = 1,
+    *,
+    row_scale: FloatArray | None = None,
+    column_scale: FloatArray | None = None,
+) -> FloatArray:
+    """Solution X of ``(B B' + ridge I) X = right``, ``B = diag(row_scale) F diag(column_scale)``.
 
-    By the compiled core, in ``rows**2 (columns + rows / 3)`` multiply-adds over 2.
+    In the precision of the arrays, by the compiled core and a Cholesky factor of the smaller side, of size r: where
+    there are fewer columns than rows, ``ridge X = right - B Y`` with ``(B' B + ridge I) Y = B' right``. With c for the
+    larger side it takes ``r**2 (c + r / 3) / 2`` multiply-adds.
 
     Parameters
     ----------
     factor : ndarray, shape (rows, columns)
-        The matrix B.
+        The matrix F.
     ridge : float
     right : ndarray, shape (rows, k)
     num_threads : int
         It never changes the solution.
+    row_scale : ndarray, shape (rows,), optional
+    column_scale : ndarray, shape (columns,), optional
 
     Raises
     ------
@@ -102,13 +114,37 @@ def ridge_solve(factor: FloatArray, ridge: float, right: FloatArray, num_threads
     array([[ 2.],
            [-1.]])
     """
-    solution, bad_row = _core.backend.ridge_solve(factor, ridge, np.ascontiguousarray(right), num_threads)
-    if bad_row >= 0:
+    right = np.ascontiguousarray(right)
+    solution, positive = _core.backend.ridge_solve(
+        factor, ridge, right, num_threads, row_scale=row_scale, column_scale=column_scale
+    )
+    if not positive:
         raise ValueError(
-            f"ridge must make the matrix positive definite to the precision of {factor.dtype}, got {ridge:g}; "
-            f"its pivot {bad_row} is not positive"
+            f"ridge must make the matrix positive definite to the precision of {factor.dtype}, got {ridge:g}"
         )
     return solution
+
+
+def product(factor: FloatArray, right: FloatArray, *, transposed: bool = False, num_threads: int = 1) -> FloatArray:
+    """Product of a matrix, or of its transpose, and another one, by the compiled core.
+
+    Parameters
+    ----------
+    factor : ndarray, shape (rows, columns)
+    right : ndarray, shape (columns, k), or (rows, k) where the factor is transposed
+    transposed : bool
+    num_threads : int
+        It never changes the product.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mfld import linear
+    >>> linear.product(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0], [1.0]]), transposed=True)
+    array([[4.],
+           [6.]])
+    """
+    return _core.backend.product(factor, np.ascontiguousarray(right), transposed, num_threads)
 
 
 def unit(values: FloatArray) -> float:

@@ -125,6 +125,7 @@ struct Arrays {
     move_calls(kernels.moves, add);
     noise_calls(kernels.noise, add);
     elementwise_calls(kernels.elementwise, add);
+    dense_calls(kernels.dense, add);
     for (int estimator : {MFLD_FULL_BATCH, MFLD_MINIBATCH, MFLD_SVRG, MFLD_SARAH})
       for (int dynamics : {MFLD_AFFINE, MFLD_BAOAB})
         for (std::int64_t replicates : {std::int64_t{1}, most_replicates})
@@ -249,6 +250,32 @@ struct Arrays {
     add("dual_step", false, [g = std::vector<double>(n), u = std::vector<double>(n)](const mfld_execution* e) mutable {
       return mfld_kernel_table()->dual_step(&half_squared, g.data(), u.data(), u.data(), u.data(), n, 1, e);
     });
+  }
+
+  // The smaller side being rows, or columns.
+  template <class Add>
+  void dense_calls(const mfld_dense_kernels& kernels, const Add& add) {
+    dense_calls(kernels, 150, 400, add);
+    dense_calls(kernels, 400, 150, add);
+  }
+
+  template <class Add>
+  void dense_calls(const mfld_dense_kernels& kernels, std::int64_t rows, std::int64_t columns, const Add& add) {
+    static constexpr std::int64_t right = 3;
+    const std::string name = std::to_string(rows) + " x " + std::to_string(columns);
+    add("ridge_solve, " + name, true,
+        [rows, columns, &kernels, f = array(rows * columns), x = array(rows * right)](const mfld_execution* e) mutable {
+          std::int32_t positive = 0;
+          return kernels.ridge_solve(f.data(), rows, columns, f.data(), f.data(), 10.0, x.data(), right, &positive, e);
+        });
+    for (std::int32_t transposed : {0, 1}) {
+      const std::int64_t in = transposed ? rows : columns, out = transposed ? columns : rows;
+      add("product, " + name + (transposed ? ", transposed" : ""), true,
+          [rows, columns, transposed, &kernels, f = array(rows * columns), x = array(in * right),
+           y = array(out * right)](const mfld_execution* e) mutable {
+            return kernels.product(f.data(), rows, columns, transposed, x.data(), right, y.data(), e);
+          });
+    }
   }
 
   // Of one cloud, whose panels the threads share, or of as many replicates that each are too little work for two.

@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define MFLD_KERNEL_ABI 9
+#define MFLD_KERNEL_ABI 10
 
 /* Streams of noise: what a random number is for. A new one is a line at the end. Never renumber: the numbers are part
  * of every published result. */
@@ -293,10 +293,14 @@ typedef struct {
 } mfld_noise_kernels;
 
 typedef struct {
-  /* right (rows, n_right) becomes the solution X of (B B' + ridge I) X = right, factor B (rows, columns); bad_row: the
-   * first one whose pivot is not positive, so that there is none, or -1 */
-  int (*ridge_solve)(const void* factor, int64_t rows, int64_t columns, double ridge, void* right, int64_t n_right,
-                     int64_t* bad_row, const mfld_execution*);
+  /* right (rows, n_right) becomes the solution X of (B B' + ridge I) X = right, by a system of the smaller of rows and
+   * columns; B = diag(row_scale) factor diag(column_scale), scales null for ones; positive: 0 where the system is not
+   * positive definite, so that there is none */
+  int (*ridge_solve)(const void* factor, int64_t rows, int64_t columns, const void* row_scale, const void* column_scale,
+                     double ridge, void* right, int64_t n_right, int32_t* positive, const mfld_execution*);
+  /* product (rows, n_right) of factor and right, or (columns, n_right) of its transpose and right */
+  int (*product)(const void* factor, int64_t rows, int64_t columns, int32_t transposed, const void* right,
+                 int64_t n_right, void* product, const mfld_execution*);
 } mfld_dense_kernels;
 
 /* The kernels of one precision. */

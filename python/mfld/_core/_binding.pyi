@@ -73,6 +73,10 @@ class Backend:
         ...
     def predict(self, network: Network, particles: numpy.ndarray, coefficients: numpy.ndarray | None, inputs: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
         ...
+    def product(self, factor: numpy.ndarray, right: numpy.ndarray, transposed: bool = False, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
+        """
+        Product of the factor, or of its transpose, and right.
+        """
     def pull_back(self, network: Network, particles: numpy.ndarray, inputs: numpy.ndarray, cotangent: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> tuple[numpy.ndarray, numpy.ndarray]:
         ...
     def pull_back_inputs(self, network: Network, particles: numpy.ndarray, coefficients: numpy.ndarray | None, inputs: numpy.ndarray, cotangent: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
@@ -83,9 +87,9 @@ class Backend:
         """
         c of |h(theta, z)| <= c |theta|^2 |(z, 1)| + terms linear in theta, the 1 where there is a bias.
         """
-    def ridge_solve(self, factor: numpy.ndarray, ridge: typing.SupportsFloat | typing.SupportsIndex, right: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> tuple[numpy.ndarray, int]:
+    def ridge_solve(self, factor: numpy.ndarray, ridge: typing.SupportsFloat | typing.SupportsIndex, right: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, *, row_scale: numpy.ndarray | None = None, column_scale: numpy.ndarray | None = None) -> tuple[numpy.ndarray, bool]:
         """
-        Solution of (B B' + ridge I) x = right, and the first row without a positive pivot, or -1.
+        Solution of (B B' + ridge I) x = right with B the scaled factor, and whether the matrix is positive.
         """
     def thinning_compress(self, kernel: PairKernel, points: numpy.ndarray, rows: typing.Annotated[numpy.typing.ArrayLike, numpy.int64], levels: typing.SupportsInt | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.typing.NDArray[numpy.int64]:
         """

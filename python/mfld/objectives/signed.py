@@ -45,6 +45,18 @@ class Reduction(ABC):
         """True where weights are the solution of a linear system of the targets."""
         return False
 
+    def iterates(self, risk: SignedRisk) -> bool:
+        """True where weights come from an iteration, which may start from those of the step before."""
+        return False
+
+    def coefficients(self, risk: SignedRisk, cloud: Cloud, start: FloatArray | None = None) -> FloatArray:
+        """Numbers of each sample and output, (n, K), that say the best weights at every position."""
+        raise ValueError(f"reduction must be Bilevel(), whose weights are the best ones, got {self}")
+
+    def gradient_at(self, risk: SignedRisk, cloud: Cloud, coefficients: FloatArray) -> FloatArray:
+        """Gradient of the risk at the weights that these coefficients stand for."""
+        raise ValueError(f"reduction must be Bilevel(), whose weights are the best ones, got {self}")
+
     def gradient_with_errors(self, risk: SignedRisk, cloud: Cloud, errors: FloatArray, follows: bool) -> FloatArray:
         """Gradient of the risk at the weights that fit targets with errors, which follow the positions or stay."""
         raise ValueError(f"reduction must be Bilevel() with a loss of squares to fit targets with errors, got {self}")
@@ -85,26 +97,38 @@ class Bilevel(Reduction):
         minimise  J(eta) = min_f  G(f eta) + (strength / 2) E_eta |f|**2        over probability measures eta
 
     which is convex in eta, with the first variation ``-(strength / 2) |f_eta(w)|**2``: positions climb where the best
-    weights are large. The inner problem is a linear system for squares, and solved by Newton's method for other losses.
-    Source: Wang, Mousavi-Hosseini, Chizat 2024, "Mean-field Langevin dynamics for signed measures via a bilevel
-    approach"; Takakura, Suzuki 2024, "Mean-field analysis on two-layer neural networks from a kernel perspective".
+    weights are large. The inner problem is a linear system for squares. For other losses, of any number of outputs, it
+    is solved by Newton's method, with conjugate gradients inside, from zero, or from the solution of the step before by
+    `WarmStart`. Source: Wang, Mousavi-Hosseini, Chizat 2024, "Mean-field Langevin dynamics for signed measures via a
+    bilevel approach"; Takakura, Suzuki 2024, "Mean-field analysis on two-layer neural networks from a kernel
+    perspective".
+
+    Parameters
+    ----------
+    tolerance : float
+        Of Newton's method: the length that the gradient in the weights may have, relative to that of its two terms.
+        Never less than 100 roundings of the particles' precision, 1.2e-5 for float32.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If tolerance is no positive number.
 
     Examples
     --------
     >>> import mfld
-    >>> mfld.Bilevel()
-    Bilevel()
+    >>> mfld.Bilevel(tolerance=1e-8)
+    Bilevel(tolerance=1e-08)
     """
+
+    tolerance: float = 1e-10
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tolerance", validation.real("tolerance", self.tolerance, positive=True))
 
     def check(self, risk: SignedRisk) -> None:
         loss = risk.loss_function
-        if is_square(loss):
-            return
-        if risk.n_outputs > 1:
-            raise ValueError(
-                f"loss must be half_squared or squared for Bilevel() with {risk.n_outputs} outputs, got {loss!r}"
-            )
-        if not (loss.convex and np.isfinite(loss.smoothness)):
+        if not is_square(loss) and not (loss.convex and np.isfinite(loss.smoothness)):
             raise ValueError(f"loss must be convex with a smooth derivative for Bilevel(), got {loss!r}")
 
     def space(self, risk: SignedRisk) -> Space:
@@ -115,16 +139,35 @@ class Bilevel(Reduction):
 
     def fit(self, risk: SignedRisk, cloud: Cloud) -> Fit:
         """Best weights at the particles."""
+        problem, targets = self._problem(risk, cloud)
+        return problem.fit(risk.loss_function, targets, self._best(risk, problem, targets))
+
+    def coefficients(self, risk: SignedRisk, cloud: Cloud, start: FloatArray | None = None) -> FloatArray:
+        return self._best(risk, *self._problem(risk, cloud), start)
+
+    def _problem(self, risk: SignedRisk, cloud: Cloud) -> tuple[Weights, FloatArray]:
         inputs, targets, s = risk.samples(cloud.particles.dtype)
-        return risk.weights_at(cloud, inputs, s).fit(risk.loss_function, targets)
+        return risk.weights_at(cloud, inputs, s), targets
+
+    def _best(
+        self, risk: SignedRisk, problem: Weights, targets: FloatArray, start: FloatArray | None = None
+    ) -> FloatArray:
+        if start is None:
+            start = np.zeros((len(targets), risk.n_outputs), targets.dtype)
+        return problem.coefficients(risk.loss_function, targets, self.tolerance, start)
 
     def loss(self, risk: SignedRisk, cloud: Cloud) -> float:
         return self.fit(risk, cloud).value
 
     def loss_gradient(self, risk: SignedRisk, cloud: Cloud, rows: FloatArray | None) -> FloatArray:
-        fit = self.fit(risk, cloud)
+        return self.gradient_at(risk, cloud, self.coefficients(risk, cloud))
+
+    def gradient_at(self, risk: SignedRisk, cloud: Cloud, coefficients: FloatArray) -> FloatArray:
         inputs = risk.samples(cloud.particles.dtype)[0]
-        return -risk.strength * _pulled_back(risk, cloud.particles, inputs, fit.coefficients, fit.weights)
+        return _with_gradient(risk, cloud.particles, inputs, coefficients)[1]
+
+    def iterates(self, risk: SignedRisk) -> bool:
+        return not is_square(risk.loss_function)
 
     def fits_targets(self, risk: SignedRisk) -> bool:
         return is_square(risk.loss_function)
@@ -137,25 +180,20 @@ class Bilevel(Reduction):
         k = risk.n_outputs
         both = problem.regression(np.concatenate([targets, errors], axis=1), curvature_of(risk.loss_function))
         of_targets, of_errors = both[:, :k], both[:, k:]
-        f, q = (problem.at_positions(each) for each in (of_targets, of_errors))
         if follows:
-            clean = _pulled_back(risk, cloud.particles, inputs, of_targets, f)
-            noisy = _pulled_back(risk, cloud.particles, inputs, of_errors, q)
-            return -risk.strength * (clean - noisy)
+            clean, noisy = (_with_gradient(risk, cloud.particles, inputs, each)[1] for each in (of_targets, of_errors))
+            return clean - noisy
+        f, q = (problem.at_positions(each) for each in (of_targets, of_errors))
         # The derivative of the loss at targets is that at targets with errors, and the errors'.
         shift = curvature_of(risk.loss_function) * s[:, np.newaxis] * errors
         dual = shift.astype(f.dtype) - f.dtype.type(risk.strength) * (of_targets + of_errors)
         return _pulled_back(risk, cloud.particles, inputs, dual, f + q)
 
     def first_variation(self, risk: SignedRisk, cloud: Cloud, rows: FloatArray | None) -> Potential:
-        coefficients = self.fit(risk, cloud).coefficients
+        coefficients = self.coefficients(risk, cloud)
 
         def value_and_gradient(points: FloatArray) -> tuple[FloatArray, FloatArray]:
-            inputs = risk.samples(points.dtype)[0]
-            own = coefficients.astype(points.dtype)
-            weights = _weights_of(risk, points, inputs, own)
-            value = -risk.strength / 2 * np.sum(np.square(weights), axis=1)
-            return value, -risk.strength * _pulled_back(risk, points, inputs, own, weights)
+            return _with_gradient(risk, points, risk.samples(points.dtype)[0], coefficients.astype(points.dtype))
 
         return _potential(value_and_gradient, self.space(risk), risk.reference)
 
@@ -400,6 +438,50 @@ class SignedRisk(SetOnce, Objective):
         """True where the weights are the solution of a linear system of the targets."""
         return self.reduction.fits_targets(self)
 
+    @property
+    def iterates(self) -> bool:
+        """True where the weights come from an iteration, which may start from those of the step before."""
+        return self.reduction.iterates(self)
+
+    def coefficients(self, measure: Measure, start: ArrayLike | None = None) -> FloatArray:
+        """Numbers ``a = -s l'(u) / strength`` of samples and outputs: the best weights are ``sum_i a_i phi_i(w)``.
+
+        Parameters
+        ----------
+        measure : Cloud or array_like, shape (N, n_coordinates)
+        start : array_like, shape (n, K), optional
+            Where it `iterates`: coefficients to start from. Default: zeros.
+
+        Returns
+        -------
+        ndarray, shape (n, K)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array has the wrong shape, or is not finite, or the weights are not the best ones, as in `Lifting`.
+        ConvergenceError
+            If the iteration does not come to its tolerance.
+        """
+        cloud = self.cloud(measure)
+        return self.reduction.coefficients(self, cloud, None if start is None else self._numbers("start", start, cloud))
+
+    def gradient_at(self, measure: Measure, coefficients: ArrayLike) -> FloatArray:
+        """Gradient of the risk at the weights that `coefficients` stand for.
+
+        Parameters
+        ----------
+        measure : Cloud or array_like, shape (N, n_coordinates)
+        coefficients : array_like, shape (n, K)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array has the wrong shape, or is not finite, or the weights are not the best ones, as in `Lifting`.
+        """
+        cloud = self.cloud(measure)
+        return self.reduction.gradient_at(self, cloud, self._numbers("coefficients", coefficients, cloud))
+
     def gradient_with_errors(self, measure: Measure, errors: FloatArray, follows: bool) -> FloatArray:
         """Gradient of the risk at the weights that fit targets with errors; where `fits_targets`.
 
@@ -448,6 +530,12 @@ class SignedRisk(SetOnce, Objective):
         same.num_threads = num_threads
         return same
 
+    def _numbers(self, name: str, values: ArrayLike, cloud: Cloud) -> FloatArray:
+        """An array with a number for each sample and output."""
+        checked = validation.array(name, values, cloud.particles.dtype)
+        validation.shape(name, checked, (len(self.data), self.n_outputs), "(samples, outputs)")
+        return checked
+
     def _rows(self, batch: ArrayLike | None) -> Any:
         if batch is None:
             return None
@@ -478,7 +566,24 @@ def _predictions(risk: SignedRisk, positions: FloatArray, weights: FloatArray, i
 
 def _weights_of(risk: SignedRisk, points: FloatArray, inputs: FloatArray, coefficients: FloatArray) -> FloatArray:
     """``sum_i coefficients_ik phi(w, z_i)`` at points, shape (M, K)."""
-    return np.stack([each[0] for each in _each_pulled_back(risk, points, inputs, coefficients)], axis=1)
+    network = risk.model.with_weights(coefficients.shape[1])
+    if network is None or coefficients.shape[1] == 1:
+        return np.stack([each[0] for each in _each_pulled_back(risk, points, inputs, coefficients)], axis=1)
+    zeros = np.zeros((len(points), coefficients.shape[1]), points.dtype)  # what they weigh is the slope in them
+    return _network_slopes(risk, network, points, inputs, coefficients, zeros)[:, points.shape[1] :]
+
+
+def _with_gradient(
+    risk: SignedRisk, points: FloatArray, inputs: FloatArray, coefficients: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """``-(strength / 2) |f(w)|**2`` and its gradient at points, for ``f_k(w) = sum_i coefficients_ik phi(w, z_i)``."""
+    strength = points.dtype.type(risk.strength)
+    if coefficients.shape[1] == 1:
+        (f, slope), *_ = _each_pulled_back(risk, points, inputs, coefficients)
+        return -strength / 2 * f**2, -strength * f[:, np.newaxis] * slope
+    weights = _weights_of(risk, points, inputs, coefficients)
+    value = -strength / 2 * np.sum(np.square(weights), axis=1)
+    return value, -strength * _pulled_back(risk, points, inputs, coefficients, weights)
 
 
 def _pulled_back(
@@ -487,15 +592,26 @@ def _pulled_back(
     """``sum_k weights_k grad sum_i coefficients_ik phi(w, z_i)`` at points, shape (M, p)."""
     network = risk.model.with_weights(weights.shape[1])
     if network is not None:
-        threads = validation.num_threads(risk.num_threads)
-        with_weights = np.concatenate([points, weights], axis=1)
-        slopes = network.pull_back(with_weights, inputs, np.ascontiguousarray(coefficients), threads)[1]
-        return slopes[:, : points.shape[1]]
+        return _network_slopes(risk, network, points, inputs, coefficients, weights)[:, : points.shape[1]]
     each = _each_pulled_back(risk, points, inputs, coefficients)
     total = np.zeros_like(points)
     for own, (_, slope) in zip(weights.T, each, strict=True):
         total += own[:, np.newaxis] * slope
     return total
+
+
+def _network_slopes(
+    risk: SignedRisk,
+    network: Model,
+    points: FloatArray,
+    inputs: FloatArray,
+    coefficients: FloatArray,
+    weights: FloatArray,
+) -> FloatArray:
+    """Slopes of ``sum_ik coefficients_ik weights_k phi(w, z_i)`` in w and in the weights, shape (M, p + K)."""
+    with_weights = np.concatenate([points, weights], axis=1)
+    threads = validation.num_threads(risk.num_threads)
+    return network.pull_back(with_weights, inputs, np.ascontiguousarray(coefficients), threads)[1]
 
 
 def _each_pulled_back(

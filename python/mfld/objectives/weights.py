@@ -6,7 +6,7 @@ With neurons phi_i(w_m) at n samples and N positions of masses p_m, weights ``p_
     minimise   sum_i s_i l(u_i, y_i) + (strength / 2) sum_m p_m |f_m|**2
 
 whose solution is ``f_m = sum_i a_i phi_i(w_m)`` with ``strength a_i = -s_i l'(u_i, y_i)``: one number a_i for each
-sample says it at every position.
+sample and output says it at every position.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from mfld import linear
+from mfld.errors import ConvergenceError
 from mfld.losses import LossFunction
 from mfld.validation import FloatArray
 
-_MOST_STEPS = 100
-_BLOCK = 64  # rows
+_MOST_STEPS, _MOST_DIRECTIONS, _MOST_HALVINGS = 100, 500, 30
+_ROUNDINGS = 100  # of the arrays, below which no tolerance is asked for
+_SUFFICIENT = 1e-4  # share of the decrease that the slope promises (Armijo's rule)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,85 +59,165 @@ class Weights:
     strength: float
     num_threads: int
 
-    def regression(self, targets: FloatArray, curvature: float | FloatArray) -> FloatArray:
-        """Coefficients a for the loss ``curvature (u - y)**2 / 2``, by a system of the smaller of n and N.
+    def regression(self, targets: FloatArray, curvature: float) -> FloatArray:
+        """Coefficients a for the loss ``curvature |u - y|**2 / 2``, by a system of the smaller of n and N.
 
-        With ``D = sqrt(s curvature)`` and ``B = D Phi sqrt(P)`` they are ``a = D b``, ``(B B' + strength I) b = D y``;
-        where N < n, ``b = (D y - B c) / strength`` with ``(B' B + strength I) c = B' D y``.
+        With ``D = sqrt(s curvature)`` and ``B = D Phi sqrt(P)`` they are ``a = D b``, ``(B B' + strength I) b = D y``.
         """
-        dtype = self.neurons.dtype
-        root = np.sqrt(self.sample_weight * curvature).astype(dtype)[:, np.newaxis]
-        share = np.sqrt(self.masses)
-        if self.neurons.shape[1] < len(self.neurons):
-            factor = _scaled_transpose(self.neurons, root, share)
-            inner = self._solve(factor, _times(factor, root * targets))
-            fitted = _times(self.neurons, share[:, np.newaxis] * inner)
-            solution = root * (targets - fitted) / dtype.type(self.strength)
-        else:
-            factor = self.neurons * root
-            factor *= share
-            solution = self._solve(factor, root * targets)
-        coefficients: FloatArray = root * solution
+        root = np.sqrt(self.sample_weight * curvature).astype(self.neurons.dtype)
+        coefficients: FloatArray = root[:, np.newaxis] * self._solve(root, root[:, np.newaxis] * targets)
         return coefficients
 
-    def fit(self, loss: LossFunction, targets: FloatArray) -> Fit:
-        """Best weights for a smooth loss: at once for squares, else by Newton steps to the precision of the arrays.
+    def coefficients(self, loss: LossFunction, targets: FloatArray, tolerance: float, start: FloatArray) -> FloatArray:
+        """Coefficients a of the best weights for a smooth convex loss: at once for squares, else by Newton's method.
+
+        Parameters
+        ----------
+        loss : LossFunction
+        targets : ndarray, shape (n, C)
+        tolerance : float
+            Newton's method ends where the gradient in the weights is so small beside each of its two terms, that of
+            the loss and that of the ridge, or where rounding lets no step make it smaller.
+        start : ndarray, shape (n, K)
+            Coefficients that it starts from.
 
         Raises
         ------
         ValueError
-            If the system is singular to the precision of the arrays.
+            If the system of squares is singular to the precision of the arrays.
+        ConvergenceError
+            If 100 steps do not get there.
         """
         if is_square(loss):
-            return self._at(self.regression(targets, curvature_of(loss)), loss, targets)
-        return self._newton(loss, targets)
+            return self.regression(targets, curvature_of(loss))
+        return _Newton(self, loss, targets).coefficients(tolerance, start)
+
+    def fit(self, loss: LossFunction, targets: FloatArray, coefficients: FloatArray) -> Fit:
+        """Weights, predictions and the value at coefficients."""
+        weights = self.at_positions(coefficients)
+        predictions = self.predicted(self.masses[:, np.newaxis] * weights)
+        size = np.sum(self.masses * np.sum(np.square(weights, dtype=np.float64), axis=1))
+        value = self.risk(loss, targets, predictions) + self.strength / 2 * float(size)
+        return Fit(coefficients, weights, predictions, value)
 
     def at_positions(self, coefficients: FloatArray) -> FloatArray:
         """The weights f, shape (N, K), that coefficients stand for."""
-        return _times(self.neurons.T, coefficients)
+        return linear.product(self.neurons, coefficients, transposed=True, num_threads=self.num_threads)
 
-    def _newton(self, loss: LossFunction, targets: FloatArray) -> Fit:
-        """Newton's method with halved steps, each of which is a weighted regression; one output.
+    def predicted(self, weights: FloatArray) -> FloatArray:
+        """Predictions of weights that include the masses."""
+        return linear.product(self.neurons, weights, num_threads=self.num_threads)
 
-        Its start is a function of the problem alone, so that a run that is continued takes the same steps.
-        """
-        fit = self._at(np.zeros((len(targets), 1), self.neurons.dtype), loss, targets)
-        tolerance = 100 * np.finfo(self.neurons.dtype).eps
+    def risk(self, loss: LossFunction, targets: FloatArray, predictions: FloatArray) -> float:
+        """``sum_i s_i l(u_i, y_i)``."""
+        values, _ = loss.evaluate(predictions, targets)
+        return float(np.sum(self.sample_weight * values, dtype=np.float64))
+
+    def _solve(self, row_scale: FloatArray, right: FloatArray) -> FloatArray:
+        share = np.sqrt(self.masses)
+        return linear.ridge_solve(
+            self.neurons, self.strength, right, self.num_threads, row_scale=row_scale, column_scale=share
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """Weights ``g = sqrt(p) f`` with what Newton's method asks for: (N, K), predictions and slopes (n, K)."""
+
+    g: FloatArray
+    predictions: FloatArray
+    slope: FloatArray
+    gradient: FloatArray
+    value: float
+    size: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Newton:
+    """Newton's method with halved steps, each of which conjugate gradients solve for.
+
+    In ``g = sqrt(p) f``, with ``B = Phi sqrt(P)`` and the blocks ``D_i = s_i l''(u_i)`` that couple the outputs, the
+    gradient is ``B' s l'(u) + strength g`` and the Hessian ``B' D B + strength I``. It ends with the coefficients
+    ``a = -s l'(u) / strength`` that predictions stand for.
+    """
+
+    problem: Weights
+    loss: LossFunction
+    targets: FloatArray
+
+    def coefficients(self, tolerance: float, start: FloatArray) -> FloatArray:
+        tolerance = max(tolerance, _ROUNDINGS * float(np.finfo(start.dtype).eps))
+        at = self._point(self._share * self.problem.at_positions(start))
         for _ in range(_MOST_STEPS):
-            slope = loss.evaluate(fit.predictions, targets)[1]
-            residual = fit.coefficients + self.sample_weight[:, np.newaxis] * slope / self.strength
-            size = float(np.abs(fit.coefficients).max()) + float(np.abs(residual).max())
-            if float(np.abs(residual).max()) <= tolerance * size:
-                return fit
-            second = _second_derivative(loss, fit.predictions, targets)[:, np.newaxis]
-            # At least a share of the largest: beyond a kink, or far out, Newton's model knows no bound of its own.
-            second = np.maximum(second, 1e-4 * max(float(second.max()), 1e-4))
-            aim = self.regression(fit.predictions - slope / second, second[:, 0])
-            following = self._shorter(fit, aim, loss, targets)
+            if _length(at.gradient) <= tolerance * at.size:
+                break
+            following = self._following(at)
             if following is None:
-                return fit
-            fit = following
-        return fit
+                break
+            at = following
+        else:
+            left = _length(at.gradient) / at.size
+            raise ConvergenceError(
+                f"weights must come within {tolerance:.3g} of the best ones in {_MOST_STEPS} steps of Newton's method, "
+                f"got {left:.3g}; a larger strength makes them easier to find"
+            )
+        return -self._s * at.slope / at.slope.dtype.type(self.problem.strength)
 
-    def _shorter(self, fit: Fit, aim: FloatArray, loss: LossFunction, targets: FloatArray) -> Fit | None:
-        """The first of ever shorter steps that lowers the value; None where rounding lets none do so."""
-        for halvings in range(30):
-            share = fit.coefficients.dtype.type(0.5**halvings)
-            trial = self._at(fit.coefficients + share * (aim - fit.coefficients), loss, targets)
-            if trial.value < fit.value:
-                return trial
+    @property
+    def _share(self) -> FloatArray:
+        return np.sqrt(self.problem.masses)[:, np.newaxis]
+
+    @property
+    def _s(self) -> FloatArray:
+        return self.problem.sample_weight[:, np.newaxis]
+
+    def _point(self, g: FloatArray) -> _Point:
+        predictions = self.problem.predicted(self._share * g)
+        slope = self.loss.evaluate(predictions, self.targets)[1]
+        of_loss = self._share * self.problem.at_positions(self._s * slope)
+        of_ridge = g.dtype.type(self.problem.strength) * g
+        size = _length(of_loss) + _length(of_ridge)
+        return _Point(g, predictions, slope, of_loss + of_ridge, self._value(g, predictions), size)
+
+    def _value(self, g: FloatArray, predictions: FloatArray) -> float:
+        return self.problem.risk(self.loss, self.targets, predictions) + self.problem.strength / 2 * _length(g) ** 2
+
+    def _following(self, at: _Point) -> _Point | None:
+        """The point of the first of ever shorter steps that lowers the value enough; None where there is none."""
+        step, change = self._step(at)
+        promised = float(np.sum(at.gradient * step, dtype=np.float64))
+        if -promised <= _ROUNDINGS * float(np.finfo(step.dtype).eps) * abs(at.value):
+            # The value is too coarse to judge by. The gradient is not, as long as it falls like Newton's method does.
+            trial = self._point(at.g + step)
+            return trial if _length(trial.gradient) < _length(at.gradient) / 2 else None
+        for halvings in range(_MOST_HALVINGS):
+            share = step.dtype.type(0.5**halvings)
+            trial_value = self._value(at.g + share * step, at.predictions + share * change)
+            if trial_value <= at.value + _SUFFICIENT * float(share) * promised:
+                return self._point(at.g + share * step)
         return None
 
-    def _at(self, coefficients: FloatArray, loss: LossFunction, targets: FloatArray) -> Fit:
-        weights = self.at_positions(coefficients)
-        predictions = _times(self.neurons, self.masses[:, np.newaxis] * weights)
-        values, _ = loss.evaluate(predictions, targets)
-        size = np.sum(self.masses * np.sum(np.square(weights, dtype=np.float64), axis=1))
-        value = float(np.sum(self.sample_weight * values, dtype=np.float64) + self.strength / 2 * size)
-        return Fit(coefficients, weights, predictions, value)
-
-    def _solve(self, factor: FloatArray, right: FloatArray) -> FloatArray:
-        return linear.ridge_solve(factor, self.strength, right, self.num_threads)
+    def _step(self, at: _Point) -> tuple[FloatArray, FloatArray]:
+        """Newton's step, and what it does to the predictions, to a precision that grows as the gradient falls."""
+        dtype, strength, s = at.g.dtype, at.g.dtype.type(self.problem.strength), self._s[:, :, np.newaxis]
+        blocks = (s * _second_derivative(self.loss, at.predictions, self.targets)).astype(dtype)
+        step, change = np.zeros_like(at.g), np.zeros_like(at.predictions)
+        left = -at.gradient
+        direction, square = left, _length(left) ** 2
+        enough = min(0.1, np.sqrt(_length(at.gradient) / at.size)) ** 2 * square
+        for _ in range(_MOST_DIRECTIONS):
+            if square <= enough:
+                break
+            seen = self.problem.predicted(self._share * direction)
+            bent = np.einsum("ikl,il->ik", blocks, seen)
+            curvature = float(np.sum(bent * seen, dtype=np.float64)) + self.problem.strength * _length(direction) ** 2
+            length = dtype.type(square / curvature)
+            step += length * direction
+            change += length * seen
+            left = left - length * (self._share * self.problem.at_positions(bent) + strength * direction)
+            before, square = square, _length(left) ** 2
+            direction = left + dtype.type(square / before) * direction
+        return step, change
 
 
 _CURVATURES = {"half_squared": 1.0, "squared": 2.0}
@@ -152,24 +234,17 @@ def curvature_of(loss: LossFunction) -> float:
 
 
 def _second_derivative(loss: LossFunction, predictions: FloatArray, targets: FloatArray) -> FloatArray:
-    """Second derivative in the prediction, by a difference: it sets the step and not the solution."""
+    """Blocks (n, K, K) of second derivatives in the outputs, by differences: they set steps and not the solution."""
     u, y = predictions.astype(np.float64), targets.astype(np.float64)
-    width = 1e-5 * (1 + np.abs(u))
-    above, below = (loss.evaluate(at, y)[1] for at in (u + width, u - width))
-    difference: FloatArray = (above - below) / (2 * width)
-    return difference[:, 0]
+    blocks = np.empty((*u.shape, u.shape[1]))
+    for k in range(u.shape[1]):
+        width = np.zeros_like(u)
+        width[:, k] = 1e-5 * (1 + np.abs(u[:, k]))
+        above, below = (loss.evaluate(at, y)[1] for at in (u + width, u - width))
+        blocks[:, :, k] = (above - below) / (2 * width[:, [k]])
+    symmetric: FloatArray = (blocks + blocks.transpose(0, 2, 1)) / 2
+    return symmetric
 
 
-def _scaled_transpose(neurons: FloatArray, rows: FloatArray, columns: FloatArray) -> FloatArray:
-    """``(rows * neurons * columns)'``, a block of rows at a time, so that what is read stays in the cache."""
-    result = np.empty(neurons.shape[::-1], neurons.dtype)
-    for first in range(0, len(neurons), _BLOCK):
-        some = slice(first, first + _BLOCK)
-        result[:, some] = (neurons[some] * rows[some] * columns).T
-    return result
-
-
-def _times(left: FloatArray, right: FloatArray) -> FloatArray:
-    """Matrix product whose bits do not depend on the threads of BLAS."""
-    product: FloatArray = np.einsum("ij,jk->ik", left, right)
-    return product
+def _length(values: FloatArray) -> float:
+    return float(np.sqrt(np.sum(np.square(values, dtype=np.float64))))
