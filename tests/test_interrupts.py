@@ -211,7 +211,7 @@ CALLS = {
     "ridge_solve": lambda: ridge_solve(6000, 4000, 1),
     "ridge_solve, more rows": lambda: ridge_solve(40_000, 2000, 1),
     "ridge_solve, many right sides": lambda: ridge_solve(2000, 4000, 20_000),
-    "ridge_solve, more rows and many right sides": lambda: ridge_solve(100_000, 10, 2000),
+    "ridge_solve, more rows and many right sides": lambda: ridge_solve(80_000, 300, 400),
     "product": lambda: product(20_000, 2000, 200, False),
     "product, transposed": lambda: product(20_000, 2000, 1000, True),
     "dual_sweep": lambda: dual_sweep(100_000, 20_000),
