@@ -162,7 +162,7 @@ def test_hops_keep_the_law():
 @pytest.mark.parametrize("dimension", [1, 2, 3])
 @pytest.mark.parametrize("n", [1024, 16384])
 def test_points_cover_a_ball(dimension, n, rng):
-    points = wells._covering(dimension, np.zeros(dimension), 7.0, n, Place.of(n, num_threads=1))
+    points = wells._covering(dimension, np.zeros(dimension), 7.0, n, Place.of(n, num_threads=1), evenly=True)
     assert points.shape == (n, dimension)
     anywhere = rng.uniform(-6, 6, size=(20_000, dimension))
     distances, _ = scipy.spatial.cKDTree(points).query(anywhere)
@@ -219,7 +219,7 @@ def test_a_narrow_well_in_ten_coordinates_is_found_where_a_slope_leads_to_it():
         n_coordinates=10,
         l2=0.01,
     )
-    found = wells.find(cone, 1e-3, np.zeros(10), 3.0, 1024, Place.of(0, num_threads=1))
+    found = wells.find(cone, 1e-3, np.zeros(10), 3.0, 1024, Place.of(0, num_threads=1), evenly=False)
     assert len(found.centres) == 1
     # Close to it V is 0.1 + |x - c|^2 / 0.2: a Gaussian, up to the cone's bend.
     l2, stiff = 0.01, 5.0

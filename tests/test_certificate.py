@@ -312,6 +312,40 @@ def test_narrow_wells_that_nothing_leads_to_are_found_or_there_is_no_certificate
         assert "the particles did not mix" in found.reason
 
 
+@pytest.mark.parametrize(("dimension", "share", "temperature"), [(1, 0.9999, 0.01), (9, 0.99, 0.1)])
+def test_laws_that_neurons_nearly_take_the_ridge_of_are_as_wide_as_they_are(dimension, share, temperature, rng):
+    # Neurons a (w . z) with one z: a Gaussian, along one axis up to 100 times as wide as the reference.
+    n, z = 20, rng.normal(size=dimension)
+    y, g = rng.normal(size=n), np.abs(rng.normal(size=n))
+    pull = g.mean() * np.linalg.norm(z)  # V = pull a (w . z) / |z|
+    l2 = pull / 2 / share
+    model = mfld.TwoLayerNetwork(dimension, activation="identity", readout="linear", bias=False)
+    risk = mfld.EmpiricalRisk(model, np.tile(z, (n, 1)), y, loss="half_squared", l2=l2)
+    precision = 2 / temperature * np.array([[l2, pull / 2], [pull / 2, l2]])
+    u = np.linalg.inv(precision)[0, 1] * np.linalg.norm(z)
+    gap = np.mean((u - y) ** 2 / 2 + g**2 / 2 + g * y - u * g)
+    log_z = (dimension + 1) / 2 * math.log(math.pi * temperature) - (dimension - 1) / 2 * math.log(l2)
+    dual_value = -np.mean(g**2 / 2 + g * y) - temperature * (log_z - math.log(l2**2 - pull**2 / 4) / 2)
+    found = mfld.certificate(risk, g, temperature, num_threads=1)
+    assert found.reason is None
+    assert gap <= found.upper < 10 * gap
+    assert found.optimum[0] <= dual_value
+    assert abs(found.dual_value - dual_value) < 5 * found.dual_value_error
+
+
+def test_cold_potentials_are_resolved_or_refused():
+    # At this temperature the exponents are rounded to about 40 in float32.
+    problem = OneDimension("half_squared", temperature=3e-9, l2=0.5)
+    g = problem.optimum(0)
+    risk, options = problem.risk, {"most_moves": 512, "num_threads": 1}
+    assert "float32 does not resolve" in mfld.certificate(risk, g, 3e-9, dtype="float32", **options).reason
+    assert "float64 does not resolve" in mfld.certificate(risk, g, 3e-16, **options).reason
+    found = mfld.certificate(risk, g, 1e-4, **options)
+    precise = mfld.certificate(risk, g, 1e-5, **options)
+    assert found.particles.dtype == np.float32
+    assert precise.particles.dtype == np.float64
+
+
 def test_what_is_said_when_the_moves_end_has_to_hold_with_the_wells_too():
     problem = OneDimension("logistic")
     asked = []
@@ -328,6 +362,7 @@ def test_what_is_said_when_the_moves_end_has_to_hold_with_the_wells_too():
             place=place,
             quantile=4.0,
             dtype=np.dtype("float32"),
+            confined=1.0,
             enough=lambda found: False,
             holds=lambda found, predictions, log_z: asked.append(log_z) or holds,
         )

@@ -94,10 +94,17 @@ class Annealer:
         Particles of a cell.
     place : Place
         Of the noise; the number of moves counts its steps.
+    confined : float
+        Share of the ridge that V cannot take away far out, in (0, 1]. Below 1 the law may be as wide as the Gaussian of
+        this share: the particles then begin at a wider one and go to it straight, ridge and V growing together, so that
+        no law on the way is wider than the first. From a narrower one the weights would have no variance.
     """
 
-    def __init__(self, potential: Potential, temperature: float, cell: int, place: Place) -> None:
+    def __init__(
+        self, potential: Potential, temperature: float, cell: int, place: Place, confined: float = 1.0
+    ) -> None:
         self.potential, self.temperature, self.cell, self.place = potential, temperature, cell, place
+        self.confined = confined
 
     def ladder(self, frozen: FloatArray, n_moves: int, kept: float, most_moves: int) -> tuple[Ladder | None, int]:
         """Ladder by a run of its own, from the frozen coordinates of its particles, and the moves that it took.
@@ -189,6 +196,8 @@ class Annealer:
         ``l2 |theta|**2`` within the range of V, hence lie within two standard deviations of such a Gaussian. Where V
         grows as fast as the ridge there is none.
         """
+        if self.confined < 1:
+            return _WARM * self.confined
         calm = None
         for k in reversed(range(_HOTTEST)):
             values = self.begin(frozen, Ladder((Rung(0.5**k, 0.0),), 0), 0).values.astype(np.float64)
@@ -198,11 +207,21 @@ class Annealer:
         return _WARM if calm is None else calm
 
     def _next(self, now: Particles, at: Rung, kept: float) -> Rung:
-        """The next rung: V is let in first, then the temperature falls, as far as the sample size allows."""
+        """The next rung, as far as the sample size allows: V is let in first, then the temperature falls.
 
-        whole = 1 - at.share if at.share < 1 else -math.log(at.inverse)
+        Where V takes ridge away both happen together, so that ``inverse * share``, the part of V, grows by t.
+        """
+        straight = self.confined < 1
+        if straight:
+            part, first = at.inverse * at.share, self._first(now.points)
+            whole = 1 - part
+        else:
+            whole = 1 - at.share if at.share < 1 else -math.log(at.inverse)
 
         def rung(t: float) -> Rung:
+            if straight:
+                inverse = first + (part + t) * (1 - first)
+                return Rung(1.0, 1.0) if t == whole else Rung(inverse, (part + t) / inverse)
             if at.share < 1:
                 return Rung(at.inverse, 1.0 if t == whole else at.share + t)
             return Rung(1.0 if t == whole else at.inverse * math.exp(t), 1.0)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import noise, validation
 from mfld.floating import underflow_is_zero
-from mfld.gibbs import N_GROUPS, GibbsEstimate, jackknife_error, rounds_of
+from mfld.gibbs import N_GROUPS, ROUNDED, GibbsEstimate, jackknife_error, rounding, rounds_of
 from mfld.objectives import EmpiricalRisk
 from mfld.sampling import GibbsSampler
 from mfld.state import Cloud
@@ -54,8 +54,8 @@ class Certificate:
     n_moves : int
         Moves of each particle.
     covered : bool
-        Whether wells were looked for at points as dense as the steepness of the neurons asks for: with at most three
-        moving coordinates, bounded neurons and room in ``most_moves``. Where it is False, wells that are too narrow for
+        Whether wells were looked for at points as dense as the steepness of the neurons asks for: with bounded neurons,
+        few moving coordinates and room in ``most_moves``. Where it is False, wells that are too narrow for
         the particles to be led to them from the heat are found by luck only.
 
     Examples
@@ -110,7 +110,7 @@ def certificate(
     n_chains: int = 512,
     most_moves: int = 8192,
     seed: int = 0,
-    dtype: DTypeLike = "float32",
+    dtype: DTypeLike | None = None,
     num_threads: int | None = None,
 ) -> Certificate:
     """Duality gap of dual variables g for ``P(mu) = F(mu) + temperature * Ent(mu)``, with an upper bound.
@@ -155,8 +155,9 @@ def certificate(
         evaluates all neurons at all samples.
     seed : int
         Of the noise.
-    dtype : {"float32", "float64"}
-        Precision of the particles.
+    dtype : {"float32", "float64"}, optional
+        Precision of the particles. By default float32, and float64 where the temperature is so low that rounding would
+        matter to the law.
     num_threads : int, optional
         By default that of the risk (`Objective.on_threads`); it never changes a result.
 
@@ -164,8 +165,9 @@ def certificate(
     -------
     Certificate
         With a finite number or a ``reason``: temperature or l2 is 0, the loss is not convex or has no known conjugate,
-        a dual variable is outside of the domain, the Gibbs measure may not be normalisable, there are too many
-        combinations of frozen coordinates for the particles, or these did not mix in the moves that they had.
+        a dual variable is outside of the domain, the Gibbs measure may not be normalisable, the precision is too low
+        for the temperature, there are too many combinations of frozen coordinates for the particles, or these did not
+        mix in the moves that they had.
 
     Raises
     ------
@@ -195,7 +197,7 @@ def certificate(
         raise ValueError(f"n_chains must be a multiple of {N_GROUPS}, got {n_chains}")
     tolerance = validation.real("tolerance", tolerance, non_negative=True)
     most_moves = validation.integer("most_moves", most_moves, 128, validation.MAX_STEP)
-    precision = validation.float_dtype("dtype", dtype)
+    precision = validation.float_dtype("dtype", "float32" if dtype is None else dtype)
     threads = validation.num_threads(risk.num_threads if num_threads is None else num_threads)
     g = _of_samples("dual", validation.array("dual", dual, np.float64), risk)
 
@@ -207,18 +209,27 @@ def certificate(
         return refused(reason)
     place = noise.Place.of(seed, num_threads=threads).beside("certificate")
     _width(temperature, l2, precision)
+    size = rounding(risk.on_threads(threads), g, temperature, l2, place)
+    if float(np.finfo(precision).eps) * size > ROUNDED:
+        precision = np.dtype(np.float64) if dtype is None else precision
+        if float(np.finfo(precision).eps) * size > ROUNDED:
+            return refused(f"{precision} does not resolve differences of the potential at this temperature")
+    eps = 8 * float(np.finfo(precision).eps)
     degrees = N_GROUPS - 1
     quantile, two_sided = student_quantile(confidence, degrees), student_quantile((1 + confidence) / 2, degrees)
-    measured = [math.nan] * 3
+    measured, rounded = [math.nan] * 3, 0.0
 
     def enough(found: GibbsEstimate) -> bool:
-        measured[:] = gap, _, bias = _jackknifed(risk, *found.predictions(), g)
+        nonlocal rounded
+        predictions, left_out = found.predictions()
+        measured[:] = gap, _, bias = _jackknifed(risk, predictions, left_out, g)
+        rounded = eps * _first_order(risk, predictions, g)
         return 4 * two_sided**2 * bias <= max(gap + bias, tolerance)
 
     def upper_bound() -> float:
         gap, error, bias = measured
         noise_size = two_sided * math.sqrt(bias)
-        return max(gap + bias + quantile * error, (math.sqrt(max(gap + bias, 0.0)) + noise_size) ** 2)
+        return max(gap + bias + quantile * error, (math.sqrt(max(gap + bias, 0.0)) + noise_size) ** 2) + rounded
 
     def holds(found: GibbsEstimate, predictions: NDArray[np.float64], log_z: float) -> bool:
         highest = found.log_partition_bounds(two_sided)[3]
@@ -234,6 +245,7 @@ def certificate(
         place=place,
         quantile=two_sided,
         dtype=precision,
+        confined=1 - smallest_ridge(risk, g) / l2,
         enough=enough,
         holds=holds,
     )
@@ -243,6 +255,7 @@ def certificate(
     (gap, error, _), upper = measured, upper_bound()
     smoothness = risk.loss_function.smoothness
     log_z, log_z_error, lowest, highest = found.log_partition_bounds(two_sided)
+    lowest, highest = lowest - eps * size, highest + eps * size
     targets = risk.targets.astype(np.float64)
     conjugate = float(np.average(risk.loss_function.conjugate(g, targets), weights=risk.sample_weight))
     return Certificate(
@@ -477,6 +490,12 @@ def _of_samples(name: str, value: ArrayLike, risk: EmpiricalRisk) -> NDArray[np.
     given = given[:, np.newaxis] if given.ndim == 1 and risk.model.n_outputs == 1 else given
     validation.shape(name, given, (risk.n_samples, risk.model.n_outputs), "(samples, outputs)")
     return given.astype(np.float64)
+
+
+def _first_order(risk: EmpiricalRisk, predictions: NDArray[np.float64], g: NDArray[np.float64]) -> float:
+    """Change of the gap by a change of the predictions in proportion to themselves, of the worst signs."""
+    _, derivative = risk.loss_function.evaluate(predictions, risk.targets.astype(np.float64))
+    return float(np.average(np.sum(np.abs((derivative - g) * predictions), axis=1), weights=risk.sample_weight))
 
 
 def _jackknifed(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfld import validation, wells
-from mfld.annealing import Annealer, Ladder, Particles
+from mfld.annealing import Annealer, Ladder, Particles, Rung
 from mfld.noise import Place
 from mfld.objectives import EmpiricalRisk
 from mfld.validation import FloatArray, FloatDType
@@ -36,6 +36,7 @@ _SEARCHED = 16  # part of the budget that looking for wells may take
 _FEWEST_SEARCHED = 1024  # points
 _LEAST_SEARCHED = 256  # where there is little room
 _SPACING = 2.5  # of points, in widths of the narrowest wells
+ROUNDED = 3e-3  # error of V / temperature by rounding that may be
 
 
 @dataclass(eq=False)
@@ -125,14 +126,16 @@ class GibbsEstimate:
     def log_partition_bounds(self, quantile: float) -> tuple[float, float, float, float]:
         """Estimate of log Z, its standard error, and bounds from below and above by so many standard errors.
 
-        The way down underestimates log Z and the way back overestimates it, by Jensen's inequality.
+        Half of what both ways differ by is part of the error. The way down underestimates log Z and the way back
+        overestimates it, by Jensen's inequality.
         """
         values, left_out = self.log_partition()
         errors = jackknife_error(left_out)
         weights = 1 / np.maximum(errors, 1e-12) ** 2
         estimate = float(weights @ values / weights.sum())
         lower, upper = values[0] - quantile * errors[0], values[1] + quantile * errors[1]
-        return estimate, float(1 / np.sqrt(weights.sum())), float(min(lower, upper)), float(max(lower, upper))
+        error = math.hypot(1 / math.sqrt(weights.sum()), (values[1] - values[0]) / 2)
+        return estimate, error, float(min(lower, upper)), float(max(lower, upper))
 
 
 def jackknife_error(left_out: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -169,6 +172,7 @@ def rounds_of(
     place: Place,
     quantile: float,
     dtype: FloatDType,
+    confined: float,
     enough: Callable[[GibbsEstimate], bool],
     holds: Callable[[GibbsEstimate, NDArray[np.float64], float], bool],
 ) -> GibbsEstimate:
@@ -179,14 +183,14 @@ def rounds_of(
     groups carry most of the mass; and when split R-hat is below 1.01, up to the noise of the groups. Where more rounds
     would not help, a longer ladder is made. Wells are looked for beforehand (`mfld.wells.find`): what is said of the
     measure has to hold with the mass that they have and particles did not find there too, by ``holds`` of the estimate,
-    predictions and log Z.
+    predictions and log Z. ``confined`` is the share of the ridge that the neurons leave, as an `Annealer` takes it.
     """
     threads = place.threads
     annealers = _Cells.of(risk, n_chains, place, dtype)
     if isinstance(annealers, str):
         return GibbsEstimate(annealers)
     cells = annealers
-    annealer = Annealer(risk.linearised(dual, l2, threads), temperature, cells.size, place)
+    annealer = Annealer(risk.linearised(dual, l2, threads), temperature, cells.size, place, confined)
     searched, covered = _wells(annealer, cells, risk, dual, n_chains * most_moves // _SEARCHED)
     n_moves, kept, moves = _MOVES_OF_A_RUNG, _KEPT, -(-sum(one.evaluations for one in searched) // n_chains)
     found, contradicted = GibbsEstimate(covered=covered), 0
@@ -223,6 +227,21 @@ def rounds_of(
     if why:
         found.reason = f"the particles did not mix within {moves} moves ({why})"
     return found
+
+
+def rounding(risk: EmpiricalRisk, dual: NDArray[np.float64], temperature: float, l2: float, place: Place) -> float:
+    """Size of V over the temperature, by which rounding is multiplied.
+
+    Of neurons without a bound it is that at the reference Gaussian, and where their slope there leads to on the ridge.
+    """
+    bound = max(map(abs, risk.model.output_range))
+    if math.isfinite(bound):
+        return bound * float(np.average(np.abs(dual).sum(axis=1), weights=risk.sample_weight)) / temperature
+    potential, frozen = risk.linearised(dual, l2, place.threads), np.zeros((N_GROUPS, risk.n_coordinates))
+    frozen[:, risk.n_moving :] = risk.initial_particles(N_GROUPS, place, np.float64)[:, risk.n_moving :]
+    drawn = Annealer(potential, temperature, 1, place).begin(frozen, Ladder((Rung(1.0, 0.0),), 0), 0)
+    slope = float(np.sum(drawn.gradient**2, axis=1).max())
+    return (float(np.abs(drawn.values).max()) + slope / (2 * l2)) / temperature
 
 
 def _complaint(found: GibbsEstimate, quantile: float) -> tuple[str, bool]:
@@ -282,7 +301,7 @@ def _wells(
 ) -> tuple[list[Wells], bool]:
     """Wells of each combination of frozen coordinates, at a cost of about so many evaluations for all of them.
 
-    And whether the points were as dense as they should be, which takes few coordinates and bounded neurons.
+    And whether the points were as dense as they should be, which takes bounded neurons and few coordinates.
     """
     potential, place = annealer.potential, annealer.place.beside("wells")
     combinations, q = cells.combinations, potential.n_moving
@@ -290,15 +309,18 @@ def _wells(
     bound, steepness = max(map(abs, risk.model.output_range)), risk.model.steepness(risk.inputs)
     sizes = np.sum(np.abs(dual), axis=1) * (1 if risk.sample_weight is None else len(dual) * risk.sample_weight)
     found = []
-    covered = not sizes.any() or (steepness is not None and math.isfinite(bound) and q <= wells.COVERED)
+    covered = True
     for c, frozen in enumerate(combinations):
-        reach, n = annealer.reach(frozen, bound * float(sizes.mean())), _FEWEST_SEARCHED
-        if covered and steepness is not None and sizes.any():
+        reach = annealer.reach(frozen, bound * float(sizes.mean()))
+        needed = math.inf if sizes.any() else 1.0
+        if sizes.any() and steepness is not None and math.isfinite(bound):
             # A well is hardly narrower than the inverse of how steep neurons are, for their size.
             width = bound / math.sqrt(float(np.average(steepness**2, weights=sizes)))
-            needed = (2 * reach / (_SPACING * width)) ** q
-            n, covered = int(max(n, min(needed, most))), needed <= most
-        found.append(wells.find(potential, annealer.temperature, frozen, reach, n, place.ahead(c), most))
+            needed = math.exp(min(q * math.log(max(2 * reach / (_SPACING * width), 1.0)), _LARGEST_EXPONENT))
+        evenly = needed <= most or (q <= wells.COVERED and math.isfinite(needed))
+        n = int(max(min(needed, most) if evenly else 0, _FEWEST_SEARCHED))
+        found.append(wells.find(potential, annealer.temperature, frozen, reach, n, place.ahead(c), most, evenly=evenly))
+        covered &= needed <= most
     return found, covered
 
 

@@ -23,7 +23,7 @@ _MOST_WELLS = 64
 _MOST_PRODUCTS = 4096  # of Hessians with vectors
 _DRAWS = 4096  # of all wells together
 _NEGLIGIBLE = 1e-5  # share of the mass
-COVERED = 3  # coordinates up to which points can cover a ball
+COVERED = 3  # coordinates up to which as many points as there may be are worth it, where they do not cover the ball
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,15 @@ class Wells:
 
 
 def find(
-    potential: Potential, temperature: float, frozen: FloatArray, reach: float, n: int, place: Place, most: int = 2**18
+    potential: Potential,
+    temperature: float,
+    frozen: FloatArray,
+    reach: float,
+    n: int,
+    place: Place,
+    most: int = 2**18,
+    *,
+    evenly: bool = True,
 ) -> Wells:
     """Wells that may count, within a distance ``reach`` of 0.
 
@@ -83,12 +91,14 @@ def find(
         Of the noise.
     most : int
         Evaluations, for all of it about twice as many.
+    evenly : bool
+        Points cover the ball; else they are at all distances from 0, for balls with too many coordinates.
     """
     part = most // 4
     # A power of two, so that neighbours are cut in halves: at least n unless that is too many.
     n = 2 ** min(math.ceil(math.log2(n)), math.floor(math.log2(most)))
     leaf = max(_LEAF, 2 ** math.ceil(math.log2(n / min(_MOST_DESCENTS, max(part // _DESCENT, 1)))))
-    scanned = _covering(potential.n_moving, frozen, reach, max(n, leaf), place)
+    scanned = _covering(potential.n_moving, frozen, reach, max(n, leaf), place, evenly)
     lowest, count = _lowest_of_leaves(potential, scanned, leaf)
     bottoms, values = _descended(potential, lowest)
     count += (_DESCENT + 1) * len(lowest)
@@ -107,17 +117,16 @@ def find(
     return _masses(potential, temperature, bottoms, values, whitening, place, count, min(_DRAWS, part))
 
 
-def _covering(n_moving: int, frozen: FloatArray, reach: float, n: int, place: Place) -> FloatArray:
-    """Points in a ball, or where it has too many coordinates to be covered, at all distances from 0."""
-    covered = n_moving <= COVERED
-    dimension = n_moving if covered else n_moving + 1  # a projection of the sequence has wider gaps than its own
+def _covering(n_moving: int, frozen: FloatArray, reach: float, n: int, place: Place, evenly: bool) -> FloatArray:
+    """Points that cover a ball, or are at all distances from 0."""
+    dimension = n_moving if evenly else n_moving + 1  # a projection of the sequence has wider gaps than its own
     ratio = 2.0
     for _ in range(60):
         ratio = (1 + ratio) ** (1 / (dimension + 1))
     shares = ratio ** -np.arange(1.0, dimension + 1) if dimension > 1 else np.array([1 / n])
     unit = (place.uniforms(1, dimension) + np.arange(n)[:, np.newaxis] * shares) % 1
     cube = 2 * unit[:, :n_moving] - 1
-    if not covered:
+    if not evenly:
         cube *= unit[:, n_moving:] * math.sqrt(3 / n_moving)
     points = np.tile(frozen, (n, 1))
     points[:, :n_moving] = reach * cube
@@ -161,7 +170,8 @@ def _descended(potential: Potential, points: FloatArray) -> tuple[FloatArray, ND
         curvature = np.einsum("ij,ij->i", step, change)
         length = np.einsum("ij,ij->i", step, step)
         lower = new_value < value
-        by_curvature = np.where(curvature > 1e-12 * length, length / np.maximum(curvature, 1e-300), 4 * size)
+        bent = curvature > 1e-12 * length
+        by_curvature = np.divide(length, curvature, out=4 * size, where=bent)
         size = np.where(lower, np.minimum(by_curvature, 16 * size), np.minimum(size / 4, by_curvature))
         x[lower], value, slope = (
             tried[lower],
