@@ -135,6 +135,56 @@ def test_kinds_of_functions_are_one_score(rng):
             np.testing.assert_allclose(getattr(own, asked)(x, 0.4), getattr(exact, asked)(x, 0.4), rtol=1e-9)
 
 
+def in_torch(law, forward):
+    """Score of a mixture with diagonal covariances by automatic differentiation of its log-density in PyTorch."""
+    torch = pytest.importorskip("torch")
+    means, variances, weights = (
+        torch.tensor(a) for a in (law.means, np.diagonal(law.covariances, axis1=1, axis2=2).copy(), law.weights)
+    )
+
+    def score(x, time):
+        alpha, noise = float(forward.alpha(time)), float(forward.sigma(time)) ** 2
+        points = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+        spread = alpha**2 * variances + noise
+        logs = -((points[:, None] - alpha * means) ** 2 / spread + torch.log(spread)).sum(-1) / 2
+        torch.logsumexp(torch.log(weights) + logs, 1).sum().backward()
+        return points.grad
+
+    return score
+
+
+def in_jax(law, forward):
+    """The same in JAX, in float32."""
+    jax = pytest.importorskip("jax")
+    means, variances = law.means, np.diagonal(law.covariances, axis1=1, axis2=2)
+
+    def log_density(x, time):
+        alpha, noise = jax.numpy.exp(-time), -jax.numpy.expm1(-2 * time)
+        spread = alpha**2 * variances + noise
+        logs = -((x - alpha * means) ** 2 / spread + jax.numpy.log(spread)).sum(-1) / 2
+        return jax.scipy.special.logsumexp(jax.numpy.log(law.weights) + logs)
+
+    return jax.jit(jax.vmap(jax.grad(log_density), (0, None)))
+
+
+@pytest.mark.parametrize("own", [in_torch, in_jax])
+def test_scores_of_other_libraries(own, rng):
+    law = GaussianMixture([1, 2], [[-2.0, 0.0], [2.0, 1.0]], [np.diag([0.2, 0.1]), np.diag([0.1, 0.4])])
+    forward = diffusion.OrnsteinUhlenbeck()
+    exact = diffusion.ExactScore(law)
+    score = diffusion.FunctionScore(own(law, forward), 2, kind="score")
+    x = rng.normal(size=(20, 2))
+    np.testing.assert_allclose(score.noise(x, 0.3), exact.noise(x, 0.3), rtol=1e-4, atol=1e-5)
+    assert score.noise(x.astype(np.float32), 0.3).dtype == np.float32
+    for sampler in ("dpm-solver++", "ancestral"):
+        draws = [diffusion.sample(own, 50, sampler=sampler, n_steps=15, seed=2) for own in (score, exact)]
+        # Scores in float32: a rounding of 1e-6 grows by 1 / alpha of the horizon, 150, and between modes by more.
+        np.testing.assert_allclose(*draws, atol=5e-3)
+    np.testing.assert_allclose(
+        *(diffusion.log_likelihood(s, x[:3], n_steps=30, n_probes=4) for s in (score, exact)), atol=0.02
+    )
+
+
 def test_functions_that_return_something_else_are_refused():
     with pytest.raises(
         ValueError, match=r"the result of function must have shape \(4, 2\) to match points, got \(4,\)"

@@ -141,6 +141,38 @@ def test_score_converges_to_the_exact_one_as_neurons_grow(rng):
     assert errors[2] < 0.08  # of noise with deviation 1
 
 
+def test_residual_networks_learn_scores(rng):
+    data = drawn(TWO, 2000, rng)
+    scale = data.std()
+    exact = diffusion.ExactScore(GaussianMixture(TWO.weights, TWO.means / scale, TWO.covariances / scale**2))
+    denoising = diffusion.Denoising((data / scale).astype(np.float32))
+    network = denoising.residual(depth=3, n_hidden=2)
+    solver = mfld.MFLD(
+        40,
+        step_size=diffusion.fitting._HalfCosine(0.03, 500),
+        temperature=1e-8,
+        gradient=mfld.Minibatch(256),
+        dynamics=mfld.Preconditioned(decay=0.99),
+    )
+    result = solver.run(denoising.risk(network, 20000), 500, record_every=500)
+    score = denoising.score(network, result.measure)
+    assert "120 particles, 1 coordinates" in repr(score)
+    gaussian = diffusion.ExactScore(GaussianMixture(None, [data.mean(axis=0) / scale], 1.0))
+    wrong, linear = [], []
+    for time in (0.1, 0.4, 1.0):
+        x = exact.forward.diffused(data[:1000] / scale, rng.normal(size=(1000, 1)), time)
+        wrong.append(np.mean((score.noise(x, time) - exact.noise(x, time)) ** 2))
+        linear.append(np.mean((gaussian.noise(x, time) - exact.noise(x, time)) ** 2))
+    assert np.mean(wrong) < 0.2 * np.mean(linear)  # it sees more than mean and variance
+    draws = diffusion.sample(score, 2000, n_steps=30) * scale
+    assert draws.mean() == pytest.approx(data.mean(), abs=0.1)
+    assert draws.std() == pytest.approx(scale, rel=0.1)
+    found = diffusion.log_likelihood(score, draws[:5] / scale, n_steps=20)  # the divergence is estimated
+    assert np.isfinite(found).all()
+    with pytest.raises(ValueError, match=r"measure must have shape \(3, N, 2[0-9]\)"):
+        denoising.score(network, result.particles[:2])
+
+
 ALGORITHMS = {
     "svrg": lambda: mfld.MFLD(60, step_size=0.1, temperature=1e-6, gradient=mfld.SVRG(50)),
     "underdamped": lambda: mfld.MFLD(60, step_size=0.3, temperature=1e-6, dynamics=mfld.Underdamped(1.0)),

@@ -370,6 +370,7 @@ GAN = mfld.MeanFieldGAN(mfld.TwoLayerNetwork(2, 3), MODEL, INPUTS)
 
 MIXED = mfld.mixtures.GaussianMixture(None, [[0.0, 0.0]], 1.0)
 DENOISED = diffusion.ExactScore(MIXED)
+LINE = mfld.mixtures.GaussianMixture(None, [[0.0]], 1.0)
 DIFFUSION = {
     "OrnsteinUhlenbeck": (diffusion.OrnsteinUhlenbeck, {"horizon": 5.0, "earliest": 1e-3}),
     "VariancePreserving": (diffusion.VariancePreserving, {"beta_min": 0.1, "beta_max": 20.0, "earliest": 1e-4}),
@@ -435,6 +436,35 @@ DIFFUSION = {
         diffusion.grids.measured_errors,
         {"score": DENOISED, "grid": [3.0, 2.0, 1.0], "sampler": diffusion.DDIM(), "n_samples": 2, "seed": 0}
         | {"start": None},
+    ),
+    "grids.measured_shifts": (
+        diffusion.grids.measured_shifts,
+        {"score": DENOISED, "grid": [3.0, 2.0, 1.0], "sampler": diffusion.DDIM(), "n_samples": 2, "seed": 0}
+        | {"start": None},
+    ),
+    "grids.predicted_error": (
+        diffusion.grids.predicted_error,
+        {"grid": [3.0, 2.0, 1.0], "fine": [3.0, 2.0, 1.0], "shifts": np.ones((1, 2, 2))},
+    ),
+    "diffusion.exponent": (diffusion.experiments.exponent, {"x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 4.0]}),
+    "diffusion.levels_of": (diffusion.experiments.levels_of, {"law": LINE, "n_levels": 3}),
+    "diffusion.transported_error": (
+        diffusion.experiments.transported_error,
+        {"score": diffusion.ExactScore(LINE), "law": LINE, "sampler": "ddim", "times": [2.0, 1.0], "n_levels": 3},
+    ),
+    "diffusion.early_stopped_density": (
+        diffusion.experiments.early_stopped_density,
+        {"data": INPUTS, "points": INPUTS, "time": 0.5, "forward": None, "num_threads": None},
+    ),
+    "diffusion.stopped_errors": (
+        diffusion.experiments.stopped_errors,
+        {"shape": "box", "n_coordinates": 1, "sizes": [10], "factor": 0.5, "n_repetitions": 1, "n_points": 20}
+        | {"seed": 0},
+    ),
+    "diffusion.rate_of": (diffusion.experiments.rate_of, {"shape": "box", "n_coordinates": 1}),
+    "diffusion.weak_errors": (
+        diffusion.experiments.weak_errors,
+        {"law": LINE, "dimensions": [1, 2], "sampler": "ddim", "times": [2.0, 1.0], "forward": None, "n_levels": 3},
     ),
     "grids.gaussian_error": (
         diffusion.grids.gaussian_error,

@@ -166,9 +166,14 @@ class ResidualNetwork:
         if weights is not None:
             weights = validation.array("weights", weights, theta.dtype)
             validation.shape("weights", weights, theta.shape[:2], "to match particles")
-        states = self.forward(theta, weights, z, validation.num_threads(num_threads))[1]
-        outputs = self.outputs(states)
+        outputs = self.predictions(theta, weights, z, validation.num_threads(num_threads))
         return outputs[:, 0] if self.n_outputs == 1 else outputs
+
+    def predictions(
+        self, particles: FloatArray, weights: FloatArray | None, inputs: FloatArray, num_threads: int
+    ) -> FloatArray:
+        """Predictions, shape (n, n_outputs), from arrays of one precision that are known to fit."""
+        return self.outputs(self.forward(particles, weights, inputs, num_threads)[1])
 
     def outputs(self, states: FloatArray) -> FloatArray:
         """Predictions (n, n_outputs) of the last states."""

@@ -1,6 +1,6 @@
 """Diffusion models: forward processes, scores, samplers and time grids."""
 
-from mfld.diffusion import grids
+from mfld.diffusion import experiments, grids
 from mfld.diffusion.fitting import DiffusionModel, fit
 from mfld.diffusion.forward import Forward, OrnsteinUhlenbeck, Steps, VarianceExploding, VariancePreserving
 from mfld.diffusion.grids import times
@@ -57,6 +57,7 @@ __all__ = [
     "Steps",
     "VarianceExploding",
     "VariancePreserving",
+    "experiments",
     "fit",
     "grids",
     "log_likelihood",

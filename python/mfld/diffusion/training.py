@@ -15,7 +15,8 @@ from mfld.diffusion.forward import Forward, OrnsteinUhlenbeck
 from mfld.diffusion.scores import Score
 from mfld.losses import Loss
 from mfld.models import Model, TwoLayerNetwork, activations
-from mfld.objectives import EmpiricalRisk, StreamRisk
+from mfld.objectives import EmpiricalRisk, ResidualRisk, StreamRisk
+from mfld.residual import ResidualNetwork
 from mfld.state import Cloud
 from mfld.validation import FloatArray
 
@@ -129,6 +130,10 @@ class Denoising:
         """Two-layer network of the right sizes; all else as in `mfld.TwoLayerNetwork`."""
         return TwoLayerNetwork(self.n_features, self.data.shape[1], activation=activation, **choices)
 
+    def residual(self, depth: int = 4, **choices: Any) -> ResidualNetwork:
+        """Residual network of the right sizes; all else as in `mfld.ResidualNetwork`. It learns a `risk`."""
+        return ResidualNetwork(self.n_features, self.data.shape[1], depth, **choices)
+
     def sample(self, step: int, n_rows: int) -> tuple[FloatArray, FloatArray]:
         """Inputs, shape (n_rows, n_features), and targets, (n_rows, p), of a step, which with the seed fixes them."""
         p, dtype = self.data.shape[1], self.data.dtype
@@ -158,17 +163,17 @@ class Denoising:
 
     def risk(
         self,
-        model: Model,
+        model: Model | ResidualNetwork,
         n_samples: int,
         l2: float = 0.0,
         weight: Callable[[float], float] | None = None,
         step: int = 0,
-    ) -> EmpiricalRisk:
+    ) -> EmpiricalRisk | ResidualRisk:
         """Half the mean squared error of a model over so many samples: for algorithms that need finite data.
 
         Parameters
         ----------
-        model : Model
+        model : Model or ResidualNetwork
         n_samples : int
         l2 : float
         weight : callable, optional
@@ -189,9 +194,12 @@ class Denoising:
             levels = (np.arange(n_samples) + self._drawn(step, n_samples)) / n_samples
             times = np.interp(levels, np.linspace(0, 1, len(self._table)), self._table)
             weights = np.array([weight(float(t)) for t in times])
-        return EmpiricalRisk(model, inputs, targets, loss=Loss("half_squared"), l2=l2, sample_weight=weights)
+        choices: dict[str, Any] = {"loss": Loss("half_squared"), "l2": l2, "sample_weight": weights}
+        if isinstance(model, Model):
+            return EmpiricalRisk(model, inputs, targets, **choices)
+        return ResidualRisk(model, inputs, targets, **choices)
 
-    def score(self, model: Model, measure: Cloud | ArrayLike) -> MeanFieldScore:
+    def score(self, model: Model | ResidualNetwork, measure: Cloud | ArrayLike) -> MeanFieldScore:
         """Score by a model with this measure, which has learnt the targets."""
         return MeanFieldScore(
             model,
@@ -231,10 +239,10 @@ class MeanFieldScore(Score):
 
     Parameters
     ----------
-    model : Model
+    model : Model or ResidualNetwork
         Its inputs are those of `Denoising`, and its outputs the coordinates.
     measure : Cloud or array_like, shape (N, model.n_coordinates)
-        Particles, with weights or alike.
+        Particles, with weights or alike; (depth, N, model.n_coordinates) for those of a residual network.
     n_coordinates : int
         Coordinates p of a point.
     forward : Forward, optional
@@ -263,7 +271,7 @@ class MeanFieldScore(Score):
 
     def __init__(
         self,
-        model: Model,
+        model: Model | ResidualNetwork,
         measure: Cloud | ArrayLike,
         n_coordinates: int,
         forward: Forward | None = None,
@@ -274,7 +282,9 @@ class MeanFieldScore(Score):
         waves: ArrayLike | None = None,
         label: int | ArrayLike | None = None,
     ) -> None:
-        self.model = validation.instance("model", model, Model, "a Model, like a TwoLayerNetwork")
+        if not isinstance(model, Model):
+            validation.instance("model", model, ResidualNetwork, "a Model, like a TwoLayerNetwork, or ResidualNetwork")
+        self.model = model
         self.n_coordinates = validation.integer("n_coordinates", n_coordinates, 1)
         chosen = OrnsteinUhlenbeck() if forward is None else forward
         self.forward = validation.instance("forward", chosen, Forward, "a Forward, like OrnsteinUhlenbeck()")
@@ -289,13 +299,14 @@ class MeanFieldScore(Score):
                 f"n_frequencies, n_classes and waves, got {model.n_features} and {model.n_outputs}"
             )
         cloud = measure if isinstance(measure, Cloud) else Cloud(validation.array("measure", measure))
-        validation.shape("measure", cloud.particles, ("N", model.n_coordinates), "to match the model")
+        layers = getattr(model, "members", ())
+        validation.shape("measure", cloud.particles, (*layers, "N", model.n_coordinates), "to match the model")
         self.measure = cloud
         self.label = None if label is None else self._checked(label)
         self.num_threads: int | None = None
 
     def __repr__(self) -> str:
-        n, p = len(self.measure.particles), self.n_coordinates
+        n, p = self.measure.particles[..., 0].size, self.n_coordinates
         return f"MeanFieldScore({n} particles, {p} coordinates, target={self.target!r}, {self.forward!r})"
 
     def given(self, label: int | ArrayLike | None) -> MeanFieldScore:
@@ -345,7 +356,7 @@ class MeanFieldScore(Score):
     def _traces(self, points: FloatArray, time: float) -> FloatArray | None:
         """Trace of the derivative of the outputs in the points, where the network has linear readouts."""
         network: Any = self.model
-        if self.model.native is None or getattr(network, "readout", "") != "linear":
+        if getattr(network, "native", None) is None or getattr(network, "readout", "") != "linear":
             return None
         particles = self.measure.particles.astype(np.float64)
         n, p = len(particles), self.n_coordinates
