@@ -191,6 +191,7 @@ DYNAMICS = {
     "overdamped": lambda m: mfld.Overdamped(),
     "baoab": lambda m: mfld.Underdamped(1.5, "baoab"),
     "obabo": lambda m: mfld.Underdamped(1.5, "obabo"),
+    "middle": lambda m: mfld.Underdamped(1.5, "middle"),
     "frozen force": lambda m: mfld.Underdamped(1.5, "frozen_force"),
     "preconditioned": lambda m: mfld.Preconditioned(decay=0.8, second_moment=1.0),
     "preconditioned until 4": lambda m: mfld.Preconditioned(decay=0.8, freeze_at=4),

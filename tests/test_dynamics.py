@@ -10,7 +10,7 @@ from mfld import _core, plain
 from mfld.dynamics.underdamped import _FrozenForce
 
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
-SCHEMES = ["baoab", "obabo", "frozen_force"]
+SCHEMES = ["baoab", "obabo", "middle", "frozen_force"]
 
 
 def assert_mean(values, expected, standard_error):
@@ -48,6 +48,9 @@ def linear_scheme(scheme, a, h, friction, temperature):
     if scheme == "baoab":
         b, half = (kick(a, h / 2), zero), (drift(h / 2), zero)
         return compose(b, half, friction_and_noise(h), half, b)
+    if scheme == "middle":
+        half = (drift(h / 2), zero)
+        return compose((kick(a, h), zero), half, friction_and_noise(h), half)
     if scheme == "obabo":
         b, o = (kick(a, h / 2), zero), friction_and_noise(h / 2)
         return compose(o, b, (drift(h), zero), b, o)
@@ -101,14 +104,16 @@ def test_law_on_a_harmonic_well(scheme, well):
     assert_allclose(covariance, limit, rtol=1e-3, atol=1e-12)  # 60 steps forget their start
     # What is exact is exact; what is not is plain at this step size.
     bias = np.diag(limit) / (temperature / np.array([CURVATURE, 1.0])) - 1
-    exact = {"baoab": [True, False], "obabo": [False, True], "frozen_force": [False, False]}[scheme]
+    exact = {"baoab": [True, False], "obabo": [False, True], "middle": [True, True], "frozen_force": [False, False]}[
+        scheme
+    ]
     assert_array_equal(np.abs(bias) < 1e-12, exact)
     assert (np.abs(bias[~np.array(exact)]) > 10 * np.sqrt(2 / n)).all()
 
 
 def test_orders_on_a_harmonic_well():
     """The bias of the linear schemes above, which the runs follow: of order h^2, of order h."""
-    for scheme, order in [("baoab", 2), ("obabo", 2), ("frozen_force", 1)]:
+    for scheme, order in [("baoab", 2), ("obabo", 2), ("middle", 1), ("frozen_force", 1)]:
         bias = []
         for h in (0.02, 0.01):
             limit = linalg.solve_discrete_lyapunov(*linear_scheme(scheme, 1.0, h, 1.0, 0.5))
@@ -402,7 +407,8 @@ def test_restart_is_continue_and_threads_do_not_matter(dynamics, dtype):
             state, _ = solver.advance(well, state, part)
         runs.append((state.particles.tobytes(), {name: b.tobytes() for name, b in state.buffers.items()}))
     assert runs.count(runs[0]) == len(runs)
-    assert set(state.buffers) == set(dynamics.buffer_names) - ({"force"} if "frozen" in repr(dynamics) else set())
+    own = {"force"} if getattr(dynamics, "scheme", "") in ("middle", "frozen_force") else set()
+    assert set(state.buffers) == set(dynamics.buffer_names) - own
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -459,7 +465,7 @@ def test_underdamped_checks_its_arguments():
     for friction in (0, -1.0, np.inf):
         with pytest.raises(ValueError, match="friction must be finite and positive"):
             mfld.Underdamped(friction)
-    with pytest.raises(ValueError, match="scheme must be one of baoab, obabo, frozen_force; got 'aboba'"):
+    with pytest.raises(ValueError, match="scheme must be one of baoab, obabo, middle, frozen_force; got 'aboba'"):
         mfld.Underdamped(1.0, "aboba")
 
 

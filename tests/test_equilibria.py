@@ -112,28 +112,89 @@ def test_a_history_that_is_too_fast_circles(forgetting, circles):
     assert (np.linalg.norm(reached) > 1) == circles  # where it started
 
 
-def test_underdamped_players_approach_at_the_rate_of_their_linear_system():
-    """x'' + gamma x' + a x + kappa y = 0 and its twin: the eigenvalues of the four-dimensional system."""
-    gamma, kappa, a, h = 4.0, 1.0, 1.0, 0.02
-    drift = np.zeros((4, 4))
-    drift[:2, 2:] = np.eye(2)
-    drift[2:, :2] = [[-a, -kappa], [kappa, -a]]
-    drift[2:, 2:] = -gamma * np.eye(2)
-    rate = np.linalg.eigvals(drift).real.max()
-    assert rate < 0
+# Means of underdamped players. By the scheme "middle" positions follow a heavy ball: with beta = exp(-friction h) and
+# eta = h^2 (1 + beta) / 2,  x' = x + beta (x - x_before) - eta (a x + kappa y)  for x, and so for y; overdamped players
+# are beta = 0. Simultaneous players are one complex number with the force w x, w = a - i kappa, and
+#   s^2 - (1 + beta - eta w) s + beta = 0,
+# whose roots lie within the circle (Schur, Cohn) for  (1 - eta a / (1 + beta))^2 + (eta kappa / (1 - beta))^2 < 1, that
+# is  eta (a^2 + kappa^2 m^2) < 2 a (1 + beta),  m = (1 + beta) / (1 - beta) = coth(friction h / 2).
+
+
+def heavy_ball(kappa, eta, beta, alternating=False, a=1.0):
+    """Matrix of a step of (x, y, x before, y before)."""
+    pull = eta * np.array([[a, kappa], [-kappa, a]])
+    step = np.block([[(1 + beta) * np.eye(2) - pull, -beta * np.eye(2)], [np.eye(2), np.zeros((2, 2))]])
+    if alternating:  # y sees where x has gone
+        step[1] += eta * kappa * (step[0] - [1, 0, 0, 0])
+    return step
+
+
+def radius(matrix):
+    return np.abs(np.linalg.eigvals(matrix)).max()
+
+
+def moved_means(kappa, eta, beta, n_steps, alternating=False):
+    """Means that players reach from (1, 0.5), by overdamped steps of eta or by underdamped ones of the same eta."""
+    if beta == 0:
+        h, dynamics = eta, mfld.Overdamped()
+    else:
+        h = math.sqrt(2 * eta / (1 + beta))
+        dynamics = mfld.Underdamped(-math.log(beta) / h, "middle")
     solver = mfld.DescentAscent(
-        1, step_size=h, temperature=0.0, dynamics=mfld.Underdamped(gamma), dtype="float64", num_threads=1
+        1, step_size=h, temperature=0.0, dynamics=dynamics, dtype="float64", alternating=alternating
     )
-    result = solver.run(
-        quadratic(kappa, tilt=0.0, l2=a / 2),
-        2000,
-        particles={"x": [[1.0]], "y": [[0.5]]},
-        record={"length": lambda state: np.linalg.norm(means(state))},
-        record_every=100,
-    )
-    times, lengths = result.history["step"] * h, result.history["length"]
-    fitted = np.polyfit(times[5:], np.log(lengths[5:]), 1)[0]
-    assert_allclose(fitted, rate, rtol=0.02)
+    game = quadratic(kappa, tilt=0.0)
+    state = solver.init(game, particles={"x": [[1.0]], "y": [[0.5]]})
+    return means(solver.advance(game, state, n_steps)[0])
+
+
+@pytest.mark.parametrize("alternating", [False, True])
+@pytest.mark.parametrize(("kappa", "eta", "beta"), [(3.0, 0.1, 0.0), (3.0, 0.1, 0.4), (0.3, 1.5, 0.3), (1.0, 0.2, 0.9)])
+def test_means_of_underdamped_players_are_those_of_a_heavy_ball(kappa, eta, beta, alternating):
+    step = heavy_ball(kappa, eta, beta, alternating)
+    expected = np.linalg.matrix_power(step, 40) @ [1.0, 0.5, 1.0, 0.5]
+    assert_allclose(moved_means(kappa, eta, beta, 40, alternating), expected[:2], rtol=1e-9, atol=1e-12)
+
+
+def test_limits_of_underdamped_players_are_those_of_the_formula():
+    """Just within the limit the spectrum converges, just beyond it grows; by small steps for friction^2 a > kappa^2."""
+    for kappa in (0.1, 1.0, 3.0):
+        for beta in (0.05, 0.5, 0.95):
+            m = (1 + beta) / (1 - beta)
+            limit = 2 * (1 + beta) / (1 + (kappa * m) ** 2)
+            assert radius(heavy_ball(kappa, 0.99 * limit, beta)) < 1 < radius(heavy_ball(kappa, 1.01 * limit, beta))
+            h = math.sqrt(2 * limit / (1 + beta))
+            friction = -math.log(beta) / h
+            assert_allclose(h**2 * (1 + (kappa / math.tanh(friction * h / 2)) ** 2), 4, rtol=1e-12)
+        for share, stable in ((1.05, True), (0.95, False)):
+            h, friction = 1e-3, share * kappa
+            beta = math.exp(-friction * h)
+            assert (radius(heavy_ball(kappa, h**2 * (1 + beta) / 2, beta)) < 1) == stable
+
+
+def test_velocities_help_players_whose_coupling_is_weak_and_no_others():
+    """At one displacement eta the limit is wider for beta < 1 - 2 / sqrt(1 + (a / kappa)^2): for kappa < a / sqrt 3."""
+    for kappa, eta, betas in ((0.3, 1.9, (0.2, 0.3)), (0.3, 1.8, (0.6, 0.9)), (3.0, 0.19, (0.1, 0.3, 0.6, 0.9))):
+        plain = radius(heavy_ball(kappa, eta, 0.0))
+        helps = eta == 1.9
+        assert (plain > 1) == helps
+        for beta in betas:
+            assert helps == (beta < 1 - 2 / math.sqrt(1 + kappa**-2))
+            spectrum = radius(heavy_ball(kappa, eta, beta))
+            assert (spectrum < 1) == helps
+            lengths = [np.linalg.norm(moved_means(kappa, eta, own, 200)) for own in (0.0, beta)]
+            # Rates of the runs are those of the spectra: 200 steps, from a length near 1.
+            assert_allclose(np.log(lengths) / 200, np.log([plain, spectrum]), atol=math.log(10) / 200)
+            assert (lengths[1] < lengths[0]) == helps
+
+
+def test_velocities_do_not_keep_players_from_going_round():
+    """Small steps: no root of s^2 + friction s + a - i kappa is real, and a root turns more often before it decays."""
+    for kappa in (0.3, 1.0, 3.0):
+        for friction in (1.2 * kappa, 3 * kappa, 30 * kappa):
+            slow = max(np.roots([1, friction, 1 - 1j * kappa]), key=lambda s: s.real)
+            assert slow.real < 0
+            assert abs(slow.imag / slow.real) > kappa  # of an overdamped player, -a + i kappa
 
 
 def test_forces_of_underdamped_players_are_of_the_step():
@@ -152,17 +213,6 @@ def test_forces_of_underdamped_players_are_of_the_step():
         state = solver.init(game, particles={"x": [[1.0]], "y": [[0.5]]})
         errors.append(np.linalg.norm(means(solver.advance(game, state, round(time / h))[0]) - exact))
     assert errors[1] < 0.25 * errors[0] < 0.25
-
-
-def test_underdamped_players_converge_where_overdamped_ones_go_round():
-    """kappa = 3 beyond the limit of simultaneous steps, 0.2: alternating, with friction above kappa / sqrt(2 l2)."""
-    game, start = quadratic(3.0, tilt=0.0), {"x": [[1.0]], "y": [[0.5]]}
-    heavy = mfld.DescentAscent(
-        1, step_size=0.3, temperature=0.0, dynamics=mfld.Underdamped(6.0), dtype="float64", alternating=True
-    )
-    assert np.linalg.norm(means(heavy.run(game, 300, particles=start).state)) < 1e-3
-    plain = mfld.DescentAscent(1, step_size=0.3, temperature=0.0, dtype="float64")
-    assert np.linalg.norm(means(plain.run(game, 120, particles=start).state)) > 1e3
 
 
 def test_gap_of_a_quadratic_game_is_its_closed_form():
@@ -489,6 +539,7 @@ SOLVERS = [
     mfld.AveragedGradient({"x": 20, "y": 30}, step_size=0.1, temperature=mfld.schedules.Power(0.1)),
     mfld.BestResponse({"x": 20, "y": 30}, step_size=0.1, temperature=0.1, share=0.2),
     mfld.AveragedGradient({"x": 20, "y": 30}, step_size=0.1, temperature=0.1, history="clouds"),
+    mfld.AveragedGradient({"x": 20, "y": 30}, step_size=0.1, temperature=0.1, history="moments"),
     mfld.FictitiousPlay({"x": 20, "y": 30}, step_size=0.1, temperature=0.1, inner_steps=3),
 ]
 
@@ -605,6 +656,38 @@ def test_stored_clouds_are_the_weighted_history_itself(options):
         assert_allclose(states[-1].clouds["x"].particles[r], expected, rtol=1e-10)
 
 
+CHASE = mfld.PairwiseGame(
+    {
+        ("a", "b"): payoffs.Trigonometric({(1, -1): 1.0, (2, 1): 0.5j}),
+        ("b", "c"): payoffs.Trigonometric({(1, -1): -1.0}),
+        ("c", "a"): payoffs.Trigonometric({(1, 1): 0.3, (0, 2): -0.2j}),
+        ("a", "c"): payoffs.Trigonometric({(3, 1): 0.1}),
+    },
+    space=mfld.Space(domain=[mfld.Torus(1)]),
+    reference=mfld.references.Uniform(),
+)
+HALF_SEEN = mfld.Environment([-1.0, 0.5, 3.0], weights=[0.2, 0.5, 0.3]).game(
+    lambda kappa: quadratic(float(kappa)), unseen_by=["x"]
+)
+
+
+@pytest.mark.parametrize("game", [quadratic(), MATRIX_GAME, CHASE, HALF_SEEN], ids=["line", "matrix", "chase", "seen"])
+@pytest.mark.parametrize("options", [{"weights": 2.0}, {"forgetting": 0.2}], ids=["weights", "forgetting"])
+def test_moments_are_the_history_of_stored_clouds(game, options):
+    """Both are exact, and the noise of the particles is the same."""
+    states = {}
+    for history in ("moments", "clouds"):
+        solver = mfld.AveragedGradient(
+            7, step_size=0.02, temperature=0.05, dtype="float64", history=history, n_replicates=2, **options
+        )
+        states[history] = solver.run(game, 12, seed=2).state
+    for name in game.players:
+        one, other = (state.clouds[name].particles for state in states.values())
+        assert_allclose(one, other, rtol=1e-10, atol=1e-12)
+    averages = mfld.AveragedGradient(7, step_size=0.02, temperature=0.05, history="moments").average(states["moments"])
+    assert averages[game.players[-1]].particles.shape[-2] == 2 * 7  # the reservoir, of both replicates
+
+
 def test_annealing_keeps_the_reference():
     cooled = mfld.DescentAscent(10, step_size=0.1, temperature=mfld.schedules.Power(1.0))
     _, info = cooled.advance(quadratic(l2=0.5), cooled.init(quadratic(l2=0.5)), 4)
@@ -632,6 +715,23 @@ def test_annealing_keeps_the_reference():
             lambda: SOLVERS[3].advance(quadratic(), SOLVERS[0].init(quadratic())),
             ValueError,
             "it has no buffer x.history",
+        ),
+        (
+            lambda: mfld.AveragedGradient(5, step_size=1.0, temperature=1.0, history="moments").run(HIDING_GAME, 1),
+            TypeError,
+            'history="moments" is for games whose payoffs have moments',
+        ),
+        (lambda: HIDING.moments(mfld.Cloud([[1.0]]), 0), TypeError, "payoff must have moments"),
+        (lambda: HIDING.average_by_moments(np.ones((1, 1)), np.ones(1), 0), TypeError, "payoff must have moments"),
+        (
+            lambda: mfld.SinglePlayer(HIDING_GAME.still("x")).facing_moments("mu", np.ones(1)),
+            TypeError,
+            "game must have moments of what mu faces",
+        ),
+        (
+            lambda: SOLVERS[6].advance(quadratic(3.0), SOLVERS[3].init(quadratic())),
+            ValueError,
+            "it has no buffer x.moments",
         ),
         (
             lambda: mfld.BestResponse(5, step_size=1.0, temperature=1.0),

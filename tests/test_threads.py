@@ -163,6 +163,7 @@ DYNAMICS = {
     "overdamped": lambda m: mfld.Overdamped(),
     "baoab": lambda m: mfld.Underdamped(1.5, "baoab"),
     "obabo": lambda m: mfld.Underdamped(1.5, "obabo"),
+    "middle": lambda m: mfld.Underdamped(1.5, "middle"),
     "frozen force": lambda m: mfld.Underdamped(1.5, "frozen_force"),
     "preconditioned": lambda m: mfld.Preconditioned(),
     "mala": lambda m: mfld.MALA(),

@@ -34,6 +34,9 @@ class Payoff(ABC):
     ----------
     n_coordinates : tuple of int, or None
         Lengths of x and of y; None: any.
+    n_moments : int
+        Number of `moments` of a measure, the averages of functions that averages of the payoff are combinations of; 0:
+        there are none.
 
     Examples
     --------
@@ -50,6 +53,7 @@ class Payoff(ABC):
     """
 
     n_coordinates: tuple[int, int] | None = None
+    n_moments: int = 0
 
     @abstractmethod
     def average(
@@ -70,6 +74,19 @@ class Payoff(ABC):
         -------
         ndarray, shape (n,); ndarray, shape (n, p)
         """
+
+    def moments(self, measure: Cloud, player: int) -> FloatArray:
+        """Averages over the measure of a player of the functions that averages of the payoff are combinations of.
+
+        Returns
+        -------
+        ndarray, shape (n_moments,), float64
+        """
+        raise TypeError(f"payoff must have moments, like Polynomial and Trigonometric, got {self!r}")
+
+    def average_by_moments(self, points: FloatArray, moments: FloatArray, player: int) -> tuple[FloatArray, FloatArray]:
+        """As `average`, over a measure of the other player that is given by its moments."""
+        raise TypeError(f"payoff must have moments, like Polynomial and Trigonometric, got {self!r}")
 
     def check(self, *spaces: Space) -> None:
         """Raise ValueError if the payoff does not suit the spaces of x and y: on a torus it must have the period."""
@@ -113,10 +130,21 @@ class Opposite(Payoff):
         own = self.payoff.n_coordinates
         return None if own is None else own[::-1]
 
+    @property
+    def n_moments(self) -> int:  # type: ignore[override]
+        return self.payoff.n_moments
+
     def average(
         self, points: FloatArray, measure: Cloud, player: int, num_threads: int | None = None
     ) -> tuple[FloatArray, FloatArray]:
         values, gradient = self.payoff.average(points, measure, 1 - player, num_threads)
+        return -values, -gradient
+
+    def moments(self, measure: Cloud, player: int) -> FloatArray:
+        return self.payoff.moments(measure, 1 - player)
+
+    def average_by_moments(self, points: FloatArray, moments: FloatArray, player: int) -> tuple[FloatArray, FloatArray]:
+        values, gradient = self.payoff.average_by_moments(points, moments, 1 - player)
         return -values, -gradient
 
 
@@ -344,6 +372,7 @@ class _Products(Payoff):
         self.terms = dict(terms)
         self._numbers = (numbers[:, :p], numbers[:, p:])
         self._coefficients = self._checked(list(terms.values()))
+        self.n_moments = self._coefficients.view(np.float64).size  # of complex terms real and imaginary parts
 
     _smallest: int
 
@@ -364,9 +393,15 @@ class _Products(Payoff):
     def average(
         self, points: FloatArray, measure: Cloud, player: int, num_threads: int | None = None
     ) -> tuple[FloatArray, FloatArray]:
-        own, other = self._numbers[player], self._numbers[1 - player]
-        theirs = np.average(self.features(measure.particles.astype(np.float64), other), axis=0, weights=measure.weights)
-        coefficients = self._coefficients * theirs
+        return self.average_by_moments(points, self.moments(measure, 1 - player), player)
+
+    def moments(self, measure: Cloud, player: int) -> FloatArray:
+        terms = self.features(measure.particles.astype(np.float64), self._numbers[player])
+        return np.average(terms, axis=0, weights=measure.weights).view(np.float64)
+
+    def average_by_moments(self, points: FloatArray, moments: FloatArray, player: int) -> tuple[FloatArray, FloatArray]:
+        own = self._numbers[player]
+        coefficients = self._coefficients * moments.view(self._coefficients.dtype)
         wide = points.astype(np.float64)
         values = np.real(self.features(wide, own) @ coefficients)
         gradient = self.slope(wide, own, coefficients)

@@ -41,16 +41,21 @@ class Underdamped(Dynamics):
         The part of the noise split in two: ``e = exp(-friction * h / 2)`` at both ends of a Verlet step. Weak order 2;
         on a quadratic potential the variance of the velocity is exact. Source: Bussi, Parrinello 2007, "Accurate
         sampling using Langevin dynamics".
+    ``"middle"``
+        ``v -= h b``, then drift, noise and drift as in BAOAB: the same positions, with velocities of half a step later.
+        Nothing of a step is an evaluation from before others moved, which is what players of a game want. Source:
+        Zhang, Liu, Yan, Tuckerman, Liu 2019, "Unified efficient thermostat scheme for the canonical ensemble with
+        holonomic or isokinetic constraints via molecular dynamics".
     ``"frozen_force"``
         The linear equation solved exactly with the gradient frozen over the step. Weak order 1. Source: Fu, Wilson
         2024, "Mean-field underdamped Langevin dynamics and its spacetime discretization".
 
     Each takes one gradient a step. The mean-field law: Chen, Lin, Ren, Wang 2024, "Uniform-in-time propagation of
     chaos for kinetic mean field Langevin dynamics". Noise: stream ``move``; one normal for each moving coordinate, two
-    in the last two schemes (those of coordinates p..2p-1 are the second ones). Initial velocities: stream ``init``,
-    step 1.
+    in ``"obabo"`` and ``"frozen_force"`` (those of coordinates p..2p-1 are the second ones). Initial velocities: stream
+    ``init``, step 1.
 
-    The buffers are ``velocities`` and, but for ``"frozen_force"``, ``force``: the gradient at the present positions,
+    The buffers are ``velocities`` and, in the first two schemes, ``force``: the gradient at the present positions,
     without the ridge. Loss and gradient norm of an `Info` are those at the end of the last step, where that step took
     its gradient.
 
@@ -58,7 +63,7 @@ class Underdamped(Dynamics):
     ----------
     friction : float
         Positive.
-    scheme : {"baoab", "obabo", "frozen_force"}
+    scheme : {"baoab", "obabo", "middle", "frozen_force"}
 
     Raises
     ------
@@ -141,6 +146,18 @@ def _baoab(particles: FloatArray, buffers: Buffers, drift: Drift, step: Step, fr
     return Move(moved, {**buffers, "velocities": velocities, "force": force}, force, bad_particle, gradient_at=moved)
 
 
+def _middle(particles: FloatArray, buffers: Buffers, drift: Drift, step: Step, friction: float) -> Move:
+    force, renewed = drift(particles, buffers, step.place)
+    moved, velocities = particles.copy(), buffers["velocities"].copy()
+    coefficients = _half_steps(step.step_size, step.temperature, step.l2, friction)
+    numbers = (step.n_moving, coefficients, *step.place.of_members(particles.shape[:-2]))
+    bad_particle = -1
+    for second in (True, False):  # both halves of the kick, then drift, noise and drift
+        if bad_particle < 0:
+            bad_particle = _core.backend.baoab(moved, velocities, force, second, *numbers)
+    return Move(moved, {**_without_force(renewed), "velocities": velocities}, force, bad_particle)
+
+
 def _obabo(particles: FloatArray, buffers: Buffers, drift: Drift, step: Step, friction: float) -> Move:
     force, buffers = _force(particles, buffers, drift, step)
     moved, velocities = particles.copy(), buffers["velocities"].copy()
@@ -183,9 +200,7 @@ def _frozen_force(particles: FloatArray, buffers: Buffers, drift: Drift, step: S
         v *= flow.persistence
         v -= flow.velocity_to_position * b
         v += scale * flow.velocity_noise * first
-    # No force: the gradient was that of the old positions.
-    kept = {name: value for name, value in renewed.items() if name != "force"}
-    return Move(moved, {**kept, "velocities": velocities}, force, first_bad(x, v))
+    return Move(moved, {**_without_force(renewed), "velocities": velocities}, force, first_bad(x, v))
 
 
 class _FrozenForce:
@@ -222,6 +237,7 @@ def _series(g: float, first: int, coefficient: Callable[[int], int]) -> float:
 _SCHEMES: Final[dict[str, Callable[[FloatArray, Buffers, Drift, Step, float], Move]]] = {
     "baoab": _baoab,
     "obabo": _obabo,
+    "middle": _middle,
     "frozen_force": _frozen_force,
 }
 
@@ -231,6 +247,11 @@ def _force(particles: FloatArray, buffers: Buffers, drift: Drift, step: Step) ->
     if "force" in buffers:
         return buffers["force"], buffers
     return drift(particles, buffers, step.place)
+
+
+def _without_force(buffers: Buffers) -> Buffers:
+    """Buffers without a gradient, which is that of the old positions."""
+    return {name: value for name, value in buffers.items() if name != "force"}
 
 
 def _two_normals(particles: FloatArray, step: Step) -> tuple[FloatArray, FloatArray]:

@@ -238,22 +238,40 @@ class EnvironmentGame(Game):
 
     def facing(self, name: str, clouds: Mapping[str, Cloud]) -> Objective:
         validation.choice("name", name, self.players)
+        seen = self._seen(clouds)
+        faced = [game.facing(name, here) for game, here in zip(self._games, seen, strict=True)]
+        if name not in self.members:
+            for own in faced:
+                if not own.linear:
+                    raise TypeError(f"what {name} faces must be linear in its measure, since it sees no atom: {own!r}")
+            faced = [own.first_variation(seen[0][name]) for own in faced]
+        return self._together(name, faced)
+
+    def moments(self, name: str, clouds: Mapping[str, Cloud]) -> FloatArray | None:
+        each = [game.moments(name, here) for game, here in zip(self._games, self._seen(clouds), strict=True)]
+        known = [own for own in each if own is not None]
+        if len(known) < len(each) or len({own.shape for own in known}) > 1:
+            return None
+        return np.stack(known)
+
+    def facing_moments(self, name: str, moments: FloatArray) -> Objective:
+        faced = [game.facing_moments(name, own) for game, own in zip(self._games, moments, strict=True)]
+        return self._together(name, faced)
+
+    def _seen(self, clouds: Mapping[str, Cloud]) -> list[dict[str, Cloud]]:
+        """Clouds of the players at each atom."""
         each = {player: cloud.each() for player, cloud in clouds.items()}
-        seen = [
+        return [
             {player: own[e if player in self.members else 0] for player, own in each.items()}
             for e in range(len(self.environment))
         ]
-        faced = [game.facing(name, here) for game, here in zip(self._games, seen, strict=True)]
-        if name in self.members:
-            return self.environment.facing(faced)
-        for own in faced:
-            if not own.linear:
-                raise TypeError(f"what {name} faces must be linear in its measure, since it sees no atom: got {own!r}")
-        own_cloud = seen[0][name]
-        return _mean([own.first_variation(own_cloud) for own in faced], self.environment)
+
+    def _together(self, name: str, faced: Sequence[Objective]) -> Objective:
+        """What a player faces, from what it does at each atom: potentials, if it sees none."""
+        return self.environment.facing(faced) if name in self.members else _mean(faced, self.environment)
 
 
-def _mean(potentials: Sequence[Potential], environment: Environment) -> Potential:
+def _mean(potentials: Sequence[Any], environment: Environment) -> Potential:
     """Mean of potentials of one space and reference over an environment."""
     first = potentials[0]
     Conditional(potentials)  # refuses what has not one space and reference

@@ -13,6 +13,7 @@ from mfld import validation
 from mfld.objectives.base import Objective, Potential
 from mfld.space import Space
 from mfld.state import Cloud
+from mfld.validation import FloatArray
 
 
 class Game(ABC):
@@ -80,6 +81,19 @@ class Game(ABC):
         -------
         Objective
         """
+
+    def moments(self, name: str, clouds: Mapping[str, Cloud]) -> FloatArray | None:
+        """Numbers that are linear in each measure of the others and say what a player faces, or None without such.
+
+        Returns
+        -------
+        ndarray, shape (..., K), or None
+        """
+        return None
+
+    def facing_moments(self, name: str, moments: FloatArray) -> Objective:
+        """The objective of a player from `moments`, which may be averages of those of several measures."""
+        raise TypeError(f"game must have moments of what {name} faces, got {self!r}")
 
 
 class SinglePlayer(Game):

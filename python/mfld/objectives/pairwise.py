@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self, TypeAlias, TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from mfld.validation import FloatArray
 _Value = TypeVar("_Value")
 PerPlayer: TypeAlias = _Value | Mapping[str, _Value]
 """One for all players, or a mapping of their names."""
+_Average: TypeAlias = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 
 
 class PairwiseGame(Game):
@@ -104,8 +106,41 @@ class PairwiseGame(Game):
 
     def facing(self, name: str, clouds: Mapping[str, Cloud]) -> Potential:
         validation.choice("name", name, self.players)
-        met = [(payoff, clouds[j]) for (i, j), payoff in self.payoffs.items() if i == name]
-        average = _Averages(met, self._num_threads)
+        threads = self._num_threads
+        return self._potential(
+            name,
+            [
+                functools.partial(payoff.average, measure=clouds[other], player=0, num_threads=threads)
+                for other, payoff in self._met_by(name)
+            ],
+        )
+
+    def moments(self, name: str, clouds: Mapping[str, Cloud]) -> FloatArray | None:
+        validation.choice("name", name, self.players)
+        met = self._met_by(name)
+        if not all(payoff.n_moments for _, payoff in met):
+            return None
+        return np.concatenate([np.empty(0), *(payoff.moments(clouds[other], 1) for other, payoff in met)])
+
+    def facing_moments(self, name: str, moments: FloatArray) -> Potential:
+        validation.choice("name", name, self.players)
+        payoffs = [payoff for _, payoff in self._met_by(name)]
+        ends = np.cumsum([payoff.n_moments for payoff in payoffs])
+        parts = np.split(moments, ends)[: len(payoffs)]
+        return self._potential(
+            name,
+            [
+                functools.partial(payoff.average_by_moments, moments=own, player=0)
+                for payoff, own in zip(payoffs, parts, strict=True)
+            ],
+        )
+
+    def _met_by(self, name: str) -> list[tuple[str, Payoff]]:
+        """Players whom one meets, and what it pays then."""
+        return [(j, payoff) for (i, j), payoff in self.payoffs.items() if i == name]
+
+    def _potential(self, name: str, averages: Sequence[_Average]) -> Potential:
+        average = _Averages(averages)
         return Potential(
             lambda points: average(points)[1],
             lambda points: average(points)[0],
@@ -165,17 +200,16 @@ class Bilinear(PairwiseGame):
 class _Averages:
     """Sums of averages of payoffs, and of gradients; those of the last points are kept, since steps ask for both."""
 
-    def __init__(self, met: Sequence[tuple[Payoff, Cloud]], num_threads: int | None) -> None:
-        self._met = met
-        self._num_threads = num_threads
+    def __init__(self, averages: Sequence[_Average]) -> None:
+        self._averages = averages
         self._last: tuple[FloatArray, tuple[FloatArray, FloatArray]] | None = None
 
     def __call__(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         if self._last is not None and self._last[0].dtype == points.dtype and np.array_equal(self._last[0], points):
             return self._last[1]
         values, gradient = np.zeros(len(points), points.dtype), np.zeros_like(points)
-        for payoff, cloud in self._met:
-            own, slope = payoff.average(points, cloud, 0, self._num_threads)
+        for average in self._averages:
+            own, slope = average(points)
             values, gradient = values + own, gradient + slope
         self._last = (points.copy(), (values, gradient))
         return values, gradient

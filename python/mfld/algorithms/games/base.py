@@ -104,7 +104,7 @@ class GameAlgorithm(Algorithm):
             drawn = start(still, given.get(name), self.n_replicates, sizes[name], self.dtype, places)
             clouds[name] = Cloud(drawn)
         state = State(clouds, step=0, seed=seed, replica=replicas)
-        state = State(clouds, 0, seed, self._first_buffers(state), replicas)
+        state = State(clouds, 0, seed, self._first_buffers(game, state), replicas)
         self.check(game, state)
         return state
 
@@ -176,7 +176,7 @@ class GameAlgorithm(Algorithm):
                 )
             if cloud.weights is not None:
                 raise ValueError(f"state.clouds[{name!r}] must have particles of equal weight (weights=None)")
-        for name, shape in self._buffer_shapes(state).items():
+        for name, shape in self._buffer_shapes(game, state).items():
             if name not in state.buffers:
                 raise ValueError(f"state must come from {type(self).__name__}: it has no buffer {name}")
             validation.shape(f"state.buffers[{name!r}]", state.buffers[name], shape, "to suit the algorithm")
@@ -224,13 +224,13 @@ class GameAlgorithm(Algorithm):
         validation.instance(f"{type(game).__name__}.members", game.members, Mapping, "a mapping of players to tuples")
         return game
 
-    def _first_buffers(self, state: State) -> dict[str, NDArray[Any]]:
+    def _first_buffers(self, game: Game, state: State) -> dict[str, NDArray[Any]]:
         """Arrays that the algorithm itself carries, before the first step of a state."""
         return {}
 
-    def _buffer_shapes(self, state: State) -> dict[str, tuple[int | str, ...]]:
+    def _buffer_shapes(self, game: Game, state: State) -> dict[str, tuple[int | str, ...]]:
         """Shapes of what the algorithm itself carries in a state."""
-        return {name: value.shape for name, value in self._first_buffers(state).items()}
+        return {name: value.shape for name, value in self._first_buffers(game, state).items()}
 
     @abstractmethod
     def _step(self, game: Game, state: State) -> tuple[State, Info]:

@@ -89,7 +89,7 @@ class BestResponse(GameAlgorithm):
     def _count(self, n_particles: int) -> int:
         return int(self.share * n_particles + 1e-9)  # 0.1 * 30 is below 3
 
-    def _first_buffers(self, state: State) -> dict[str, NDArray[Any]]:
+    def _first_buffers(self, game: Game, state: State) -> dict[str, NDArray[Any]]:
         return {
             f"{name}.responses": cloud.particles[..., : self._count(cloud.particles.shape[-2]), :]
             for name, cloud in state.clouds.items()

@@ -37,10 +37,11 @@ class DescentAscent(GameAlgorithm):
         Of each player, or one for all. Where a temperature changes, the ridge changes with it so that the reference
         measure stays, as in `MFLD`.
     alternating : bool
-        Players move one after the other, in the order of ``game.players``. `Underdamped` dynamics then take the
-        gradient at both ends of a step, since the others have moved: twice the work, and a much smaller error.
+        Players move one after the other, in the order of ``game.players``. `Underdamped` dynamics that keep a force
+        take the gradient at both ends of a step then, since the others have moved: twice the work.
     gradient, dynamics, dtype, num_threads, n_replicates
-        As in `MFLD`.
+        As in `MFLD`. For players with velocities take ``Underdamped(friction, "middle")``: the forces of other schemes
+        are those against the others before their move.
 
     Raises
     ------
