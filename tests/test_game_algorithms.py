@@ -92,14 +92,36 @@ def test_histories_of_fictitious_play_follow_the_recursion_of_their_means():
 
 
 def test_fictitious_play_comes_nearer_where_best_responses_spread():
-    """At kappa = 3 best responses to best responses grow threefold; their history comes to the equilibrium."""
-    solver = mfld.FictitiousPlay(1000, step_size=0.3, temperature=0.05)
-    state, gaps = solver.init(quadratic(3.0), seed=2), []
-    for n_steps in (20, 180):
-        state, _ = solver.advance(quadratic(3.0), state, n_steps)
-        gaps.append(mfld.nikaido_isoda(quadratic(3.0), solver.average(state), 0.05).gap)
-    assert gaps[1] < 0.1 * gaps[0]
-    assert gaps[1] < 0.1
+    """At kappa = 3 best responses to best responses grow threefold; their history comes to the equilibrium like 1 / k.
+
+    Means follow the recursion of the test above, with chains that keep (1 - h)**inner of their distance, but for the
+    slots that are drawn: each is a particle of the past, whose variance is that of the weighted history.
+    """
+    kappa, n, temperature, h, inner = 3.0, 10_000, 0.05, 0.3, 10
+    solver = mfld.FictitiousPlay(n, step_size=h, temperature=temperature, inner_steps=inner)
+    state = solver.init(quadratic(kappa), seed=2)
+    equilibrium, lengths, gaps = np.array([-1, -kappa]) / (1 + kappa**2), [], []
+    particles = np.array([cloud.particles.mean(dtype=float) for cloud in state.clouds.values()])
+    spread = {0: 1.0}  # of the particles: of the start, and of the scheme
+    history, second = particles, 0.0
+    for k in range(1, 201):
+        history = history + (particles - history) / k
+        second += (particles**2 + spread.get(k - 1, temperature / (1 - h / 2)) - second) / k
+        response = np.array([-1 - kappa * history[1], kappa * history[0]])
+        particles = response + (1 - h) ** inner * (particles - response)
+        if k in (20, 200):
+            state, _ = solver.advance(quadratic(kappa), state, k - state.step)
+            averages = solver.average(state)
+            reached = [cloud.particles.mean(dtype=float) for cloud in averages.values()]
+            error = 5 * np.sqrt((second - history**2) / n)
+            assert (np.abs(reached - history) < error).all()
+            lengths.append((np.linalg.norm(history - equilibrium), np.linalg.norm(error)))
+            gaps.append(mfld.nikaido_isoda(quadratic(kappa), averages, temperature).gap)
+            # Of means off by d the gap is (kappa**2 + kappa**4) |d|**2 / 2.
+            off = np.linalg.norm(reached - equilibrium)
+            assert_allclose(gaps[-1], (kappa**2 + kappa**4) / 2 * off**2, rtol=1e-5)
+    (early, its_error), (late, own_error) = lengths
+    assert gaps[1] < ((late + own_error) / (early - its_error)) ** 2 * gaps[0] < 0.1 * gaps[0]
 
 
 def test_metropolis_moves_see_what_the_others_are_now():

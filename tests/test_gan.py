@@ -274,6 +274,11 @@ def test_clipped_weights_stay_in_the_box_and_signs_are_signs():
             ValueError,
             r"what sample\(0, 4\) returned must have shape \(4, 2\)",
         ),
+        (
+            lambda: mfld.nikaido_isoda(game_of(), clouds_of(game_of()), 0.1),
+            TypeError,
+            "game must be linear in the measure of generator, what it faces is what the generator faces in",
+        ),
         (lambda: game_of().facing("x", {}), ValueError, "name must be one of generator, critic"),
         (lambda: game_of().generate(np.zeros((4, 3)), 2), ValueError, "measure must have shape"),
         (lambda: game_of().critic_values(np.zeros((4, 4)), [[1.0]]), ValueError, "points must have shape"),
@@ -354,12 +359,15 @@ def two_bumps(n, seed):
 
 @pytest.mark.slow
 def test_noise_beats_training_without_it():
-    """From a narrow start, where neurons are alike, only noise parts them: the same budget, over 10 seeds."""
+    """From a narrow start, where neurons are alike, only noise parts them: the same budget, over 10 seeds.
+
+    Were noise of no use, each seed would be won by one or the other with equal chance: nine or more of ten with 1 %.
+    """
     rows, held_out = two_bumps(1000, 1), two_bumps(2000, 2)
     models = {"generator": NETWORK(1, activation="relu"), "critic": NETWORK(1, activation="tanh")}
     game = mfld.MeanFieldGAN(*models.values(), rows, l2={"generator": 1e-4, "critic": 0.02})
     distance, found = mfld.quantities.distance_to_data(game, held_out, n_samples=2000), {}
-    for temperature in (0.0, 1e-3):
+    for temperature in (0.0, 1e-2):
         solver = mfld.DescentAscent(
             100,
             step_size={"generator": 0.1, "critic": 0.3},
@@ -372,7 +380,5 @@ def test_noise_beats_training_without_it():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # without noise some runs circle
                 found[temperature].append(distance(solver.run(game, 1500, seed=seed, particles=start).state))
-    assert max(found[1e-3]) < 0.4
-    assert np.mean(found[1e-3]) < 0.3
-    assert np.median(found[0.0]) > 1.5 * np.median(found[1e-3])
-    assert sum(np.array(found[0.0]) > found[1e-3]) >= 9
+    assert sum(np.array(found[0.0]) > found[1e-2]) >= 9
+    assert max(found[1e-2]) < np.median(found[0.0])

@@ -50,9 +50,9 @@ def test_a_short_training_comes_nearer(dynamics):
             float(diagnostics.sliced_wasserstein(made.sample(500) / unit, held_out / unit, order=1))
         ),
     )
+    # Nearer than a law of half the deviation, whose W_1 from N(0, 1) is E |N(0, 1)| / 2 in every direction.
     assert len(found) == 2
-    assert found[1] < 0.5 * found[0]
-    assert found[1] < 0.35
+    assert found[1] < np.sqrt(2 / np.pi) / 2 < found[0]
     assert generator.critic_values(rows).shape == (500,)
 
 
