@@ -109,6 +109,20 @@ def test_games_run_on_payoffs_of_other_libraries(library):
         wrong(lambda x, y: x.sum()).average(start["x"], mfld.Cloud(start["y"]), 0)
 
 
+class Wrong(payoffs.Payoff):
+    """Payoff whose averages have axes too many or too few."""
+
+    def __init__(self, more, axes):
+        self.more, self.axes = more, axes
+
+    def average(self, points, measure, player, num_threads=None):
+        return np.zeros((len(points),) + (1,) * self.more), np.zeros(points.shape[: self.axes])
+
+
+def run_of(payoff):
+    return mfld.DescentAscent(4, step_size=0.1, temperature=0.1).run(mfld.Bilinear(payoff, space=2, l2=0.1), 1)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -130,6 +144,13 @@ def test_games_run_on_payoffs_of_other_libraries(library):
             ValueError,
             "payoff must have the periods of",
         ),
+        (
+            lambda: mfld.Bilinear(mfld.kernels.Gaussian(1.0), space={"x": 1, "y": 2}),
+            ValueError,
+            "space of y must have the 1 coordinates of x",
+        ),
+        (lambda: run_of(Wrong(1, 2)), ValueError, r"the values of a payoff's average must have shape \(4,\)"),
+        (lambda: run_of(Wrong(0, 1)), ValueError, r"the gradients of a payoff's average must have shape \(4, 2\)"),
         (lambda: mfld.Bilinear(abs, space=1), TypeError, "payoff must be a Payoff or a Kernel"),
         (lambda: mfld.Bilinear(mfld.kernels.Gaussian(1.0), space=1.5), TypeError, "space must be a Space or a number"),
         (

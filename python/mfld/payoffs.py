@@ -343,6 +343,12 @@ class OfKernel(Payoff):
         validation.instance("kernel", self.kernel, Kernel, "a Kernel, like mfld.kernels.Gaussian(1.0)")
         object.__setattr__(self, "factor", validation.real("factor", self.factor))
 
+    def check(self, *spaces: Space) -> None:
+        x, y = (space.n_coordinates for space in spaces)
+        if x != y:
+            raise ValueError(f"space of y must have the {x} coordinates of x, to meet in a kernel, got {y}")
+        super().check(*spaces)
+
     def average(
         self, points: FloatArray, measure: Cloud, player: int, num_threads: int | None = None
     ) -> tuple[FloatArray, FloatArray]:

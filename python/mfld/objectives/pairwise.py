@@ -210,9 +210,14 @@ class _Averages:
         values, gradient = np.zeros(len(points), points.dtype), np.zeros_like(points)
         for average in self._averages:
             own, slope = average(points)
-            values, gradient = values + own, gradient + slope
+            values = values + _of_average("values", own, values)
+            gradient = gradient + _of_average("gradients", slope, gradient)
         self._last = (points.copy(), (values, gradient))
         return values, gradient
+
+
+def _of_average(name: str, given: object, like: FloatArray) -> FloatArray:
+    return validation.returned(f"the {name} of a payoff's average", given, like.shape, like.dtype, "to match points")
 
 
 def each_player(name: str, value: PerPlayer[_Value], players: Sequence[str]) -> dict[str, _Value]:
