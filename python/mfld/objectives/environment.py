@@ -267,7 +267,7 @@ class EnvironmentGame(Game):
         ]
 
     def _together(self, name: str, faced: Sequence[Objective]) -> Objective:
-        """What a player faces, from what it does at each atom: potentials, if it sees none."""
+        """Objective of a player from what it faces at each atom, which are potentials if it sees none."""
         return self.environment.facing(faced) if name in self.members else _mean(faced, self.environment)
 
 
