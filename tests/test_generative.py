@@ -141,9 +141,13 @@ def test_command_writes_rows_like_those_of_the_file(tmp_path, capsys, monkeypatc
 
 @pytest.mark.slow
 def test_eight_gaussians_are_all_found():
+    """Each has a quarter of its share of 1/8 at least, and most points are within three deviations of a centre.
+
+    Of the seeds 0, 2 and 3 the share of these is 0.81, 0.68 and 0.80; last bits are a seed, too.
+    """
     rows = eight(2000, 1)
-    made = generative.fit(rows, seed=0).sample(1000)
+    made = generative.fit(rows, seed=0).sample(2000)
     shares = shares_of_modes(made, 0.21)
-    assert (shares > 0.03).all()
-    assert shares.sum() > 0.5
-    assert diagnostics.sliced_wasserstein(made, eight(1000, 2), order=1) < 0.12
+    assert (shares > 1 / 32).all()
+    assert shares.sum() > 0.68 - 3 * np.sqrt(0.68 * 0.32 / 2000)
+    assert diagnostics.sliced_wasserstein(made, eight(2000, 2), order=1) < 0.14  # two deviations of each

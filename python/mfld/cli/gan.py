@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
     fit.add_argument(
         "--n-particles", type=_count("n_particles"), default=200, metavar="N", help="neurons of each (200)"
     )
-    fit.add_argument("--n-steps", type=_count("n_steps"), default=3000, metavar="K", help="steps (3000)")
+    fit.add_argument("--n-steps", type=_count("n_steps"), default=10_000, metavar="K", help="steps (10000)")
     fit.add_argument(
         "--seed",
         type=checked("seed", int, lambda name, value: validation.seed(value)),

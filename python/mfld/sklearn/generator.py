@@ -57,10 +57,10 @@ class MeanFieldGenerator(BaseEstimator):  # type: ignore[misc]  # untyped
         *,
         n_particles: int = 200,
         n_latent: int | None = None,
-        n_steps: int = 3000,
+        n_steps: int = 10_000,
         batch_size: int = 128,
         temperature: float = 1e-4,
-        penalty: float = 0.5,
+        penalty: float = 0.05,
         random_state: int | RandomState | None = None,
         n_jobs: int | None = None,
     ) -> None:
