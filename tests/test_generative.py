@@ -43,9 +43,10 @@ def test_a_short_training_comes_nearer(dynamics):
     generator = generative.fit(
         rows,
         n_particles=100,
-        n_steps=600,
+        n_steps=900,
+        penalty=0.5,
         dynamics=dynamics,
-        every=600,
+        every=900,
         on_step=lambda made, step: found.append(
             float(diagnostics.sliced_wasserstein(made.sample(500) / unit, held_out / unit, order=1))
         ),

@@ -2,7 +2,8 @@
 
 The average over the second player's measure, ``E_nu Q(x, .)``, and over the first one's, ``E_mu Q(., y)``, with their
 gradients, are all that a game takes of a payoff. `Function` and `OfKernel` sum over all pairs; a `Polynomial` and a
-`Trigonometric` payoff is a sum of products of a function of x and one of y, and costs the number of terms a particle.
+`Trigonometric` payoff is a sum of products of a function of x and one of y, and costs the number of these functions a
+particle.
 """
 
 from __future__ import annotations
@@ -376,7 +377,10 @@ class _Products(Payoff):
         numbers = np.array([[validation.integer("terms", k, self._smallest) for k in term] for term in terms])
         self.n_coordinates = (p, q)
         self.terms = dict(terms)
-        self._numbers = (numbers[:, :p], numbers[:, p:])
+        # Of each player the functions that occur, each once, and which of them is in each term.
+        x, of_x = np.unique(numbers[:, :p], axis=0, return_inverse=True)
+        y, of_y = np.unique(numbers[:, p:], axis=0, return_inverse=True)
+        self._numbers, self._of_terms = (x, y), (of_x.ravel(), of_y.ravel())
         self._coefficients = self._checked(list(terms.values()))
         self.n_moments = self._coefficients.view(np.float64).size  # of complex terms real and imaginary parts
 
@@ -389,11 +393,13 @@ class _Products(Payoff):
         return f"{type(self).__name__}({self.terms})"
 
     def features(self, points: FloatArray, numbers: NDArray[np.int64]) -> NDArray[np.inexact]:
-        """Functions of the terms at points, shape (n, K)."""
+        """Functions of points, shape (n, K)."""
         raise NotImplementedError
 
-    def slope(self, points: FloatArray, numbers: NDArray[np.int64], coefficients: NDArray[np.inexact]) -> FloatArray:
-        """Gradients of the sum of the terms with these coefficients, shape (n, p)."""
+    def combination(
+        self, points: FloatArray, numbers: NDArray[np.int64], coefficients: NDArray[np.inexact]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Sum of the functions with these coefficients, shape (n,), and its gradients, shape (n, p)."""
         raise NotImplementedError
 
     def average(
@@ -402,15 +408,15 @@ class _Products(Payoff):
         return self.average_by_moments(points, self.moments(measure, 1 - player), player)
 
     def moments(self, measure: Cloud, player: int) -> FloatArray:
-        terms = self.features(measure.particles.astype(np.float64), self._numbers[player])
-        return np.average(terms, axis=0, weights=measure.weights).view(np.float64)
+        functions = self.features(measure.particles.astype(np.float64), self._numbers[player])
+        means = np.average(functions, axis=0, weights=measure.weights)
+        return means[self._of_terms[player]].view(np.float64)
 
     def average_by_moments(self, points: FloatArray, moments: FloatArray, player: int) -> tuple[FloatArray, FloatArray]:
-        own = self._numbers[player]
-        coefficients = self._coefficients * moments.view(self._coefficients.dtype)
-        wide = points.astype(np.float64)
-        values = np.real(self.features(wide, own) @ coefficients)
-        gradient = self.slope(wide, own, coefficients)
+        numbers = self._numbers[player]
+        coefficients = np.zeros(len(numbers), self._coefficients.dtype)
+        np.add.at(coefficients, self._of_terms[player], self._coefficients * moments.view(coefficients.dtype))
+        values, gradient = self.combination(points.astype(np.float64), numbers, coefficients)
         with np.errstate(over="ignore"):  # what overflows is found by the move
             return values.astype(points.dtype), gradient.astype(points.dtype)
 
@@ -455,13 +461,15 @@ class Polynomial(_Products):
             values *= self._powers(points[:, c], numbers[:, c])
         return values
 
-    def slope(self, points: FloatArray, numbers: NDArray[np.int64], coefficients: NDArray[np.inexact]) -> FloatArray:
+    def combination(
+        self, points: FloatArray, numbers: NDArray[np.int64], coefficients: NDArray[np.inexact]
+    ) -> tuple[FloatArray, FloatArray]:
         gradient = np.empty(points.shape)
         for c in range(points.shape[1]):
             lower = numbers.copy()
             lower[:, c] = np.maximum(lower[:, c] - 1, 0)
             gradient[:, c] = self.features(points, lower) @ (numbers[:, c] * coefficients)
-        return gradient
+        return np.asarray(self.features(points, numbers) @ coefficients), gradient
 
     @staticmethod
     def _powers(x: FloatArray, exponents: NDArray[np.int64]) -> FloatArray:
@@ -517,6 +525,8 @@ class Trigonometric(_Products):
     def features(self, points: FloatArray, numbers: NDArray[np.int64]) -> NDArray[np.complex128]:
         return np.asarray(np.exp(2j * np.pi / self.period * (points @ numbers.T)))
 
-    def slope(self, points: FloatArray, numbers: NDArray[np.int64], coefficients: NDArray[np.inexact]) -> FloatArray:
+    def combination(
+        self, points: FloatArray, numbers: NDArray[np.int64], coefficients: NDArray[np.inexact]
+    ) -> tuple[FloatArray, FloatArray]:
         waves = self.features(points, numbers) * coefficients
-        return np.real((2j * np.pi / self.period) * (waves @ numbers))
+        return np.real(waves.sum(axis=1)), np.real((2j * np.pi / self.period) * (waves @ numbers))
