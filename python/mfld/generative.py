@@ -119,7 +119,7 @@ def fit(
     >>> import numpy as np
     >>> from mfld import generative
     >>> rows = np.random.default_rng(0).normal(5.0, 2.0, size=(500, 1))
-    >>> made = generative.fit(rows, n_steps=300).sample(1000)
+    >>> made = generative.fit(rows, n_steps=1000).sample(1000)
     >>> bool(abs(made.mean() - 5) < 0.5)
     True
     """
