@@ -49,7 +49,8 @@ namespace detail {
 
 // Sums of k and of its gradient.
 
-// With with_gradient: sums[0] of k, then of dk / dd; else of k alone.
+// With with_gradient: sums[0] of k, then of dk / dd; else of k alone. Differences of one register of a panel are kept,
+// those of the other made anew: cores that store less than a register a cycle would wait for both.
 template <class K, bool with_gradient, class T>
 void radial_sums(const Pairs<T>& pairs, const T* x, const T*, std::int64_t first, T* scratch, T* sums) {
   using V = Vec<T>;
@@ -64,10 +65,7 @@ void radial_sums(const Pairs<T>& pairs, const T* x, const T*, std::int64_t first
 #pragma GCC unroll 8
     for (int j = 0; j < pair_rows; ++j) {
       const V at(y[j * p + c]), d0 = x0 - at, d1 = x1 - at;
-      if constexpr (with_gradient) {
-        d0.store(scratch + (c * pair_rows + j) * lanes);
-        d1.store(scratch + (c * pair_rows + j) * lanes + half);
-      }
+      if constexpr (with_gradient) d0.store(scratch + (c * pair_rows + j) * half);
       s0[j] += d0 * d0;
       s1[j] += d1 * d1;
     }
@@ -87,12 +85,13 @@ void radial_sums(const Pairs<T>& pairs, const T* x, const T*, std::int64_t first
   if constexpr (with_gradient) {
     for (std::int64_t c = 0; c < p; ++c) {
       T* row = sums + (1 + c) * lanes;
-      const T* d = scratch + c * pair_rows * lanes;
+      const T* d = scratch + c * pair_rows * half;
+      const V x1 = V::load(x + c * lanes + half);
       V g0 = V::load(row), g1 = V::load(row + half);
 #pragma GCC unroll 8
       for (int j = 0; j < pair_rows; ++j) {
-        g0 += s0[j] * V::load(d + j * lanes);
-        g1 += s1[j] * V::load(d + j * lanes + half);
+        g0 += s0[j] * V::load(d + j * half);
+        g1 += s1[j] * (x1 - V(y[j * p + c]));
       }
       g0.store(row);
       g1.store(row + half);
