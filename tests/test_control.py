@@ -113,9 +113,11 @@ def test_adjoint_is_the_derivative_of_the_costs_in_the_states(kind, rng):
 
     # Of all paths from one initial state together.
     expected = differences(cost, problem.initial_states)
-    paths = found.adjoints[0].reshape(5, problem.n_paths, 2).sum(axis=1)
+    paths = found.adjoints[0].reshape(5, -1, 2).sum(axis=1)
     np.testing.assert_allclose(paths, expected, rtol=1e-10, atol=1e-10)
-    assert np.isclose(problem.loss(particles), np.sum(problem._path_weights(None) * found.costs), rtol=1e-14)
+    of_starts = found.costs.reshape(5, -1).mean(axis=1)
+    expected = np.average(of_starts, weights=KINDS[kind].get("sample_weight"))
+    assert np.isclose(problem.loss(particles), expected, rtol=1e-14)
 
 
 @pytest.mark.parametrize("kind", ["euler", "rk4", "shared"])
@@ -158,7 +160,7 @@ def test_blocks_of_pairs_change_nothing(rng, monkeypatch):
     problem = bend(scheme="rk4")
     particles = rng.normal(size=(4, 6, 2))
     whole, gradient = problem.loss(particles), problem.gradient(particles)
-    monkeypatch.setattr("mfld.objectives.control._PAIRS_AT_A_TIME", 13)
+    monkeypatch.setattr("mfld.objectives.control.timeline._PAIRS_AT_A_TIME", 13)
     assert np.isclose(problem.loss(particles), whole, rtol=1e-14)
     np.testing.assert_allclose(problem.gradient(particles), gradient, rtol=1e-12, atol=1e-14)
 

@@ -199,6 +199,8 @@ def returned(name: str, value: object, expected: tuple[int, ...] | None, dtype: 
         raise TypeError(f"{name} must be an array of real numbers, got dtype {given.dtype}")
     if expected is not None:
         shape(name, given, expected, why)
+    if given.dtype == dtype:
+        return np.asarray(given, order="C")
     with np.errstate(over="ignore", under="ignore"):
         return np.asarray(given, dtype, order="C")
 
