@@ -69,10 +69,10 @@ def peer(risk, particles, batch, threads):
     return epoch
 
 
-def seconds(call):
-    start = time.perf_counter()
+def seconds(call, clock=time.perf_counter):
+    start = clock()
     call()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def main():
@@ -90,21 +90,32 @@ def main():
         print(
             f"{depth:5d} {width:5d} {batch:5d} {1e3 * times[0]:11.1f} {1e3 * times[1]:11.1f} {times[1] / times[0]:6.2f}"
         )
-    print("\ngradient over all rows: each doubled from depth 8, width 64, 512 rows")
+    print("\ngradient over all rows, from depth 8, width 64, 512 rows: processor time and memory grow as powers of")
     base = {"depth": 8, "width": 64, "n": 512}
-    cases = [base, *({**base, name: 2 * value} for name, value in base.items()), {**base, "checkpoint_every": 3}]
-    prepared = [problem(**case) for case in cases]
-    for risk, particles in prepared:
-        risk.loss_gradient(particles)
-    times = np.median(
-        [[seconds(lambda r=r, p=p: r.loss_gradient(p)) for r, p in prepared] for _ in range(options.rounds)], axis=0
-    )
-    for case, took, (risk, particles) in zip(cases, times, prepared, strict=True):
-        tracemalloc.start()
-        risk.loss_gradient(particles)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        print(f"{case!s:70s} {1e3 * took:7.1f} ms ({took / times[0]:.2f}), {peak / 1e6:.2f} MB")
+    for name, value in base.items():
+        factors = (1, 2, 4, 8)
+        prepared = [problem(**{**base, name: factor * value}) for factor in factors]
+        for risk, particles in prepared:
+            risk.loss_gradient(particles)
+        calls = [lambda r=r, p=p: r.on_threads(1).loss_gradient(p) for r, p in prepared]
+        rounds = [[seconds(call, time.process_time) for call in calls] for _ in range(options.rounds)]
+        times, sizes = np.min(rounds, axis=0), [memory(call) for call in calls]
+        powers = [np.polyfit(np.log(factors), np.log(each), 1)[0] for each in (times, sizes)]
+        print(
+            f"{name:6s} {powers[0]:.2f} (ms: {', '.join(f'{1e3 * t:.1f}' for t in times)}) and {powers[1]:.2f} "
+            f"(MB: {', '.join(f'{size / 1e6:.2f}' for size in sizes)})"
+        )
+    risk, particles = problem(**base, checkpoint_every=3)
+    print(f"with checkpoint_every=3 {memory(lambda: risk.loss_gradient(particles)) / 1e6:.2f} MB")
+
+
+def memory(call):
+    """Peak of the arrays of a call; the core's own are a few times those of one layer, whatever the depth and rows."""
+    tracemalloc.start()
+    call()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
 
 
 if __name__ == "__main__":

@@ -101,6 +101,21 @@ def test_input_gradients_of_any_sizes_and_threads(n, n_particles, dtype, level, 
     assert all(each.tobytes() == found[0].tobytes() for each in found)
 
 
+@pytest.mark.parametrize(("n", "n_particles"), [(1, 1), (97, 33), (2000, 70)])
+@pytest.mark.parametrize("readout", ["linear", "bounded", "signs", "parity", "fixed"])
+def test_gradients_in_both_are_those_of_each_alone(readout, n, n_particles, dtype, level, rng):
+    model = mfld.TwoLayerNetwork(5, 1 if readout == "fixed" else 7, activation="silu", readout=readout)
+    particles = model.initial_particles(n_particles, 1, dtype)
+    inputs = rng.normal(size=(n, 5)).astype(dtype)
+    g, c = rng.normal(size=(n, model.n_outputs)).astype(dtype), rng.normal(size=n_particles).astype(dtype)
+    alone = model.pull_back(particles, inputs, g, 1)[1]
+    found = [model.pull_back_both(particles, c, inputs, g, threads) for threads in (1, 2, 5)]
+    assert found[0][1].tobytes() == model.pull_back_inputs(particles, c, inputs, g, 1).tobytes()
+    # n terms of size 1 to 3 in another order: partial sums grow like sqrt(n), and their n roundings add up like that.
+    np.testing.assert_allclose(found[0][0], alone, rtol=0, atol=4 * (n + 10) * np.finfo(dtype).eps)
+    assert all(each[k].tobytes() == found[0][k].tobytes() for each in found for k in (0, 1))
+
+
 def test_input_gradients_refuse_what_does_not_fit():
     model = mfld.TwoLayerNetwork(3, 2)
     arrays = [np.zeros((4, 6)), None, np.zeros((5, 3)), np.zeros((5, 2))]
@@ -108,6 +123,8 @@ def test_input_gradients_refuse_what_does_not_fit():
         changed = [*arrays[:k], wrong, *arrays[k + 1 :]]
         with pytest.raises(ValueError, match="must have shape"):
             _core.backend.pull_back_inputs(model.native, *changed, 1)
+        with pytest.raises(ValueError, match="must have shape"):
+            _core.backend.pull_back_both(model.native, *changed, 1)
 
 
 # ---- forward and adjoint ---------------------------------------------------------------------------------------------
@@ -176,9 +193,9 @@ def test_recomputed_states_are_the_kept_ones(every, rng):
 
 
 def test_memory_is_that_of_the_states_and_less_with_checkpoints():
-    def peak(**options):
-        risk = make(n=4000, activation="tanh", **options)
-        particles = np.zeros((risk.model.depth, 4, risk.n_coordinates))
+    def peak(n=4000, n_particles=4, **options):
+        risk = make(n=n, activation="tanh", **options)
+        particles = np.zeros((risk.model.depth, n_particles, risk.n_coordinates))
         risk.loss_gradient(particles)
         tracemalloc.start()
         risk.loss_gradient(particles)
@@ -190,6 +207,9 @@ def test_memory_is_that_of_the_states_and_less_with_checkpoints():
     shallow, deep, thrifty = peak(depth=16), peak(depth=32), peak(depth=32, checkpoint_every=6)
     assert abs((deep - shallow) / (16 * of_states) - 1) < 0.1
     assert thrifty < 0.6 * deep
+    assert abs(peak(n=8000, depth=32) / deep - 2) < 0.1
+    # Of the width only the gradient and a copy of the particles: no activations are kept, 4000 * 100 numbers a layer.
+    assert peak(depth=32, n_particles=104) - deep < 1.1 * 100 * (2 * 32 * 11 + 1) * 8
 
 
 def test_depth_one_is_the_two_layer_network_to_the_bit(dtype, rng):
@@ -366,21 +386,38 @@ def test_command_line(tmp_path, monkeypatch, capsys):
 # ---- deep and wide ---------------------------------------------------------------------------------------------------
 
 
-def trained(depth, width, seed, n_steps=20):
-    """Predictions after gradient descent from independent draws, at the residual scale 1 / (depth * width)."""
+def trained(depth, width, seed, n_steps=20, **start):
+    """Predictions after gradient descent, at the residual scale 1 / (depth * width); by default independent draws."""
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(20, 3))
     targets = np.sin(inputs[:, 0]) + inputs[:, 1] * inputs[:, 2] / 2
     network = mfld.ResidualNetwork(3, 1, depth, output_scale=2.0)
     risk = mfld.ResidualRisk(network, inputs, targets, loss="half_squared")
     solver = mfld.MFLD(width, step_size=0.2, temperature=0.0, dtype="float64")
-    return solver.run(risk, n_steps, seed=seed, record_every=n_steps).predict(inputs)
+    return solver.run(risk, n_steps, seed=seed, record_every=n_steps, **start).predict(inputs)
 
 
 def error(depth, width, limit, seeds):
     """Root mean square distance of predictions from those of the limit, over seeds."""
     each = [np.mean((trained(depth, width, seed) - limit) ** 2) for seed in seeds]
     return float(np.sqrt(np.mean(each)))
+
+
+def test_error_in_depth_alone_is_one_over_depth():
+    # The same few neurons in all layers: nothing is drawn in depth, and what is left of O(1 / L + 1 / sqrt(L M)) is the
+    # first. With e(L) = c / L + O(1 / L**2), f(L) - f(2 L) = c / (2 L) + O(1 / L**2).
+    depths = (8, 16, 32, 64, 128)
+    neurons = mfld.ResidualNetwork(3, 1, 1).initial_particles(6, 0, "float64")
+    found = [trained(depth, 6, 0, particles=np.repeat(neurons[np.newaxis], depth, axis=0)) for depth in depths]
+    gaps = [np.sqrt(np.mean((one - two) ** 2)) for one, two in itertools.pairwise(found)]
+    slopes = np.log2(np.array(gaps[1:]) / gaps[:-1])
+    np.testing.assert_allclose(slopes[-1], -1, atol=0.05)  # the next term is 1/64 of it
+    assert (np.abs(slopes + 1) < 0.2).all()
+    # Richardson's extrapolation leaves the second order.
+    better = [2 * two - one for one, two in itertools.pairwise(found)]
+    rest = [np.sqrt(np.mean((one - two) ** 2)) for one, two in itertools.pairwise(better)]
+    assert np.log2(rest[-1] / rest[-2]) < -1.7
+    assert rest[-1] < 0.2 * gaps[-1]
 
 
 @pytest.mark.slow

@@ -37,6 +37,22 @@ def test_of_a_quadratic_potential_it_is_one_over_the_curvature(dtype):
     assert_allclose(result.state.buffers["curvature"], [8], rtol=1e-3)
 
 
+@pytest.mark.parametrize("scheme", ["baoab", "obabo"])
+def test_of_underdamped_dynamics_it_is_the_root_and_half_of_what_is_stable(scheme):
+    well = mfld.Potential(lambda x: x * [0.5, 8.0], n_coordinates=2, l2=0.25)
+    dynamics = mfld.Underdamped(0.1, scheme)
+    result = make_solver(dynamics=dynamics, dtype="float64").run(well, 5)
+    assert_allclose(result.history["step_size"], 1 / np.sqrt(8 + 2 * 0.25), rtol=1e-3)
+    still = {"temperature": 0.0, "dynamics": dynamics, "dtype": "float64"}
+    start = np.ones((30, 2))
+    sizes = [share * result.info.step_size for share in (1.9, 2.2)]
+    runs = [make_solver(step_size=size, **still).run(well, 200, particles=start) for size in sizes]
+    ends = [np.abs(run.particles).max() for run in runs]
+    assert ends[0] < 10 < ends[1]
+    with pytest.raises(ValueError, match=r"step_size must be given with Underdamped.*frozen_force"):
+        make_solver(dynamics=mfld.Underdamped(0.1, "frozen_force"))
+
+
 def test_of_an_interaction_it_counts_the_directions_that_move_together():
     # U = (E theta)^2 * a / 2 - Var(theta) b / 2: the Hessian has a in the common direction and -b in the others.
     for a, b in ((5.0, 1.0), (1.0, 5.0)):

@@ -97,21 +97,41 @@ py::array pull_back_rows(const Backend& backend, const mfld_network& network, co
   return gradient;
 }
 
-py::array pull_back_inputs(const Backend& backend, const mfld_network& network, const py::array& particles,
-                           const std::optional<py::array>& coefficients, const py::array& inputs,
-                           const py::array& cotangent, int num_threads) {
+// Gradients in the particles, None unless `both`, and in the inputs.
+std::pair<std::optional<py::array>, py::array> pulled_back(const Backend& backend, const mfld_network& network,
+                                                           const py::array& particles,
+                                                           const std::optional<py::array>& coefficients,
+                                                           const py::array& inputs, const py::array& cotangent,
+                                                           bool both, int num_threads) {
   const bool wide = precision(particles, "particles");
-  const void* x = checked(particles, "particles", wide, {-1, backend.n_coordinates(network)});
+  const auto p = backend.n_coordinates(network);
+  const void* x = checked(particles, "particles", wide, {-1, p});
   const void* c = coefficients ? checked(*coefficients, "coefficients", wide, {particles.shape(0)}) : nullptr;
   const void* z = checked(inputs, "inputs", wide, {-1, network.n_features});
   const void* g = checked(cotangent, "cotangent", wide, {inputs.shape(0), network.n_outputs});
   const auto m = particles.shape(0), n = inputs.shape(0);
   auto gradient = empty(wide, {n, network.n_features});
+  std::optional<py::array> of_particles;
+  if (both) of_particles = empty(wide, {m, p});
   void* d = gradient.mutable_data();
+  void* o = both ? of_particles->mutable_data() : nullptr;
   run_or_throw(num_threads, [&](const mfld_execution* e) {
-    return backend.kernels(wide).network.pull_back_inputs(&network, x, c, m, z, n, g, d, e);
+    return backend.kernels(wide).network.pull_back_inputs(&network, x, c, m, z, n, g, d, o, e);
   });
-  return gradient;
+  return {of_particles, gradient};
+}
+
+py::array pull_back_inputs(const Backend& backend, const mfld_network& network, const py::array& particles,
+                           const std::optional<py::array>& coefficients, const py::array& inputs,
+                           const py::array& cotangent, int num_threads) {
+  return pulled_back(backend, network, particles, coefficients, inputs, cotangent, false, num_threads).second;
+}
+
+std::pair<py::array, py::array> pull_back_both(const Backend& backend, const mfld_network& network,
+                                               const py::array& particles, const std::optional<py::array>& coefficients,
+                                               const py::array& inputs, const py::array& cotangent, int num_threads) {
+  auto found = pulled_back(backend, network, particles, coefficients, inputs, cotangent, true, num_threads);
+  return {*found.first, found.second};
 }
 
 }  // namespace
@@ -148,7 +168,10 @@ void bind_network(py::module_& m, BackendClass& backend) {
       .def("pull_back_rows", &pull_back_rows, py::arg("network"), py::arg("particles"), py::arg("inputs"),
            py::arg("cotangent"), py::arg("rows"), py::arg("num_threads") = 1)
       .def("pull_back_inputs", &pull_back_inputs, py::arg("network"), py::arg("particles"),
-           py::arg("coefficients").none(true), py::arg("inputs"), py::arg("cotangent"), py::arg("num_threads") = 1);
+           py::arg("coefficients").none(true), py::arg("inputs"), py::arg("cotangent"), py::arg("num_threads") = 1)
+      .def("pull_back_both", &pull_back_both, py::arg("network"), py::arg("particles"),
+           py::arg("coefficients").none(true), py::arg("inputs"), py::arg("cotangent"), py::arg("num_threads") = 1,
+           "Gradients in the particles, as of `pull_back`, and in the inputs, in one pass.");
 }
 
 }  // namespace mfld::bindings

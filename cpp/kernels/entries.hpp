@@ -31,9 +31,11 @@ int predict(const mfld_network*, const void* particles, const void* coefficients
 template <class T>
 int pull_back(const mfld_network*, const void* particles, std::int64_t n_particles, const void* inputs, std::int64_t n,
               const void* cotangent, void* values, void* gradient, const mfld_execution*);
+// both_ways.cpp
 template <class T>
 int pull_back_inputs(const mfld_network*, const void* particles, const void* coefficients, std::int64_t n_particles,
-                     const void* inputs, std::int64_t n, const void* cotangent, void* gradient, const mfld_execution*);
+                     const void* inputs, std::int64_t n, const void* cotangent, void* gradient, void* particle_gradient,
+                     const mfld_execution*);
 
 // pairs.cpp
 template <class T>

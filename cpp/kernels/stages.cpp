@@ -1,5 +1,5 @@
-// Stages on their own: predict, and pull back to particles or to inputs. advance/passes.hpp composes the same parts
-// without leaving the core; these serve losses written in Python, frozen potentials and evaluation.
+// Stages on their own: predict, and pull back to particles. advance/passes.hpp composes the same parts without leaving
+// the core; these serve losses written in Python, frozen potentials and evaluation.
 #include <algorithm>
 #include <cstdint>
 
@@ -165,74 +165,6 @@ int pull_back(const mfld_network* description, const void* particles, std::int64
   });
 }
 
-// Members own rows: the sum over particles of each row has the order of the panels, whatever the number of threads.
-template <class T>
-int pull_back_inputs(const mfld_network* description, const void* particles, const void* coefficients,
-                     std::int64_t n_particles, const void* inputs, std::int64_t n, const void* cotangent,
-                     void* gradient, const mfld_execution* execution) {
-  return guarded([&] {
-    constexpr int lanes = panel_lanes<T>;
-    using V = Vec<T>;
-    const NetworkPanel<T> network(*description);
-    const PanelLayout<T> layout(n_particles, network.n_coordinates());
-    const std::int64_t outputs = network.n_outputs, d = network.n_features, terms_size = outputs * lanes;
-    const auto* z = static_cast<const T*>(inputs);
-    const auto* g = static_cast<const T*>(cotangent);
-    auto* out = static_cast<T*>(gradient);
-    const T scale = coefficients ? T(1) : static_cast<T>(1.0 / static_cast<double>(n_particles));
-    const SampleBlocks blocks(n, NetworkPanel<T>::most_rows_at_once);
-    const std::int64_t stride = round_up(blocks.most_rows, V::size);
-
-    const double block_work = static_cast<double>(lanes * blocks.most_rows * (2 * d + 16));
-    const int threads = useful_threads(execution->num_threads, blocks.n_blocks,
-                                       block_work * static_cast<double>(blocks.n_blocks * layout.n_panels));
-    // per member: panel, coefficient, offset, share, total, values, slope, gain, sums
-    const std::int64_t scratch_size =
-        layout.panel_size() + 2 * terms_size + 2 * lanes + 3 * stride * lanes + d * stride;
-    const Buffer<T> scratch(threads * scratch_size);
-    StopSignal stop(*execution);
-
-    run_team(threads, [&](int member, int members, SpinBarrier&) {
-      T* panel = &scratch[member * scratch_size];
-      T* coefficient = panel + layout.panel_size();
-      T* offset = coefficient + terms_size;
-      T* share = offset + terms_size;
-      T* total = share + lanes;
-      T* values = total + lanes;
-      T* slope = values + stride * lanes;
-      T* gain = slope + stride * lanes;
-      T* sums = gain + stride * lanes;
-      std::fill(values, sums, T(0));
-      const Range mine = even_part(blocks.n_blocks, member, members);
-      for (std::int64_t b = mine.begin; b < mine.end; ++b) {
-        const Range rows = blocks.rows(b);
-        std::fill_n(sums, d * stride, T(0));
-        for (std::int64_t p = 0; p < layout.n_panels; ++p) {
-          if (member == 0) stop.poll(block_work);
-          if (stop.aborting()) return;
-          layout.pack(static_cast<const T*>(particles), p, panel);
-          panel_share(layout, p, static_cast<const T*>(coefficients), share);
-          network.terms(panel, coefficient, offset);
-          for (std::int64_t k = 0; k < outputs; ++k)
-            for (int l = 0; l < lanes; ++l) coefficient[k * lanes + l] *= share[l];
-          network.forward(panel, z + rows.begin * d, rows.size(), values, slope);
-          affine(coefficient, outputs, static_cast<const T*>(nullptr), g + rows.begin * outputs, rows.size(), gain);
-          std::fill_n(total, lanes, T(0));
-          network.activation.lane_gains(values, slope, rows.size(), gain, total);
-          for (std::int64_t j = 0; j < d; ++j) add_panel_sums(gain, rows.size(), panel + j * lanes, sums + j * stride);
-        }
-        for (std::int64_t i = 0; i < rows.size(); ++i)
-          for (std::int64_t j = 0; j < d; ++j) out[(rows.begin + i) * d + j] = scale * sums[j * stride + i];
-      }
-    });
-    return stop.aborting() ? MFLD_STOPPED : MFLD_DONE;
-  });
-}
-
-template int pull_back_inputs<float>(const mfld_network*, const void*, const void*, std::int64_t, const void*,
-                                     std::int64_t, const void*, void*, const mfld_execution*);
-template int pull_back_inputs<double>(const mfld_network*, const void*, const void*, std::int64_t, const void*,
-                                      std::int64_t, const void*, void*, const mfld_execution*);
 template int predict<float>(const mfld_network*, const void*, const void*, std::int64_t, const void*, std::int64_t,
                             void*, const mfld_execution*);
 template int predict<double>(const mfld_network*, const void*, const void*, std::int64_t, const void*, std::int64_t,

@@ -48,6 +48,10 @@ class DivergenceError(RuntimeError):
         self.replicate = replicate
         self.result: Any = None  # a Result: algorithms stand above errors
 
+    def among(self, state: State, replicate: int) -> DivergenceError:
+        """The same error where it met one replicate of several: with its number, and the last good state of all."""
+        return DivergenceError(self.step, self.particle, self.step_size, state, replicate)
+
     def __str__(self) -> str:
         where = "" if self.replicate is None else f" of replicate {self.replicate}"
         return (
@@ -72,6 +76,8 @@ class BlowUpError(DivergenceError):
         Beginning of the step of the scheme.
     last_state : list of float
         State of the path at that time: the last finite one.
+    replicate : int or None
+        Of a run, where there are several.
 
     Examples
     --------
@@ -86,13 +92,20 @@ class BlowUpError(DivergenceError):
     def __init__(self, node: int, path: int, time: float, last_state: list[float]) -> None:
         RuntimeError.__init__(self, node, path, time, last_state)
         self.node, self.path, self.time, self.last_state = node, path, time, last_state
-        self.step, self.particle, self.step_size, self.replicate = -1, -1, math.nan, None
+        self.step, self.particle, self.step_size = -1, -1, math.nan
+        self.replicate: int | None = None
         self.result: Any = None
+
+    def among(self, state: State, replicate: int) -> BlowUpError:
+        error = BlowUpError(self.node, self.path, self.time, self.last_state)
+        error.state, error.replicate = state, replicate
+        return error
 
     def __str__(self) -> str:
         shown = ", ".join(f"{number:.3g}" for number in self.last_state)
+        where = "" if self.replicate is None else f" of replicate {self.replicate}"
         return (
-            f"path {self.path} blew up under node {self.node}: after time {self.time:g}, where its state was "
+            f"path {self.path}{where} blew up under node {self.node}: after time {self.time:g}, where its state was "
             f"[{shown}], it is no longer finite. More nodes, more steps_per_node, or controls of smaller size (a "
             "smaller step_size or temperature) usually help"
         )

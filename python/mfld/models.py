@@ -223,6 +223,23 @@ class Model(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define pull_back_inputs")
 
+    def pull_back_both(
+        self,
+        particles: FloatArray,
+        weights: FloatArray | None,
+        inputs: FloatArray,
+        cotangent: FloatArray,
+        num_threads: int,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Gradients of `pull_back` in the particles, (N, p), and of `pull_back_inputs`, (n, n_features): in one pass.
+
+        The weights are of the second one alone.
+        """
+        return (
+            self.pull_back(particles, inputs, cotangent, num_threads)[1],
+            self.pull_back_inputs(particles, weights, inputs, cotangent, num_threads),
+        )
+
     def input_gradient(
         self, particles: FloatArray, weights: FloatArray | None, inputs: FloatArray, num_threads: int
     ) -> FloatArray:
@@ -472,6 +489,16 @@ class TwoLayerNetwork(Model):
         num_threads: int,
     ) -> FloatArray:
         return _core.backend.pull_back_inputs(self.native, particles, weights, inputs, cotangent, num_threads)
+
+    def pull_back_both(
+        self,
+        particles: FloatArray,
+        weights: FloatArray | None,
+        inputs: FloatArray,
+        cotangent: FloatArray,
+        num_threads: int,
+    ) -> tuple[FloatArray, FloatArray]:
+        return _core.backend.pull_back_both(self.native, particles, weights, inputs, cotangent, num_threads)
 
     def pull_back_rows(
         self,

@@ -197,10 +197,13 @@ class ResidualNetwork:
         kept: list[FloatArray],
         cotangent: FloatArray,
         num_threads: int,
-    ) -> Iterator[tuple[int, FloatArray, FloatArray]]:
+        *,
+        gradients: bool = False,
+    ) -> Iterator[tuple[int, FloatArray, FloatArray, FloatArray | None]]:
         """Layers from the last to the first: number, states before it, and cotangents (n, D) of what it returns.
 
-        They are made one by one, from the cotangents of predictions; ``kept`` is emptied on the way.
+        They are made one by one, from the cotangents of predictions; ``kept`` is emptied on the way. With ``gradients``
+        a fourth part is the gradient in the layer's particles, per unit of time, from the same pass; else None.
         """
         adjoint = np.zeros((len(cotangent), self.n_states), cotangent.dtype)
         adjoint[:, self.n_states - self.n_outputs :] = cotangent
@@ -212,11 +215,28 @@ class ResidualNetwork:
                 states.append(self._after(particles, weights, states[-1], k, num_threads))
             for k in reversed(range(first, last)):
                 here = states.pop()
-                yield k, here, adjoint
-                if k > 0:
-                    own = None if weights is None else weights[k]
-                    through = self.step.pull_back_inputs(particles[k], own, here, adjoint, num_threads)
-                    adjoint = adjoint + through
+                gradient, through = self._pulled(particles[k], weights, k, here, adjoint, num_threads, gradients)
+                yield k, here, adjoint, gradient
+                adjoint = adjoint + through if k > 0 else adjoint
+
+    def _pulled(
+        self,
+        own: FloatArray,
+        weights: FloatArray | None,
+        k: int,
+        states: FloatArray,
+        adjoint: FloatArray,
+        num_threads: int,
+        gradients: bool,
+    ) -> tuple[FloatArray | None, FloatArray]:
+        """Gradients in the particles of layer k, where asked for, and in the states before it: none of the inputs."""
+        masses = np.full(len(own), 1 / len(own), own.dtype) if weights is None else weights[k]
+        masses = masses / np.asarray(self.depth, own.dtype)  # a layer is a step of the length 1 / depth
+        if k == 0:
+            return self.layer.pull_back(own, states, adjoint, num_threads)[1] if gradients else None, adjoint
+        if gradients:
+            return self.layer.pull_back_both(own, masses, states, adjoint, num_threads)
+        return None, self.layer.pull_back_inputs(own, masses, states, adjoint, num_threads)
 
     def _after(
         self, particles: FloatArray, weights: FloatArray | None, states: FloatArray, k: int, num_threads: int

@@ -4,8 +4,9 @@ A step of `Overdamped` dynamics is unstable from ``2 / curvature`` on; the autom
 
     step_size(k) = 1 / (c + 2 l2(k))
 
-where c is the largest curvature of the loss that was seen at the steps 0, 1, 2, 3, 4, 6, 8, 12, ..., 2**j, 3 * 2**(j-1)
-up to k. The estimates are a pure function of the state and c is kept in it, so that restarts stay exact; c never falls,
+and that of `Underdamped` dynamics, whose steps are unstable from ``2 / sqrt(curvature)`` on, the root of this. Here c
+is the largest curvature of the loss that was seen at the steps 0, 1, 2, 3, 4, 6, 8, 12, ..., 2**j, 3 * 2**(j-1) up to
+k. The estimates are a pure function of the state and c is kept in it, so that restarts stay exact; c never falls,
 so that a step size is never raised again. Each estimate (`estimate`) is the largest of
 
 1. power iterations on differences of gradients, which find the largest eigenvalue of the Hessian in absolute value;

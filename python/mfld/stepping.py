@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mfld import validation
 from mfld.dynamics.base import Dynamics, Move, Numbers, Step, checked_coefficients, first_bad
+from mfld.errors import DivergenceError
 from mfld.gradients import Drift, GradientEstimator
 from mfld.native import Due
 from mfld.noise import Place
@@ -181,6 +182,8 @@ def _one_by_one(objective: Objective, particles: FloatArray, buffers: Buffers, d
             # One assignment of one object: wherever a signal strikes, replicates and count belong together.
             reached = (k + 1, each)
     except (KeyboardInterrupt, Exception) as error:
+        if isinstance(error, DivergenceError) and len(each) > 1:
+            error.replicate = r
         interrupt = error
     made, each = reached
     return Outcome(

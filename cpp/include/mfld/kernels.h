@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define MFLD_KERNEL_ABI 10
+#define MFLD_KERNEL_ABI 11
 
 /* Streams of noise: what a random number is for. A new one is a line at the end. Never renumber: the numbers are part
  * of every published result. */
@@ -196,9 +196,11 @@ typedef struct {
                         const void* cotangent, const int64_t* rows, int64_t batch_size, void* gradient,
                         const mfld_execution*);
   /* gradient (n, n_features) in z_i of sum_k cotangent_ik sum_m coefficients_m h_k(theta_m, z_i); coefficients NULL
-   * stands for 1/n_particles. cotangent: (n, n_outputs) */
+   * stands for 1/n_particles. cotangent: (n, n_outputs). Unless NULL, particle_gradient (n_particles, p) is that of
+   * pull_back, from the same pass and without the coefficients */
   int (*pull_back_inputs)(const mfld_network*, const void* particles, const void* coefficients, int64_t n_particles,
-                          const void* inputs, int64_t n, const void* cotangent, void* gradient, const mfld_execution*);
+                          const void* inputs, int64_t n, const void* cotangent, void* gradient, void* particle_gradient,
+                          const mfld_execution*);
 } mfld_network_kernels;
 
 /* Particles (n_members, n_particles, p), of which the first n_moving coordinates move. Members draw from the

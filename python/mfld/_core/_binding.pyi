@@ -79,6 +79,10 @@ class Backend:
         """
     def pull_back(self, network: Network, particles: numpy.ndarray, inputs: numpy.ndarray, cotangent: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> tuple[numpy.ndarray, numpy.ndarray]:
         ...
+    def pull_back_both(self, network: Network, particles: numpy.ndarray, coefficients: numpy.ndarray | None, inputs: numpy.ndarray, cotangent: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> tuple[numpy.ndarray, numpy.ndarray]:
+        """
+        Gradients in the particles, as of `pull_back`, and in the inputs, in one pass.
+        """
     def pull_back_inputs(self, network: Network, particles: numpy.ndarray, coefficients: numpy.ndarray | None, inputs: numpy.ndarray, cotangent: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
         ...
     def pull_back_rows(self, network: Network, particles: numpy.ndarray, inputs: numpy.ndarray, cotangent: numpy.ndarray, rows: typing.Annotated[numpy.typing.ArrayLike, numpy.int64], num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:

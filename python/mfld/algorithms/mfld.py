@@ -54,11 +54,11 @@ class MFLD(Algorithm):
     n_particles : int
         N.
     step_size : float or Schedule or callable or "fuse", optional
-        Positive; the time of one step. Default: automatic, for `Overdamped` dynamics, a share of the largest stable
-        one that falls where the curvature of the objective grows; `mfld.step_size` says how. "fuse", for the same
-        dynamics on a flat space, goes by distances and gradients, falls like one over the root of the count of steps,
-        and makes steps one by one: ``mfld.dynamics.fuse`` has the formula. `Info`, `Result.info` and the history show
-        it.
+        Positive; the time of one step. Default: automatic, for `Overdamped` and `Underdamped` dynamics, half of the
+        largest stable one, which falls where the curvature of the objective grows; `mfld.step_size` says how. "fuse",
+        for `Overdamped` on a flat space, goes by distances and gradients, falls like one over the root of the count of
+        steps, and makes steps one by one: ``mfld.dynamics.fuse`` has the formula. `Info`, `Result.info` and the history
+        show it.
     temperature : float or Schedule or callable
         At least 0; 0 is descent without noise.
     l2 : float or Schedule or callable, optional
@@ -145,9 +145,11 @@ class MFLD(Algorithm):
                 f"step_size must be given with {self.gradient!r}, which does not define rows_of_a_step: the automatic "
                 "one depends on how many rows a step sees"
             )
-        if self._finds_size and not self.dynamics.has_stable_step:
-            expected, found = ("given", "the automatic one") if self.step_size is None else ("a number", "'fuse'")
-            raise ValueError(f"step_size must be {expected} with {self.dynamics}: {found} is for Overdamped()")
+        if self.step_size is None and self.dynamics.curvature_power == 0:
+            known = "the automatic one is for Overdamped() and Underdamped()"
+            raise ValueError(f"step_size must be given with {self.dynamics}: {known}")
+        if isinstance(self.step_size, str) and self.dynamics.curvature_power != 1:
+            raise ValueError(f"step_size must be a number with {self.dynamics}: 'fuse' is for Overdamped()")
         validation.num_threads(self.num_threads)
 
     @property
@@ -509,7 +511,7 @@ class MFLD(Algorithm):
             sizes = 1.0  # each step finds its own
         elif self.step_size is None:
             curvature = state.buffers[_CURVATURE] if known is None else known
-            sizes = step_size.size(curvature[:, np.newaxis], l2)
+            sizes = step_size.size(curvature[:, np.newaxis], l2) ** self.dynamics.curvature_power
         else:
             sizes = schedules.table("step_size", self.step_size, state.step, n_steps, positive=True)
         threads = validation.num_threads(self.num_threads)

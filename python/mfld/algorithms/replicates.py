@@ -69,7 +69,7 @@ def advance_each(step: Callable[[State], tuple[State, Info]], state: State, n_st
     except DivergenceError as error:
         if len(each) == 1:
             raise
-        raise DivergenceError(error.step, error.particle, error.step_size, join(each), len(reached)) from None
+        raise error.among(join(each), len(reached)) from None
     except BaseException as error:
         error.state = join(each)  # type: ignore[attr-defined]
         raise

@@ -134,8 +134,8 @@ class Dynamics(ABC):
     ----------
     buffer_names : tuple of str
         Names within `State.buffers` of what it carries from step to step.
-    has_stable_step : bool
-        True where steps are stable up to a share of 1 / curvature, so that the step size may be left out.
+    curvature_power : float
+        A step of ``curvature ** -power`` is stable, so that the step size may be left out; 0 where none is known.
     on_domains : bool
         True where moves end on the domain of the space, as `Step.moved` sees to.
     metric : str
@@ -162,7 +162,7 @@ class Dynamics(ABC):
     """
 
     buffer_names: ClassVar[tuple[str, ...]] = ()
-    has_stable_step: ClassVar[bool] = False
+    curvature_power: float = 0.0
     on_domains: ClassVar[bool] = False
     on_members: ClassVar[bool] = False
     metric: ClassVar[str] = "product"

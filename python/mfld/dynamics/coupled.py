@@ -43,7 +43,7 @@ class Coupled(Dynamics):
         validation.instance("couplings", self.couplings, Mapping, "a mapping of keys to couplings")
         for name in (
             "buffer_names",
-            "has_stable_step",
+            "curvature_power",
             "metric",
             "on_domains",
             "on_members",

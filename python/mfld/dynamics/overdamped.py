@@ -67,7 +67,7 @@ class Overdamped(Affine):
 
     ridge: str = "explicit"
 
-    has_stable_step: ClassVar[bool] = True
+    curvature_power: ClassVar[float] = 1.0  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         validation.choice("ridge", self.ridge, _RIDGES)

@@ -93,6 +93,11 @@ class Underdamped(Dynamics):
         object.__setattr__(self, "friction", validation.real("friction", self.friction, positive=True))
         validation.choice("scheme", self.scheme, _SCHEMES)
 
+    @property
+    def curvature_power(self) -> float:  # type: ignore[override]
+        # Verlet steps are stable up to 2 / sqrt(curvature) at any friction; frozen forces feed energy in without it.
+        return 0.0 if self.scheme == "frozen_force" else 0.5
+
     def buffer_shapes(self, objective: Objective, n_particles: int) -> dict[str, tuple[int, ...]]:
         return dict.fromkeys(self.buffer_names, (*objective.members, n_particles, objective.n_coordinates))
 

@@ -134,8 +134,8 @@ class ResidualRisk(SetOnce, Objective):
         """Gradient of the first variation in each layer, ridge excluded: shape (depth, N, p)."""
         cloud = self.cloud(measure)
         gradient = np.empty(cloud.particles.shape, cloud.particles.dtype)
-        for k, states, adjoint in self._pulled(cloud, batch):
-            gradient[k] = self.model.layer.pull_back(cloud.particles[k], states, adjoint, self._threads)[1]
+        for k, _, _, own in self._pulled(cloud, batch, gradients=True):
+            gradient[k] = own
         return gradient
 
     def first_variation(self, measure: Measure, batch: ArrayLike | None = None) -> Potential:
@@ -144,7 +144,7 @@ class ResidualRisk(SetOnce, Objective):
 
         def both(points: FloatArray) -> tuple[FloatArray, FloatArray]:
             each = []
-            for own, (_, states, adjoint) in zip(points, pulled, strict=True):
+            for own, (_, states, adjoint, _) in zip(points, pulled, strict=True):
                 x, g = (array.astype(own.dtype, copy=False) for array in (states, adjoint))
                 each.append(self.model.layer.pull_back(np.ascontiguousarray(own), x, g, self._threads))
             return np.stack([values for values, _ in each]), np.stack([slopes for _, slopes in each])
@@ -194,7 +194,12 @@ class ResidualRisk(SetOnce, Objective):
         _, values, _, weights = self._forward(self.cloud(measure), batch)
         return float(np.sum(weights * values))
 
-    def _pulled(self, cloud: Cloud, batch: ArrayLike | None) -> Iterator[tuple[int, FloatArray, FloatArray]]:
+    def _pulled(
+        self, cloud: Cloud, batch: ArrayLike | None, *, gradients: bool = False
+    ) -> Iterator[tuple[int, FloatArray, FloatArray, FloatArray | None]]:
+        """Layers on the way back, see `ResidualNetwork.backward`."""
         kept, _, derivative, weights = self._forward(cloud, batch)
         cotangent = weights.astype(derivative.dtype)[:, np.newaxis] * derivative
-        yield from self.model.backward(cloud.particles, cloud.weights, kept, cotangent, self._threads)
+        yield from self.model.backward(
+            cloud.particles, cloud.weights, kept, cotangent, self._threads, gradients=gradients
+        )

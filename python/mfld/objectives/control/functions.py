@@ -51,8 +51,13 @@ def _two(name: str, value: object) -> tuple[Any, Any]:
     return value[0], value[1]
 
 
+def _lock(*arguments: Array) -> None:
+    for each in arguments:
+        each.flags.writeable = False
+
+
 class InNumPy(Functions):
-    """Functions and derivatives of the user."""
+    """Functions and derivatives of the user, whose arguments are read-only: one that writes to them is told so."""
 
     def __init__(
         self,
@@ -79,16 +84,18 @@ class InNumPy(Functions):
         self._terminal, self._terminal_gradient = terminal_cost, terminal_gradient
 
     def evaluate(self, t: float, x: Array, a: Array) -> tuple[Array, Array]:
+        _lock(x, a)
         cost = np.zeros(len(x)) if self._running is None else self._running(t, x, a)
         return self._dynamics(t, x, a), cost
 
     def pull_back(self, t: float, x: Array, a: Array, g: Array, w: Array) -> tuple[Array, Array]:
         m, d, p = len(x), x.shape[1], a.shape[1]
+        _lock(x, a)
         of_states, of_controls = _two("dynamics_jacobians", self._jacobians(t, x, a))
         of_states = result("dynamics_jacobians, in x,", of_states, (m, d, d))
         of_controls = result("dynamics_jacobians, in a,", of_controls, (m, d, p))
         in_states, in_controls = np.einsum("mk,mkj->mj", g, of_states), np.einsum("mk,mkj->mj", g, of_controls)
-        if self._running_gradients is None:
+        if self._running_gradients is None or not w.any():
             return in_states, in_controls
         cost_states, cost_controls = _two("running_gradients", self._running_gradients(t, x, a))
         cost_states = result("running_gradients, in x,", cost_states, (m, d))
@@ -96,9 +103,11 @@ class InNumPy(Functions):
         return in_states + w[:, np.newaxis] * cost_states, in_controls + w[:, np.newaxis] * cost_controls
 
     def terminal(self, x: Array) -> Array:
+        _lock(x)
         return np.zeros(len(x)) if self._terminal is None else np.asarray(self._terminal(x))
 
     def terminal_gradient(self, x: Array) -> Array:
+        _lock(x)
         return np.zeros_like(x) if self._terminal_gradient is None else np.asarray(self._terminal_gradient(x))
 
 

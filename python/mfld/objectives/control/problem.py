@@ -318,6 +318,8 @@ class ControlProblem(SetOnce, Objective):
             raise ValueError("n_controls must be given, or space; got neither")
         if n_controls is not None:
             n_controls = validation.integer("n_controls", n_controls, 1)
+            if space is not None:
+                raise ValueError(f"n_controls must be left out where space is given, got {n_controls} and {space}")
         self.space = spaces.given(n_controls, None, space)
         self.reference = references.given(l2, reference, self.space)
         self.members = () if self.shared else (n_nodes,)
@@ -339,7 +341,7 @@ class ControlProblem(SetOnce, Objective):
 
     @property
     def horizon(self) -> float:
-        """T."""
+        """T, the end of time."""
         return self._timeline.horizon
 
     @property
@@ -349,7 +351,7 @@ class ControlProblem(SetOnce, Objective):
 
     @property
     def initial_states(self) -> Array:
-        """Where paths begin, shape (S, d), read-only."""
+        """States that paths begin from, shape (S, d), read-only."""
         return self._paths.initial_states
 
     @property
