@@ -1,17 +1,24 @@
-"""Diffusion models: does a sampler cost more than its scores, and does an epoch of training cost less than PyTorch's?
+"""How near its floor is the score of data, does a sampler cost more than its scores, and does an epoch of training cost
+less than PyTorch's?
 
 Run as ``python bench/diffusion.py``; PyTorch is asked for where it is installed. Ratios of runs that take turns, which
-is what is left of a time on a machine that others use too.
+is what is left of a time on a machine that others use too; times are those of the processor, of one thread.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import ceilings
 
 import mfld
 from mfld import diffusion
@@ -19,13 +26,13 @@ from mfld.mixtures import GaussianMixture
 
 
 def seconds(*calls: Callable[[], object], n_rounds: int) -> list[float]:
-    """Median times of calls that take turns."""
+    """Median processor times of calls of one thread that take turns."""
     taken: list[list[float]] = [[] for _ in calls]
     for _ in range(n_rounds):
         for own, call in zip(taken, calls, strict=True):
-            begin = time.perf_counter()
+            begin = time.process_time()
             call()
-            own.append(time.perf_counter() - begin)
+            own.append(time.process_time() - begin)
     return [statistics.median(own) for own in taken]
 
 
@@ -113,10 +120,30 @@ def training(n_rounds: int, n_neurons: int, n_steps: int = 200, batch: int = 128
         print(f"{n_neurons} neurons, {name}: {own:.2f} s, PyTorch {theirs:.2f} s, {theirs / own:.2f} times as long")
 
 
+def empirical(n_rounds: int, n: int = 4000) -> None:
+    """Time of the score of the data, against the floor of its pairs: distances, an exponential, a mean."""
+    level = mfld.show_config(mode="dicts")["level"]
+    rng = np.random.default_rng(0)
+    for dtype in ("float32", "float64"):
+        for p, n_data in ((2, 2000), (32, 2000), (64, 20_000)):
+            score = diffusion.EmpiricalScore(rng.normal(size=(n_data, p)).astype(dtype)).on_threads(1)
+            points = rng.normal(size=(n, p)).astype(dtype)
+            rates = ceilings.measure(level, [1])
+            (taken,) = seconds(lambda s=score, x=points: s.data(x, 0.3), n_rounds=n_rounds)
+            table = ceilings.table(ceilings.best(rates, ceilings.measure(level, [1])))
+            # p differences, p multiply-adds of squares and p + 1 of the mean
+            of_pair = (3 * p + 1) / table["multiply_add", dtype, 1] + 1 / table["exp", dtype, 1]
+            floor = n * n_data * of_pair * 1e-9
+            print(
+                f"{n_data} points in {p} coordinates, {dtype}: {1e3 * taken:.1f} ms, {floor / taken:.0%} of the floor"
+            )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n-rounds", type=int, default=7)
     options = parser.parse_args()
+    empirical(options.n_rounds)
     overhead(options.n_rounds)
     for n_neurons in (100, 500, 2000):
         training(options.n_rounds, n_neurons)

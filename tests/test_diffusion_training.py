@@ -68,6 +68,9 @@ def test_samples_are_a_pure_function_of_step_and_seed(rng):
     assert np.array_equal(targets, again[1])
     assert not np.isclose(inputs[:, 0], others[0][:, 0]).any()
     assert not np.isclose(inputs[:, 0], later[0][:, 0]).any()
+    several = make(0).steps(7, 2, 4000)  # steps one after the other
+    assert np.array_equal(several[0], np.concatenate([inputs, later[0]]))
+    assert np.array_equal(several[1][:4000], targets)
     assert inputs.shape == (4000, make(0).n_features) == (4000, 3 + 8 + 4 + 4)
     indicators = inputs[:, 11:15]
     assert indicators.sum(axis=1).max() == 1

@@ -867,3 +867,43 @@ def test_base_samples_need_tempering():
     state = mfld.MFLD(4, step_size=0.1, temperature=1.0).init(QUADRATIC)
     with pytest.raises(ValueError, match="no buffer tempering"):
         mfld.ContinuousTempering().at_base(state)
+
+
+class OneByOne(mfld.GradientEstimator):
+    """An estimator that the compiled core does not know, so that each step is one call."""
+
+    def __init__(self, inner):
+        self.inner, self.buffer_names = inner, inner.buffer_names
+
+    def estimate(self, objective, particles, buffers, place):
+        return self.inner.estimate(objective, particles, buffers, place)
+
+    def loss(self, objective, particles, place):
+        return self.inner.loss(objective, particles, place)
+
+
+@pytest.mark.parametrize(
+    "gradient", [mfld.FullBatch(), mfld.Minibatch(16), mfld.SVRG(16, 5), mfld.SARAH(16, 5)], ids=repr
+)
+@pytest.mark.parametrize("freeze_at", [None, 4])
+def test_preconditioned_steps_of_the_core_are_those_of_numpy(gradient, freeze_at, rng):
+    model = mfld.TwoLayerNetwork(5, 3)
+    risk = mfld.EmpiricalRisk(model, rng.normal(size=(200, 5)), rng.normal(size=(200, 3)), loss="half_squared", l2=1e-2)
+    states = [
+        mfld.MFLD(
+            37,
+            step_size=0.05,
+            temperature=1e-3,
+            gradient=own,
+            dynamics=mfld.Preconditioned(freeze_at=freeze_at),
+            dtype="float64",
+        )
+        .run(risk, 9, seed=3)
+        .state
+        for own in (gradient, OneByOne(gradient))
+    ]
+    # The same sums in another order; 1 / sqrt(S) magnifies a relative error of 1e-15 of small gradients.
+    np.testing.assert_allclose(states[0].particles, states[1].particles, rtol=1e-10, atol=1e-10)
+    moments = [state.buffers["second_moment"] for state in states]
+    np.testing.assert_allclose(*moments, rtol=1e-9, atol=1e-15)
+    assert moments[0].max() > 1e-6

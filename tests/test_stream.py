@@ -112,6 +112,54 @@ def test_restarting_is_continuing_for_any_number_of_threads(dtype, tmp_path):
     assert_array_equal(whole.buffers["kept_inputs"][0], np.concatenate(seen).astype(dtype))
 
 
+class OneByOne(mfld.GradientEstimator):
+    """A mini-batch that the compiled core does not know, so that each step is one call."""
+
+    def rows_of_a_step(self, objective):
+        return 16
+
+    def estimate(self, objective, particles, buffers, place):
+        return mfld.Minibatch(16).estimate(objective, particles, buffers, place)
+
+    def loss(self, objective, particles, place):
+        return mfld.Minibatch(16).loss(objective, particles, place)
+
+
+def noisy(step, n_rows):
+    inputs = mfld.noise.normals(3, step, n_rows, 2, dtype="float64")
+    return inputs, mfld.noise.normals(4, step, n_rows, 3, dtype="float64")
+
+
+@pytest.mark.parametrize("dynamics", [mfld.Overdamped(), mfld.Underdamped(1.0), mfld.Preconditioned()], ids=repr)
+def test_steps_in_one_call_are_those_of_a_call_each(dynamics, monkeypatch):
+    monkeypatch.setattr(mfld.native, "_ROWS_OF_STREAM", 48)  # three steps at once
+    risk = stream(noisy, outputs=3)
+    runs = [
+        mfld.MFLD(37, step_size=0.05, temperature=1e-3, gradient=gradient, dynamics=dynamics, dtype="float64").run(
+            risk, 10, seed=5, record_every=5
+        )
+        for gradient in (mfld.Minibatch(16), OneByOne())
+    ]
+    assert_allclose(runs[0].particles, runs[1].particles, rtol=1e-11, atol=1e-12)
+    for name in ("loss", "gradient_norm"):
+        assert_allclose(runs[0].history[name], runs[1].history[name], rtol=1e-11)
+    assert set(runs[0].state.buffers) == set(runs[1].state.buffers)
+
+
+def test_an_error_of_a_sample_comes_after_the_steps_before_it():
+    def ends(step, n_rows):
+        if step == 7:
+            raise RuntimeError("no more samples")
+        return noisy(step, n_rows)
+
+    solver = mfld.MFLD(5, step_size=0.05, temperature=1e-3, gradient=mfld.Minibatch(4), dtype="float64")
+    with pytest.raises(RuntimeError, match="no more samples") as caught:
+        solver.run(stream(ends, outputs=3), 20, seed=1)
+    assert caught.value.state.step == 7
+    expected = solver.run(stream(noisy, outputs=3), 7, seed=1).state
+    assert caught.value.state.particles.tobytes() == expected.particles.tobytes()
+
+
 def test_replicates_see_the_same_samples():
     risk = stream()
     both = solver(n_replicates=2).run(risk, 3, seed=5).state

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -31,7 +32,7 @@ struct Estimator {
   static Estimator make(const std::string& kind, std::int64_t batch_size, std::int64_t refresh_every,
                         std::optional<py::array> anchor, std::optional<py::array> anchor_gradient,
                         std::optional<py::array> anchor_predictions, bool valid) {
-    static constexpr const char* names[] = {"full_batch", "minibatch", "svrg", "sarah"};
+    static constexpr const char* names[] = {"full_batch", "minibatch", "svrg", "sarah", "stream"};
     return {index_of(kind, names, "kind of an estimator"),
             batch_size,
             refresh_every,
@@ -45,13 +46,23 @@ struct Estimator {
 
 struct Dynamics {
   std::int32_t kind;
-  std::optional<py::array> velocities, force;
+  std::optional<py::array> velocities, force, second_moment;
   bool force_valid;
+  double decay, epsilon;
+  std::uint64_t frozen_from;
 
   static Dynamics make(const std::string& kind, std::optional<py::array> velocities, std::optional<py::array> force,
-                       bool force_valid) {
-    static constexpr const char* names[] = {"affine", "baoab"};
-    return {index_of(kind, names, "kind of a dynamics"), std::move(velocities), std::move(force), force_valid};
+                       bool force_valid, std::optional<py::array> second_moment, double decay, double epsilon,
+                       std::optional<std::uint64_t> frozen_from) {
+    static constexpr const char* names[] = {"affine", "baoab", "preconditioned"};
+    return {index_of(kind, names, "kind of a dynamics"),
+            std::move(velocities),
+            std::move(force),
+            std::move(second_moment),
+            force_valid,
+            decay,
+            epsilon,
+            frozen_from.value_or(std::numeric_limits<std::uint64_t>::max())};
   }
 };
 
@@ -151,17 +162,18 @@ Report advance(const Backend& backend, const mfld_network& network, const mfld_l
                           std::to_string(estimator.batch_size));
   if (estimator.anchored() && estimator.refresh_every < 1)
     throw py::value_error("refresh_every must be at least 1, got " + std::to_string(estimator.refresh_every));
+  // A BAOAB run takes one more gradient, at the step after the last.
+  const std::int64_t n_gradients = n_steps + (dynamics.kind == MFLD_BAOAB ? 1 : 0);
+  if (estimator.kind == MFLD_STREAM && (n != n_gradients * estimator.batch_size || weights))
+    throw py::value_error("inputs of a stream must be " + std::to_string(n_gradients * estimator.batch_size) +
+                          " without weights, batch_size for each gradient, got " + std::to_string(n));
   const Rows rows(coefficients, dynamics.kind, r, n_steps);
   const KernelDomain on(domain, backend.n_moving(network));
   if (domain && dynamics.kind != MFLD_AFFINE) throw py::value_error("domain must be None for this kind of a dynamics");
   std::vector<mfld_noise> noises;
-  // A BAOAB run takes one more gradient, at the step after the last.
-  const Drawn drawn = {n_steps + (dynamics.kind == MFLD_BAOAB ? 1 : 0),
-                       std::max<std::int64_t>(m, estimator.batch_size),
-                       p,
-                       normals_per_block(wide),
-                       "particles",
-                       "particles"};
+  const Drawn drawn = {n_gradients, std::max<std::int64_t>(m, estimator.batch_size),
+                       p,           normals_per_block(wide),
+                       "particles", "particles"};
   for (const std::uint64_t key : keys) noises.push_back(place_of(key, step, population, drawn));
   mfld_estimator e = {estimator.kind, estimator.batch_size, estimator.refresh_every, nullptr, nullptr, nullptr, 0};
   if (estimator.anchored()) {
@@ -171,7 +183,10 @@ Report advance(const Backend& backend, const mfld_network& network, const mfld_l
   }
   if (estimator.kind == MFLD_SVRG)
     e.anchor_predictions = needed(estimator.anchor_predictions, "anchor_predictions", wide, {r, n, network.n_outputs});
-  mfld_dynamics d = {dynamics.kind, nullptr, nullptr, 0};
+  mfld_dynamics d = {dynamics.kind, nullptr,        nullptr,          0,
+                     nullptr,       dynamics.decay, dynamics.epsilon, dynamics.frozen_from};
+  if (dynamics.kind == MFLD_PRECONDITIONED)
+    d.second_moment = needed(dynamics.second_moment, "second_moment", wide, {r, m, p});
   if (dynamics.kind == MFLD_BAOAB) {
     d.velocities = needed(dynamics.velocities, "velocities", wide, {r, m, p});
     d.force = needed(dynamics.force, "force", wide, {r, m, p});
@@ -242,13 +257,19 @@ void bind_advance(py::module_& m, BackendClass& backend) {
       .def(py::init(&Estimator::make), py::arg("kind"), py::arg("batch_size") = 0, py::arg("refresh_every") = 0,
            py::arg("anchor").none(true) = py::none(), py::arg("anchor_gradient").none(true) = py::none(),
            py::arg("anchor_predictions").none(true) = py::none(), py::arg("valid") = false)
+      .def_readonly("batch_size", &Estimator::batch_size, "rows of a mini-batch, or 0")
       .def_readonly("valid", &Estimator::valid, "whether the buffers hold what the next step needs");
   py::class_<Dynamics>(m, "Dynamics", "How steps move particles; its buffers are changed in place.")
       .def(py::init(&Dynamics::make), py::arg("kind"), py::arg("velocities").none(true) = py::none(),
-           py::arg("force").none(true) = py::none(), py::arg("force_valid") = false)
+           py::arg("force").none(true) = py::none(), py::arg("force_valid") = false,
+           py::arg("second_moment").none(true) = py::none(), py::arg("decay") = 0.0, py::arg("epsilon") = 0.0,
+           py::arg("frozen_from").none(true) = py::none())
       .def_property_readonly(
           "affine", [](const Dynamics& d) { return d.kind == MFLD_AFFINE; },
           "whether a step is affine in particle, gradient and noise")
+      .def_property_readonly(
+          "looks_ahead", [](const Dynamics& d) { return d.kind == MFLD_BAOAB; },
+          "whether a step ends with a gradient where it leads")
       .def_readonly("valid", &Dynamics::force_valid, "whether force is the gradient at the particles");
 
   py::class_<Report>(m, "Report", "How a native run of steps ended.")

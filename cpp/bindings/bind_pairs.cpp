@@ -92,6 +92,17 @@ std::tuple<py::array, std::optional<py::array>, std::optional<py::array>> pair_s
   return {values, gradient, field};
 }
 
+py::array gaussian_means(const Backend& backend, const std::vector<double>& inverse_scales, const py::array& x,
+                         const py::array& y, const std::optional<py::array>& weights, int num_threads) {
+  const Arguments a(backend, {"gaussian", 0, inverse_scales, {}}, x, y, weights, 1);
+  auto means = empty(a.wide, {a.n, a.p});
+  void* out = means.mutable_data();
+  run_or_throw(num_threads, [&](const mfld_execution* e) {
+    return backend.kernels(a.wide).pairs.gaussian_means(inverse_scales.data(), a.x, a.n, &a.y, a.p, out, e);
+  });
+  return means;
+}
+
 }  // namespace
 
 void bind_pairs(py::module_& m, BackendClass& backend) {
@@ -121,7 +132,10 @@ void bind_pairs(py::module_& m, BackendClass& backend) {
            "sum_j w_j (k(x_i, y_j) s_j + repulsion grad_y k(x_i, y_j)) for each point x_i.")
       .def("pair_stein", &pair_stein, py::arg("kernel"), py::arg("x"), py::arg("x_vectors"), py::arg("y"),
            py::arg("y_vectors"), py::arg("weights").none(true), py::arg("with_gradient"), py::arg("num_threads") = 1,
-           "sum_j w_j u(x_i, y_j) for each point x_i, its gradient at fixed vectors, and the field.");
+           "sum_j w_j u(x_i, y_j) for each point x_i, its gradient at fixed vectors, and the field.")
+      .def("gaussian_means", &gaussian_means, py::arg("inverse_scales"), py::arg("x"), py::arg("y"),
+           py::arg("weights").none(true), py::arg("num_threads") = 1,
+           "Mean of the points y under the weights w_j exp(-|a (x_i - y_j)|^2 / 2), for each point x_i.");
 }
 
 }  // namespace mfld::bindings

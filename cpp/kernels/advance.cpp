@@ -21,6 +21,7 @@ template <class T, class Anchor>
 constexpr Method<T> methods_with[] = {
     /*MFLD_AFFINE*/ method_of<T, Anchor, AffineMoves<T>>,
     /*MFLD_BAOAB*/ method_of<T, Anchor, BaoabMoves<T>>,
+    /*MFLD_PRECONDITIONED*/ method_of<T, Anchor, PreconditionedMoves<T>>,
 };
 
 template <class T>
@@ -29,6 +30,7 @@ constexpr const Method<T>* methods[] = {
     /*MFLD_MINIBATCH*/ methods_with<T, NoAnchor<T>>,
     /*MFLD_SVRG*/ methods_with<T, Svrg<T>>,
     /*MFLD_SARAH*/ methods_with<T, Sarah<T>>,
+    /*MFLD_STREAM*/ methods_with<T, NoAnchor<T>>,
 };
 
 }  // namespace
@@ -39,7 +41,7 @@ int advance(const mfld_network* network, const mfld_loss* loss, const mfld_sampl
             mfld_dynamics* dynamics, const mfld_coefficients* coefficients, const mfld_domain* domain,
             const mfld_noise* noises, mfld_report* report, const mfld_execution* execution) {
   return guarded([&] {
-    const Problem<T> problem(*network, *loss, *samples, *domain, n_particles, estimator->batch_size);
+    const Problem<T> problem(*network, *loss, *samples, *domain, n_particles, *estimator);
     return Replicates<T>(problem, methods<T>[estimator->kind][dynamics->kind], particles, n_replicates, n_steps,
                          *estimator, *dynamics, coefficients, noises, *execution)
         .run(*report);

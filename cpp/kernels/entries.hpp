@@ -47,6 +47,9 @@ int pair_pull_back(const mfld_pair_kernel*, const void* x, std::int64_t n, const
 template <class T>
 int pair_stein(const mfld_pair_kernel*, const void* x, const void* x_vectors, std::int64_t n, const mfld_points* y,
                const void* y_vectors, std::int64_t p, void* values, void* gradient, void* field, const mfld_execution*);
+template <class T>
+int gaussian_means(const double* inverse_scales, const void* x, std::int64_t n, const mfld_points* y, std::int64_t p,
+                   void* means, const mfld_execution*);
 
 // descent.cpp
 template <class T>

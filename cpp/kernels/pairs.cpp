@@ -1,10 +1,14 @@
 // Sums over pairs of points: potentials of kernels and their gradients, Stein fields, Stein kernels.
 #include "pairs.hpp"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "entries.hpp"
+#include "tiles.hpp"
 
 namespace mfld {
 namespace {
@@ -98,6 +102,8 @@ class Packed {
                      outputs, execution);
   }
 
+  const T* panel(std::int64_t index) const { return x_.get() + index * layout.panel_size(); }
+
   PanelLayout<T> layout;
   std::int64_t n_rows;
   Pairs<T> pairs;
@@ -169,13 +175,105 @@ int pair_stein(const mfld_pair_kernel* kernel, const void* x, const void* x_vect
   });
 }
 
+// The largest exponent so far is taken out of all weights. Rows come in groups: their distances and exponents first,
+// then, all smaller than the new largest one, their weights and the sums, as a product of matrices.
+template <class T>
+int gaussian_means(const double* inverse_scales, const void* x, std::int64_t n, const mfld_points* y, std::int64_t p,
+                   void* means, const mfld_execution* execution) {
+  return guarded([&] {
+    using V = Vec<T>;
+    constexpr int lanes = panel_lanes<T>;
+    constexpr std::int64_t group = 64;  // their weights stay in the first cache
+    static_assert(group % pair_rows == 0 && rows_between_totals % group == 0);
+    constexpr T nothing = std::numeric_limits<T>::lowest() / 4;  // a logarithm of 0 whose differences are finite
+    const mfld_pair_kernel kernel = {0, 0, inverse_scales, nullptr, 0};
+    const Packed<T> packed(kernel, x, nullptr, n, *y, nullptr, p, 0);
+    const PanelLayout<T>& layout = packed.layout;
+    const Buffer<T> logs(packed.n_rows);
+    for (std::int64_t i = 0; i < packed.n_rows; ++i)
+      logs[i] = packed.pairs.weights[i] > 0 ? std::log(packed.pairs.weights[i]) : nothing;
+    const double work = (static_cast<double>(3 * p) + work_of_a_kernel) * static_cast<double>(lanes);
+    const int threads =
+        useful_threads(execution->num_threads, layout.n_panels,
+                       work * static_cast<double>(packed.n_rows) * static_cast<double>(layout.n_panels));
+    const std::int64_t n_sums = p + 1;
+    // per member: weights of a group, sums; in double: totals, largest exponents, factors
+    const Buffer<T> scratch(threads * (group + n_sums) * lanes);
+    const Buffer<double> totals(threads * n_sums * lanes);
+    StopSignal stop(*execution);
+    run_team(threads, [&](int member, int members, SpinBarrier&) {
+      const SubnormalsAreZero mode;
+      T* weights = &scratch[member * (group + n_sums) * lanes];
+      T* sums = weights + group * lanes;
+      double* total = &totals[member * n_sums * lanes];
+      alignas(64) T largest[lanes], base[lanes], factor[lanes];  // base: the largest that the totals know
+      const Range panels = even_part(layout.n_panels, member, members);
+      for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
+        const T* points = packed.panel(panel);
+        std::fill_n(total, n_sums * lanes, 0.0);
+        std::fill_n(largest, lanes, nothing);
+        std::fill_n(base, lanes, nothing);
+        for (std::int64_t first = 0; first < packed.n_rows; first += group) {
+          if (member == 0) stop.poll(work * group);
+          if (stop.aborting()) return;
+          const std::int64_t count = std::min(group, packed.n_rows - first);
+          V m0 = V::load(largest), m1 = V::load(largest + V::size);
+          const V b0 = m0, b1 = m1;
+          for (std::int64_t row = 0; row < count; row += pair_rows)
+            detail::exponents(packed.pairs, points, first + row, logs.get(), weights + row * lanes, m0, m1);
+          m0.store(largest);
+          m1.store(largest + V::size);
+          const bool add = first % rows_between_totals != 0;
+          const V f0 = math::exp_not_positive(b0 - m0), f1 = math::exp_not_positive(b1 - m1);
+          for (T* row = sums; add && row < sums + n_sums * lanes; row += lanes) {
+            (f0 * V::load(row)).store(row);
+            (f1 * V::load(row + V::size)).store(row + V::size);
+          }
+          T* norms = sums + p * lanes;
+          V s0 = add ? V::load(norms) : V(0), s1 = add ? V::load(norms + V::size) : V(0);
+          for (T* at = weights; at < weights + count * lanes; at += lanes) {
+            const V w0 = math::exp_not_positive(V::load(at) - m0),
+                    w1 = math::exp_not_positive(V::load(at + V::size) - m1);
+            w0.store(at);
+            w1.store(at + V::size);
+            s0 += w0;
+            s1 += w1;
+          }
+          s0.store(norms);
+          s1.store(norms + V::size);
+          accumulate_features(weights, count, packed.pairs.rows + first * p, p, sums, add);
+          if ((first + group) % rows_between_totals != 0 && first + group < packed.n_rows) continue;
+          for (int l = 0; l < lanes; l += V::size) {
+            math::exp_not_positive(V::load(base + l) - V::load(largest + l)).store(factor + l);
+            V::load(largest + l).store(base + l);
+          }
+          for (std::int64_t c = 0; c < n_sums; ++c)
+            for (int l = 0; l < lanes; ++l) {
+              double& sum = total[c * lanes + l];
+              sum = sum * static_cast<double>(factor[l]) + static_cast<double>(sums[c * lanes + l]);
+            }
+        }
+        const auto* origin = static_cast<const T*>(y->points);
+        auto* out = static_cast<T*>(means) + panel * lanes * p;
+        for (std::int64_t l = 0; l < layout.particles_in(panel); ++l)
+          for (std::int64_t c = 0; c < p; ++c)
+            out[l * p + c] = static_cast<T>(static_cast<double>(origin[c]) +
+                                            total[c * lanes + l] / (total[p * lanes + l] * inverse_scales[c]));
+      }
+    });
+    return stop.aborting() ? MFLD_STOPPED : MFLD_DONE;
+  });
+}
+
 #define MFLD_INSTANTIATE(T)                                                                                           \
   template int pair_sums<T>(const mfld_pair_kernel*, const void*, std::int64_t, const mfld_points*, std::int64_t,     \
                             void*, void*, const mfld_execution*);                                                     \
   template int pair_pull_back<T>(const mfld_pair_kernel*, const void*, std::int64_t, const mfld_points*, const void*, \
                                  std::int64_t, double, void*, const mfld_execution*);                                 \
   template int pair_stein<T>(const mfld_pair_kernel*, const void*, const void*, std::int64_t, const mfld_points*,     \
-                             const void*, std::int64_t, void*, void*, void*, const mfld_execution*);
+                             const void*, std::int64_t, void*, void*, void*, const mfld_execution*);                  \
+  template int gaussian_means<T>(const double*, const void*, std::int64_t, const mfld_points*, std::int64_t, void*,   \
+                                 const mfld_execution*);
 MFLD_INSTANTIATE(float)
 MFLD_INSTANTIATE(double)
 #undef MFLD_INSTANTIATE

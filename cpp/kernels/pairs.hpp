@@ -320,6 +320,35 @@ void product_stein(const Pairs<T>& pairs, const T* x, const T* x_raised, std::in
     }
 }
 
+// Of the means under a Gaussian kernel: exponents log w - |d|^2 / 2 of `pair_rows` rows, out[j][lane], and the largest.
+template <class T>
+void exponents(const Pairs<T>& pairs, const T* x, std::int64_t first, const T* logs, T* out, Vec<T>& m0, Vec<T>& m1) {
+  using V = Vec<T>;
+  constexpr int lanes = panel_lanes<T>, half = V::size;
+  const std::int64_t p = pairs.p;
+  const T* y = pairs.rows + first * p;
+  V s0[pair_rows], s1[pair_rows];
+#pragma GCC unroll 8
+  for (int j = 0; j < pair_rows; ++j) s0[j] = s1[j] = V(0);
+  for (std::int64_t c = 0; c < p; ++c) {
+    const V x0 = V::load(x + c * lanes), x1 = V::load(x + c * lanes + half);
+#pragma GCC unroll 8
+    for (int j = 0; j < pair_rows; ++j) {
+      const V at(y[j * p + c]), d0 = x0 - at, d1 = x1 - at;
+      s0[j] += d0 * d0;
+      s1[j] += d1 * d1;
+    }
+  }
+#pragma GCC unroll 8
+  for (int j = 0; j < pair_rows; ++j) {
+    const V log(logs[first + j]), e0 = log - V(T(0.5)) * s0[j], e1 = log - V(T(0.5)) * s1[j];
+    e0.store(out + j * lanes);
+    e1.store(out + j * lanes + half);
+    m0 = max(m0, e0);
+    m1 = max(m1, e1);
+  }
+}
+
 }  // namespace detail
 
 // Within its scope numbers too small to be normal are 0, for the calling thread: values of distant pairs, with which

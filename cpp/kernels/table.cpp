@@ -56,7 +56,7 @@ template <class T>
 constexpr mfld_kernels kernels() {
   return {{&activation<T>, &loss<T>, &conjugate<T>},
           {&neurons<T>, &predict<T>, &pull_back<T>, &pull_back_rows<T>, &pull_back_inputs<T>},
-          {&pair_sums<T>, &pair_pull_back<T>, &pair_stein<T>},
+          {&pair_sums<T>, &pair_pull_back<T>, &pair_stein<T>, &gaussian_means<T>},
           {&affine<T>, &baoab<T>, &accept<T>},
           {&normals<T>, &uniforms<T>},
           {&ridge_solve<T>, &product<T>},

@@ -101,7 +101,8 @@ class Stream:
     sample : callable
         ``sample(step, n_rows) -> (inputs, targets)``: n_rows samples of a step, counted from 0. It must be a pure
         function, so that a run that is continued, or repeated, sees the same samples. Random samples are best drawn
-        from `mfld.noise` with the stream ``data``, which no run uses.
+        from `mfld.noise` with the stream ``data``, which no run uses. One that has a method ``steps(first, n_steps,
+        n_rows)``, the samples of several steps one after the other, is asked for many at once.
     capacity : int, optional
         Most samples that an algorithm may keep, which `PDA` does.
 
@@ -142,3 +143,8 @@ class Stream:
         if not isinstance(returned, tuple) or len(returned) != 2:
             raise TypeError(f"sample must return a tuple (inputs, targets), got {validation.show(returned)}")
         return returned
+
+    def batches(self, first: int, n_steps: int, n_rows: int) -> tuple[ArrayLike, ArrayLike] | None:
+        """Inputs and targets of several steps in their order; None where the function knows one step at a time."""
+        several = getattr(self.sample, "steps", None)
+        return None if several is None else several(first, n_steps, n_rows)

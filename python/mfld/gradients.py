@@ -176,7 +176,8 @@ class Minibatch(_OfBatch):
     """
 
     def native(self, objective: Objective, particles: FloatArray, buffers: Buffers) -> Native[_core.Estimator] | None:
-        return Native(_core.Estimator("minibatch", self.batch_size), {})
+        kind = "stream" if objective.n_samples is None else "minibatch"
+        return Native(_core.Estimator(kind, self.batch_size), {})
 
     def estimate(
         self, objective: Objective, particles: FloatArray, buffers: Buffers, place: Place

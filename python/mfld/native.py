@@ -6,7 +6,8 @@ which is None where it does not know them. Where all parts of a step are known, 
 
 from __future__ import annotations
 
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from mfld import _core
 from mfld.validation import FloatArray
 
+_ROWS_OF_STREAM = 1 << 13  # at once
 _Part = TypeVar("_Part", bound=type)
 _Form = TypeVar("_Form", bound=_core.Estimator | _core.Dynamics)
 
@@ -50,6 +52,32 @@ class Due(NamedTuple):
     n_moving: int
     domain: _core.Domain | None
 
+    def part(self, begin: int, end: int) -> Due:
+        """Some of the steps."""
+        coefficients = tuple(
+            own if isinstance(own, float) or own.shape[1] == 1 else own[:, begin:end] for own in self.coefficients
+        )
+        return self._replace(coefficients=coefficients, n_steps=end - begin, step=self.step + begin)
+
+
+class Outlook(Protocol):
+    """How a call of the core ended."""
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def bad(self) -> tuple[int, int] | None: ...
+
+    @property
+    def loss(self) -> list[float]: ...
+
+    @property
+    def gradient_norm(self) -> list[float]: ...
+
+    @property
+    def exception(self) -> Any: ...
+
 
 class Problem(Protocol):
     """Objective as the core takes it.
@@ -67,9 +95,7 @@ class Problem(Protocol):
     def moved_by(self, dynamics: _core.Dynamics) -> bool:
         """True if the core makes steps of this objective by these dynamics."""
 
-    def advance(
-        self, particles: FloatArray, estimator: _core.Estimator, dynamics: _core.Dynamics, due: Due
-    ) -> _core.Report:
+    def advance(self, particles: FloatArray, estimator: _core.Estimator, dynamics: _core.Dynamics, due: Due) -> Outlook:
         """Make the steps that are due in place."""
 
 
@@ -113,6 +139,58 @@ class RiskOfNetwork(NamedTuple):
             due.num_threads,
             due.domain,
         )
+
+
+class Reached(NamedTuple):
+    """How several calls of the core ended."""
+
+    steps: int
+    bad: tuple[int, int] | None
+    loss: list[float]
+    gradient_norm: list[float]
+    exception: BaseException | None
+
+
+class StreamOfNetwork(NamedTuple):
+    """A network, a loss, and where the samples of steps come from: blocks of steps are drawn, and made in one call.
+
+    ``draw(first, n_steps, n_rows)`` gives the samples of steps in their order, in the precision of the particles, as
+    far as there are any, and what ended them.
+    """
+
+    network: _core.Network
+    loss: _core.Loss
+    draw: Callable[[int, int, int], tuple[FloatArray, FloatArray, BaseException | None]]
+
+    @property
+    def samples(self) -> bool:
+        return True
+
+    @property
+    def reports(self) -> bool:
+        return True
+
+    def moved_by(self, dynamics: _core.Dynamics) -> bool:
+        return True
+
+    def advance(self, particles: FloatArray, estimator: _core.Estimator, dynamics: _core.Dynamics, due: Due) -> Outlook:
+        n_rows, ahead = estimator.batch_size, int(dynamics.looks_ahead)
+        at_once, made = max(1, _ROWS_OF_STREAM // n_rows), 0
+        unseen = [np.nan] * len(particles)
+        seen: tuple[list[float], list[float]] = unseen, unseen
+        while made < due.n_steps:
+            wanted = min(at_once, due.n_steps - made)
+            inputs, targets, error = self.draw(due.step + made, wanted + ahead, n_rows)
+            end = made + len(inputs) // n_rows - ahead
+            if end > made:
+                risk = RiskOfNetwork(self.network, self.loss, inputs, targets, None)
+                report = risk.advance(particles, estimator, dynamics, due.part(made, end))
+                made, seen = made + report.steps, (report.loss, report.gradient_norm)
+                if report.bad is not None or report.exception is not None:
+                    return Reached(made, report.bad, *seen, report.exception)
+            if error is not None:
+                return Reached(made, None, *seen, error)
+        return Reached(made, None, *seen, None)
 
 
 class Discrepancy(NamedTuple):

@@ -69,11 +69,13 @@ typedef struct {
  *
  *   MFLD_AFFINE   (c, h, s)     theta <- theta - c theta - h g + s xi
  *   MFLD_BAOAB    (a, r, e, s)  v -= a g + r theta;  theta += a v;  v = e v + s xi;  theta += a v;  v -= a g + r theta
+ *   MFLD_PRECONDITIONED (r, h, s)  S <- S or an average with b^2, b = g + r theta;  theta <- theta - h G b + s sqrt(G)
+ * xi
  *
  * the last part of BAOAB with the gradient at the new position. What c and s are for a step size, a ridge and a
  * temperature is the caller's to say. A step of a call has its row at `rows + step * stride`; stride 0 is a constant.
  */
-enum { MFLD_AFFINE = 0, MFLD_BAOAB = 1 };
+enum { MFLD_AFFINE = 0, MFLD_BAOAB = 1, MFLD_PRECONDITIONED = 2 };
 
 typedef struct {
   const double* rows;
@@ -101,8 +103,9 @@ typedef struct {
   uint32_t population;
 } mfld_noise;
 
-/* How the gradient of a step is estimated; formulas in advance/anchor.hpp. */
-enum { MFLD_FULL_BATCH = 0, MFLD_MINIBATCH = 1, MFLD_SVRG = 2, MFLD_SARAH = 3 };
+/* How the gradient of a step is estimated; formulas in advance/anchor.hpp. The batches of a stream are the samples in
+ * their order, batch_size for each gradient of the call, without weights. */
+enum { MFLD_FULL_BATCH = 0, MFLD_MINIBATCH = 1, MFLD_SVRG = 2, MFLD_SARAH = 3, MFLD_STREAM = 4 };
 
 typedef struct {
   int32_t kind;
@@ -118,11 +121,15 @@ typedef struct {
 
 /* What moves carry from step to step. */
 typedef struct {
-  int32_t kind; /* MFLD_AFFINE or MFLD_BAOAB */
+  int32_t kind; /* MFLD_AFFINE, MFLD_BAOAB or MFLD_PRECONDITIONED */
   /* Of BAOAB, else NULL; of each replicate. */
   void* velocities;    /* (n_particles, p) */
   void* force;         /* (n_particles, p): estimated gradient at the particles, ridge excluded */
   int32_t force_valid; /* in and out: 0 stands for a first step, whose gradient is still to be estimated */
+  /* Of the preconditioned kind, else NULL and 0; of each replicate. */
+  void* second_moment; /* (n_particles, p): S */
+  double decay, epsilon;
+  uint64_t frozen_from; /* the step of the noise from which on S stays */
 } mfld_dynamics;
 
 /* The two parts of a BAOAB step: before and after the gradient at the new position. */
@@ -257,6 +264,10 @@ typedef struct {
    * field (n, p) as above with repulsion 1, through which x_i moves its own vector: both NULL or none */
   int (*stein)(const mfld_pair_kernel*, const void* x, const void* x_vectors, int64_t n, const mfld_points* y,
                const void* y_vectors, int64_t p, void* values, void* gradient, void* field, const mfld_execution*);
+  /* means (n, p) of the points y under the weights w_j exp(-|a (x_i - y_j)|^2 / 2), a = inverse_scales (p), normalised:
+   * exact where all of these underflow, too */
+  int (*gaussian_means)(const double* inverse_scales, const void* x, int64_t n, const mfld_points* y, int64_t p,
+                        void* means, const mfld_execution*);
 } mfld_pair_sums;
 
 /* The squared discrepancy between particles and a target, up to a constant: the mean of own_factor times `own` over

@@ -1,10 +1,11 @@
 // The moves that gradients lead to:
 //
-//   affine       gradient q at theta_q, then step q                                             q = 0 .. n_steps - 1
-//   BAOAB        gradient q at theta_q, then the end of step q - 1 and the beginning of step q   q = 0 .. n_steps
+//   affine, preconditioned   gradient q at theta_q, then step q                              q = 0 .. n_steps - 1
+//   BAOAB                    gradient q at theta_q, then the end of step q - 1 and the beginning of step q
+//                                                                                            q = 0 .. n_steps
 //
-// where BAOAB has no gradient 0 if the caller knows it (the force). The schemes of one panel are in move.hpp and
-// baoab.hpp; a type of moves has the members of AffineMoves, and gives them the panels.
+// where BAOAB has no gradient 0 if the caller knows it (the force). The schemes of one panel are in move.hpp,
+// preconditioned.hpp and baoab.hpp; a type of moves has the members of AffineMoves, and gives them the panels.
 #pragma once
 
 #include <algorithm>
@@ -16,6 +17,7 @@
 #include "baoab.hpp"
 #include "move.hpp"
 #include "passes.hpp"
+#include "preconditioned.hpp"
 
 namespace mfld {
 
@@ -25,7 +27,7 @@ inline constexpr Mark nowhere = {std::numeric_limits<std::int64_t>::max(), -1};
 template <class T>
 class AffineMoves {
  public:
-  static constexpr bool splits_steps = false, has_velocities = false;
+  static constexpr bool splits_steps = false, has_velocities = false, has_moments = false;
   // How gradients lead to moves: the same for all panels.
   struct Step {
     std::int64_t q;
@@ -69,9 +71,53 @@ class AffineMoves {
 };
 
 template <class T>
+class PreconditionedMoves {
+ public:
+  static constexpr bool splits_steps = false, has_velocities = false, has_moments = true;
+  struct Step {
+    std::int64_t q;
+    PreconditionedStep<T> scheme;
+    NoisePlace place;
+  };
+
+  PreconditionedMoves(const Passes<T>& passes, const Stretch<T>& stretch)
+      : passes_(passes), stretch_(stretch), dynamics_(stretch.dynamics) {}
+
+  std::int64_t first() const { return 0; }
+  std::int64_t end() const { return stretch_.n_steps; }
+  Step step(std::int64_t q) const {
+    const mfld_noise noise = stretch_.noise_at(q);
+    return {q, PreconditionedStep<T>(stretch_.row(q), dynamics_, noise.step), NoisePlace(noise, MFLD_STREAM_MOVE)};
+  }
+
+  void load(std::int64_t p) const { passes_.load(dynamics_.second_moment, true, p, moment(p)); }
+  Mark begin(const Step&, std::int64_t) const { return nowhere; }
+  PanelGradient<T> settle(const PanelGradient<T>& estimate, std::int64_t, bool) const { return estimate; }
+  Mark move(const Step& step, std::int64_t p, const PanelGradient<T>& estimate, bool) const {
+    const std::int64_t first = p * panel_lanes<T>;
+    const std::int64_t lane =
+        step.scheme(passes_.panel(step.q, p), passes_.panel(step.q + 1, p), moment(p), passes_.plain(estimate).affine,
+                    passes_.network.n_moving(), first, passes_.layout.n_particles, step.place);
+    return lane < 0 ? nowhere : Mark(step.q, first + lane);
+  }
+  double ridge() const { return PreconditionedStep<T>::ridge(stretch_.row(stretch_.n_steps - 1)); }
+
+  std::int64_t steps_behind(std::int64_t q) const { return q + 1; }
+  void store(std::int64_t, std::int64_t p, bool) const { passes_.store(moment(p), p, dynamics_.second_moment); }
+  void leave(bool, bool) const { dynamics_.force_valid = 0; }
+
+ private:
+  T* moment(std::int64_t p) const { return passes_.panel_of(passes_.memory.moments, p); }
+
+  const Passes<T>& passes_;
+  const Stretch<T>& stretch_;
+  mfld_dynamics& dynamics_;
+};
+
+template <class T>
 class BaoabMoves {
  public:
-  static constexpr bool splits_steps = true, has_velocities = true;
+  static constexpr bool splits_steps = true, has_velocities = true, has_moments = false;
   struct Step {
     std::int64_t q;
     Baoab<T> ending, beginning;

@@ -22,9 +22,10 @@ struct Problem {
   const mfld_samples& samples;
   Domain<T> domain;
   std::int64_t n_particles, batch_size;  // rows of a mini-batch, 0: there are none
+  bool is_stream;                        // whose mini-batches are the samples in their order
 
   Problem(const mfld_network& description, const mfld_loss& loss_, const mfld_samples& samples_,
-          const mfld_domain& domain_, std::int64_t n_particles_, std::int64_t batch_size_)
+          const mfld_domain& domain_, std::int64_t n_particles_, const mfld_estimator& estimator)
       : network(description),
         loss(loss_kernels<T>[loss_.id]),
         loss_parameter(static_cast<T>(loss_.parameter)),
@@ -32,7 +33,8 @@ struct Problem {
         samples(samples_),
         domain(domain_),
         n_particles(n_particles_),
-        batch_size(batch_size_) {}
+        batch_size(estimator.batch_size),
+        is_stream(estimator.kind == MFLD_STREAM) {}
 };
 
 // The steps of one call, or of one round of it, and what they change.
@@ -44,6 +46,7 @@ struct Stretch {
   mfld_dynamics& dynamics;
   mfld_coefficients coefficients;
   mfld_noise noise;
+  std::int64_t done;  // steps of the call before it
 
   // Of the move of step q.
   const double* row(std::int64_t q) const { return coefficients.rows + q * coefficients.stride; }
@@ -81,6 +84,8 @@ struct Block {
 
 // Mini-batches, gathered a step ahead of their use. Three take turns: while one member still pulls back batch k,
 // another may gather batch k + 1, and the barrier of step k + 1 lies between that and batch k + 3.
+//
+// Those of a stream are read where they are: `number` counts batches from the first sample on.
 template <class T>
 class BatchQueue {
  public:
@@ -88,7 +93,7 @@ class BatchQueue {
       : samples_(problem.samples),
         n_features_(problem.network.n_features),
         target_width_(problem.target_width),
-        batch_size_(problem.batch_size),
+        batch_size_(problem.is_stream ? 0 : problem.batch_size),
         inputs_(3 * batch_size_ * n_features_),
         targets_(3 * batch_size_ * target_width_),
         weights_(samples_.weights ? 3 * batch_size_ : 0) {}
@@ -97,6 +102,13 @@ class BatchQueue {
     const std::int64_t turn = step % 3 * batch_size_;
     return {&inputs_[turn * n_features_], &targets_[turn * target_width_], samples_.weights ? &weights_[turn] : nullptr,
             batch_size_};
+  }
+
+  static Rows<T> of_stream(const Problem<T>& problem, std::int64_t number) {
+    const Rows<T> all = all_rows<T>(problem.samples);
+    const std::int64_t first = number * problem.batch_size;
+    return {all.inputs + first * problem.network.n_features, all.targets + first * problem.target_width, nullptr,
+            problem.batch_size};
   }
 
   // One member's part of the gathering; `chosen` are the rows of that step. gives_up(rows): see floyd_batch.

@@ -46,6 +46,7 @@ class Replicates {
     split(particles, cloud, [](Replicate& r) -> void*& { return r.particles; });
     split(dynamics.velocities, cloud, [](Replicate& r) -> void*& { return r.dynamics.velocities; });
     split(dynamics.force, cloud, [](Replicate& r) -> void*& { return r.dynamics.force; });
+    split(dynamics.second_moment, cloud, [](Replicate& r) -> void*& { return r.dynamics.second_moment; });
     split(estimator.anchor, cloud, [](Replicate& r) -> void*& { return r.estimator.anchor; });
     split(estimator.anchor_gradient, cloud, [](Replicate& r) -> void*& { return r.estimator.anchor_gradient; });
     split(estimator.anchor_predictions, problem.samples.n_samples * problem.network.n_outputs,
@@ -185,7 +186,8 @@ class Replicates {
         own.estimator,
         own.dynamics,
         {all.rows + done * all.stride, all.stride},
-        {noises_[r].key, noises_[r].step + static_cast<std::uint64_t>(done), noises_[r].population}};
+        {noises_[r].key, noises_[r].step + static_cast<std::uint64_t>(done), noises_[r].population},
+        done};
     own.reached = method_.advance(problem_, memory, stretch, execution);
   }
 

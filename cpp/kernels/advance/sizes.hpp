@@ -23,11 +23,13 @@ struct Scheme {
   bool looks_back;     // at the particles of the last gradient
   bool splits_steps;   // a step begins before its gradient and ends behind it
   bool has_velocities;
+  bool has_moments;
 };
 
 template <class Anchor, class Moves>
 inline constexpr Scheme scheme_of = {Anchor::corrects,   Anchor::n_summed,    Anchor::sweeps_anchor,
-                                     Anchor::looks_back, Moves::splits_steps, Moves::has_velocities};
+                                     Anchor::looks_back, Moves::splits_steps, Moves::has_velocities,
+                                     Moves::has_moments};
 
 template <class T>
 struct Sizes {
@@ -136,7 +138,7 @@ struct Workspace {
   const Sizes<T>& sizes;
   const std::int64_t n_outputs, batch_size;
   const Scheme scheme;
-  const Buffer<T> panels, velocities, force, anchor, anchor_gradient;  // clouds of panels
+  const Buffer<T> panels, velocities, force, moments, anchor, anchor_gradient;  // clouds of panels
   const Buffer<T> terms, values, slopes, gradients, scratch;
   const Buffer<double> squared_norms;  // of leaves
   const LeafSums<T> sums;
@@ -152,6 +154,7 @@ struct Workspace {
         panels(s.generations * cloud()),
         velocities(scheme.has_velocities ? s.generations * cloud() : 0),
         force(scheme.has_velocities ? cloud() : 0),
+        moments(scheme.has_moments ? cloud() : 0),
         anchor(scheme.sweeps_anchor ? cloud() : 0),
         anchor_gradient(scheme.corrects ? cloud() : 0),
         terms(s.generations * s.layout.n_panels * s.terms),

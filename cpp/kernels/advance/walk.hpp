@@ -79,6 +79,7 @@ class Advance {
     begin(member, mine);
 
     const auto gather = [&](std::int64_t q) {
+      if (problem_.is_stream) return;
       std::int64_t* rows = memory_.row_list(member, q);
       const auto gives_up = [&](std::int64_t draws) {
         return asked(member, static_cast<double>(work_of_draw * draws));
@@ -98,7 +99,9 @@ class Advance {
     for (std::int64_t q = first_; q < end_; ++q) {
       const bool last = q + 1 == end_, full = anchor_.is_full(q), corrected = Anchor::corrects && !full;
       const SampleBlocks& blocks = sizes_.blocks(full);
-      const Rows<T> rows = full ? all_rows<T>(problem_.samples) : memory_.batches.rows(q);
+      const Rows<T> rows = full                 ? all_rows<T>(problem_.samples)
+                           : problem_.is_stream ? BatchQueue<T>::of_stream(problem_, stretch_.done + q)
+                                                : memory_.batches.rows(q);
       if (!last && !anchor_.is_full(q + 1)) gather(q + 1);
       const double work = sizes_.leaf_work(full);
       bool end = last;

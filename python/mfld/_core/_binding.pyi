@@ -37,6 +37,10 @@ class Backend:
         ...
     def dual_sweep(self, network: Network, loss: Loss, particles: numpy.ndarray, inputs: numpy.ndarray, targets: numpy.ndarray, weights: numpy.ndarray | None, rows: typing.Annotated[numpy.typing.ArrayLike, numpy.int64], groups: typing.Annotated[numpy.typing.ArrayLike, numpy.int64], temperature: typing.SupportsFloat | typing.SupportsIndex, variance_bound: typing.SupportsFloat | typing.SupportsIndex, neuron_bound: typing.SupportsFloat | typing.SupportsIndex, effective_sample_size: typing.SupportsFloat | typing.SupportsIndex, log_weights: numpy.ndarray, dual: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> int:
         ...
+    def gaussian_means(self, inverse_scales: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], x: numpy.ndarray, y: numpy.ndarray, weights: numpy.ndarray | None, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
+        """
+        Mean of the points y under the weights w_j exp(-|a (x_i - y_j)|^2 / 2), for each point x_i.
+        """
     def loss(self, loss: Loss, predictions: numpy.ndarray, targets: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
         ...
     def loss_smoothness(self, loss: Loss) -> float:
@@ -179,6 +183,11 @@ class Estimator:
     def __init__(self, kind: str, batch_size: typing.SupportsInt | typing.SupportsIndex = 0, refresh_every: typing.SupportsInt | typing.SupportsIndex = 0, anchor: numpy.ndarray | None = None, anchor_gradient: numpy.ndarray | None = None, anchor_predictions: numpy.ndarray | None = None, valid: bool = False) -> None:
         ...
     @property
+    def batch_size(self) -> int:
+        """
+        rows of a mini-batch, or 0
+        """
+    @property
     def valid(self) -> bool:
         """
         whether the buffers hold what the next step needs
@@ -187,12 +196,17 @@ class Dynamics:
     """
     How steps move particles; its buffers are changed in place.
     """
-    def __init__(self, kind: str, velocities: numpy.ndarray | None = None, force: numpy.ndarray | None = None, force_valid: bool = False) -> None:
+    def __init__(self, kind: str, velocities: numpy.ndarray | None = None, force: numpy.ndarray | None = None, force_valid: bool = False, second_moment: numpy.ndarray | None = None, decay: typing.SupportsFloat | typing.SupportsIndex = 0.0, epsilon: typing.SupportsFloat | typing.SupportsIndex = 0.0, frozen_from: typing.SupportsInt | typing.SupportsIndex | None = None) -> None:
         ...
     @property
     def affine(self) -> bool:
         """
         whether a step is affine in particle, gradient and noise
+        """
+    @property
+    def looks_ahead(self) -> bool:
+        """
+        whether a step ends with a gradient where it leads
         """
     @property
     def valid(self) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mfld import linear, validation
+from mfld import _core, linear, validation
 from mfld.diffusion.forward import Forward, OrnsteinUhlenbeck
 from mfld.mixtures import GaussianMixture
 from mfld.validation import FloatArray
@@ -182,8 +183,7 @@ class EmpiricalScore(Score):
         self.n_coordinates = points.shape[1]
         even = np.full(len(points), 1 / len(points)) if weights is None else weights
         self.weights = validation.weights("weights", even, (len(points),), "to match data", np.float64)
-        with np.errstate(divide="ignore"):
-            self._log_weights = np.log(self.weights)
+        self.num_threads: int | None = None
 
     def __repr__(self) -> str:
         n, p = self.points.shape
@@ -194,14 +194,15 @@ class EmpiricalScore(Score):
         return np.asarray((points - alpha * self.data(points, time)) / sigma)
 
     def data(self, points: FloatArray, time: float) -> FloatArray:
-        ratio = float(self.forward.ratio(time))
-        data, dtype = self.points.astype(points.dtype, copy=False), points.dtype
-        scaled = points / dtype.type(self.forward.alpha(time))
-        expected = np.empty_like(points)
-        for rows in _blocks(len(points), len(data)):
-            logs = self._log_weights.astype(dtype) - _squared_distances(scaled[rows], data) / dtype.type(2 * ratio**2)
-            expected[rows] = _shares(logs.T).T @ data
-        return expected
+        dtype, scales = points.dtype, [1 / float(self.forward.ratio(time))] * self.n_coordinates
+        scaled = np.ascontiguousarray(points / dtype.type(self.forward.alpha(time)))
+        data, weights = (array.astype(dtype, copy=False) for array in (self.points, self.weights))
+        return _core.backend.gaussian_means(scales, scaled, data, weights, validation.num_threads(self.num_threads))
+
+    def on_threads(self, num_threads: int | None) -> EmpiricalScore:
+        other = copy.copy(self)
+        other.num_threads = num_threads
+        return other
 
 
 class FunctionScore(Score):
@@ -276,8 +277,3 @@ def _shares(logs: FloatArray) -> FloatArray:
     with np.errstate(under="ignore"):
         shares = np.exp(logs - logs.max(axis=0))
         return np.asarray(shares / shares.sum(axis=0))
-
-
-def _squared_distances(x: FloatArray, y: FloatArray) -> FloatArray:
-    """Squared distances |x_i - y_j|**2, up to a number for each i."""
-    return np.asarray(np.einsum("jp,jp->j", y, y) - 2 * (x @ y.T))

@@ -119,7 +119,7 @@ class Denoising:
             if (density < 0).any() or not density.any():
                 raise ValueError(f"times must give densities of at least 0, and not all 0, got {density.min():g}")
             table = grids.equidistributed(even, density**2, _TIMES)
-        self._table = table
+        self._table, self._levels = table, np.linspace(0, 1, len(table))
 
     @property
     def n_features(self) -> int:
@@ -136,13 +136,17 @@ class Denoising:
 
     def sample(self, step: int, n_rows: int) -> tuple[FloatArray, FloatArray]:
         """Inputs, shape (n_rows, n_features), and targets, (n_rows, p), of a step, which with the seed fixes them."""
+        return self.steps(step, 1, n_rows)
+
+    __call__ = sample
+
+    def steps(self, first: int, n_steps: int, n_rows: int) -> tuple[FloatArray, FloatArray]:
+        """The samples of several steps, one step after the other."""
         p, dtype = self.data.shape[1], self.data.dtype
-        place = noise.Place.of(self.seed, step=step)
-        xi = place.normals(n_rows, p, dtype, "data")
-        drawn = place.beside("denoising").uniforms(n_rows, 3, "float64", "data")
-        # One time from each of n_rows equal shares of their law: less variance, and the same expectation.
-        levels = (np.arange(n_rows) + drawn[:, 0]) / n_rows
-        times = np.interp(levels, np.linspace(0, 1, len(self._table)), self._table)
+        places = [noise.Place.of(self.seed, step=step) for step in range(first, first + n_steps)]
+        xi = np.concatenate([place.normals(n_rows, p, dtype, "data") for place in places])
+        drawn = np.concatenate([place.beside("denoising").uniforms(n_rows, 3, "float64", "data") for place in places])
+        times = self._times_at(drawn[:, 0], n_rows)
         rows = np.minimum((drawn[:, 1] * len(self.data)).astype(np.int64), len(self.data) - 1)
         alpha, sigma = (f(times)[:, np.newaxis].astype(dtype) for f in (self.forward.alpha, self.forward.sigma))
         data = self.data[rows]
@@ -159,7 +163,7 @@ class Denoising:
 
     def stream(self, model: Model, l2: float = 0.0) -> StreamRisk:
         """Half the expected squared error of a model, of which each step sees new noise."""
-        return StreamRisk(model, self.sample, loss="half_squared", l2=l2)
+        return StreamRisk(model, self, loss="half_squared", l2=l2)
 
     def risk(
         self,
@@ -191,8 +195,8 @@ class Denoising:
         weights = None
         if weight is not None:
             validation.function("weight", weight)
-            levels = (np.arange(n_samples) + self._drawn(step, n_samples)) / n_samples
-            times = np.interp(levels, np.linspace(0, 1, len(self._table)), self._table)
+            place = noise.Place.of(self.seed, step=step).beside("denoising")
+            times = self._times_at(place.uniforms(n_samples, 3, "float64", "data")[:, 0], n_samples)
             weights = np.array([weight(float(t)) for t in times])
         choices: dict[str, Any] = {"loss": Loss("half_squared"), "l2": l2, "sample_weight": weights}
         if isinstance(model, Model):
@@ -212,9 +216,10 @@ class Denoising:
             waves=self.waves,
         )
 
-    def _drawn(self, step: int, n_rows: int) -> FloatArray:
-        place = noise.Place.of(self.seed, step=step).beside("denoising")
-        return place.uniforms(n_rows, 3, "float64", "data")[:, 0]
+    def _times_at(self, uniforms: FloatArray, n_rows: int) -> FloatArray:
+        # One time from each of n_rows equal shares of their law: less variance, and the same expectation.
+        levels = (np.arange(len(uniforms)) % n_rows + uniforms) / n_rows
+        return np.interp(levels, self._levels, self._table)
 
 
 def random_waves(n_waves: int, n_coordinates: int, highest: float = 5.0, seed: int = 0) -> FloatArray:

@@ -67,11 +67,11 @@ class Coupled(Dynamics):
     def move(self, particles: FloatArray, buffers: Buffers, drift: Drift, step: Step) -> Move:
         step = self._on_path(step)
         form = self.dynamics.native(particles[None], {name: value[None] for name, value in buffers.items()})
-        if form is None:
+        if form is None or not (form.form.affine or form.form.looks_ahead):  # its normals are those of the place
             return self.dynamics.move(particles, buffers, drift, step)
         numbers = checked_coefficients(self.dynamics, step.step_size, step.temperature, step.l2)
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found by the move
-            return (_affine if len(numbers) == 3 else _baoab)(particles, buffers, drift, step, numbers)
+            return (_affine if form.form.affine else _baoab)(particles, buffers, drift, step, numbers)
 
     def _on_path(self, step: Step) -> Step:
         return replace(step, place=step.place._replace(coupling=self.couplings[step.place.key]))

@@ -7,14 +7,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from mfld import validation
-from mfld.dynamics.base import Dynamics, Move, Step
+from mfld import _core, validation
+from mfld.dynamics.base import Dynamics, Move, Numbers, Step
 from mfld.gradients import Drift
+from mfld.native import Native, final
 from mfld.objectives.base import Objective
 from mfld.state import Buffers
 from mfld.validation import FloatArray
 
 
+@final
 @dataclass(frozen=True)
 class Preconditioned(Dynamics):
     """Overdamped dynamics with a step of its own for each particle and coordinate (pSGLD).
@@ -90,6 +92,20 @@ class Preconditioned(Dynamics):
 
     def start(self, particles: FloatArray, step: Step) -> Buffers:
         return {"second_moment": np.full_like(particles, self.second_moment)}
+
+    def native(self, particles: FloatArray, buffers: Buffers) -> Native[_core.Dynamics] | None:
+        second_moment = buffers["second_moment"].copy()
+        form = _core.Dynamics(
+            "preconditioned",
+            second_moment=second_moment,
+            decay=self.decay,
+            epsilon=self.epsilon,
+            frozen_from=self.freeze_at,
+        )
+        return Native(form, {"second_moment": second_moment})
+
+    def coefficients(self, step_size: Numbers, temperature: Numbers, l2: Numbers) -> tuple[Numbers, ...]:
+        return 2 * l2, step_size, np.sqrt(2 * temperature * step_size)
 
     def move(self, particles: FloatArray, buffers: Buffers, drift: Drift, step: Step) -> Move:
         gradient, buffers = drift(particles, buffers, step.place)

@@ -12,12 +12,13 @@ from mfld import references, validation
 from mfld.data import Stream
 from mfld.losses import AnyLoss, as_loss
 from mfld.models import Model
+from mfld.native import StreamOfNetwork
 from mfld.noise import Place
 from mfld.objectives.base import Measure, Potential
 from mfld.objectives.risk import EmpiricalRisk, Risk
 from mfld.references import Reference
 from mfld.state import Buffers
-from mfld.validation import FloatArray
+from mfld.validation import FloatArray, FloatDType
 
 
 class StreamRisk(Risk):
@@ -114,15 +115,30 @@ class StreamRisk(Risk):
         TypeError, ValueError
             If an argument is out of range, or what ``sample`` returns is no pair, or does not fit the model and loss.
         """
-        returned = self.data.batch(step, n_rows)
-        try:
-            risk = EmpiricalRisk(self.model, *returned, loss=self.loss_function, reference=self.reference)
-        except (TypeError, ValueError) as error:
-            error.add_note(f"in what sample({step}, {n_rows}) returned")
-            raise
-        if risk.n_samples != n_rows:
-            raise ValueError(f"sample({step}, {n_rows}) must return {n_rows} samples, got {risk.n_samples}")
-        return risk.on_threads(self.num_threads)
+        return self._risk_of(self.data.batch(step, n_rows), n_rows, f"sample({step}, {n_rows})")
+
+    def native(self, dtype: FloatDType) -> StreamOfNetwork | None:
+        network, loss = self.model.native, self.loss_function.native
+        if network is None or loss is None:
+            return None
+
+        def draw(first: int, n_steps: int, n_rows: int) -> tuple[FloatArray, FloatArray, BaseException | None]:
+            batches, ended = [], None
+            try:
+                several = self.data.batches(first, n_steps, n_rows)
+                if several is None:
+                    for step in range(first, first + n_steps):
+                        batches.append(self.batch(step, n_rows))
+                else:
+                    batches.append(self._risk_of(several, n_steps * n_rows, f"steps({first}, {n_steps}, {n_rows})"))
+            except (KeyboardInterrupt, Exception) as error:
+                ended = error
+            cast = [batch.data.cast(dtype) for batch in batches]
+            if not cast:
+                return np.empty((0, self.model.n_features), dtype), np.empty((0, 1), dtype), ended
+            return np.concatenate([own[0] for own in cast]), np.concatenate([own[1] for own in cast]), ended
+
+        return StreamOfNetwork(network, loss, draw)
 
     def draw_batch(self, place: Place, batch_size: int) -> EmpiricalRisk:
         return self.batch(place.step, batch_size)
@@ -188,6 +204,16 @@ class StreamRisk(Risk):
 
     def averaged(self, record: Buffers, scale: float) -> tuple[EmpiricalRisk, FloatArray]:
         return self.frozen(record["kept_inputs"][0], scale * record["kept_sum"][0])
+
+    def _risk_of(self, returned: tuple[ArrayLike, ArrayLike], n_rows: int, call: str) -> EmpiricalRisk:
+        try:
+            risk = EmpiricalRisk(self.model, *returned, loss=self.loss_function, reference=self.reference)
+        except (TypeError, ValueError) as error:
+            error.add_note(f"in what {call} returned")
+            raise
+        if risk.n_samples != n_rows:
+            raise ValueError(f"{call} must return {n_rows} samples, got {risk.n_samples}")
+        return risk.on_threads(self.num_threads)
 
     @staticmethod
     def _given(batch: Any) -> EmpiricalRisk:
