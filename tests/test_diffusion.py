@@ -430,6 +430,27 @@ def test_corrections_have_noise_of_their_own():
     assert moved.var() == pytest.approx(expected, rel=5 * math.sqrt(2 / 20000))
 
 
+@pytest.mark.parametrize("snr", [0.16, 0.5])
+def test_corrections_lead_to_the_law_but_for_their_bias(snr):
+    # x <- (1 - d / V) x + sqrt(2 d) xi on N(0, V): S <- (1 - d / V)**2 S + 2 d, which ends at V / (1 - d / (2 V)).
+    score, (late, early), n = gaussian(4.0), (1.0, 0.9), 40000
+    v = 4 * math.exp(-2 * early) - math.expm1(-2 * early)
+    d = 2 * (snr * float(score.forward.sigma(early))) ** 2
+    start = 0.5 * noise.normals(1, 0, n, 1, dtype="float64")
+
+    class Stays(diffusion.Sampler):
+        def step(self, points, leg):
+            return points
+
+    for n_corrections in (1, 6):
+        sampler, expected = diffusion.PredictorCorrector(Stays(), n_corrections, snr), start.var()
+        for _ in range(n_corrections):
+            expected = (1 - d / v) ** 2 * expected + 2 * d
+        moved = sampler.step(start, diffusion.Leg(score, late, early, noise.Place.of(0)))
+        assert moved.var() == pytest.approx(expected, rel=5 * math.sqrt(2 / n))
+    assert v / (1 - d / (2 * v)) - v == pytest.approx((snr * float(score.forward.sigma(early))) ** 2, rel=0.2)
+
+
 # ---- laws ------------------------------------------------------------------------------------------------------------
 
 
