@@ -15,18 +15,16 @@ from mfld.cli.options import (
     add_num_threads,
     by_method,
     checked,
-    covariance,
     format_options,
     knob,
-    loss,
     number,
     numbers,
-    schedule,
     step_size,
 )
 from mfld.cli.report import Report, biases, certified, check_output, reading
 from mfld.experiments import Recipe, curves, sources
 from mfld.experiments.recipe import CHECKS
+from mfld.experiments.spelling import covariance, loss, schedule
 from mfld.files import check_writable
 from mfld.fitting import GRADIENTS
 from mfld.losses import losses

@@ -2,7 +2,7 @@
 
 A file is TOML. Its code is a module of `mfld.gallery.library` that makes one run; the file has everything else::
 
-    experiment = "chaos"        # the shipped experiment that it varies; left out: "train"
+    experiment = "chaos"        # the shipped experiment that it varies; left out, a training by `mfld.experiments`
     title = "..."
     shows = "..."               # what the figure must show
     source = "..."
@@ -265,21 +265,20 @@ def load(source: str | os.PathLike[str]) -> Experiment:
     path = Path(source)
     if path.suffix != ".toml":
         name = validation.choice("experiment", os.fspath(source), names())
-        return _read(LIBRARY / f"{name}.toml", None)
-    return _read(path, "train")
+        return _read(LIBRARY / f"{name}.toml", shipped=True)
+    return _read(path)
 
 
-def _read(path: Path, base: str | None) -> Experiment:
+def _read(path: Path, shipped: bool = False) -> Experiment:
     try:
         with open(path, "rb") as file:
             table = tomllib.load(file)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} must be TOML: {error}") from None
     try:
-        if base is None:
-            start = Experiment(path.stem, path.stem)
-        else:
-            name = validation.choice("experiment", table.pop("experiment", base), names())
+        start = Experiment(path.stem, path.stem if shipped else "train")
+        if not shipped and "experiment" in table:
+            name = validation.choice("experiment", table.pop("experiment"), names())
             # What the file does not say is that of the experiment that it varies, its claim apart.
             start = replace(load(name), name=path.stem, title="", shows="", claim=None, variations={})
         return _checked(_with(start, table, ""))
@@ -343,7 +342,7 @@ def _checked(experiment: Experiment) -> Experiment:
         raise ValueError(f"{group}.{missing[0]} is missing")
     for name, table in experiment.variations.items():
         if name == "without":
-            _text("without.part", table.get("part"))
+            text("without.part", table.get("part"))
         experiment.varied(name)
     return experiment
 
@@ -357,10 +356,6 @@ def _unknown(key: str, name: str, allowed: Iterable[str]) -> str:
 
 def _table(key: str, value: object) -> Mapping[str, Any]:
     return validation.instance(key, value, Mapping, "a table")
-
-
-def _text(key: str, value: object) -> str:
-    return validation.instance(key, value, str, "a text")
 
 
 def _seeds(key: str, value: object, before: Experiment) -> tuple[int, ...]:
@@ -382,7 +377,7 @@ def _claim(key: str, value: object, before: Experiment) -> Claim:
         raise ValueError(f"{key} must have one of at_least and at_most, got {' and '.join(given) or 'none'}")
     quantity = table.get("quantity", None if before.claim is None else before.claim.quantity)
     bound = validation.real(f"{key}.{given[0]}", table[given[0]])
-    return Claim(_text(f"{key}.quantity", quantity), **{given[0]: bound})
+    return Claim(text(f"{key}.quantity", quantity), **{given[0]: bound})
 
 
 _Reader = Callable[[str, object, Experiment], Any]
@@ -390,7 +385,7 @@ _Reader = Callable[[str, object, Experiment], Any]
 # Of a file and of its variations, and of a file alone.
 _FIELDS: dict[str, _Reader] = {"seeds": _seeds, "sweep": lambda key, value, _: _table(key, value), "claim": _claim}
 _FILE_FIELDS: dict[str, _Reader] = {
-    **dict.fromkeys(("title", "shows", "source"), lambda key, value, _: _text(key, value)),
+    **dict.fromkeys(("title", "shows", "source"), lambda key, value, _: text(key, value)),
     **dict.fromkeys(VARIATIONS, lambda key, value, _: _table(key, value)),
 }
 
@@ -421,3 +416,30 @@ def one_of(*allowed: str) -> Check:
 def mean(values: Any) -> float:
     """Mean that is NaN where a value is not finite."""
     return float(np.mean(values)) if np.isfinite(values).all() else math.nan
+
+
+def text(name: str, value: object) -> str:
+    """A text."""
+    return validation.instance(name, value, str, "a text")
+
+
+def listed(check: Check) -> Check:
+    """A list, each of whose values passes a check."""
+
+    def each(name: str, value: object) -> list[Any]:
+        values = validation.instance(name, value, list, "a list")
+        return [check(f"{name}[{k}]", item) for k, item in enumerate(values)]
+
+    return each
+
+
+def spelled(parse: Callable[[str], Any]) -> Check:
+    """A text that a function makes a value of."""
+
+    def check(name: str, value: object) -> Any:
+        try:
+            return parse(text(name, value))
+        except ValueError as error:
+            raise ValueError(f"{name}, {value!r}: {error}") from None
+
+    return check
