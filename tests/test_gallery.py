@@ -81,7 +81,8 @@ def test_a_file_describes_a_training(tmp_path):
         tmp_path / "own.toml",
         'seeds = [0, 1]\n[data]\ntable = "rows.csv"\n[model]\nn_particles = 20\n'
         '[objective]\nl2 = 0.01\nloss = "huber:1"\n'
-        '[algorithm]\nn_steps = 30\ntemperature_schedule = "geometric:0.5:10"\n[sweep]\nactivation = ["relu", "tanh"]\n',
+        '[algorithm]\nn_steps = 30\ntemperature_schedule = "geometric:0.5:10"\n'
+        '[sweep]\nactivation = ["relu", "tanh"]\n',
     )
     rows = "\n".join(f"{k},{(k % 7) * 1.5 + 0.1 * k}" for k in range(60))
     source = write(tmp_path / "rows.csv", f"a,b\n{rows}\n")

@@ -248,6 +248,22 @@ def decided(outputs: FloatArray, classes: NDArray[Any]) -> NDArray[Any]:
 # ---- how good a fit is at least
 
 
+def probabilities(outputs: FloatArray, loss: LossFunction) -> FloatArray:
+    """Probabilities of the classes from raw outputs of a logistic loss or a cross-entropy, shape (n, n_classes).
+
+    Several classes with the logistic loss are one against the rest.
+    """
+    if outputs.ndim == 1:
+        second = 0.5 * (1 + np.tanh(outputs / 2))
+        return np.stack([1 - second, second], axis=1)
+    if loss.targets == "class":
+        shares = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    else:
+        shares = 0.5 * (1 + np.tanh(outputs / 2))
+    result: FloatArray = shares / shares.sum(axis=1, keepdims=True)
+    return result
+
+
 def risk(model: Model | ResidualNetwork, inputs: FloatArray, targets: FloatArray, **options: Any) -> TrainedRisk:
     """The risk of a model of either kind, with the options of `EmpiricalRisk`."""
     if isinstance(model, Model):

@@ -24,6 +24,7 @@ from mfld.validation import FloatArray
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "deconvolve",
+        examples=("mfld deconvolve signal.csv --kernel gaussian:0.5 --output spikes.csv --picture spikes.png",),
         help="find the spikes of a signal",
         description="Find the spikes whose sum, seen through a kernel, is a signal: sparse deconvolution (BLASSO) with "
         "a certificate of optimality.",

@@ -22,6 +22,7 @@ _SHOWN = 4  # coordinates in the picture
 def add(commands: Any) -> None:
     density = commands.add_parser(
         "density",
+        examples=("mfld density rows.csv --sample 100",),
         help="fit a density to the rows of a file, and draw new ones",
         description="Fit a mixture of Gaussians, a tenth as many as there are rows, to all columns of a file; write "
         "the model and a picture, and new rows if asked for.",

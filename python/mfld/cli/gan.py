@@ -23,6 +23,7 @@ _POINTS = 500
 def add(commands: Any) -> None:
     gan = commands.add_parser(
         "gan",
+        examples=("mfld gan rows.csv --sample 100",),
         help="fit a generator to the rows of a file, and draw new ones",
         description="Train a generative adversarial network on all columns of a file; write the model and an animation "
         "of the points that it makes, and new rows if asked for.",

@@ -25,6 +25,7 @@ _ANIMATED = 64
 def add(commands: Any) -> None:
     generate = commands.add_parser(
         "generate",
+        examples=("mfld generate rows.csv --n 100", "mfld generate digits --n 100 --animation digits.gif"),
         help="train a diffusion on the rows of a file, and write new ones",
         description="Train a diffusion on all columns of a file and write new rows like them, with its columns and "
         "types; or on the pictures of handwritten digits, and draw new ones.",

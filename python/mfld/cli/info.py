@@ -13,12 +13,16 @@ from mfld.experiments.recipe import METHODS
 
 
 def add(commands: Any) -> None:
-    info = commands.add_parser("info", help="show what a model is and how it was made")
+    info = commands.add_parser(
+        "info", examples=("mfld info digits.npz",), help="show what a model is and how it was made"
+    )
     info.add_argument("model", type=Path, metavar="MODEL", help="a file that mfld train wrote")
     info.add_argument("--json", action="store_true", help="print one JSON object")
     info.set_defaults(command=_info)
 
-    config = commands.add_parser("config", help="show how mfld was built and what it runs on")
+    config = commands.add_parser(
+        "config", examples=("mfld config",), help="show how mfld was built and what it runs on"
+    )
     config.set_defaults(command=_config)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import glob
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from typing import Any, NoReturn
 
@@ -15,8 +17,29 @@ from mfld.experiments.tables import KINDS
 
 
 class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and whose help may end with examples, a line each."""
+
+    def __init__(self, *arguments: Any, examples: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.examples = tuple(examples)
+
+    def format_help(self) -> str:
+        shown = "".join(f"  {example}\n" for example in self.examples)
+        return super().format_help() + (f"\nexamples:\n{shown}" if shown else "")
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {' '.join(message.split())}\n")
+
+
+class Names:
+    """Names, and files, that a shell may offer where an argument is either."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = names
+
+    def __call__(self, prefix: str, **_: Any) -> list[str]:
+        files = [f"{path}/" if os.path.isdir(path) else path for path in glob.glob(f"{glob.escape(prefix)}*")]
+        return [name for name in self._names if name.startswith(prefix)] + files
 
 
 def option(name: str) -> str:
@@ -68,7 +91,10 @@ def checked(name: str, parse: Callable[[str], Any], check: Callable[[str, Any], 
 
 def add_data(data: Any, names: str) -> None:
     kinds = "text with delimiters, Parquet, Arrow, JSON lines or .npz, compressed or not"
-    data.add_argument("data", metavar="DATA", help=f"file or URL ({kinds}), - for standard input, or one of {names}")
+    source = data.add_argument(
+        "data", metavar="DATA", help=f"file or URL ({kinds}), - for standard input, or one of {names}"
+    )
+    source.completer = Names(names.split(", "))
     data.add_argument("--target", metavar="NAME", help="column to predict, by name or number from 1 (the last one)")
     data.add_argument("--task", choices=TASKS, help="by default classification of texts or few whole numbers")
     data.add_argument("--header", choices=("yes", "no"), help="whether the first line has names (found out)")

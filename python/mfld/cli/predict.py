@@ -20,6 +20,7 @@ from mfld.files import replacing
 def add(commands: Any) -> None:
     predict = commands.add_parser(
         "predict",
+        examples=("mfld predict digits.npz digits", "mfld predict people-model.npz new.csv --output predictions.csv"),
         help="use a trained model",
         description="Print how good a model is on a data set, or its predictions where that has no target.",
     )

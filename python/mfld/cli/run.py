@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from mfld import gallery, plots, validation
-from mfld.cli.options import checked
+from mfld.cli.options import Names, checked
 from mfld.cli.report import Report, check_output
 
 
 def add(commands: Any) -> None:
     run = commands.add_parser(
         "run",
+        examples=("mfld run double_well", "mfld run parity --paper --theme dark", "mfld run own.toml --processes 4"),
         help="run an experiment, shipped or of a file, and draw it",
         description="Run an experiment: a shipped one by its name, or that of a file. Each run is kept as soon as "
         "it ends, and is not made again. The exit status is 1 if the experiment does not show what it claims.",
-        epilog="Examples: mfld run double_well; mfld experiments double_well > own.toml, edit, mfld run own.toml.",
     )
-    run.add_argument("experiment", metavar="NAME|FILE.toml", help="see mfld experiments")
+    what = run.add_argument("experiment", metavar="NAME|FILE.toml", help="see mfld experiments")
+    what.completer = Names(gallery.names())
     size = run.add_mutually_exclusive_group()
     size.add_argument("--paper", dest="size", action="store_const", const="paper", help="in the setting of the source")
     size.add_argument("--small", dest="size", action="store_const", const="small", help="in seconds, as the tests do")
@@ -42,11 +43,12 @@ def add(commands: Any) -> None:
 
     listed = commands.add_parser(
         "experiments",
+        examples=("mfld experiments", "mfld experiments double_well > own.toml"),
         help="list the shipped experiments, or print one as a file to be varied",
         description="List the shipped experiments with what they claim; or print the file of one, to be varied.",
-        epilog="Example: mfld experiments double_well > own.toml",
     )
-    listed.add_argument("name", nargs="?", metavar="NAME", help="print its file")
+    name = listed.add_argument("name", nargs="?", metavar="NAME", help="print its file")
+    name.completer = Names(gallery.names())
     listed.set_defaults(command=_experiments)
 
 

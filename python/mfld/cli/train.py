@@ -10,6 +10,7 @@ from typing import Any
 
 from mfld import experiments, plots, validation
 from mfld.callbacks import Progress
+from mfld.cli import page
 from mfld.cli.options import (
     add_data,
     add_num_threads,
@@ -23,7 +24,7 @@ from mfld.cli.options import (
 )
 from mfld.cli.report import Report, biases, certified, check_output, reading
 from mfld.experiments import Recipe, curves, sources
-from mfld.experiments.recipe import CHECKS
+from mfld.experiments.recipe import CHECKS, Training
 from mfld.experiments.spelling import covariance, loss, schedule
 from mfld.files import check_writable
 from mfld.fitting import GRADIENTS
@@ -38,11 +39,16 @@ def add(commands: Any) -> None:
     names = ", ".join(experiments.bundled())
     train = commands.add_parser(
         "train",
+        examples=(
+            "mfld train digits",
+            "mfld train people.csv --target income --report people.html",
+            "mfld train people.csv --temperature-schedule geometric:0.5:250*off:1800",
+        ),
         help="train a two-layer network on a data set",
         description="Train a two-layer network on a data set; write the model and a picture of the run.",
         epilog="A schedule is a factor that depends on the step k: geometric:FACTOR:STAGE_LENGTH for FACTOR**(k // "
         "STAGE_LENGTH), power:EXPONENT for 1/(1+k)**EXPONENT, log for log(2)/log(2+k), off:STEP for 1 and from that "
-        "step on 0; A*B for the product of two. Example: --temperature-schedule geometric:0.5:250*off:1800",
+        "step on 0; A*B for the product of two.",
     )
     add_data(train.add_argument_group("data"), names)
 
@@ -133,10 +139,12 @@ def add(commands: Any) -> None:
         "--report",
         nargs="?",
         const=4,
-        type=checked("report", int, lambda name, value: validation.integer(name, value, 4)),
-        metavar="R",
+        default=[],
+        action="append",
+        type=_report,
+        metavar="R|FILE.html",
         help="what step size, number of neurons and seeds did to the loss on the held-out rows, by R more runs (4) and "
-        "at most five times as many beside them",
+        "at most five times as many beside them; or a web page of the run, with its pictures; repeatable, for both",
     )
     output.add_argument("--quiet", action="store_true", help="no progress bar")
     output.add_argument("--json", action="store_true", help="print one JSON object")
@@ -148,15 +156,19 @@ def _run(options: argparse.Namespace) -> int:
     is_bundled = options.data in experiments.bundled()
     output = options.output or Path(f"{options.data}.npz" if is_bundled else f"{sources.stem(options.data)}-model.npz")
     picture = options.picture or output.with_suffix(".png")
-    for path in (output, picture):
+    pages = [each for each in options.report if isinstance(each, Path)]
+    outputs = (output, picture, *pages)
+    for path in outputs:
         check_output(path, [] if is_bundled else [options.data])
     if output.resolve() == picture.resolve():
         raise ValueError(f"model and picture cannot both be {output}")
-    _check_checkpoint(options, (output, picture))
+    _check_checkpoint(options, outputs)
     try:
         plots.check_format(picture)
         no_picture = None
     except ImportError as error:
+        if pages:
+            raise
         no_picture = str(error)
 
     header = None if options.header is None else options.header == "yes"
@@ -208,12 +220,32 @@ def _run(options: argparse.Namespace) -> int:
             report.add({"picture": str(picture)}, f"picture: {picture}")
         else:
             print(f"no picture: {no_picture}", file=sys.stderr)
-        if options.report is not None:
-            found = training.bias_report(data, options.report, options.seed)
-            report.add({"report": biases(found)}, f"held-out loss:\n{found}")
+        _report_on(report, data, training, options)
     finally:
         report.finish()
     return 0
+
+
+def _report(text: str) -> int | Path:
+    """A number of runs, or the path of a page."""
+    if Path(text).suffix.lower() in (".html", ".htm"):
+        return Path(text)
+    check = checked("report", int, lambda name, value: validation.integer(name, value, 4))
+    try:
+        return int(check(text))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or a file whose name ends in .html") from None
+
+
+def _report_on(report: Report, data: experiments.Dataset, training: Training, options: argparse.Namespace) -> None:
+    """Answers to --report: the bias report, and pages, which have it too."""
+    found = None
+    for n_replicates in [each for each in options.report if not isinstance(each, Path)][-1:]:
+        found = training.bias_report(data, n_replicates, options.seed)
+        report.add({"report": biases(found)}, f"held-out loss:\n{found}")
+    for path in (each for each in options.report if isinstance(each, Path)):
+        page.write(path, data, training, found)
+        report.add({"page": str(path)}, f"page: {path}")
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:

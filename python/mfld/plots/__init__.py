@@ -4,7 +4,8 @@ from mfld.plots.clouds import generated, moving
 from mfld.plots.densities import bands, density, fokker_planck
 from mfld.plots.images import animation, pictures
 from mfld.plots.paths import control
-from mfld.plots.runs import chaos, gap, training
+from mfld.plots.predictions import calibration, residuals
+from mfld.plots.runs import chaos, gap, losses, neurons, training
 from mfld.plots.spikes import deconvolution
 from mfld.plots.style import (
     COLOURS,
@@ -24,6 +25,7 @@ __all__ = [
     "COLOURS",
     "animation",
     "bands",
+    "calibration",
     "chaos",
     "check_format",
     "colour",
@@ -35,10 +37,13 @@ __all__ = [
     "gap",
     "generated",
     "ink",
+    "losses",
     "marker",
     "moving",
+    "neurons",
     "open_axes",
     "pictures",
+    "residuals",
     "save",
     "settings",
     "theme",

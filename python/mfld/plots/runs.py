@@ -43,16 +43,57 @@ def training(result: Result, trained: TrainedModel, title: str = "") -> Any:
     figure = style.figure(10, 4.2)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.1))
     figure.suptitle(title)
+    losses(result, axes=left)
+    neurons(trained, axes=right)
+    return figure
 
-    for name, label, colour in (
-        ("train_loss", "training rows", style.colour(0)),
-        ("test_loss", "held-out rows", style.colour(1)),
-    ):
-        left.plot(result.history["step"], result.history[name], color=colour, linewidth=1.5, label=label)
-    left.set(xlabel="step", ylabel="mean loss", yscale="log")
-    left.legend(frameon=False)
-    style.open_axes(left)
 
+def losses(result: Result, *, axes: Any = None) -> Any:
+    """Loss on the rows that were trained on and on those that were held out, against the step.
+
+    Parameters
+    ----------
+    result : Result
+        With ``train_loss`` and ``test_loss`` in its history, as `mfld.experiments.train` returns it.
+    axes : matplotlib.axes.Axes, optional
+        Draw here instead of in a figure of its own.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
+    axes = style.figure(5, 3.6).subplots() if axes is None else axes
+    for k, (name, label) in enumerate((("train_loss", "training rows"), ("test_loss", "held-out rows"))):
+        axes.plot(result.history["step"], result.history[name], color=style.colour(k), linewidth=1.5, label=label)
+    axes.set(xlabel="step", ylabel="mean loss", yscale="log")
+    axes.legend(frameon=False)
+    return style.open_axes(axes).figure
+
+
+def neurons(trained: TrainedModel, *, axes: Any = None) -> Any:
+    """The cloud of neurons of a model, as `training` shows it.
+
+    Parameters
+    ----------
+    trained : TrainedModel
+    axes : matplotlib.axes.Axes, optional
+        Draw here instead of in a figure of its own.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
+    axes = style.figure(5, 3.6).subplots() if axes is None else axes
     parts = trained.model.slices
     particles = np.asarray(trained.particles, np.float64)
     particles = particles.reshape(-1, particles.shape[-1])  # of all layers, where there are several
@@ -66,7 +107,7 @@ def training(result: Result, trained: TrainedModel, title: str = "") -> Any:
     else:
         colours, colormap = (readout[:, 0] if readout.shape[1] else np.zeros(len(particles))), "coolwarm"
         limits = (-max(size.max(), 1e-12), max(size.max(), 1e-12))
-    points = right.scatter(
+    points = axes.scatter(
         *plane[order].T,
         c=colours[order],
         cmap=colormap,
@@ -76,16 +117,17 @@ def training(result: Result, trained: TrainedModel, title: str = "") -> Any:
         alpha=0.8,
         linewidths=0,
     )
-    bar = figure.colorbar(points, ax=right, label="class of the largest readout" if readout.shape[1] > 1 else "readout")
+    bar = axes.figure.colorbar(
+        points, ax=axes, label="class of the largest readout" if readout.shape[1] > 1 else "readout"
+    )
     if readout.shape[1] > 1 and trained.classes is not None:
         shown = range(min(len(trained.classes), 10))
         bar.set_ticks(list(shown), labels=[str(trained.classes[k]) for k in shown])
         bar.ax.set_ylim(-0.5, len(shown) - 0.5)
-    right.set_xlabel(f"first principal axis of the weights ({spread[0]:.0%})")
-    right.set_ylabel(f"second ({spread[1]:.0%})")
-    right.set_title(f"{len(particles)} neurons", fontsize=10)
-    style.open_axes(right, grid=False)
-    return figure
+    axes.set_xlabel(f"first principal axis of the weights ({spread[0]:.0%})")
+    axes.set_ylabel(f"second ({spread[1]:.0%})")
+    axes.set_title(f"{len(particles)} neurons", fontsize=10)
+    return style.open_axes(axes, grid=False).figure
 
 
 def gap(

@@ -195,16 +195,7 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
     @underflow_is_zero
     def predict_proba(self, X: ArrayLike) -> FloatArray:
         """Probabilities of the classes, shape (n, n_classes); one against the rest for several with logistic loss."""
-        scores = self.decision_function(X)
-        if scores.ndim == 1:
-            second = 0.5 * (1 + np.tanh(scores / 2))
-            return np.stack([1 - second, second], axis=1)
-        if self._loss().targets == "class":
-            scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-        else:
-            scores = 0.5 * (1 + np.tanh(scores / 2))
-        probabilities: FloatArray = scores / scores.sum(axis=1, keepdims=True)
-        return probabilities
+        return fitting.probabilities(self.decision_function(X), self._loss())
 
     @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
     @underflow_is_zero
