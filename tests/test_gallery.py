@@ -12,7 +12,7 @@ from mfld.gallery.experiment import code
 pytest.importorskip("matplotlib")
 
 # Small settings of these take more than three seconds of a core.
-LONG = {"bias", "games", "spikes", "swing_up"}
+LONG = {"bias", "games", "spikes"}
 
 
 def cases():
