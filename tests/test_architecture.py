@@ -40,6 +40,7 @@ LAYERS = [
     ["checkpoint", "posteriors", "sweeps"],
     ["functional_data"],
     ["fitting", "density", "diffusion", "synthesis", "generative"],
+    ["private_fitting"],
     ["experiments"],
     ["sklearn"],
     ["plots"],

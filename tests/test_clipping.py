@@ -9,6 +9,8 @@ from scipy import stats
 
 import mfld
 from mfld import noise, privacy
+from mfld._core import backend
+from mfld.privacy import secret
 
 SEEDED = pytest.mark.filterwarnings("ignore::mfld.privacy.PrivacyWarning")
 RNG = np.random.default_rng(0)
@@ -43,6 +45,179 @@ def test_the_sum_is_that_of_clipped_gradients(bound):
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-12)
     if bound == 100:
         np.testing.assert_allclose(found, RISK.loss_gradient(PARTICLES), rtol=1e-9)
+
+
+NETWORKS = [
+    (mfld.TwoLayerNetwork(3), "logistic"),
+    (mfld.TwoLayerNetwork(3, activation="relu", readout="linear", bias=False), "squared"),
+    (mfld.TwoLayerNetwork(3, n_outputs=3, activation="tanh", readout="parity"), "cross_entropy"),
+    (mfld.TwoLayerNetwork(3, n_outputs=7, readout="linear"), "squared"),
+    (mfld.TwoLayerNetwork(3, activation="gelu", readout="fixed"), "logistic"),
+    (mfld.TwoLayerNetwork(3, readout="signs"), "logistic"),
+]
+
+
+def of(model, loss, n=70):
+    rng = np.random.default_rng(2)
+    X = rng.normal(size=(n, 3))
+    y = {"logistic": np.sign(X[:, 0]), "cross_entropy": rng.integers(0, 3, n), "squared": rng.normal(size=(n, 7))}[loss]
+    y = y[:, : model.n_outputs] if loss == "squared" else y
+    return mfld.EmpiricalRisk(model, X, y, loss=loss)
+
+
+@SEEDED
+@pytest.mark.parametrize(("model", "loss"), NETWORKS)
+@pytest.mark.parametrize(("dtype", "error"), [("float64", 1e-10), ("float32", 5e-4)])
+def test_the_core_knows_lengths_without_gradients(model, loss, dtype, error):
+    """Against gradients of samples, each made by itself."""
+    risk = of(model, loss)
+    particles = risk.initial_particles(45, 3, dtype)
+    n, wide = risk.n_samples, particles.astype(np.float64)
+    each = np.array([risk.loss_gradient(wide, [i]) for i in range(n)])
+    lengths = np.sqrt(np.mean(np.sum(each**2, axis=2), axis=1))
+    bound = float(np.median(lengths))
+    gradient = mfld.Clipped(bound, 0.0, 1.0, seed=0)
+    np.testing.assert_allclose(gradient.norms(risk, particles, np.arange(n)), lengths, rtol=error)
+    expected = np.mean(np.minimum(1, bound / lengths)[:, np.newaxis, np.newaxis] * each, axis=0)
+    found = gradient.estimate(risk, particles, {}, noise.Place.of(0))[0]
+    assert found.dtype == dtype
+    # Clipped to a little less than the bound: the margin for blocks of 40 rows at most, and of 1e-5.
+    slack = 1e-5 + 40**2 * np.finfo(dtype).eps + error
+    np.testing.assert_allclose(found, expected, atol=slack * bound)
+    assert (found[:, risk.n_moving :] == 0).all()
+
+
+@SEEDED
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_bits_are_the_same_for_any_number_of_threads(dtype):
+    risk = of(mfld.TwoLayerNetwork(3, n_outputs=3), "cross_entropy", 600)
+    gradient = mfld.Clipped(0.3, 0.5, 0.5, seed=1)
+    particles = risk.initial_particles(700, 0, dtype)
+    found = {
+        gradient.estimate(risk.on_threads(k), particles, {}, noise.Place.of(0)._replace(num_threads=k))[0].tobytes()
+        for k in (1, 2, 3, 7)
+    }
+    assert len(found) == 1
+
+
+def test_a_row_has_one_gradient_whatever_stands_beside_it():
+    risk = of(mfld.TwoLayerNetwork(3, n_outputs=3), "cross_entropy", 100)
+    particles = risk.initial_particles(50, 0, "float32")
+    gradient = mfld.Clipped(1.0, 0.0, 1.0)
+    lengths = gradient.norms(risk, particles, np.arange(100))
+    for rows in ([0], [99, 3], np.arange(5, 60), np.arange(99, -1, -3)):
+        assert np.array_equal(gradient.norms(risk, particles, np.array(rows)), lengths[rows])
+
+
+@SEEDED
+def test_models_of_ones_own_take_a_gradient_a_sample():
+    def difference(theta, z):
+        return z[:, np.newaxis, :] - theta[np.newaxis, :, :]
+
+    def value(theta, z):
+        return np.exp(-np.sum(difference(theta, z) ** 2, axis=2) / 2)
+
+    def slope(theta, z):
+        return value(theta, z)[:, :, np.newaxis] * difference(theta, z)
+
+    risk = mfld.EmpiricalRisk(
+        mfld.NeuronModel(value, slope, n_features=3, n_coordinates=3), X, np.sign(X[:, 0]), loss="logistic"
+    )
+    particles = risk.initial_particles(15, 1, "float64")
+    each = np.array([risk.loss_gradient(particles, [i]) for i in range(40)])
+    lengths = np.sqrt(np.mean(np.sum(each**2, axis=2), axis=1))
+    bound = float(np.median(lengths))
+    found = mfld.Clipped(bound, 0.0, 1.0, seed=0).estimate(risk, particles, {}, noise.Place.of(0))[0]
+    expected = np.mean(np.minimum(1, bound / lengths)[:, np.newaxis, np.newaxis] * each, axis=0)
+    # Cut to 1e-5 less than the bound, whose root mean square over 15 particles is that of one number times sqrt(15).
+    np.testing.assert_allclose(found, expected, atol=1.01e-5 * bound * math.sqrt(15))
+
+
+def test_a_batch_without_rows_is_noise_alone():
+    gradient = mfld.Clipped(1.0, 0.0, 1e-6)
+    assert (gradient.estimate(RISK, PARTICLES, {}, noise.Place.of(0))[0] == 0).all()
+    assert (mfld.Clipped(1.0, 1.0, 1e-6).estimate(RISK, PARTICLES, {}, noise.Place.of(0))[0] != 0).all()
+
+
+@SEEDED
+def test_gradients_that_are_no_numbers_are_left_out():
+    """A sample beyond the range of float32 gives nothing, and takes nothing from the others."""
+    X = np.array([[1.0, 0.0, 0.0], [3e38, 3e38, 3e38]])
+    risk = mfld.EmpiricalRisk(
+        mfld.TwoLayerNetwork(3, activation="relu", readout="linear"), X, [1.0, 1.0], loss="squared"
+    )
+    particles = RISK.initial_particles(15, 1, "float32")
+    found = mfld.Clipped(0.1, 0.0, 1.0, seed=0).estimate(risk, particles, {}, noise.Place.of(0))[0]
+    alone = mfld.EmpiricalRisk(risk.model, X[:1], [1.0], loss="squared")
+    expected = mfld.Clipped(0.1, 0.0, 1.0, seed=0).estimate(alone, particles, {}, noise.Place.of(0))[0]
+    np.testing.assert_allclose(found, expected / 2, rtol=1e-3, atol=1e-7)
+
+
+# ---- secret numbers --------------------------------------------------------------------------------------------------
+
+
+def test_words_are_those_of_the_standard():
+    """RFC 8439, 2.3.2 and A.1: blocks of ChaCha20."""
+    key = bytes(range(32))
+    nonce = [int.from_bytes(bytes(each), "little") for each in ([0, 0, 0, 9], [0, 0, 0, 0x4A], [0, 0, 0, 0])]
+    block = backend.chacha(key, 16, 1, nonce).tolist()
+    assert block[:4] == [0xE4E7F110, 0x15593BD1, 0x1FDD0F50, 0xC47120A3]
+    assert block[12:] == [0xD19C12B5, 0xB94E16DE, 0xE883D0CB, 0x4E3C50A2]
+    zero = backend.chacha(bytes(32), 600)
+    assert zero[:4].tobytes().hex() == "76b8e0ada0f13d90405d6ae55386bd28"
+    assert np.array_equal(backend.chacha(bytes(32), 40, 17), zero[17 * 16 : 17 * 16 + 40])
+
+
+def test_the_table_has_the_law_of_the_cells():
+    thresholds, aliases, always = secret._table()
+    with mpmath.workdps(50):
+        weights = [mpmath.exp(-(mpmath.mpf(c) ** 2) / 8192) for c in range(592)]
+        total = mpmath.fsum(weights)
+        found = [0] * 1024
+        for column, (threshold, alias) in enumerate(zip(thresholds.tolist(), aliases.tolist(), strict=True)):
+            whole = 2**64 if alias == column else threshold
+            found[column] += whole
+            found[alias] += 2**64 - whole
+        distance = sum(
+            abs(mpmath.mpf(n) / 2**74 - w / total) for n, w in zip(found, [*weights, *[0] * 432], strict=True)
+        )
+        # Those that fill their column stand for a probability of 1 and not of 1 - 2**-64.
+        assert distance < mpmath.mpf(2) ** -63
+        for c in (0, 1, 100, 591):
+            least = mpmath.exp(-(mpmath.mpf(c + 1) ** 2 - c**2) / 8192)
+            assert 0 <= least - mpmath.mpf(int(always[c])) / 2**64 < 2**-48
+        # What the cells leave out.
+        assert mpmath.erfc(mpmath.mpf("9.25") / mpmath.sqrt(2)) < mpmath.mpf(2) ** -65
+
+
+def test_law_of_the_secret_noise():
+    n = 400_000
+    x = secret.noisy(np.zeros(n), 1.0, bytes(32))
+    drawn = np.floor(x * secret.UNITS).astype(np.int64)
+    assert abs(x.mean()) < 5 / math.sqrt(n)
+    assert abs(x.var() - 1) < 5 * math.sqrt(2 / n)
+    edges = stats.norm.ppf(np.linspace(0, 1, 257)[1:-1])
+    counts = np.bincount(np.searchsorted(edges, x), minlength=256)
+    assert np.sum((counts - n / 256) ** 2) / (n / 256) < stats.chi2.ppf(1 - 1e-6, 255)
+    # Within cells of a 64th of a deviation, too, and down to the last bits.
+    inside = np.bincount((np.abs(x) * 1024).astype(int) % 16, minlength=16) / n
+    share = np.diff(stats.norm.cdf(np.arange(0, 16 * 600 + 1) / 1024)).reshape(-1, 16).sum(axis=0) * 2
+    assert np.abs(inside - share).max() < 5 * math.sqrt(1 / 16 / n)
+    low = np.bincount(drawn & 255, minlength=256)
+    assert np.sum((low - n / 256) ** 2) / (n / 256) < stats.chi2.ppf(1 - 1e-6, 255)
+    assert np.array_equal(secret.noisy(np.zeros(n), 1.0, bytes(32), 3), x)
+    assert (secret.noisy(np.zeros(n), 1.0, bytes([1] + [0] * 31)) != x).mean() > 0.99
+
+
+def test_noise_of_a_step_is_on_the_grid():
+    values = RNG.normal(size=(30, 7))
+    unit = 0.25 / secret.UNITS  # a power of two, so that what follows is exact
+    # Released are odd halves of units: whatever the value, its low-order bits tell nothing.
+    units = secret.noisy(values, 0.25, secret.key(None)) / unit - 0.5
+    assert np.array_equal(units, np.round(units))
+    assert secret.key(None) != secret.key(None)
+    with pytest.raises(ValueError, match="noise must be at least"):
+        secret.noisy(values, 1e-12, bytes(32))
 
 
 @SEEDED
@@ -102,6 +277,14 @@ def test_published_divergences(order, published):
 
 @pytest.mark.parametrize(("order", "published"), [(1.5, 6.70579741e-4), (2.5, 1.08548710e-3)])
 def test_published_bounds_on_fractional_orders_hold(order, published):
+    """Numbers of another program at these orders are upper bounds, 1 to 4 % above what two quadratures give."""
+    q, s = mpmath.mpf("0.01"), mpmath.mpf("2.5")
+
+    def integrand(z):
+        return mpmath.npdf(z, 0, s) * (1 - q + q * mpmath.exp((2 * z - 1) / (2 * s**2))) ** order
+
+    exact = 50 * mpmath.log(mpmath.quad(integrand, [-40, -10, 0, 10, 40])) / (mpmath.mpf(order) - 1)
+    assert 50 * privacy.sampled_gaussian(order, 0.01, 2.5) == pytest.approx(float(exact), rel=1e-8)
     assert 0.96 * published < 50 * privacy.sampled_gaussian(order, 0.01, 2.5) < published
 
 
@@ -133,6 +316,28 @@ def test_accounts_of_the_library():
     assert ours == pytest.approx(theirs, rel=5e-3)
     tight = privacy.training_epsilon(np.full(500, 1.1), 0.02, 1e-5, accountant="pld")
     assert 0.7 * ours < tight < ours
+    # 10000 steps have this delta, by privacy loss distributions; 1000 would have none to speak of.
+    for n_steps, low, high in ((10000, 4.2e-6, 4.3e-6), (1000, 0.0, 1e-9)):
+        many = accounting.PoissonSampledDpEvent(0.01, accounting.GaussianDpEvent(4.0))
+        account = accounting.pld.PLDAccountant(value_discretization_interval=1e-4).compose(many, n_steps)
+        assert low <= account.get_delta(1.0) <= high
+    beside = privacy.training_epsilon(np.full(500, 1.1), 0.02, 1e-5, releases=[6.0, 8.0])
+    both = accounting.rdp.RdpAccountant().compose(event, 500).compose(accounting.GaussianDpEvent(4.8))
+    assert beside == pytest.approx(both.get_epsilon(1e-5), rel=5e-3)
+    tight = privacy.training_epsilon(np.full(500, 1.1), 0.02, 1e-5, releases=[6.0, 8.0], accountant="pld")
+    assert ours * 0.7 < tight < beside
+
+
+def test_the_noise_for_a_budget_is_the_least():
+    for epsilon, rate, n_steps, releases in ((0.5, 0.1, 300, []), (2.0, 1.0, 50, [8.0, 9.0]), (8.0, 0.02, 2000, [])):
+        least = privacy.training_multiplier(epsilon, 1e-5, rate, n_steps, releases=releases)
+        spent, more = (
+            privacy.training_epsilon(np.full(n_steps, factor * least), rate, 1e-5, releases=releases)
+            for factor in (1.0, 0.995)
+        )
+        assert spent <= epsilon < more
+    with pytest.raises(ValueError, match="epsilon must be larger for 10 steps"):
+        privacy.training_multiplier(0.5, 1e-5, 0.1, 10, releases=[0.1])
 
 
 def test_the_noise_of_the_dynamics_counts():
@@ -166,7 +371,7 @@ def test_a_budget_stops_the_run():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: mfld.Clipped(1.0, 1.0, 1.5), ValueError, "batch_rate must be at most 1"),
+        (lambda: mfld.Clipped(1.0, 1.0, 1.5), ValueError, "batch_rate must be between 1e-06 and 1"),
         (
             lambda: mfld.MFLD(5, step_size=0.1, temperature=0.1).run(RISK, 1).privacy_spent(1e-5),
             TypeError,

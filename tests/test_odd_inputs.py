@@ -995,7 +995,11 @@ TABLE = {
     ),
     "privacy.training_epsilon": (
         privacy.training_epsilon,
-        {"noise_multipliers": [1.0, 2.0], "rate": 0.1, "delta": 1e-5, "accountant": "rdp"},
+        {"noise_multipliers": [1.0, 2.0], "rate": 0.1, "delta": 1e-5, "releases": [3.0], "accountant": "rdp"},
+    ),
+    "privacy.training_multiplier": (
+        privacy.training_multiplier,
+        {"epsilon": 1.0, "delta": 1e-5, "rate": 0.1, "n_steps": 10, "releases": [5.0]},
     ),
     "privacy.last_iterate": (
         privacy.last_iterate,

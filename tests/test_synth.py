@@ -1,5 +1,6 @@
 """Private rows for files and arrays: columns, types, budget, refusals."""
 
+import argparse
 import csv
 import datetime
 import json
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from mfld import cli, privacy, synthesis
-from mfld.experiments import SyntheticTable
+from mfld.cli import options
+from mfld.experiments import SyntheticTable, register, tables, utility
 from mfld.sklearn import PrivateSynthesizer
 
 pytestmark = pytest.mark.filterwarnings("ignore::mfld.privacy.PrivacyWarning")
@@ -31,6 +33,12 @@ def people(tmp_path_factory):
             file.write(";".join(map(str, row)) + "\n")
         file.write("6000;;cook;2020-02-01;0\n")
     return path
+
+
+@pytest.fixture(autouse=True)
+def own_register(tmp_path_factory, monkeypatch):
+    """A register of each test's own."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("register")))
 
 
 RUN = ["--epsilon", "1", "--rows", "300", "--target", "rich", "--missing", "drop"]
@@ -68,7 +76,13 @@ def test_rows_have_the_columns_and_types_of_the_file(people, tmp_path, monkeypat
     assert sum(each["delta"] for each in told["spent"]) == pytest.approx(1e-6)
     shown = capsys.readouterr().out
     assert "NOT FOR RELEASE" in shown
-    assert float(shown.split("differ by ")[1].split()[0]) < 0.12
+    assert "1200 rows of the file that were held out" in shown
+    assert float(shown.split("columns differ by ")[1].split()[0]) < 0.12
+    synthetic, real = (
+        float(each.split(",")[0].split("\n")[0])
+        for each in (shown.split("synthetic rows has a ROC-AUC of ")[1], shown.split("from real ones ")[1])
+    )
+    assert 0.65 < synthetic < real + 0.03  # ages of two classes that are 10 years apart, with a deviation of 12
 
     # A second run on the same file would cost more than was to be spent.
     assert synth(people, *RUN, "--drop", "id") == 2
@@ -99,6 +113,96 @@ def test_refusals(people, tmp_path, monkeypatch, capsys, arguments, message):
     assert synth(people, *RUN, *arguments) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())  # nothing was written, and nothing spent
+
+
+def test_a_copy_of_a_file_is_the_same_file(people, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert synth(people, *RUN, "--drop", "id") == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    _, *lines = people.read_text().splitlines()
+    np.random.default_rng(5).shuffle(lines)
+    rows = [line.split(";")[::-1] for line in lines]  # other names, orders of rows and columns, delimiter
+    (tmp_path / "elsewhere" / "copy.csv").write_text("a,b,c,d,e\n" + "".join(",".join(row) + "\n" for row in rows))
+    again = [*RUN[:4], "--target", "a", "--missing", "drop", "--drop", "e"]
+    capsys.readouterr()
+    assert synth("copy.csv", *again) == 2
+    error = capsys.readouterr().err
+    assert "1 on the same rows, in " in error
+    assert "people-privacy-ledger.json" in error
+    # Without a column or two they are still the same rows, with other values they are not.
+    assert synth("copy.csv", *again, "--drop", "b") == 2
+    other = [[row[0], *row[1:3], str(100 - int(row[3] or 0)), row[4]] for row in rows]
+    other = [[row[0], row[1][:8] + "01", row[2][::-1], *row[3:]] for row in other]
+    (tmp_path / "elsewhere" / "other.csv").write_text("a,b,c,d,e\n" + "".join(",".join(row) + "\n" for row in other))
+    assert synth("other.csv", *again) == 0
+
+
+def test_the_register_is_for_its_owner(people, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "kept.json"
+    assert synth(people, *RUN, "--drop", "id", "--register", path) == 0
+    assert path.stat().st_mode & 0o077 == 0
+    first, other = (register.Register.load(place) for place in (path, tmp_path / "none.json"))
+    table = tables.read(people)
+    # A digest is worth nothing without the key.
+    assert not set(first.digests(table)) & set(other.digests(table))
+    assert len(first.runs_of(first.digests(table))) == 1
+    path.write_text("{}")
+    assert synth(people, *RUN, "--drop", "id", "--register", path) == 2
+    assert "is no register of mfld synth" in capsys.readouterr().err
+
+
+def test_columns_of_few_values_do_not_make_tables_one(tmp_path):
+    rng, known = np.random.default_rng(2), register.Register(tmp_path / "none.json", bytes(32), [])
+
+    def digests(x, c, k, order=(0, 1, 2)):
+        rows = np.stack([x, c, k], axis=1)[:, order]
+        path = tmp_path / "table.csv"
+        path.write_text("a,b,c\n" + "".join(",".join(map(str, row)) + "\n" for row in rows))
+        return set(known.digests(tables.read(path)))
+
+    c, k = rng.permutation(np.repeat(["u", "v"], 50)), rng.permutation(np.repeat(["p", "q", "r", "s"], 25))
+    x = rng.normal(size=(2, 100)).round(3)
+    assert not digests(x[0], c, k) & digests(x[1], c, k)
+    assert digests(x[0], c, k) & digests(x[0], c[::-1], k)
+    few = x.round(0).astype(int)
+    assert digests(few[0], c, k) == digests(few[0][::-1], c[::-1], k[::-1], (2, 0, 1))
+    assert digests(few[0], c, k) != digests(few[0], np.roll(c, 1), k)
+
+
+def test_bounds_of_dates_are_dates():
+    assert options.column_bounds("when=1970-01-02:2000-01-01") == ("when", (1.0, 10957.0))
+    assert options.column_bounds("a=b=-1:2e3") == ("a=b", (-1.0, 2000.0))
+    for wrong in ("1:2", "x=1", "x=1970-13-01:2000-01-01", "x=:"):
+        with pytest.raises(argparse.ArgumentTypeError, match="must be NAME=LOW:HIGH"):
+            options.column_bounds(wrong)
+
+
+def test_areas_by_counting_pairs():
+    rng = np.random.default_rng(0)
+    scores, positive = rng.integers(0, 6, size=40).astype(float), rng.random(40) < 0.4
+    pairs = [(a > b) + (a == b) / 2 for a in scores[positive] for b in scores[~positive]]
+    assert utility.roc_auc(scores, positive) == pytest.approx(np.mean(pairs))
+
+
+def test_utility_of_rows_themselves_is_that_of_sampling():
+    rng, n = np.random.default_rng(1), 4000
+    label = rng.integers(0, 2, size=n)
+    x = np.clip(rng.normal(0.4 + 0.2 * label, 0.1), 0, 1)[:, np.newaxis]
+    codes = np.stack([rng.integers(-1, 3, size=n), label], axis=1)
+    rows = utility.Rows(x, codes)
+    parts = [rows.take(np.arange(k, n, 3)) for k in range(3)]
+    found = utility.compare(*parts, ["x", "c", "y"], [3, 2], 1)
+    assert list(found.pairs) == ["x, c", "x, y", "c, y"]
+    # k cells of shares p: total variation sum_k |normal| / 2 of variance 2 p (1 - p) / m, at most sqrt(k / (pi m)).
+    assert 0 < found.columns["c"] < 2 * math.sqrt(4 / (math.pi * n / 3))
+    assert found.real_columns == pytest.approx(np.mean(list(found.columns.values())), abs=0.03)
+    # Two normal laws, two deviations apart: Phi(sqrt(2)).
+    assert found.synthetic_auc == pytest.approx(0.921, abs=0.03)
+    assert found.real_auc == pytest.approx(0.921, abs=0.03)
+    shifted = utility.Rows(np.clip(x + 0.3, 0, 1), codes)
+    assert utility.compare(shifted, *parts[1:], ["x", "c", "y"], [3, 2], 1).columns["x"] > 0.5
 
 
 def test_a_damaged_ledger_is_no_empty_one(people, tmp_path, monkeypatch, capsys):

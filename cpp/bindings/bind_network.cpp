@@ -3,6 +3,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -134,6 +136,32 @@ std::pair<py::array, py::array> pull_back_both(const Backend& backend, const mfl
   return {*found.first, found.second};
 }
 
+std::pair<py::array_t<double>, py::array_t<double>> pull_back_clipped(const Backend& backend,
+                                                                      const mfld_network& network,
+                                                                      const mfld_loss& loss, const py::array& particles,
+                                                                      const py::array& inputs, const py::array& targets,
+                                                                      const std::vector<std::int64_t>& ends,
+                                                                      double bound, int num_threads) {
+  const bool wide = precision(particles, "particles");
+  const auto p = backend.n_coordinates(network);
+  const void* x = checked(particles, "particles", wide, {-1, p});
+  const void* z = checked(inputs, "inputs", wide, {-1, network.n_features});
+  const auto m = particles.shape(0), n = inputs.shape(0);
+  const mfld_samples samples = {
+      z, checked(targets, "targets", wide, {n, backend.target_width(loss, network.n_outputs)}), nullptr, n};
+  if (m < 1) throw py::value_error("pull_back_clipped needs at least one particle");
+  if (!std::is_sorted(ends.begin(), ends.end()) || ends.empty() || ends.front() < 0 || ends.back() != n)
+    throw py::value_error("ends must increase to " + std::to_string(n) + ", the number of samples");
+  if (!(bound > 0)) throw py::value_error("bound must be positive");
+  py::array_t<double> norms(n), gradient({m, static_cast<py::ssize_t>(p)});
+  double *lengths = norms.mutable_data(), *out = gradient.mutable_data();
+  run_or_throw(num_threads, [&](const mfld_execution* e) {
+    return backend.kernels(wide).network.pull_back_clipped(
+        &network, &loss, x, m, &samples, ends.data(), static_cast<std::int64_t>(ends.size()), bound, lengths, out, e);
+  });
+  return {norms, gradient};
+}
+
 }  // namespace
 
 void bind_network(py::module_& m, BackendClass& backend) {
@@ -171,7 +199,9 @@ void bind_network(py::module_& m, BackendClass& backend) {
            py::arg("coefficients").none(true), py::arg("inputs"), py::arg("cotangent"), py::arg("num_threads") = 1)
       .def("pull_back_both", &pull_back_both, py::arg("network"), py::arg("particles"),
            py::arg("coefficients").none(true), py::arg("inputs"), py::arg("cotangent"), py::arg("num_threads") = 1,
-           "Gradients in the particles, as of `pull_back`, and in the inputs, in one pass.");
+           "Gradients in the particles, as of `pull_back`, and in the inputs, in one pass.")
+      .def("pull_back_clipped", &pull_back_clipped, py::arg("network"), py::arg("loss"), py::arg("particles"),
+           py::arg("inputs"), py::arg("targets"), py::arg("ends"), py::arg("bound"), py::arg("num_threads") = 1);
 }
 
 }  // namespace mfld::bindings

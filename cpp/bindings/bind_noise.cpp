@@ -4,10 +4,12 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <numeric>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -95,6 +97,47 @@ py::array_t<std::int64_t> particle_batches(const Backend& backend, std::uint64_t
   return rows;
 }
 
+// The 32 bytes of a key of ChaCha20, as words in little-endian order.
+std::array<std::uint32_t, 8> key_of(const py::bytes& key) {
+  const auto bytes = static_cast<std::string_view>(key);
+  std::array<std::uint32_t, 8> words = {};
+  if (bytes.size() != 4 * words.size())
+    throw py::value_error("key must have 32 bytes, got " + std::to_string(bytes.size()));
+  for (std::size_t i = 0; i < bytes.size(); ++i)
+    words[i / 4] |= std::uint32_t{static_cast<unsigned char>(bytes[i])} << (8 * (i % 4));
+  return words;
+}
+
+py::array_t<std::uint32_t> chacha(const Backend& backend, const py::bytes& key, std::int64_t n_words,
+                                  std::uint32_t counter, const std::array<std::uint32_t, 3>& nonce) {
+  constexpr std::int64_t most = std::int64_t{1} << 36;  // 2^32 blocks of 16
+  if (n_words < 0 || n_words > most) throw py::value_error("n_words must be between 0 and 2**36");
+  const auto words = key_of(key);
+  py::array_t<std::uint32_t> out(n_words);
+  backend.table().words.chacha(words.data(), counter, nonce.data(), n_words, out.mutable_data());
+  return out;
+}
+
+py::array_t<std::int64_t> gaussians(const Backend& backend, const py::bytes& key, std::int64_t count,
+                                    const py::array_t<std::uint64_t>& thresholds,
+                                    const py::array_t<std::uint16_t>& aliases, const py::array_t<std::uint64_t>& always,
+                                    int num_threads) {
+  constexpr py::ssize_t columns = 1024;
+  constexpr std::int64_t most = std::int64_t{1} << 43;  // 2^32 chunks
+  if (count < 0 || count > most) throw py::value_error("count must be between 0 and 2**43");
+  if (thresholds.size() != columns || aliases.size() != columns || always.size() != columns)
+    throw py::value_error("a table must have 1024 columns");
+  for (py::ssize_t i = 0; i < columns; ++i)
+    if (aliases.at(i) >= columns) throw py::value_error("aliases must be below 1024");
+  const auto words = key_of(key);
+  const mfld_gaussian_table table = {thresholds.data(), aliases.data(), always.data()};
+  py::array_t<std::int64_t> out(count);
+  run_or_throw(num_threads, [&, to = out.mutable_data()](const mfld_execution* e) {
+    return backend.table().words.gaussians(words.data(), &table, count, to, e);
+  });
+  return out;
+}
+
 }  // namespace
 
 void bind_noise(py::module_& m, BackendClass& backend) {
@@ -133,7 +176,11 @@ void bind_noise(py::module_& m, BackendClass& backend) {
       .def("batch", &batch, py::arg("key"), py::arg("step"), py::arg("n"), py::arg("batch_size"),
            py::arg("population") = 0)
       .def("particle_batches", &particle_batches, py::arg("key"), py::arg("step"), py::arg("n"), py::arg("batch_size"),
-           py::arg("n_particles"), py::arg("population") = 0, py::arg("num_threads") = 1);
+           py::arg("n_particles"), py::arg("population") = 0, py::arg("num_threads") = 1)
+      .def("chacha", &chacha, py::arg("key"), py::arg("n_words"), py::arg("counter") = 0,
+           py::arg("nonce") = std::array<std::uint32_t, 3>{})
+      .def("gaussians", &gaussians, py::arg("key"), py::arg("count"), py::arg("thresholds"), py::arg("aliases"),
+           py::arg("always"), py::arg("num_threads") = 1);
 }
 
 }  // namespace mfld::bindings

@@ -83,6 +83,12 @@ int advance(const mfld_network*, const mfld_loss*, const mfld_samples*, void* pa
             std::int64_t n_particles, std::int64_t n_steps, mfld_estimator*, mfld_dynamics*, const mfld_coefficients*,
             const mfld_domain*, const mfld_noise* noises, mfld_report*, const mfld_execution*);
 
+// clip.cpp
+template <class T>
+int pull_back_clipped(const mfld_network*, const mfld_loss*, const void* particles, std::int64_t n_particles,
+                      const mfld_samples*, const std::int64_t* ends, std::int64_t n_blocks, double bound, double* norms,
+                      double* gradient, const mfld_execution*);
+
 // dense.cpp
 template <class T>
 int ridge_solve(const void* factor, std::int64_t rows, std::int64_t columns, const void* row_scale,
@@ -109,6 +115,12 @@ int uniforms(const mfld_noise*, std::uint32_t stream, std::int64_t n_members, st
 void philox(const std::uint32_t counter[4], const std::uint32_t key[2], std::uint32_t out[4]);
 std::uint64_t noise_key(std::uint64_t seed, std::uint64_t replica);
 int batch(const mfld_noise*, std::int64_t n, std::int64_t batch_size, std::int64_t* rows, const mfld_execution*);
+
+// secret.cpp
+void chacha(const std::uint32_t key[8], std::uint32_t counter, const std::uint32_t nonce[3], std::int64_t n_words,
+            std::uint32_t* out);
+int gaussians(const std::uint32_t key[8], const mfld_gaussian_table*, std::int64_t count, std::int64_t* out,
+              const mfld_execution*);
 
 // thinning.cpp
 template <class T>

@@ -55,7 +55,7 @@ double quadratic_growth(const mfld_network* network) {
 template <class T>
 constexpr mfld_kernels kernels() {
   return {{&activation<T>, &loss<T>, &conjugate<T>},
-          {&neurons<T>, &predict<T>, &pull_back<T>, &pull_back_rows<T>, &pull_back_inputs<T>},
+          {&neurons<T>, &predict<T>, &pull_back<T>, &pull_back_rows<T>, &pull_back_inputs<T>, &pull_back_clipped<T>},
           {&pair_sums<T>, &pair_pull_back<T>, &pair_stein<T>, &gaussian_means<T>},
           {&affine<T>, &baoab<T>, &accept<T>},
           {&normals<T>, &uniforms<T>},
@@ -107,7 +107,7 @@ constexpr mfld_kernel_table_t table = {
     &quadratic_growth,
     kernels<float>(),
     kernels<double>(),
-    {&noise_key, &philox, &batch, &particle_batches},
+    {&noise_key, &philox, &batch, &particle_batches, &chacha, &gaussians},
     &dual_step,
     &max_threads,
     &pause,

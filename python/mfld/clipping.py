@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfld import validation
+from mfld import _core, validation
 from mfld.gradients import GradientEstimator
 from mfld.noise import Place
 from mfld.objectives import EmpiricalRisk, Objective
-from mfld.privacy import PrivacyWarning
+from mfld.privacy import PrivacyWarning, secret
 from mfld.state import Buffers
 from mfld.validation import FloatArray
 
-_BELOW = 1 - 1e-5  # so that rounding makes no gradient longer than the bound
+_MARGIN = 1e-5  # of the bound, for the rounding of lengths
+_ROWS_OF_BLOCK = 48  # that are summed in the precision of the particles, on average
 
 
 @dataclass(frozen=True)
@@ -30,21 +31,23 @@ class Clipped(GradientEstimator):
 
         (1 / (q n)) (sum_{i in I} min(1, C / |G_i|) G_im + s C sqrt(N) xi_m),     xi ~ N(0, I)
 
-    Its sum has the sensitivity ``C sqrt(N)`` over all particles, where a sample is added or removed; n is taken as
-    public. A step of length h adds noise of the deviation ``sqrt(2 h T)`` to each coordinate, which counts like a noise
-    multiplier of ``q n sqrt(2 T / (h N)) / C``: `MFLD.privacy_spent`. Batches and noise come from the operating
-    system's generator, so that no two runs are alike; noise is in floating point, whose low-order bits are not
-    protected. Losses in a history are NaN: they would tell of the samples. Source: Abadi et al. 2016, "Deep learning
-    with differential privacy".
+    Its sum has the sensitivity ``C sqrt(N)`` over all particles, where a sample's place in the table is emptied or
+    filled; n is taken as public. A step of length h adds noise of the deviation ``sqrt(2 h T)`` to each coordinate,
+    which counts like a noise multiplier of ``q n sqrt(2 T / (h N)) / C``: `MFLD.privacy_spent`. Batches and noise come
+    from keys of the operating system's generator, so that no two runs are alike, and the noise is a whole number of
+    units of 2**-30 of its deviation: low-order bits tell nothing. C is made smaller by what rounding may add, below a
+    thousandth in float32. Losses in a history are NaN: they would tell of the samples. For a `TwoLayerNetwork` and a
+    built-in loss lengths and sums are made by the core; other models take a gradient a sample. Source: Abadi et al.
+    2016, "Deep learning with differential privacy".
 
     Parameters
     ----------
     max_norm : float
-        Positive: C.
+        Between 1e-8 and 1e8: C.
     noise_multiplier : float
-        At least 0: s. With 0 only the noise of the dynamics protects.
+        s: 0, with which only the noise of the dynamics protects, or between 1e-3 and 1e6.
     batch_rate : float
-        q, above 0 and at most 1.
+        q, between 1e-6 and 1.
     seed : int, optional
         For tests only: noise that can be made again protects nobody.
 
@@ -84,8 +87,9 @@ class Clipped(GradientEstimator):
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-        if self.batch_rate > 1:
-            raise ValueError(f"batch_rate must be at most 1, got {self.batch_rate:g}")
+        for name, low, high in (("max_norm", 1e-8, 1e8), ("noise_multiplier", 1e-3, 1e6), ("batch_rate", 1e-6, 1)):
+            if not low <= checked[name] <= high and not checked[name] == 0:
+                raise ValueError(f"{name} must be between {low:g} and {high:g}, got {checked[name]:g}")
         if self.seed is not None:
             validation.seed(self.seed)
             warnings.warn(
@@ -117,37 +121,60 @@ class Clipped(GradientEstimator):
 
     def norms(self, objective: EmpiricalRisk, particles: FloatArray, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Lengths ``|G_i|`` of the gradients of some samples, shape (B,)."""
-        inputs, derivative = self._samples(objective, particles, rows)
-        threads = validation.num_threads(objective.num_threads)
-        found = np.empty(len(rows))
-        for i in range(len(rows)):  # so that memory is that of one gradient
-            gradient = objective.model.pull_back(particles, inputs[i : i + 1], derivative[i : i + 1], threads)[1]
-            found[i] = math.sqrt(float(np.einsum("mj,mj->", gradient, gradient, dtype=np.float64)) / len(particles))
-        return found
+        return self._sum(objective, particles, rows, [len(rows)], math.inf)[0]
 
     def estimate(
         self, objective: Objective, particles: FloatArray, buffers: Buffers, place: Place
     ) -> tuple[FloatArray, Buffers]:
         assert isinstance(objective, EmpiricalRisk)
-        random = np.random.default_rng(None if self.seed is None else [self.seed, place.step])
-        n = objective.n_samples
-        rows = np.flatnonzero(random.random(n) < self.batch_rate)
-        gradient = np.zeros_like(particles)
-        if len(rows):
-            inputs, derivative = self._samples(objective, particles, rows)
-            norms = self.norms(objective, particles, rows)
-            share = np.minimum(1, _BELOW * self.max_norm / np.maximum(norms, 1e-300)).astype(derivative.dtype)
-            threads = validation.num_threads(objective.num_threads)
-            cotangent = share[:, np.newaxis] * derivative
-            gradient = np.array(objective.model.pull_back(particles, inputs, cotangent, threads)[1])
-        deviation = self.noise_multiplier * self.max_norm * math.sqrt(len(particles))
-        moving = gradient[:, : objective.n_moving]
-        moving += (deviation * random.standard_normal(moving.shape)).astype(gradient.dtype)
-        return gradient / gradient.dtype.type(self.batch_rate * n), {}
+        n, at = objective.n_samples, (place.key, place.step, place.population)
+        rows = secret.sampled(n, self.batch_rate, secret.key(self.seed, "rows", *at))
+        n_blocks = max(1, round(self.batch_rate * n / _ROWS_OF_BLOCK))
+        # By places in the table, so that a row more or less changes one block and no other.
+        ends = np.searchsorted(rows, n * np.arange(1, n_blocks + 1) // n_blocks)
+        bound = self.max_norm * (1 - self._rounding(particles, objective.n_moving, ends))
+        gradient = self._sum(objective, particles, rows, ends.tolist(), bound)[1]
+        if self.noise_multiplier > 0:
+            deviation = self.noise_multiplier * self.max_norm * math.sqrt(len(particles))
+            moving = np.ascontiguousarray(gradient[:, : objective.n_moving])
+            own_key = secret.key(self.seed, "noise", *at)
+            gradient[:, : objective.n_moving] = secret.noisy(moving, deviation, own_key, place.threads)
+        return (gradient / (self.batch_rate * n)).astype(particles.dtype), {}
+
+    def _rounding(self, particles: FloatArray, n_moving: int, ends: NDArray[np.int64]) -> float:
+        """Share of the bound by which sums of neighbouring tables may differ beside it.
+
+        A sum of b vectors, one after the other in an arithmetic of unit roundoff u, is off by ``b u`` times the sum of
+        their lengths at most: twice, with and without a row. The grid of the noise adds half a unit to each number, and
+        that twice.
+        """
+        most = int(np.diff(ends, prepend=0).max())
+        of_sums = most**2 * float(np.finfo(particles.dtype).eps)
+        of_grid = self.noise_multiplier * math.sqrt(len(particles) * n_moving) / secret.UNITS
+        share = _MARGIN + of_sums + of_grid
+        if share > 0.1:
+            raise ValueError(f"noise_multiplier must be smaller for so many particles, got {self.noise_multiplier:g}")
+        return share
 
     @staticmethod
-    def _samples(
-        objective: EmpiricalRisk, particles: FloatArray, rows: NDArray[np.int64]
-    ) -> tuple[FloatArray, FloatArray]:
-        derivative = objective.derivative(particles, rows)[0]
-        return objective.inputs[rows].astype(particles.dtype), derivative.astype(particles.dtype)
+    def _sum(
+        objective: EmpiricalRisk, particles: FloatArray, rows: NDArray[np.int64], ends: list[int], bound: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lengths of the gradients of samples, and the sum of these once they are cut to the bound."""
+        threads = validation.num_threads(objective.num_threads)
+        problem = objective.native(particles.dtype)
+        if problem is not None:
+            inputs, targets = problem.inputs[rows], problem.targets[rows]
+            return _core.backend.pull_back_clipped(
+                problem.network, problem.loss, particles, inputs, targets, ends, bound, threads
+            )
+        wide = particles.astype(np.float64)
+        norms, total = np.zeros(len(rows)), np.zeros(wide.shape)
+        for i, row in enumerate(rows):  # so that memory is that of one gradient
+            derivative = np.asarray(objective.derivative(wide, [row])[0], np.float64)
+            inputs = objective.inputs[[row]].astype(np.float64)
+            gradient = objective.model.pull_back(wide, inputs, derivative, threads)[1]
+            norms[i] = math.sqrt(float(np.einsum("mj,mj->", gradient, gradient)) / len(wide))
+            if math.isfinite(norms[i]):
+                total += gradient * min(1.0, bound / norms[i] if norms[i] > 0 else 1.0)
+        return norms, total

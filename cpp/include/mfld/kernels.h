@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define MFLD_KERNEL_ABI 12
+#define MFLD_KERNEL_ABI 13
 
 /* Streams of noise: what a random number is for. A new one is a line at the end. Never renumber: the numbers are part
  * of every published result. */
@@ -208,6 +208,12 @@ typedef struct {
   int (*pull_back_inputs)(const mfld_network*, const void* particles, const void* coefficients, int64_t n_particles,
                           const void* inputs, int64_t n, const void* cotangent, void* gradient, void* particle_gradient,
                           const mfld_execution*);
+  /* gradient (n_particles, p), double: the sum over samples of the gradients in theta of their losses, each made no
+   * longer than `bound`; norms (n): their lengths before, root mean squares over particles. Blocks of samples end at
+   * `ends`; the weights of the samples are not looked at. */
+  int (*pull_back_clipped)(const mfld_network*, const mfld_loss*, const void* particles, int64_t n_particles,
+                           const mfld_samples*, const int64_t* ends, int64_t n_blocks, double bound, double* norms,
+                           double* gradient, const mfld_execution*);
 } mfld_network_kernels;
 
 /* Particles (n_members, n_particles, p), of which the first n_moving coordinates move. Members draw from the
@@ -342,6 +348,14 @@ typedef struct {
                     int64_t n_particles, mfld_dual_sweep*, const mfld_execution*);
 } mfld_kernels;
 
+/* Columns of the cells of secret.cpp, 1024 each: how often a column is its own cell and not its alias, and a lower
+ * bound on the probability with which a place in the cell is kept, both in units of 2^-64. */
+typedef struct {
+  const uint64_t* thresholds;
+  const uint16_t* aliases;
+  const uint64_t* always;
+} mfld_gaussian_table;
+
 /* Noise as words and rows, of no precision. */
 typedef struct {
   uint64_t (*key)(uint64_t seed, uint64_t replica);
@@ -352,6 +366,11 @@ typedef struct {
   /* the same for each particle on its own: rows (n_particles, batch_size) */
   int (*particle_batches)(const mfld_noise*, int64_t n, int64_t batch_size, int64_t n_particles, int64_t* rows,
                           const mfld_execution*);
+  /* n_words words of ChaCha20 from block `counter` on */
+  void (*chacha)(const uint32_t key[8], uint32_t counter, const uint32_t nonce[3], int64_t n_words, uint32_t* out);
+  /* floor(2^30 X) of standard normals X, out (count): a pure function of the key */
+  int (*gaussians)(const uint32_t key[8], const mfld_gaussian_table*, int64_t count, int64_t* out,
+                   const mfld_execution*);
 } mfld_words;
 
 typedef struct {

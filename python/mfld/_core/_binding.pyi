@@ -31,6 +31,8 @@ class Backend:
         ...
     def batch(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n: typing.SupportsInt | typing.SupportsIndex, batch_size: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0) -> numpy.typing.NDArray[numpy.int64]:
         ...
+    def chacha(self, key: bytes, n_words: typing.SupportsInt | typing.SupportsIndex, counter: typing.SupportsInt | typing.SupportsIndex = 0, nonce: typing.Annotated[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(3)"] = [0, 0, 0]) -> numpy.typing.NDArray[numpy.uint32]:
+        ...
     def conjugate(self, loss: Loss, dual: numpy.ndarray, targets: numpy.ndarray) -> numpy.ndarray:
         ...
     def dual_step(self, loss: Loss, dual: numpy.ndarray, predictions: numpy.ndarray, targets: numpy.ndarray, step: numpy.ndarray) -> numpy.ndarray:
@@ -41,6 +43,8 @@ class Backend:
         """
         Mean of the points y under the weights w_j exp(-|a (x_i - y_j)|^2 / 2), for each point x_i.
         """
+    def gaussians(self, key: bytes, count: typing.SupportsInt | typing.SupportsIndex, thresholds: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64], aliases: typing.Annotated[numpy.typing.ArrayLike, numpy.uint16], always: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64], num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.typing.NDArray[numpy.int64]:
+        ...
     def loss(self, loss: Loss, predictions: numpy.ndarray, targets: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
         ...
     def loss_smoothness(self, loss: Loss) -> float:
@@ -87,6 +91,8 @@ class Backend:
         """
         Gradients in the particles, as of `pull_back`, and in the inputs, in one pass.
         """
+    def pull_back_clipped(self, network: Network, loss: Loss, particles: numpy.ndarray, inputs: numpy.ndarray, targets: numpy.ndarray, ends: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], bound: typing.SupportsFloat | typing.SupportsIndex, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]]:
+        ...
     def pull_back_inputs(self, network: Network, particles: numpy.ndarray, coefficients: numpy.ndarray | None, inputs: numpy.ndarray, cotangent: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
         ...
     def pull_back_rows(self, network: Network, particles: numpy.ndarray, inputs: numpy.ndarray, cotangent: numpy.ndarray, rows: typing.Annotated[numpy.typing.ArrayLike, numpy.int64], num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import glob
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -172,3 +173,24 @@ def step_size(text: str) -> float | str:
 
 def numbers(text: str) -> tuple[float, ...]:
     return tuple(float(part) for part in text.split(","))
+
+
+def column_bounds(text: str) -> tuple[str, tuple[float, float]]:
+    """``NAME=LOW:HIGH``, of numbers, or of dates like 2020-12-31, as days since 1970."""
+    name, _, ends = text.rpartition("=")
+    low, colon, high = ends.partition(":")
+    try:
+        if not name or not colon:
+            raise ValueError
+        return name, (_end(low), _end(high))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be NAME=LOW:HIGH with two numbers, or dates like 2020-12-31, got {text!r}"
+        ) from None
+
+
+def _end(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float((datetime.date.fromisoformat(text.strip()) - datetime.date(1970, 1, 1)).days)

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
+import secrets
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mfld import validation
-from mfld.cli.options import add_drop_and_types, add_format, add_num_threads, checked, format_options, number
+from mfld.cli.options import (
+    add_drop_and_types,
+    add_format,
+    add_num_threads,
+    checked,
+    column_bounds,
+    format_options,
+    number,
+)
 from mfld.cli.report import Report, check_output
-from mfld.experiments import sources
-from mfld.experiments.densities import MISSING
+from mfld.experiments import register, sources, synthesis
+from mfld.experiments.densities import MISSING, complete
+from mfld.experiments.register import Register
 from mfld.experiments.synthesis import SyntheticTable
 from mfld.experiments.tables import Format
+from mfld.experiments.utility import Utility
 from mfld.files import replacing
 from mfld.privacy import NEIGHBOURS, Expense, Ledger, noise_multiplier
 from mfld.privacy.mechanism import check_delta, check_epsilon
+
+_HELD_OUT = 5  # of so many rows one
 
 
 def add(commands: Any) -> None:
@@ -45,7 +61,7 @@ def add(commands: Any) -> None:
         "--bounds",
         action="append",
         default=[],
-        type=_bounds,
+        type=column_bounds,
         metavar="NAME=LOW:HIGH",
         help="public bounds of a column of numbers (else estimated, for a tenth of the budget); repeatable",
     )
@@ -60,6 +76,12 @@ def add(commands: Any) -> None:
     private.add_argument("--neighbours", choices=NEIGHBOURS, default="replace", help="which tables count as such")
     private.add_argument("--budget", type=epsilon, help="epsilon of all runs on this file together (--epsilon)")
     private.add_argument("--ledger", type=Path, metavar="FILE.json", help="of all runs (FILE-privacy-ledger.json)")
+    private.add_argument(
+        "--register",
+        type=Path,
+        metavar="FILE.json",
+        help=f"of all your tables, by which runs on a copy of this one are known ({register.default_path()})",
+    )
     private.add_argument(
         "--seed",
         type=checked("seed", int, lambda name, value: validation.seed(value)),
@@ -76,20 +98,14 @@ def add(commands: Any) -> None:
         help="rows to draw, as many as you like",
     )
     output.add_argument("--output", type=Path, metavar="FILE.csv", help="where to write them (FILE-synth.csv)")
-    output.add_argument("--utility", action="store_true", help="compare with the file; for its holder's eyes only")
+    output.add_argument(
+        "--utility",
+        action="store_true",
+        help="hold out a fifth of the rows, make rows from the others, say how close they are to those held out and "
+        "what a classifier learns from them; computed without noise, for the holder's eyes only",
+    )
     output.add_argument("--json", action="store_true", help="print one JSON object")
     synth.set_defaults(command=_run)
-
-
-def _bounds(text: str) -> tuple[str, tuple[float, float]]:
-    name, _, ends = text.rpartition("=")
-    low, colon, high = ends.partition(":")
-    try:
-        if not name or not colon:
-            raise ValueError
-        return name, (float(low), float(high))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be NAME=LOW:HIGH with two numbers, got {text!r}") from None
 
 
 def _categories(text: str) -> tuple[str, tuple[str, ...]]:
@@ -109,27 +125,38 @@ def _run(options: argparse.Namespace) -> int:
     if len({path.resolve() for path in (output, told, kept)}) < 3:
         raise ValueError(f"rows, report and ledger must be different files, got {output}, {told}, {kept}")
     runs = _runs(kept)
-    budget = options.epsilon if options.budget is None else options.budget
-    _check_budget(runs, options, budget, kept)
-
+    known = Register.load(options.register or register.default_path())
     header = None if options.header is None else options.header == "yes"
     how = Format(header=header, types=dict(options.types), **format_options(options))
+    categories = dict(options.categories)
+    read = synthesis.read(options.data, how, categories=categories, target=options.target, drop=options.drop)
+    digests = known.digests(read)
+    identities = {run.get("id") for run in runs}
+    elsewhere = [run for run in known.runs_of(digests) if run["id"] not in identities]
+    budget = options.epsilon if options.budget is None else options.budget
+    _check_budget(runs, elsewhere, options, budget, kept)
+
+    seen = complete(read, options.missing)
+    held_out = np.zeros(len(seen.rows), bool)
+    if options.utility:
+        held_out[random.SystemRandom().sample(range(len(seen.rows)), len(seen.rows) // _HELD_OUT)] = True
+    used = seen.without(held_out) if held_out.any() else seen
     table = SyntheticTable.fit(
-        options.data,
-        how,
+        used,
         epsilon=options.epsilon,
         delta=options.delta,
         bounds=dict(options.bounds),
-        categories=dict(options.categories),
+        categories=categories,
         target=options.target,
-        drop=options.drop,
         missing=options.missing,
         neighbours=options.neighbours,
         seed=options.seed,
         num_threads=options.num_threads,
     )
-    # The ledger first: what is released and not written down would be forgotten.
-    runs.append({"delta": table.delta, **table.ledger.as_json()})
+    # The register and the ledger first: what is released and not written down would be forgotten.
+    run = {"id": secrets.token_hex(8), "delta": table.delta, **table.ledger.as_json()}
+    known.add({**run, "columns": digests, "ledger": str(kept.resolve())})
+    runs.append(run)
     with replacing(kept) as file:
         file.write(json.dumps({"format": "mfld privacy ledger 1", "runs": runs}, indent=1).encode())
     with replacing(output) as file:
@@ -148,19 +175,14 @@ def _run(options: argparse.Namespace) -> int:
         )
         report.add(spent, f"epsilon {spent['epsilon']:.4g} at delta {table.delta:g}, neighbours {options.neighbours}:")
         total = table.ledger.noise_multiplier**-2
+        shares: dict[str, float] = {}
         for each in table.ledger.expenses:
-            share = each.noise_multiplier**-2 / total
-            report.add({}, f"  {100 * share:5.1f}% {each.what}")
+            shares[each.what] = shares.get(each.what, 0.0) + each.noise_multiplier**-2 / total
+        for what, share in shares.items():
+            report.add({}, f"  {100 * share:5.1f}% {what}")
         report.add({}, f"taken as public: {', '.join(table.public)}")
         if options.utility:
-            texts = dict.fromkeys([name for name, _ in options.categories] + [options.target] * bool(options.target))
-            types = {**dict(options.types), **dict.fromkeys(texts, "text")}
-            seen = Format(header=header, types=types, **format_options(options))
-            worst = table.utility(options.data, seen, options.drop, options.missing)
-            report.add(
-                {"total_variation": worst},
-                f"NOT FOR RELEASE, computed without noise: columns differ by {worst:.3f} in total variation at most",
-            )
+            _add_utility(report, table.utility(used, seen.without(~held_out)), int(held_out.sum()))
     finally:
         report.finish()
     return 0
@@ -172,27 +194,63 @@ def _runs(kept: Path) -> list[dict[str, Any]]:
     try:
         runs: list[dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))["runs"]
         for run in runs:
-            check_delta(run["delta"])
-            Ledger.from_json(run)
+            register.ledger_of(run)
         return runs
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{kept} is no ledger of mfld synth, or damaged: {error}") from error
 
 
-def _check_budget(runs: list[dict[str, Any]], options: argparse.Namespace, budget: float, kept: Path) -> None:
+def _check_budget(
+    runs: list[dict[str, Any]],
+    elsewhere: list[dict[str, Any]],
+    options: argparse.Namespace,
+    budget: float,
+    kept: Path,
+) -> None:
     """Refuse a run that would spend more than the budget together with those before it."""
-    if not runs:
+    before = runs + elsewhere
+    if not before:
         if options.epsilon > budget:
             raise ValueError(f"budget must be at least --epsilon, {options.epsilon:g}, got {budget:g}")
         return
 
     own = Ledger((Expense("this run", noise_multiplier(options.epsilon, options.delta), 1.0),), options.neighbours)
-    delta = options.delta + sum(run["delta"] for run in runs)
-    total = sum((Ledger.from_json(run) for run in runs), start=Ledger()) + own
+    delta = options.delta + sum(run["delta"] for run in before)
+    total = sum((Ledger.from_json(run) for run in before), start=Ledger()) + own
     together = total.epsilon(delta)
     if together > budget:
+        counted = [f"the {len(runs)} runs in {kept}"] * bool(runs)
+        counted += [f"{len(elsewhere)} on the same rows, in {_names(elsewhere)}"] * bool(elsewhere)
         raise ValueError(
-            f"budget must be at least {together:.4g}, got {budget:.4g}: with the {len(runs)} runs in {kept} this one "
-            f"makes epsilon {together:.4g} at delta {delta:g} for the same rows. The rows of one run may be drawn as "
-            "many as you like; runs again reveal more"
+            f"budget must be at least {together:.4g}, got {budget:.4g}: with {' and '.join(counted)} this one makes "
+            f"epsilon {together:.4g} at delta {delta:g} for the same rows. The rows of one run may be drawn as many as "
+            "you like; runs again reveal more"
+        )
+
+
+def _names(runs: list[dict[str, Any]]) -> str:
+    return ", ".join(sorted({str(run.get("ledger")) for run in runs}))
+
+
+def _add_utility(report: Report, found: Utility, n_rows: int) -> None:
+    """Add utility by held-out rows, none of which is private."""
+    report.add({"utility": {"private": False, "held_out_rows": n_rows, **vars(found)}})
+    report.add({}, f"NOT FOR RELEASE, computed without noise from {n_rows} rows of the file that were held out:")
+    for name, distances, real in (
+        ("columns", found.columns, found.real_columns),
+        ("pairs of columns", found.pairs, found.real_pairs),
+    ):
+        if distances:
+            worst = max(distances, key=lambda key: distances[key])
+            mean = sum(distances.values()) / len(distances)
+            report.add(
+                {},
+                f"  {name} differ by {mean:.3f} in total variation on average (real rows by {real:.3f}), most "
+                f"{worst}, by {distances[worst]:.3f}",
+            )
+    if found.synthetic_auc is not None and found.real_auc is not None:
+        report.add(
+            {},
+            f"  a classifier that learns from synthetic rows has a ROC-AUC of {found.synthetic_auc:.3f}, from real "
+            f"ones {found.real_auc:.3f}",
         )

@@ -16,6 +16,7 @@ from mfld.cli.options import (
     add_num_threads,
     by_method,
     checked,
+    column_bounds,
     format_options,
     knob,
     number,
@@ -33,6 +34,10 @@ from mfld.models import activations, readouts
 from mfld.validation import FloatArray
 
 _FEWEST_NEURONS = 16  # of a layer
+_PRIVATE = (
+    "for tables that differ in one row; taken as public: the number of rows, names, kinds and categories of columns, "
+    "classes; NOT PRIVATE: scores of held-out rows, and their curve in the picture"
+)
 
 
 def add(commands: Any) -> None:
@@ -123,6 +128,8 @@ def add(commands: Any) -> None:
     )
     add_num_threads(run)
 
+    _add_privacy(train.add_argument_group("privacy"))
+
     search = train.add_argument_group("search for l2")
     knob(search, "validation_particles", int, "N", "neurons of each run")
     knob(search, "validation_samples", int, "N", "rows to score on, in all")
@@ -149,6 +156,20 @@ def add(commands: Any) -> None:
     output.add_argument("--quiet", action="store_true", help="no progress bar")
     output.add_argument("--json", action="store_true", help="print one JSON object")
     train.set_defaults(command=_run)
+
+
+def _add_privacy(private: Any) -> None:
+    knob(private, "epsilon", number, "EPSILON", "train under differential privacy: what the model may cost, such as 1")
+    knob(private, "delta", number, "DELTA", "probability that more is lost")
+    private.add_argument(
+        "--bounds",
+        action="append",
+        dest="column_bounds",
+        default=[],
+        type=column_bounds,
+        metavar="NAME=LOW:HIGH",
+        help="public bounds of a column of numbers (else estimated, for a tenth of the budget); repeatable",
+    )
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -207,6 +228,9 @@ def _run(options: argparse.Namespace) -> int:
         {"classes_not_held_out": unjudged},
         f"too rare to be judged by held-out rows: {', '.join(map(repr, unjudged))}" if unjudged else None,
     )
+    spent = made.get("privacy")
+    if spent is not None:
+        report.add({"privacy": spent}, f"epsilon {spent['epsilon']:.4g} at delta {spent['delta']:g}, {_PRIVATE}")
     report.add_scores(training.scores)
     if training.certificate is not None:
         report.add({"certificate": made["certificate"]}, certified(made["certificate"]))
@@ -249,11 +273,15 @@ def _report_on(report: Report, data: experiments.Dataset, training: Training, op
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
+    if "epsilon" in options and options.report:
+        raise ValueError("--report must be left out with --epsilon: it looks at rows")
     if "n_modes" in options and "functional" not in options:
         raise ValueError("--n-modes is of the covariance that --functional chooses: give both")
     given = {name: getattr(options, name) for name in CHECKS if name in options}
     if given.get("depth") is not None:  # about as many numbers as the default of two layers
         given.setdefault("n_particles", max(_FEWEST_NEURONS, 500 // given["depth"]))
+    if options.column_bounds:
+        given["bounds"] = dict(options.column_bounds)
     return Recipe(**given)
 
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfld import _core, fitting, quantities, schedules, validation
+from mfld import _core, fitting, private_fitting, quantities, schedules, validation
 from mfld import checkpoint as checkpoints
 from mfld.algorithms import Algorithm, Callback, Result
 from mfld.bias import BiasReport, bias_report
@@ -50,6 +50,8 @@ from mfld.gradients import GradientEstimator, Minibatch
 from mfld.losses import Loss, LossFunction
 from mfld.models import Model, TwoLayerNetwork, activations, readouts
 from mfld.noise import Place
+from mfld.privacy.mechanism import check_delta, check_epsilon
+from mfld.private_fitting import PrivateChoices
 from mfld.residual import ResidualNetwork
 from mfld.schedules import Schedule, Scheduled
 from mfld.state import State
@@ -91,6 +93,18 @@ def _covariance(name: str, value: object) -> Covariance:
     return validation.instance(name, value, Covariance, "a Covariance, like PowerLaw(2.0)")
 
 
+def _bounds(name: str, value: object) -> dict[str, tuple[float, float]]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a mapping of columns to (low, high), got {validation.show(value)}")
+    found = {}
+    for column, pair in value.items():
+        own = validation.array(f"{name} of {column!r}", pair, np.float64)
+        if own.shape != (2,) or not own[0] < own[1]:
+            raise ValueError(f"{name} of {column!r} must be low and high, increasing, got {validation.show(pair)}")
+        found[str(column)] = float(own[0]), float(own[1])
+    return found
+
+
 def _schedule(name: str, value: object) -> Schedule:
     return validation.instance(name, value, Schedule, "a Schedule")
 
@@ -127,6 +141,7 @@ _CERTIFIED: dict[str, dict[str, Any]] = {  # what takes the place of these where
     }.items()
 }
 _ATTEMPTS = 3  # at a certificate, each with its default budget of moves
+_PRIVATE: dict[str, Any] = {"l2": (1e-3,), "n_steps": 300}
 METHODS = {name: {**own, "reference_scale": ALGORITHMS[name].reference_scale} for name, own in _OWN.items()}
 """Defaults of each method; steps are outer steps of PDA and epochs of P-SDCA."""
 
@@ -168,6 +183,9 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "temperature_schedule": partial(_optional, _schedule),
     "l2_schedule": partial(_optional, _schedule),
     "certify": validation.boolean,
+    "epsilon": partial(_optional, lambda name, value: check_epsilon(value)),
+    "delta": lambda name, value: check_delta(value),
+    "bounds": partial(_optional, _bounds),
     "dtype": _dtype,
     "test_share": _share,
     "validation_particles": _count,
@@ -227,6 +245,13 @@ class Recipe:
     certify : bool
         Certify the answer, and choose l2 and what else has a default by the method for that: see the rule. P-SDCA is
         always certified.
+    epsilon : float, optional
+        Trains MFLD under (epsilon, delta)-differential privacy, see `mfld.private_fitting`: with one l2, and neither of
+        what looks at rows beside the steps. Held-out rows have no part in it, and what is said of them is not private.
+    delta : float
+        Of epsilon.
+    bounds : mapping of str to (low, high), optional
+        Of epsilon: public bounds of columns of numbers and dates; others are estimated for a tenth of the budget.
     dtype : {"float32", "float64"}
     test_share : float
         Share of the rows that is held out.
@@ -268,6 +293,9 @@ class Recipe:
     temperature_schedule: Schedule | None = None
     l2_schedule: Schedule | None = None
     certify: bool = False
+    epsilon: float | None = None
+    delta: float = 1e-5
+    bounds: Mapping[str, tuple[float, float]] | None = None
     dtype: str = "float32"
     test_share: float = 0.2
     validation_particles: int = 256
@@ -284,6 +312,7 @@ class Recipe:
             for name, fits in (("method", "mfld"), ("functional", None), ("certify", False)):
                 if getattr(self, name) != fits:
                     raise ValueError(f"{name} must be {fits!r} with depth={self.depth}, got {getattr(self, name)!r}")
+        self._check_privacy()
         if isinstance(self.step_size, str):
             if self.method != "mfld":
                 raise ValueError(f"step_size must be a number with method={self.method!r}, got {self.step_size!r}")
@@ -295,10 +324,27 @@ class Recipe:
         if self.method == "pda" and self.gradient not in (None, "full", "minibatch"):
             raise ValueError(f"gradient must be 'full' or 'minibatch' with method='pda', got {self.gradient!r}")
 
+    def _check_privacy(self) -> None:
+        """Refuse what looks at rows where that is not paid for."""
+        if self.epsilon is None:
+            if self.bounds is not None:
+                raise ValueError("bounds must be left out without epsilon")
+            return
+        for name, fits in (("method", "mfld"), ("functional", None), ("depth", None), ("gradient", None)):
+            if getattr(self, name) != fits:
+                raise ValueError(f"{name} must be {fits!r} with epsilon, got {getattr(self, name)!r}")
+        if self.certify:
+            raise ValueError("certify must be False with epsilon: a certificate looks at rows")
+        if isinstance(self.l2, tuple) and len(self.l2) > 1:
+            raise ValueError(f"l2 must be one number with epsilon: rows would choose among {self.l2}")
+        if isinstance(self.step_size, str):
+            raise ValueError(f"step_size must be a number with epsilon: {self.step_size!r} looks at rows")
+
     @property
     def complete(self) -> Recipe:
         """The recipe with what its method takes by default."""
         own = METHODS[self.method] | (_CERTIFIED[self.method] if self.certify else {})
+        own |= _PRIVATE if self.epsilon is not None else {}
         return replace(self, **{k: v for k, v in own.items() if getattr(self, k) is None})
 
     @property
@@ -388,7 +434,9 @@ def train(
     started = time.perf_counter()
     # NumPy's generator and not ours: the split is a matter of the data, and the rows are stored with the model.
     rng = np.random.default_rng(seed)
-    rows, test_rows, unjudged = splits.hold_out(len(data.inputs), data.labels, recipe.test_share, rng)
+    # Where to train privately, no class has a say in it.
+    labels = data.labels if recipe.epsilon is None else None
+    rows, test_rows, unjudged = splits.hold_out(len(data.inputs), labels, recipe.test_share, rng)
     recipe = _completed(recipe, data, len(rows))
 
     losses: dict[float, float] = {}
@@ -405,7 +453,9 @@ def train(
     if checkpoint is not None:
         run = partial(checkpoints.run, path=checkpoint, seconds=_CHECKPOINT_SECONDS, resume=resume)
     problem = _Problem(data, np.sort(rows), test_rows, recipe, seed, num_threads)
-    record = {"train_loss": problem.mean_loss(problem.rows), "test_loss": problem.mean_loss(test_rows)}
+    record = {"test_loss": problem.mean_loss(test_rows)}
+    if problem.private is None:
+        record = {"train_loss": problem.mean_loss(problem.rows), **record}
     attempts = [l2, *sorted(each for each in losses if each > l2)][: _ATTEMPTS if recipe.certify else 1]
     certified: Certificate | None = None
     declined: dict[float, str] = {}
@@ -414,7 +464,9 @@ def train(
         tried = run(algorithm, risk, problem.n_steps, seed, record=record, callbacks=callbacks)
         tried_scores = problem.trained(tried).split_scores(data, num_threads)
         complaint = fitting.complaint(risk, tried_scores["train"].loss)
-        if complaint is not None:
+        if problem.private is not None:
+            tried_scores = {"test": tried_scores["test"]}
+        elif complaint is not None:
             raise ConvergenceError(f"{complaint}: more n_steps, a smaller step_size or a larger l2 may help")
         found = tried.certificate(num_threads=num_threads) if recipe.certify or recipe.method == "psdca" else None
         if attempt == attempts[0] or (found is not None and found.reason is None):
@@ -424,9 +476,10 @@ def train(
         declined[attempt] = found.reason
         run = Algorithm.run  # the checkpoint is of the first
     declined.pop(l2, None)  # its own reason is that of the certificate
-    provenance = {
+    provenance: dict[str, Any] = {
         "data": data.name,
-        "fingerprint": data.fingerprint,
+        # Who knows all rows but one could try values for that one.
+        "fingerprint": data.fingerprint if problem.private is None else None,
         "rows": len(data.inputs),
         "classes_not_held_out": unjudged,
         "validation": [{"l2": candidate, "loss": loss} for candidate, loss in losses.items()],
@@ -434,6 +487,8 @@ def train(
         "kernels": f"{_core.backend.isa}, {_core.backend.compiler}",
         "scores": {part: {"loss": s.loss, s.measure: s.score} for part, s in scores.items()},
     }
+    if problem.private is not None:
+        provenance["privacy"] = {"epsilon": problem.private.spent, "delta": recipe.delta}
     if certified is not None:
         has_number = certified.reason is None
         provenance["certificate"] = {
@@ -508,7 +563,7 @@ def _completed(recipe: Recipe, data: Dataset, n_rows: int) -> Recipe:
         )
     assert recipe.n_steps is not None  # by complete
     n_steps, gradient = recipe.n_steps, _gradient(recipe, n_rows)
-    if given is None and recipe.method == "mfld" and isinstance(gradient, Minibatch):
+    if given is None and recipe.method == "mfld" and recipe.epsilon is None and isinstance(gradient, Minibatch):
         n_steps = max(n_steps, math.ceil(_PASSES * n_rows / gradient.batch_size))
     for name in ("step_size", "temperature", "l2"):
         schedule = getattr(recipe, f"{name}_schedule")
@@ -541,13 +596,15 @@ class _Problem:
             n_outputs = fitting.n_outputs(len(data.classes), loss)
         network: dict[str, Any] = {name: getattr(recipe, name) for name in _OF_NETWORK}
         self._model: Model | ResidualNetwork
+        self.private: PrivateChoices | None = None
         model: TwoLayerNetwork | ResidualNetwork
         if recipe.depth is not None:
             self._model = model = ResidualNetwork(n_columns, n_outputs, recipe.depth, **network)
             scaling = fitting.scaling(data.inputs, rows=rows)
         elif recipe.functional is None:
             self._model = model = TwoLayerNetwork(n_columns, n_outputs, **network)
-            scaling = fitting.scaling(data.inputs, rows=rows)
+            self.private = None if recipe.epsilon is None else _private_choices(data, rows, recipe)
+            scaling = fitting.scaling(data.inputs, rows=rows) if self.private is None else self.private.scaling
         else:
             grid = curves.grid(data.encoding)
             modes = recipe.functional.modes(grid, recipe.n_modes, data.inputs[rows])
@@ -599,7 +656,7 @@ class _Problem:
             temperature=_times(self._temperature(l2), recipe.temperature_schedule),
             step_size=step_size,
             l2=None if recipe.l2_schedule is None else _times(l2, recipe.l2_schedule),
-            gradient=_gradient(recipe, len(self.rows)),
+            gradient=self._gradient,
             dynamics=Overdamped(ridge="explicit" if recipe.functional is None else "crank_nicolson"),
             inner_steps=recipe.inner_steps or Choices.inner_steps,
             dtype=recipe.dtype,
@@ -612,7 +669,7 @@ class _Problem:
         chosen = {**recipe.as_json(), "seed": self._seed, "l2": l2, "temperature": self._temperature(l2)}
         if ALGORITHMS[recipe.method].has_step_size:
             chosen["step_size"] = self._step_size(l2)
-            chosen["gradient"] = repr(_gradient(recipe, len(self.rows)))
+            chosen["gradient"] = repr(self._gradient)
         return chosen
 
     def trained(self, result: Result) -> TrainedModel:
@@ -641,16 +698,56 @@ class _Problem:
         given = self._recipe.step_size
         if given is not None:
             return given
-        calm = fitting.calm(self.risk(l2), _gradient(self._recipe, len(self.rows)))
+        calm = fitting.calm(self.risk(l2), self._gradient)
         return fitting.stable_step_size(self._curvature + 2 * l2, calm * (self._recipe.step_share or STEP_SHARE))
+
+    @property
+    def _gradient(self) -> GradientEstimator:
+        return _gradient(self._recipe, len(self.rows)) if self.private is None else self.private.gradient
 
     @cached_property
     def _curvature(self) -> float:
         """That of the loss, which does not depend on l2."""
-        recipe = self._recipe
+        recipe, classes = self._recipe, self._data.classes
+        if self.private is not None:
+            assert classes is not None  # by _private_choices
+
+            def alike(inputs: FloatArray, numbers: NDArray[np.int64]) -> TrainedRisk:
+                targets = self._untrained.encoded(classes[numbers])
+                return fitting.risk(self._model, inputs, targets, loss=self._untrained.loss)
+
+            return self.private.curvature(alike, self._inputs.shape[1], len(classes), recipe.n_particles)
         return fitting.largest_curvature(
             self.risk(0.0), recipe.n_particles, self._seed, recipe.dtype, self._num_threads
         )
+
+
+def _private_choices(data: Dataset, rows: NDArray[np.int64], recipe: Recipe) -> PrivateChoices:
+    """Scaling and gradients of a private training, by bounds of the columns."""
+    if data.classes is None:
+        raise ValueError("epsilon must be left out for a regression, whose targets have no public bounds")
+    if any(feature.fill is not None for feature in data.encoding.features):
+        raise ValueError("missing must be 'refuse' or 'drop' with epsilon: what is imputed looks at rows")
+    given, ends = dict(recipe.bounds or {}), list[tuple[float, float] | None]()
+    for feature in data.encoding.features:
+        waves = 2 * len(feature.cycles)
+        if feature.categories is not None:
+            ends += [(0.0, 1.0)] * len(feature.names)
+        else:
+            ends += [given.pop(feature.name) if feature.name in given else None, *[(-1.0, 1.0)] * waves]
+    if given:
+        raise ValueError(f"bounds must be of columns of numbers or dates, got {next(iter(given))!r}")
+    assert recipe.n_steps is not None
+    assert recipe.epsilon is not None
+    return private_fitting.choose(
+        data.inputs[rows],
+        recipe.n_steps,
+        epsilon=recipe.epsilon,
+        delta=recipe.delta,
+        bounds=ends,
+        batch_size=recipe.batch_size,
+        names=data.encoding.feature_names,
+    )
 
 
 def _times(value: float, schedule: Schedule | None) -> float | Schedule:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 from collections.abc import Collection, Mapping
@@ -14,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfld import privacy, synthesis, validation
-from mfld.experiments import tables
-from mfld.experiments.densities import MISSING, Variable, complete
+from mfld.experiments import tables, utility
+from mfld.experiments.densities import MISSING, Variable, as_csv, complete
 from mfld.experiments.tables import Column, Format, Table
+from mfld.experiments.utility import Utility
 from mfld.privacy import Expense, Ledger
 from mfld.synthesis import Synthesis
 
@@ -54,7 +53,7 @@ class SyntheticTable:
     @classmethod
     def fit(
         cls,
-        source: str | os.PathLike[str],
+        source: str | os.PathLike[str] | Table,
         how: Format | None = None,
         *,
         epsilon: float,
@@ -74,7 +73,7 @@ class SyntheticTable:
         Parameters
         ----------
         source, how, drop
-            As in `mfld.experiments.tables.read`.
+            As in `read`; or what that has read.
         epsilon, delta : float
             What it may cost in all.
         bounds : mapping of str to (low, high)
@@ -105,10 +104,9 @@ class SyntheticTable:
         if multiplier == 0:
             raise ValueError("epsilon must be finite, for there is no privacy without noise")
         bounds, known = dict(bounds or {}), {name: tuple(own) for name, own in (categories or {}).items()}
-        how = how or Format()
-        texts = dict.fromkeys((*known, *([target] if target is not None else [])), "text")
-        how = Format(**{**vars(how), "types": {**how.types, **texts}})
-        table = complete(tables.read(source, how, drop=drop), missing)
+        if not isinstance(source, Table):
+            source = read(source, how, categories=known, target=target, drop=drop)
+        table = complete(source, missing)
         n = len(table.rows)
         if n < _LEAST_ROWS:
             raise ValueError(f"{table.source} has {n} rows; at least {_LEAST_ROWS} are needed")
@@ -172,12 +170,7 @@ class SyntheticTable:
 
     def csv(self, columns: Mapping[str, list[str]]) -> str:
         """Rows as a text, with the delimiter of the file, and a header if it had one."""
-        text = io.StringIO()
-        writer = csv.writer(text, delimiter=self.provenance["delimiter"] or ",", lineterminator="\n")
-        if self.provenance["header"]:
-            writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-        return text.getvalue()
+        return as_csv(columns, self.provenance)
 
     def report(self) -> dict[str, Any]:
         """Account of what was spent on what and what was taken as public, which may be published with the rows."""
@@ -190,27 +183,52 @@ class SyntheticTable:
             "spent": [vars(each) for each in self.ledger.expenses],
         }
 
-    def utility(self, source: str | os.PathLike[str], how: Format | None, drop: Collection[str], missing: str) -> float:
-        """Largest distance in total variation between a column of the file and of the rows, in 10 cells of numbers.
+    def utility(self, real: Table, held_out: Table, seed: int = 1) -> Utility:
+        """Utility of as many synthetic rows as there are real ones, by rows that were held out: without noise.
 
-        It is computed from the rows of the file without noise, hence for their holder only.
+        Parameters
+        ----------
+        real : Table
+            The table that was fitted.
+        held_out : Table
+            Rows that had no part in it.
+        seed : int
+            Of the synthetic rows.
         """
-        table = complete(tables.read(source, how, drop=drop), missing)
-        numbers, codes, _ = _rows(table, self.variables, None)
-        drawn_numbers, drawn_codes = self.synthesis.sample(len(table.rows), 1)
-        seen, drawn = (np.minimum(10 * x, 9).astype(np.int64) for x in (numbers, drawn_numbers))
-        worst = 0.0
-        for j in range(numbers.shape[1]):
-            worst = max(worst, _variation(seen[:, j], drawn[:, j], 10))
-        for t, size in enumerate(self.synthesis.features.sizes):
-            worst = max(worst, _variation(codes[:, t], drawn_codes[:, t], size))
-        return worst
+        drawn = utility.Rows(*self.synthesis.sample(len(real.rows), seed))
+        seen, others = (utility.Rows(*_rows(table, self.variables, None)[:2]) for table in (real, held_out))
+        names = [v.name for v in self.variables if v.kind != "text"]
+        names += [v.name for v in self.variables if v.kind == "text"]
+        features = self.synthesis.features
+        return utility.compare(drawn, seen, others, names, features.sizes, features.label)
 
 
-def _variation(first: NDArray[np.int64], second: NDArray[np.int64], size: int) -> float:
-    """Total variation between two samples of numbers from -1 to size - 1."""
-    shares = [np.bincount(codes + 1, minlength=size + 1) / len(codes) for codes in (first, second)]
-    return float(np.abs(shares[0] - shares[1]).sum() / 2)
+def read(
+    source: str | os.PathLike[str],
+    how: Format | None = None,
+    *,
+    categories: Collection[str] = (),
+    target: str | None = None,
+    drop: Collection[str] = (),
+) -> Table:
+    """Read a file for `SyntheticTable.fit`: its target, and columns with categories of their own, are texts.
+
+    Parameters
+    ----------
+    source, how, drop
+        As in `mfld.experiments.tables.read`.
+    categories : collection of str
+        Columns whose categories are given.
+    target : str, optional
+
+    Raises
+    ------
+    OSError, ValueError
+        As `mfld.experiments.tables.read`.
+    """
+    how = how or Format()
+    texts = dict.fromkeys((*categories, *([target] if target is not None else [])), "text")
+    return tables.read(source, Format(**{**vars(how), "types": {**how.types, **texts}}), drop=drop)
 
 
 def _refuse_identifiers(table: Table, column: Column, known: bool) -> None:

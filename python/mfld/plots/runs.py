@@ -69,7 +69,8 @@ def losses(result: Result, *, axes: Any = None) -> Any:
     """
     axes = style.figure(5, 3.6).subplots() if axes is None else axes
     for k, (name, label) in enumerate((("train_loss", "training rows"), ("test_loss", "held-out rows"))):
-        axes.plot(result.history["step"], result.history[name], color=style.colour(k), linewidth=1.5, label=label)
+        if name in result.history:  # a private training has no curve of its own rows
+            axes.plot(result.history["step"], result.history[name], color=style.colour(k), linewidth=1.5, label=label)
     axes.set(xlabel="step", ylabel="mean loss", yscale="log")
     axes.legend(frameon=False)
     return style.open_axes(axes).figure

@@ -5,7 +5,7 @@ from which `mfld.FeatureMatching` makes particles, and with them rows; `accounta
 the noise of Langevin dynamics cost.
 """
 
-from mfld.privacy.accountant import last_iterate, sampled_gaussian, secret_seed, training_epsilon
+from mfld.privacy.accountant import last_iterate, sampled_gaussian, secret_seed, training_epsilon, training_multiplier
 from mfld.privacy.domains import private_bounds, private_categories
 from mfld.privacy.embedding import PrivateEmbedding, table_features
 from mfld.privacy.mechanism import (
@@ -42,4 +42,5 @@ __all__ = [
     "table_features",
     "together",
     "training_epsilon",
+    "training_multiplier",
 ]

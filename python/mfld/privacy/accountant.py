@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfld import extras, validation
-from mfld.privacy.mechanism import check_delta
+from mfld.privacy.mechanism import check_delta, check_epsilon, together
 
 _ORDERS = np.concatenate([1 + np.geomspace(0.01, 1, 30)[:-1], np.geomspace(2, 1024, 80)])
 _CELLS = 40  # of the quadrature, in a deviation of the noise
@@ -76,7 +77,14 @@ def sampled_gaussian(order: float, rate: float, noise_multiplier: float) -> floa
     return max(0.0, total / (a - 1))
 
 
-def training_epsilon(noise_multipliers: ArrayLike, rate: float, delta: float, *, accountant: str = "rdp") -> float:
+def training_epsilon(
+    noise_multipliers: ArrayLike,
+    rate: float,
+    delta: float,
+    *,
+    releases: Sequence[float] = (),
+    accountant: str = "rdp",
+) -> float:
     """Epsilon at delta of steps with Gaussian noise on rows that are sampled independently, for add/remove neighbours.
 
     Parameters
@@ -87,6 +95,8 @@ def training_epsilon(noise_multipliers: ArrayLike, rate: float, delta: float, *,
         At which rows are sampled, at most 1.
     delta : float
         Between 0 and 1.
+    releases : sequence of float
+        Noise multipliers of Gaussian mechanisms on all rows that come beside the steps, such as bounds of columns.
     accountant : {"rdp", "pld"}
         Renyi divergences, converted as in Canonne, Kamath, Steinke 2020, proposition 12; or the privacy loss
         distributions of dp-accounting (extra ``privacy``), which are tighter.
@@ -111,27 +121,95 @@ def training_epsilon(noise_multipliers: ArrayLike, rate: float, delta: float, *,
     validation.choice("accountant", accountant, ("rdp", "pld"))
     if (given < 0).any():
         raise ValueError(f"noise_multipliers must be at least 0, got {given.min():g}")
-    if given.min() < 0.01:
+    beside = _beside(releases)
+    if min(float(given.min(initial=math.inf)), beside) < 0.01:
         return math.inf
     # Steps of about the same noise are taken together, with the least of it.
     levels = np.exp(np.floor(np.log(np.minimum(given, 1e6)) * 1000) / 1000)
     kinds, counts = np.unique(levels if len(np.unique(given)) > 20 else given, return_counts=True)
     kinds = np.clip(kinds, 0.01, 1e6)
     if accountant == "pld":
-        return _loss_distributions(kinds, counts, rate, delta)
+        return _loss_distributions(kinds, counts, rate, delta, beside)
+    return _renyi(list(zip(kinds.tolist(), counts.tolist(), strict=True)), rate, delta, beside)
+
+
+def _beside(releases: Any) -> float:
+    """Noise multiplier of all releases beside the steps together, checked."""
+    if isinstance(releases, (list, tuple)) and not releases:
+        return math.inf
+    given = validation.array("releases", releases, np.float64)
+    validation.shape("releases", given, ("k",), "(noise multipliers)")
+    if (given < 0).any():
+        raise ValueError(f"releases must be at least 0, got {given.min():g}")
+    return together(given.astype(float).tolist())
+
+
+def _renyi(steps: Sequence[tuple[float, int]], rate: float, delta: float, beside: float) -> float:
+    """Epsilon of steps by noise multiplier and number, and of what is released beside them, by Renyi divergences."""
     best = math.inf
     for a in _ORDERS.tolist():
-        spent = sum(n * sampled_gaussian(a, rate, s) for s, n in zip(kinds.tolist(), counts.tolist(), strict=True))
+        spent = a / (2 * beside**2) + sum(n * sampled_gaussian(a, rate, s) for s, n in steps)
         best = min(best, spent + math.log1p(-1 / a) - (math.log(delta) + math.log(a)) / (a - 1))
     return max(0.0, best)
 
 
-def _loss_distributions(kinds: NDArray[np.float64], counts: NDArray[np.int64], rate: float, delta: float) -> float:
+def training_multiplier(
+    epsilon: float, delta: float, rate: float, n_steps: int, *, releases: Sequence[float] = ()
+) -> float:
+    """Least noise multiplier, within 1e-3 of it, with which so many steps cost epsilon at delta: by `training_epsilon`.
+
+    Parameters
+    ----------
+    epsilon, delta : float
+    rate : float
+        At which rows are sampled, at most 1.
+    n_steps : int
+    releases : sequence of float
+        As in `training_epsilon`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range; if the releases leave nothing, or no noise would do.
+
+    Examples
+    --------
+    >>> from mfld import privacy
+    >>> round(privacy.training_multiplier(1.0, 1e-5, 0.01, 1000), 2)
+    1.51
+    """
+    epsilon, delta = check_epsilon(epsilon), check_delta(delta)
+    if epsilon == math.inf:
+        raise ValueError("epsilon must be finite, for there is no privacy without noise")
+    n_steps = validation.integer("n_steps", n_steps, 1, 10**9)
+
+    beside = _beside(releases)
+    rate = validation.real("rate", rate, positive=True)
+
+    def spent(multiplier: float) -> float:
+        return _renyi([(multiplier, n_steps)], rate, delta, beside)
+
+    low, high = 0.05, 1e4
+    if beside < 0.01 or spent(high) > epsilon:
+        raise ValueError(
+            f"epsilon must be larger for {n_steps} steps at this rate, delta and releases, got {epsilon:g}"
+        )
+    while high / low > 1 + 1e-3:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if spent(middle) > epsilon else (low, middle)
+    return high
+
+
+def _loss_distributions(
+    kinds: NDArray[np.float64], counts: NDArray[np.int64], rate: float, delta: float, beside: float
+) -> float:
     library: Any = extras.library("dp_accounting", "privacy", "accountant='pld'")
     extras.library("dp_accounting.pld", "privacy", "accountant='pld'")
     account = library.pld.PLDAccountant()
     for s, n in zip(kinds.tolist(), counts.tolist(), strict=True):
         account.compose(library.PoissonSampledDpEvent(rate, library.GaussianDpEvent(s)), n)
+    if beside < math.inf:
+        account.compose(library.GaussianDpEvent(beside))
     return float(account.get_epsilon(delta))
 
 

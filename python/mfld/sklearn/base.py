@@ -365,13 +365,16 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             return
         if self.grid is not None:
             raise ValueError(f"grid must be None without a covariance, got {self.grid!r}")
-        self.scaling_ = fitting.scaling(X, weights) if self.standardise else fitting.Scaling.none(n_features)
+        self.scaling_ = self._scaling(X, weights)
         if self.model is not None:
             validation.function("model", self.model)
             self.model_ = self.model(n_features, n_outputs)
             validation.instance("model(n_features, n_outputs)", self.model_, Model, "a Model")
             return
         self.model_ = self._network(n_features, n_outputs, **network)
+
+    def _scaling(self, X: FloatArray, weights: NDArray[np.float64] | None) -> fitting.Scaling:
+        return fitting.scaling(X, weights) if self.standardise else fitting.Scaling.none(X.shape[1])
 
     def _network(self, n_features: int, n_outputs: int, **network: Any) -> Model | ResidualNetwork:
         """The library's own model."""

@@ -12,14 +12,16 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 
-from mfld import fitting, validation
+from mfld import fitting, private_fitting, validation
 from mfld.algorithms import Algorithm
 from mfld.dynamics import Dynamics
+from mfld.fitting import TrainedRisk
 from mfld.floating import underflow_is_zero
 from mfld.functional_data import Covariance, Grid
 from mfld.gradients import GradientEstimator
 from mfld.losses import AnyLoss, LossFunction, as_loss
 from mfld.models import Model
+from mfld.private_fitting import PrivateChoices
 from mfld.schedules import Scheduled
 from mfld.sklearn.base import ATTRIBUTES, PARAMETERS, MeanFieldEstimator, Named, check_goes_on, whole_or_not
 from mfld.sklearn.hooks import with_callbacks
@@ -40,10 +42,22 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
     ----------{PARAMETERS.format(loss='"auto" is logistic for two classes and cross_entropy for more.')}
     class_weight : dict, "balanced" or None
         Weights of classes, which multiply those of the samples. "balanced" makes all classes weigh the same.
+    epsilon : float, optional
+        Trains under (epsilon, delta)-differential privacy, by clipped gradients with noise: what `fit` may cost, for
+        tables that differ in one row, there or not. The number of rows and the classes are public. What would look at
+        rows beside that is refused: early stopping, weights, certificates, a step size that is found on the way,
+        fits that go on. See `mfld.private_fitting`.
+    delta : float
+        Of epsilon: the probability that more is lost.
+    bounds : array_like, shape (n_features, 2) or (2,), optional
+        Of epsilon: public bounds of features by which they are standardised; by default estimated for a tenth of the
+        budget.
 
     Attributes
     ----------{ATTRIBUTES}
     classes_ : ndarray
+    privacy_spent_ : float
+        With epsilon: what the fit has cost at delta.
 
     Examples
     --------
@@ -56,6 +70,7 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
     """
 
     classes_: NDArray[Any]
+    _private: PrivateChoices | None = None
 
     def __init__(
         self,
@@ -79,6 +94,9 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
         algorithm: Named | Algorithm = "mfld",
         standardise: bool = True,
         class_weight: Mapping[Any, float] | str | None = None,
+        epsilon: float | None = None,
+        delta: float = 1e-5,
+        bounds: ArrayLike | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
@@ -119,6 +137,9 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
             verbose=verbose,
         )
         self.class_weight = class_weight
+        self.epsilon = epsilon
+        self.delta = delta
+        self.bounds = bounds
 
     @whole_or_not
     @with_callbacks  # type: ignore[untyped-decorator]
@@ -131,6 +152,11 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
         if go_on and not np.array_equal(classes, self.classes_):
             raise ValueError(f"warm_start needs the classes of the last fit, {self.classes_}, got {classes}")
         self.classes_ = classes
+        self._private = None
+        if self.epsilon is not None:
+            if sample_weight is not None:
+                raise ValueError("sample_weight must be None with epsilon: rows of weight 2 would lose twice as much")
+            return self._train_privately(inputs, labels)
         return self._train(inputs, labels, self._weighted(labels, weights), weights, go_on=go_on)
 
     @whole_or_not
@@ -151,6 +177,10 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
             If the algorithm is not mean-field Langevin dynamics: the others belong to their rows.
         """
         check_goes_on(self.algorithm)
+        if self.epsilon is not None:
+            raise ValueError(
+                f"epsilon must be None for partial_fit, which has no account of privacy, got {self.epsilon}"
+            )
         first = not hasattr(self, "state_")
         inputs, labels, weights = self._checked(X, y, sample_weight, reset=first)
         check_classification_targets(labels)
@@ -164,6 +194,50 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
         if len(unknown):
             raise ValueError(f"y must hold classes of the first call, {self.classes_}, got {unknown}")
         return self._one_pass(inputs, labels, self._weighted(labels, weights), first=first)
+
+    def _train_privately(self, X: FloatArray, y: NDArray[Any]) -> Self:
+        """Train with clipped gradients: of the rows nothing is seen that is not paid for."""
+        n_steps = validation.integer("n_steps", self.n_steps, 1)
+        self._check_own_parameters()
+        for name in ("early_stopping", "certify", "warm_start", "class_weight", "covariance", "grid"):
+            if getattr(self, name) not in (False, None):
+                raise ValueError(f"{name} must be left out with epsilon: it looks at rows, got {getattr(self, name)!r}")
+        for name, only in (("algorithm", "mfld"), ("gradient", "auto")):
+            if getattr(self, name) != only:
+                raise ValueError(f"{name} must be {only!r} with epsilon, got {getattr(self, name)!r}")
+        if isinstance(self.step_size, str):
+            raise ValueError(f"step_size must be a number with epsilon: {self.step_size!r} looks at rows")
+        assert self.epsilon is not None
+        choices = private_fitting.choose(
+            X,
+            n_steps,
+            epsilon=self.epsilon,
+            delta=self.delta,
+            bounds=self.bounds,
+            standardise=self.standardise,
+            batch_size=self.batch_size,
+        )
+        self._private = choices
+        self._start(X, y, None)
+        self._run(self._risk(X, y, None), n_steps, None, None, go_on=False)
+        self.privacy_spent_ = choices.spent
+        return self
+
+    def _scaling(self, X: FloatArray, weights: NDArray[np.float64] | None) -> fitting.Scaling:
+        return super()._scaling(X, weights) if self._private is None else self._private.scaling
+
+    def _gradient(self, n: int) -> GradientEstimator:
+        return super()._gradient(n) if self._private is None else self._private.gradient
+
+    def _largest_curvature(self, risk: TrainedRisk, n_particles: int, dtype: str) -> float:
+        if self._private is None:
+            return super()._largest_curvature(risk, n_particles, dtype)
+
+        def alike(inputs: FloatArray, classes: NDArray[np.int64]) -> TrainedRisk:
+            targets = self._encoded(self.classes_[classes])
+            return fitting.risk(self.model_, inputs, targets, loss=self._loss(), l2=self.l2)
+
+        return self._private.curvature(alike, risk.inputs.shape[1], len(self.classes_), n_particles)
 
     def decision_function(self, X: ArrayLike) -> FloatArray:
         """Scores: for two classes shape (n,), positive for the second; else (n, n_classes), the largest decides."""
