@@ -30,6 +30,7 @@ import importlib
 import inspect
 import math
 import os
+import textwrap
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -47,6 +48,8 @@ Check = Callable[[str, Any], Any]
 
 VARIATIONS = ("small", "paper", "without")
 _BOUNDS = ("at_least", "at_most")
+_TITLE_SIZE = 9
+_LETTERS_PER_INCH = 14  # of a title
 
 
 class Code(Protocol):
@@ -212,14 +215,17 @@ class Experiment:
             If matplotlib is not installed.
         """
         module = code(self.code)
-        drawn = plots.figure(4.8 * module.PANELS + 0.4, 4.2)
+        width = 4.8 * module.PANELS + 0.4  # inches
+        drawn = plots.figure(width, 4.2)
         panels = np.atleast_1d(drawn.subplots(1, module.PANELS))
         module.figure(findings.runs, list(panels))
-        title = self.title or self.name
+        lines = [self.title or self.name]
         if self.claim is not None:
             said = "holds" if findings.holds else "does not hold"
-            title += f"\n{self.claim.quantity}: {findings.value:.3g}; {str(self.claim).rpartition(': ')[2]}, {said}"
-        drawn.suptitle(title, fontsize=9)
+            bound = str(self.claim).rpartition(": ")[2]
+            lines.append(f"{self.claim.quantity}: {findings.value:.3g}; {bound}, {said}")
+        wrapped = [textwrap.fill(line, round(_LETTERS_PER_INCH * width)) for line in lines]
+        drawn.suptitle("\n".join(wrapped), fontsize=_TITLE_SIZE)
         return drawn
 
 
