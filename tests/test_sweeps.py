@@ -103,6 +103,21 @@ def test_executors_give_the_same_runs(functions, executor, tmp_path):
     assert sorted(map(str, (line["result"] for line in lines))) == sorted(map(str, (r["result"] for r in alone.runs)))
 
 
+def test_a_dask_cluster_gives_the_same_runs(functions, tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)  # its workers find the module there
+    alone = mfld.sweep(functions.product, GRID, executor=0)
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "local_directory": tmp_path}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+        first = mfld.sweep(functions.product, {**GRID, "a": [1, 2]}, tmp_path / "runs.jsonl", executor=client)
+        found = mfld.sweep(functions.product, GRID, tmp_path / "runs.jsonl", executor=client)
+        with pytest.warns(RuntimeWarning, match="2 of 3 runs failed"):
+            failed = mfld.sweep(functions.odd_fails, {"a": [1, 2, 3]}, executor=client)
+    assert (first.n_new, found.n_new) == (4, 2)
+    assert numbers(found) == numbers(alone)
+    assert "1 is odd" in failed.failures[0]["error"]
+
+
 def test_processes_share_the_cores(functions, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     n_cores = len(os.sched_getaffinity(0))
