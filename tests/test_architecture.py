@@ -17,7 +17,7 @@ FILES = {
 LAYERS = [
     ["_core"],
     ["validation", "floating", "extras"],
-    ["native", "noise"],
+    ["native", "noise", "ranks"],
     ["space"],
     ["state", "references", "files", "standard", "config"],
     ["errors", "schedules", "linear"],
@@ -34,7 +34,7 @@ LAYERS = [
     ["gibbs"],
     ["certificates", "signed_certificates"],
     ["algorithms", "fokker_planck"],
-    ["diagnostics"],
+    ["diagnostics", "mpi", "scaling"],
     ["quantities", "callbacks", "statistics", "description", "spikes"],
     ["bias", "theory", "equilibria", "control"],
     ["checkpoint", "posteriors", "sweeps"],

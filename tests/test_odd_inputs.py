@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 import mfld
 from mfld import density, diagnostics, diffusion, noise, privacy, schedules, theory
 from mfld import functional_data as fd
+from ranks import ALONE
 
 FEATURES = privacy.table_features(2, [2, 2], label=1, waves=5)
 WELL = mfld.Potential(lambda x: x, lambda x: np.sum(x**2, axis=1) / 2, n_coordinates=2)
@@ -792,6 +793,29 @@ TABLE = {
         {"signal": np.hanning(9), "point_spread": mfld.deconvolution.Gaussian(1.0), "strength": 0.01, "axes": None}
         | {"penalty": "tv", "n_particles": 5, "n_steps": 3, "gap": 1e-3, "seed": 0, "num_threads": None},
     ),
+    "mpi.Sharded": (mfld.mpi.Sharded, {"solver": make_solver(), "comm": ALONE}),
+    "mpi.Sharded.run": (
+        mfld.mpi.Sharded(make_solver(), ALONE).run,
+        {"objective": SIMPLE, "n_steps": 2, "seed": 0, "particles": None, "state": None}
+        | {"record_every": 1, "record": None, "callbacks": ()},
+    ),
+    "mpi.Sharded.certificate": (
+        mfld.mpi.Sharded(make_solver(), ALONE).certificate,
+        {"result": make_solver().run(SIMPLE, 8), "confidence": 0.9, **QUICK},
+    ),
+    "scaling.Work": (
+        mfld.scaling.Work,
+        {"n_particles": 100, "n_features": 2, "n_rows": 9, "n_outputs": 1, "n_coordinates": None, "dtype": "float32"}
+        | {"isa": "v3", "n_summed": 1, "kept": 1},
+    ),
+    "scaling.Machine": (
+        mfld.scaling.Machine,
+        {"latency": 1e-6, "bandwidth": 1e9, "seconds_per_particle": 1e-6, "seconds_per_step": 0.0},
+    ),
+    "scaling.measure": (
+        mfld.scaling.measure,
+        {"comm": ALONE, "solver": make_solver(), "risk": SIMPLE, "seconds": 1e-6},
+    ),
     "sweep": (
         mfld.sweep,
         {"function": np.sqrt, "grid": [{}], "path": None, "executor": 0, "seed": 0, "progress": False},
@@ -1120,8 +1144,8 @@ def test_each_argument_against_each_odd_value(signature, argument, tmp_path, mon
             names = {argument, *ALIASES.get(argument, ()), *ELSEWHERE.get(argument, ()), *paired}
             if not any(name in str(error) for name in names):
                 wrong.append((value, error))
-        except (mfld.DivergenceError, FileNotFoundError):
-            pass  # by an argument that is right
+        except (mfld.DivergenceError, FileNotFoundError, ImportError):
+            pass  # by an argument that is right, or one that needs an extra
         except Exception as error:
             wrong.append((value, error))
     assert not wrong, "\n".join(f"{signature}({argument}={value}): {error!r}" for value, error in wrong)

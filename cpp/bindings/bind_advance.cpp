@@ -143,7 +143,8 @@ Report advance(const Backend& backend, const mfld_network& network, const mfld_l
                const py::array& inputs, const py::array& targets, const std::optional<py::array>& weights,
                Estimator& estimator, Dynamics& dynamics, const std::vector<py::object>& coefficients,
                std::int64_t n_steps, const std::vector<std::uint64_t>& keys, std::uint64_t step,
-               std::int64_t population, int num_threads, const std::optional<Domain>& domain) {
+               std::int64_t population, int num_threads, const std::optional<Domain>& domain,
+               const std::optional<Ranks>& ranks) {
   const bool wide = precision(particles, "particles");
   const auto p = backend.n_coordinates(network);
   void* x = checked_writable(particles, "particles", wide, {-1, -1, p});
@@ -152,6 +153,7 @@ Report advance(const Backend& backend, const mfld_network& network, const mfld_l
                                 checked(targets, "targets", wide, {n, backend.target_width(loss, network.n_outputs)}),
                                 weights ? checked(*weights, "weights", wide, {n}) : nullptr, n};
   if (r < 1 || m < 1 || n < 1) throw py::value_error("advance needs at least one particle and one sample");
+  if (ranks && r > 1) throw py::value_error("particles must have one replicate for ranks, got " + std::to_string(r));
   if (static_cast<py::ssize_t>(keys.size()) != r)
     throw py::value_error("keys must have length " + std::to_string(r) + ", the number of replicates, got " +
                           std::to_string(keys.size()));
@@ -196,10 +198,11 @@ Report advance(const Backend& backend, const mfld_network& network, const mfld_l
   report.loss.resize(keys.size());
   report.gradient_norm.resize(keys.size());
   mfld_report raw = {0, 0, -1, -1, report.loss.data(), report.gradient_norm.data()};
-  const bool finished = run(num_threads, [&](const mfld_execution* execution) {
+  const auto kernel = [&](const mfld_execution* execution) {
     return backend.kernels(wide).advance(&network, &loss, &samples, x, r, m, n_steps, &e, &d, rows.each(), on.get(),
                                          noises.data(), &raw, execution);
-  });
+  };
+  const bool finished = run(num_threads, kernel, ranks ? &*ranks : nullptr);
   estimator.valid = e.valid != 0;
   dynamics.force_valid = d.force_valid != 0;
   report.take(raw, finished);
@@ -285,7 +288,8 @@ void bind_advance(py::module_& m, BackendClass& backend) {
   backend.def("advance", &advance, py::arg("network"), py::arg("loss"), py::arg("particles"), py::arg("inputs"),
               py::arg("targets"), py::arg("weights").none(true), py::arg("estimator"), py::arg("dynamics"),
               py::arg("coefficients"), py::arg("n_steps"), py::arg("keys"), py::arg("step"), py::arg("population") = 0,
-              py::arg("num_threads") = 1, py::arg("domain").none(true) = py::none());
+              py::arg("num_threads") = 1, py::arg("domain").none(true) = py::none(),
+              py::arg("ranks").none(true) = py::none());
   backend.def("advance_pairs", &advance_pairs, py::arg("own"), py::arg("own_factor"), py::arg("cross"),
               py::arg("cross_factor"), py::arg("particles"), py::arg("n_moving"), py::arg("target"),
               py::arg("weights").none(true), py::arg("coefficients"), py::arg("n_steps"), py::arg("keys"),

@@ -2,6 +2,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -45,7 +46,8 @@ py::array neurons(const Backend& backend, const mfld_network& network, const py:
 }
 
 py::array predict(const Backend& backend, const mfld_network& network, const py::array& particles,
-                  const std::optional<py::array>& coefficients, const py::array& inputs, int num_threads) {
+                  const std::optional<py::array>& coefficients, const py::array& inputs, int num_threads,
+                  const std::optional<Ranks>& ranks) {
   const bool wide = precision(particles, "particles");
   const void* x = checked(particles, "particles", wide, {-1, backend.n_coordinates(network)});
   const void* c = coefficients ? checked(*coefficients, "coefficients", wide, {particles.shape(0)}) : nullptr;
@@ -53,9 +55,10 @@ py::array predict(const Backend& backend, const mfld_network& network, const py:
   auto predictions = empty(wide, {inputs.shape(0), network.n_outputs});
   void* out = predictions.mutable_data();
   const auto m = particles.shape(0), n = inputs.shape(0);
-  run_or_throw(num_threads, [&](const mfld_execution* e) {
-    return backend.kernels(wide).network.predict(&network, x, c, m, z, n, out, e);
-  });
+  run_or_throw(
+      num_threads,
+      [&](const mfld_execution* e) { return backend.kernels(wide).network.predict(&network, x, c, m, z, n, out, e); },
+      ranks ? &*ranks : nullptr);
   return predictions;
 }
 
@@ -172,6 +175,13 @@ void bind_network(py::module_& m, BackendClass& backend) {
            }),
            py::arg("n_features"), py::arg("n_outputs"), py::arg("has_bias"), py::arg("activation"), py::arg("readout"),
            py::arg("output_scale"), py::arg("readout_bound"));
+  py::class_<Ranks>(m, "Ranks", "Processes that share the particles of a call: all make it alike.")
+      .def(py::init([](std::int64_t rank, std::int64_t n_ranks, py::typing::Callable<void(py::memoryview)> exchange) {
+             return Ranks::make(rank, n_ranks, std::move(exchange));
+           }),
+           py::arg("rank"), py::arg("n_ranks"), py::arg("exchange"))
+      .def_readonly("rank", &Ranks::rank)
+      .def_readonly("n_ranks", &Ranks::n_ranks);
   backend
       .def_property_readonly(
           "readouts",
@@ -190,7 +200,7 @@ void bind_network(py::module_& m, BackendClass& backend) {
            "c of |h(theta, z)| <= c |theta|^2 |(z, 1)| + terms linear in theta, the 1 where there is a bias.")
       .def("neurons", &neurons, py::arg("network"), py::arg("particles"), py::arg("inputs"), py::arg("num_threads") = 1)
       .def("predict", &predict, py::arg("network"), py::arg("particles"), py::arg("coefficients").none(true),
-           py::arg("inputs"), py::arg("num_threads") = 1)
+           py::arg("inputs"), py::arg("num_threads") = 1, py::arg("ranks").none(true) = py::none())
       .def("pull_back", &pull_back, py::arg("network"), py::arg("particles"), py::arg("inputs"), py::arg("cotangent"),
            py::arg("num_threads") = 1)
       .def("pull_back_rows", &pull_back_rows, py::arg("network"), py::arg("particles"), py::arg("inputs"),

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "mfld/kernels.h"
+#include "ranks.hpp"
 
 namespace mfld::bindings {
 
@@ -33,22 +34,24 @@ class Signals {
 
 // Runs kernel(execution) without the interpreter lock. False: stopped, and the handler's exception is set.
 template <class Kernel>
-bool run(int num_threads, const Kernel& kernel) {
+bool run(int num_threads, const Kernel& kernel, const Ranks* ranks = nullptr) {
   if (num_threads < 1) throw py::value_error("num_threads must be at least 1, got " + std::to_string(num_threads));
   Signals signals;
-  const mfld_execution execution = {num_threads, &Signals::poll, &signals};
+  Meetings meetings(ranks);
+  const mfld_execution execution = {num_threads, &Signals::poll, &signals, meetings.get()};
   int status;
   {
     const py::gil_scoped_release release;
     status = kernel(&execution);
   }
   if (status == MFLD_OUT_OF_MEMORY) throw std::bad_alloc();
+  if (status == MFLD_STOPPED) meetings.explain();
   return status != MFLD_STOPPED;
 }
 
 template <class Kernel>
-void run_or_throw(int num_threads, const Kernel& kernel) {
-  if (!run(num_threads, kernel)) throw py::error_already_set();
+void run_or_throw(int num_threads, const Kernel& kernel, const Ranks* ranks = nullptr) {
+  if (!run(num_threads, kernel, ranks)) throw py::error_already_set();
 }
 
 // Of arrays that are as large as those a kernel works on: numbers between two looks at signals.

@@ -114,7 +114,7 @@ int pull_back_clipped(const mfld_network* description, const mfld_loss* loss_des
       const Range leaves = even_part(layout.n_leaves, member, members);
       const Range mine = {leaves.size() ? layout.panels_of(leaves.begin).begin : 0,
                           leaves.size() ? layout.panels_of(leaves.end - 1).end : 0};
-      const auto order = predictions.order(members);
+      const auto order = predictions.order({layout.leaves, members});
       const auto terms_of = [&](std::int64_t p) {
         return PanelTerms<T>(&panels[p * panel_memory], layout.panel_size(), terms_size);
       };

@@ -16,19 +16,24 @@ int predict(const mfld_network* description, const void* particles, const void* 
   return guarded([&] {
     constexpr int lanes = panel_lanes<T>;
     const NetworkPanel<T> network(*description);
-    const PanelLayout<T> layout(n_particles, network.n_coordinates());
+    Ranks ranks(*execution);
+    const PanelLayout<T> whole(n_particles, network.n_coordinates()), layout = whole.share(ranks.rank(), ranks.count());
     const std::int64_t outputs = network.n_outputs;
     const auto* z = static_cast<const T*>(inputs);
+    const T* own = static_cast<const T*>(particles) + layout.first_particle * layout.n_coordinates;
+    const T* shares = coefficients ? static_cast<const T*>(coefficients) + layout.first_particle : nullptr;
     auto* out = static_cast<T*>(predictions);
     const double scale = coefficients ? 1.0 : 1.0 / static_cast<double>(n_particles);
     // Activations are not kept: a block is one panel's, and bounded by the first-level cache.
     const SampleBlocks blocks(n, NetworkPanel<T>::most_rows_at_once);
     const LeafSums<T> sums(layout, outputs, round_up(blocks.most_rows, Vec<T>::size));
+    const SumsOfRanks<T> sums_of_ranks(sums, ranks, outputs);
     const std::int64_t stride = sums.stride();
 
     const auto panel_work = static_cast<double>(lanes * blocks.most_rows * (network.n_features + 16));
-    const int threads = useful_threads(execution->num_threads, layout.n_leaves,
-                                       panel_work * static_cast<double>(layout.panels_per_leaf * layout.n_leaves));
+    const std::int64_t own_leaves = layout.leaves.size();
+    const int threads = useful_threads(execution->num_threads, own_leaves,
+                                       panel_work * static_cast<double>(layout.panels_per_leaf * own_leaves));
     const std::int64_t terms_size = outputs * lanes;
     // per member: panel, coefficient, offset, share, values, slope, predictions
     const std::int64_t scratch_size =
@@ -45,8 +50,9 @@ int predict(const mfld_network* description, const void* particles, const void* 
       T* slope = values + stride * lanes;
       T* prediction = slope + stride * lanes;
       std::fill(values, slope, T(0));
-      const Range leaves = even_part(layout.n_leaves, member, members);
-      const auto order = sums.order(members);
+      const Sharing team = {layout.leaves, members};
+      const Range leaves = team.of(member);
+      const auto order = sums.order(ranks.several() ? Sharing{{0, layout.n_leaves}, ranks.count()} : team);
       for (std::int64_t b = 0; b < blocks.n_blocks; ++b) {
         const Range rows = blocks.rows(b);
         for (std::int64_t l = leaves.begin; l < leaves.end && !stop.aborting(); ++l) {
@@ -55,8 +61,8 @@ int predict(const mfld_network* description, const void* particles, const void* 
           const Range panels = layout.panels_of(l);
           for (std::int64_t p = panels.begin; p < panels.end && !stop.aborting(); ++p) {
             if (member == 0) stop.poll(panel_work);
-            layout.pack(static_cast<const T*>(particles), p, panel);
-            panel_share(layout, p, static_cast<const T*>(coefficients), share);
+            layout.pack(own, p, panel);
+            panel_share(layout, p, shares, share);
             network.terms(panel, coefficient, offset);
             network.forward(panel, z + rows.begin * network.n_features, rows.size(), values, slope);
             add_to_leaf(network, values, rows.size(), coefficient, offset, share, leaf, stride);
@@ -65,17 +71,25 @@ int predict(const mfld_network* description, const void* particles, const void* 
         }
         if (member == 0) stop.publish(b);
         barrier.wait();
+        if (ranks.several()) {
+          if (member == 0) {
+            sums.join_members(b, team, outputs, rows.size());
+            if (sums_of_ranks.meet(ranks, {stop.stopped(b)}, b, outputs, rows.size()).stop || ranks.failed())
+              stop.publish_stop(b);
+          }
+          barrier.wait();
+        }
         if (stop.stopped(b)) return;
-        constexpr std::int64_t whole = Vec<T>::size;
-        const Range mine = even_part(ceil_div(rows.size(), whole), member, members);
+        constexpr std::int64_t step = Vec<T>::size;
+        const Range mine = even_part(ceil_div(rows.size(), step), member, members);
         for (std::int64_t k = 0; k < outputs; ++k) {
-          sums.total(b, order, {k * stride + mine.begin * whole, k * stride + mine.end * whole}, scale, prediction);
-          for (std::int64_t i = mine.begin * whole; i < std::min(mine.end * whole, rows.size()); ++i)
+          sums.total(b, order, {k * stride + mine.begin * step, k * stride + mine.end * step}, scale, prediction);
+          for (std::int64_t i = mine.begin * step; i < std::min(mine.end * step, rows.size()); ++i)
             out[(rows.begin + i) * outputs + k] = prediction[k * stride + i];
         }
       }
     });
-    return stop.aborting() ? MFLD_STOPPED : MFLD_DONE;
+    return ranks.any(stop.aborting()) ? MFLD_STOPPED : MFLD_DONE;
   });
 }
 

@@ -197,15 +197,21 @@ def run(
     resume = validation.boolean("resume", resume)
     callbacks = [*options.pop("callbacks", ()), Checkpoint(path, every=every, seconds=seconds)]
     begun = options.pop("state", None)
-    if not (resume and Path(path).exists()):
+
+    def kept() -> State | None:
+        if not (resume and Path(path).exists()):
+            return None
+        own = seed if begun is None else begun.seed
+        return _resumed(path, algorithm.described, objective, accept_other, stacklevel=5, seed=own)
+
+    state = algorithm.once(kept)
+    if state is None:
         if begun is None:
             return algorithm.run(objective, n_steps, seed, callbacks=callbacks, **options)
         validation.instance("state", begun, State, "a State")
         if begun.step > n_steps:
             raise ValueError(f"n_steps must be at least {begun.step}, where state stands, got {n_steps}")
         return algorithm.run(objective, n_steps - begun.step, state=begun, callbacks=callbacks, **options)
-    seed = seed if begun is None else begun.seed
-    state = _resumed(path, algorithm, objective, accept_other, stacklevel=3, seed=seed)
     if state.step > n_steps:
         raise ValueError(f"n_steps must be at least {state.step}, where {path} stands, got {n_steps}")
     options.pop("particles", None)  # where the run started

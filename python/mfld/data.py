@@ -74,12 +74,12 @@ class Rows:
         self.samples, self._casts = Samples(**state), {}
 
     def cast(self, dtype: FloatDType) -> Samples:
-        """The samples in a precision, kept for the next time."""
+        """The samples in a precision, kept for the next time; those that stay on disk have the one they have there."""
         if dtype.char not in self._casts:
             inputs, targets, weights = self.samples
             self._casts[dtype.char] = Samples(
-                validation.array("inputs", inputs, dtype),
-                validation.array("targets", targets, dtype),
+                _in_precision("inputs", inputs, dtype),
+                _in_precision("targets", targets, dtype),
                 None if weights is None else weights.astype(dtype),
             )
         return self._casts[dtype.char]
@@ -91,6 +91,14 @@ class Rows:
             return Rows(inputs[rows], targets[rows]), len(rows) / len(self)
         share = float(weights[rows].sum())
         return Rows(inputs[rows], targets[rows], weights[rows] if share else None), share
+
+
+def _in_precision(name: str, values: FloatArray, dtype: FloatDType) -> FloatArray:
+    if values.dtype == dtype:
+        return values  # known to be finite
+    if validation.mapped(values) is not None:
+        raise ValueError(f"{name} must be {dtype} on disk for a run in this precision, got {values.dtype}")
+    return validation.array(name, values, dtype)
 
 
 class Stream:

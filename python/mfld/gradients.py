@@ -34,6 +34,8 @@ class GradientEstimator(ABC):
         Names within `State.buffers` of what it carries from step to step.
     exact : bool
         True where the estimate is the gradient itself.
+    n_summed : int
+        Clouds whose predictions a step of the core sums.
 
     Examples
     --------
@@ -50,6 +52,7 @@ class GradientEstimator(ABC):
 
     buffer_names: ClassVar[tuple[str, ...]] = ()
     exact: ClassVar[bool] = False
+    n_summed: ClassVar[int] = 1
 
     def rows_of_a_step(self, objective: Objective) -> int | None:
         """Number of rows that the estimate of a step sees; None where the objective has no samples."""
@@ -398,6 +401,7 @@ class SARAH(_VarianceReduced):
     """
 
     buffer_names: ClassVar[tuple[str, ...]] = ("previous", "previous_estimate")
+    n_summed: ClassVar[int] = 2
     kind: ClassVar[str] = "sarah"
 
     def _defaults(self, n_samples: int) -> tuple[float, float]:

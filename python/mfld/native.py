@@ -100,13 +100,14 @@ class Problem(Protocol):
 
 
 class RiskOfNetwork(NamedTuple):
-    """A network, a loss, and the samples in the precision of the particles."""
+    """A network, a loss, and the samples in the precision of the particles; the ranks that share these."""
 
     network: _core.Network
     loss: _core.Loss
     inputs: FloatArray
     targets: FloatArray
     weights: FloatArray | None
+    ranks: _core.Ranks | None = None
 
     @property
     def samples(self) -> bool:
@@ -138,6 +139,7 @@ class RiskOfNetwork(NamedTuple):
             due.population,
             due.num_threads,
             due.domain,
+            self.ranks,
         )
 
 

@@ -44,6 +44,12 @@ class Plan:
         """The call's step k of a replicate."""
         return Step(*self.numbers(k, replicate), space, self.places[replicate].ahead(k))
 
+    def ahead(self, k: int) -> Plan:
+        """The plan from the call's step k on."""
+        size, temperature, l2 = (_rest(numbers, k) for numbers in (self.step_size, self.temperature, self.l2))
+        places = tuple(place.ahead(k) for place in self.places)
+        return replace(self, step_size=size, temperature=temperature, l2=l2, places=places)
+
     def numbers(self, k: int, replicate: int = 0) -> tuple[float, float, float]:
         """Step size, temperature and l2 of the call's step k of a replicate."""
         return _at(self.step_size, replicate, k), _at(self.temperature, replicate, k), _at(self.l2, replicate, k)
@@ -63,6 +69,10 @@ def _at(numbers: Numbers, replicate: int, k: int) -> float:
     if isinstance(numbers, float):
         return numbers
     return float(numbers[replicate if len(numbers) > 1 else 0, k if numbers.shape[1] > 1 else 0])
+
+
+def _rest(numbers: Numbers, k: int) -> Numbers:
+    return numbers if isinstance(numbers, float) or numbers.shape[1] == 1 else numbers[:, k:]
 
 
 def _first(numbers: Numbers, n_steps: int) -> Numbers:
@@ -96,6 +106,20 @@ def steps(objective: Objective, particles: FloatArray, buffers: Buffers, n_steps
     Particles have shape (R, N, n_coordinates) for R replicates, and buffers that leading axis too; where a measure has
     several members, (R, ..., N, n_coordinates).
     """
+    most = objective.steps_at_once(plan.gradient.rows_of_a_step(objective))
+    if most is None:
+        return _steps(objective, particles, buffers, n_steps, plan)
+    outcome = _steps(objective, particles, buffers, min(most, n_steps), plan)
+    objective.release()
+    while outcome.steps < n_steps and outcome.bad is None and outcome.interrupt is None:
+        made = outcome.steps
+        later = _steps(objective, outcome.particles, outcome.buffers, min(most, n_steps - made), plan.ahead(made))
+        objective.release()
+        outcome = replace(later, steps=made + later.steps)
+    return outcome
+
+
+def _steps(objective: Objective, particles: FloatArray, buffers: Buffers, n_steps: int, plan: Plan) -> Outcome:
     made = _in_core(objective, particles, buffers, n_steps, plan)
     if made is not None and (made.steps == n_steps or made.bad is not None or made.interrupt is not None):
         return made

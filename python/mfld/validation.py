@@ -5,6 +5,7 @@ expected and what came: TypeError for a wrong kind of thing, ValueError for a wr
 """
 
 import math
+import mmap
 import operator
 import os
 from collections.abc import Collection
@@ -22,6 +23,7 @@ _Kind = TypeVar("_Kind")
 
 _DOUBLE = np.dtype(np.float64)
 _FLOATS = frozenset([np.dtype(np.float32), _DOUBLE])
+_AT_ONCE = 1 << 22  # values that are looked at in one go
 
 MAX_SEED = 2**64 - 1
 MAX_STEP = 2**48 - 1  # the noise counter has 48 bits for the step
@@ -128,11 +130,40 @@ def array(name: str, value: ArrayLike, dtype: DTypeLike | None = None) -> FloatA
         # What is too small is 0; and a value that float32 cannot hold is reported below, by name and place.
         with np.errstate(over="ignore", under="ignore"):
             result = np.require(given, dtype, "C")
-    finite = np.isfinite(result)
-    if np.count_nonzero(finite) < finite.size:
-        where = f" in {result.dtype}" if np.isfinite(given).all() else ""
-        raise ValueError(f"{name} must be finite{where}, got {_first(given, ~finite)}")
+    bad = _first_not_finite(result)
+    if bad is not None:
+        where = f" in {result.dtype}" if np.isfinite(given[bad]) else ""
+        raise ValueError(f"{name} must be finite{where}, got {_at(given, bad)}")
     return result
+
+
+def mapped(value: NDArray[Any]) -> mmap.mmap | None:
+    """The file that an array is a part of, mapped so that nothing can write to it; None for arrays in memory."""
+    base: Any = value
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if not isinstance(base, mmap.mmap):
+        return None
+    with memoryview(base) as view:
+        return base if view.readonly else None
+
+
+def release(value: NDArray[Any]) -> None:
+    """Give the memory back into which parts of a mapped file were read; they are read again where they are needed."""
+    file = mapped(value)
+    if file is not None and hasattr(mmap, "MADV_DONTNEED"):
+        file.madvise(mmap.MADV_DONTNEED)
+
+
+def _first_not_finite(values: FloatArray) -> tuple[int, ...] | None:
+    """Place of the first value that is not finite; in parts, since an array on disk may be larger than memory."""
+    flat = values.reshape(-1)
+    for first in range(0, flat.size, _AT_ONCE):
+        finite = np.isfinite(flat[first : first + _AT_ONCE])
+        release(flat)
+        if np.count_nonzero(finite) < finite.size:
+            return tuple(int(i) for i in np.unravel_index(first + int(np.argmin(finite)), values.shape))
+    return None
 
 
 def unmasked(name: str, value: object) -> None:
@@ -207,6 +238,8 @@ def returned(name: str, value: object, expected: tuple[int, ...] | None, dtype: 
 
 def frozen(value: FloatArray) -> FloatArray:
     """The array itself if it cannot be written to, else a copy; read-only in any case."""
+    if mapped(value) is not None and not value.flags.writeable:
+        return value
     owner = value if value.base is None else value.base
     if not isinstance(owner, np.ndarray) or owner.base is not None or owner.flags.writeable or value.flags.writeable:
         value = value.copy()
@@ -216,7 +249,10 @@ def frozen(value: FloatArray) -> FloatArray:
 
 def _first(values: NDArray[Any], bad: NDArray[np.bool_]) -> str:
     """The first bad value and its place."""
-    place = tuple(int(i) for i in np.argwhere(bad)[0])
+    return _at(values, tuple(int(i) for i in np.argwhere(bad)[0]))
+
+
+def _at(values: NDArray[Any], place: tuple[int, ...]) -> str:
     return f"{values[place]} at index {place[0] if len(place) == 1 else place}"
 
 

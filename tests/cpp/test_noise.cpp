@@ -27,7 +27,7 @@ namespace {
 
 using namespace mfld;
 
-constexpr mfld_execution alone = {/*num_threads=*/1, /*poll=*/nullptr, /*poll_context=*/nullptr};
+constexpr mfld_execution alone = {/*num_threads=*/1, /*poll=*/nullptr, /*poll_context=*/nullptr, /*ranks=*/nullptr};
 
 PhiloxBlock block_at(const mfld_noise& noise, std::uint32_t stream, std::uint32_t particle, std::uint32_t block) {
   const std::uint32_t counter[4] = {particle, block | stream << 24, static_cast<std::uint32_t>(noise.step),

@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define MFLD_KERNEL_ABI 13
+#define MFLD_KERNEL_ABI 14
 
 /* Streams of noise: what a random number is for. A new one is a line at the end. Never renumber: the numbers are part
  * of every published result. */
@@ -137,10 +137,23 @@ enum { MFLD_BAOAB_OPEN = 0, MFLD_BAOAB_CLOSE = 1 };
 
 typedef int (*mfld_poll_fn)(void* context); /* non-zero: stop as soon as possible */
 
+/* `slots` has n_ranks slots of `size` bytes, of which that of this rank is filled; fills the others with those of the
+ * other ranks. Non-zero where it failed. */
+typedef int (*mfld_exchange_fn)(void* context, void* slots, int64_t size);
+
+/* Processes that share the particles of a call. All make the same call, on the same arrays: each computes for the
+ * leaves of particles that are its own, and all get the results of all. */
+typedef struct {
+  int64_t rank, n_ranks;
+  mfld_exchange_fn exchange; /* called by the calling thread */
+  void* context;
+} mfld_ranks;
+
 typedef struct {
   int num_threads;   /* at least 1 */
   mfld_poll_fn poll; /* called by the calling thread, about every block of work; may be NULL */
   void* poll_context;
+  const mfld_ranks* ranks; /* of `predict` and `advance`, which takes one replicate then; else NULL */
 } mfld_execution;
 
 typedef struct {

@@ -80,20 +80,48 @@ struct PanelLayout {
   static constexpr std::int64_t most_leaves = 64, enough_panels = 16;
 
   std::int64_t n_particles, n_coordinates, n_panels, panels_per_leaf, n_leaves;
+  // Particles and panels are those of these leaves, from first_particle of n_all on: of one rank where there are
+  // several.
+  Range leaves;
+  std::int64_t first_particle, n_all;
 
   PanelLayout(std::int64_t n_particles_, std::int64_t n_coordinates_)
       : n_particles(n_particles_),
         n_coordinates(n_coordinates_),
         n_panels(ceil_div(n_particles_, lanes)),
         panels_per_leaf(std::max<std::int64_t>(ceil_div(n_panels, most_leaves), n_panels < enough_panels ? 1 : 2)),
-        n_leaves(ceil_div(n_panels, panels_per_leaf)) {}
+        n_leaves(ceil_div(n_panels, panels_per_leaf)),
+        leaves({0, n_leaves}),
+        first_particle(0),
+        n_all(n_particles_) {}
+
+  // The share of one of `count` ranks.
+  PanelLayout share(std::int64_t rank, std::int64_t count) const {
+    PanelLayout own = *this;
+    own.leaves = even_part(n_leaves, rank, count);
+    own.n_panels = own.leaves.size() ? panels_of(own.leaves.end - 1).end - panels_of(own.leaves.begin).begin : 0;
+    const Range particles = particles_of(rank, count);
+    own.first_particle = particles.begin;
+    own.n_particles = particles.size();
+    return own;
+  }
+  // Which particles these are.
+  Range particles_of(std::int64_t rank, std::int64_t count) const {
+    const Range own = even_part(n_leaves, rank, count);
+    const std::int64_t per_leaf = panels_per_leaf * lanes;
+    return {std::min(own.begin * per_leaf, n_all), std::min(own.end * per_leaf, n_all)};
+  }
 
   std::int64_t panel_size() const { return n_coordinates * lanes; }
+  // Numbers of particles among all.
+  std::int64_t first_of(std::int64_t panel) const { return first_particle + panel * lanes; }
+  std::int64_t end_particle() const { return first_particle + n_particles; }
   std::int64_t particles_in(std::int64_t panel) const {
     return std::min<std::int64_t>(lanes, n_particles - panel * lanes);
   }
   Range panels_of(std::int64_t leaf) const {
-    return {leaf * panels_per_leaf, std::min(n_panels, (leaf + 1) * panels_per_leaf)};
+    const std::int64_t first = (leaf - leaves.begin) * panels_per_leaf;
+    return {first, std::min(n_panels, first + panels_per_leaf)};
   }
 
   // Lanes beyond the last particle are zero, and stay so.

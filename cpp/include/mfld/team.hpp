@@ -79,6 +79,11 @@ class StopSignal {
     // Written only to change it: a store at every barrier would take the cache line from all other members.
     if (stopped(barrier) != aborting()) slots_[barrier & 1].store(aborting(), std::memory_order_relaxed);
   }
+  // Member 0, where other processes want the stop: between two barriers, before anybody looks at the second.
+  void publish_stop(std::int64_t barrier) {
+    aborting_.store(true, std::memory_order_relaxed);
+    slots_[barrier & 1].store(true, std::memory_order_relaxed);
+  }
   // All members, after it.
   bool stopped(std::int64_t barrier) const { return slots_[barrier & 1].load(std::memory_order_relaxed); }
 

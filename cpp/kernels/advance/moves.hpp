@@ -51,10 +51,10 @@ class AffineMoves {
   PanelGradient<T> settle(const PanelGradient<T>& estimate, std::int64_t, bool) const { return estimate; }
   // end: no step begins here.
   Mark move(const Step& step, std::int64_t p, const PanelGradient<T>& estimate, bool) const {
-    const std::int64_t first = p * panel_lanes<T>;
+    const std::int64_t first = passes_.layout.first_of(p);
     const std::int64_t lane =
         step.scheme(passes_.panel(step.q, p), passes_.panel(step.q + 1, p), estimate, passes_.network.n_moving(), first,
-                    passes_.layout.n_particles, step.place, passes_.problem.domain);
+                    passes_.layout.end_particle(), step.place, passes_.problem.domain);
     return lane < 0 ? nowhere : Mark(step.q, first + lane);
   }
   // 2 l2 in force at the last step.
@@ -94,10 +94,10 @@ class PreconditionedMoves {
   Mark begin(const Step&, std::int64_t) const { return nowhere; }
   PanelGradient<T> settle(const PanelGradient<T>& estimate, std::int64_t, bool) const { return estimate; }
   Mark move(const Step& step, std::int64_t p, const PanelGradient<T>& estimate, bool) const {
-    const std::int64_t first = p * panel_lanes<T>;
+    const std::int64_t first = passes_.layout.first_of(p);
     const std::int64_t lane =
         step.scheme(passes_.panel(step.q, p), passes_.panel(step.q + 1, p), moment(p), passes_.plain(estimate).affine,
-                    passes_.network.n_moving(), first, passes_.layout.n_particles, step.place);
+                    passes_.network.n_moving(), first, passes_.layout.end_particle(), step.place);
     return lane < 0 ? nowhere : Mark(step.q, first + lane);
   }
   double ridge() const { return PreconditionedStep<T>::ridge(stretch_.row(stretch_.n_steps - 1)); }
@@ -171,16 +171,16 @@ class BaoabMoves {
   T* force(std::int64_t p) const { return passes_.panel_of(passes_.memory.force, p); }
 
   Mark close(const Step& step, std::int64_t p, const PanelGradient<T>& gradient) const {
-    const std::int64_t first = p * panel_lanes<T>;
+    const std::int64_t first = passes_.layout.first_of(p);
     const std::int64_t lane = step.ending.close(passes_.panel(step.q, p), velocity(step.q, p), gradient.affine,
-                                                passes_.network.n_moving(), first, passes_.layout.n_particles);
+                                                passes_.network.n_moving(), first, passes_.layout.end_particle());
     return lane < 0 ? nowhere : Mark(step.q - 1, first + lane);
   }
   Mark open(const Step& step, std::int64_t p, const PanelGradient<T>& gradient) const {
-    const std::int64_t q = step.q, first = p * panel_lanes<T>;
-    const std::int64_t lane =
-        step.beginning.open(passes_.panel(q, p), velocity(q, p), passes_.panel(q + 1, p), velocity(q + 1, p),
-                            gradient.affine, passes_.network.n_moving(), first, passes_.layout.n_particles, step.place);
+    const std::int64_t q = step.q, first = passes_.layout.first_of(p);
+    const std::int64_t lane = step.beginning.open(passes_.panel(q, p), velocity(q, p), passes_.panel(q + 1, p),
+                                                  velocity(q + 1, p), gradient.affine, passes_.network.n_moving(),
+                                                  first, passes_.layout.end_particle(), step.place);
     return lane < 0 ? nowhere : Mark(q, first + lane);
   }
 

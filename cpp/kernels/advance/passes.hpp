@@ -97,7 +97,7 @@ class Passes {
     const std::int64_t padded = round_up(block.size(), V::size), first = cloud * network.n_outputs;
     for (std::int64_t k = 0; k < network.n_outputs; ++k)
       memory.sums.total(block.turn, order, {(first + k) * sizes.stride, (first + k) * sizes.stride + padded},
-                        1 / static_cast<double>(layout.n_particles), predictions - first * sizes.stride);
+                        1 / static_cast<double>(layout.n_all), predictions - first * sizes.stride);
   }
 
   // ---- from predictions to cotangents

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <deque>
@@ -40,9 +41,12 @@ class Replicates {
         coefficients_(coefficients),
         noises_(noises),
         execution_(execution),
+        ranks_(execution),
         replicates_(static_cast<std::size_t>(n_replicates), {nullptr, estimator, dynamics, {}}) {
     const PanelLayout<T> layout(problem.n_particles, problem.network.n_coordinates());
     const std::int64_t cloud = problem.n_particles * layout.n_coordinates;
+    clouds_ = {particles,        dynamics.velocities,      dynamics.force, dynamics.second_moment,
+               estimator.anchor, estimator.anchor_gradient};
     split(particles, cloud, [](Replicate& r) -> void*& { return r.particles; });
     split(dynamics.velocities, cloud, [](Replicate& r) -> void*& { return r.dynamics.velocities; });
     split(dynamics.force, cloud, [](Replicate& r) -> void*& { return r.dynamics.force; });
@@ -58,8 +62,15 @@ class Replicates {
     const bool spread = useful_threads(execution.num_threads, layout.n_leaves, work) < most;
     threads_ = spread ? most : 1;
     threads_within_ = spread ? 1 : execution.num_threads;
-    sizes_ = sizes_of(problem, method.scheme, threads_within_);
-    for (int member = 0; member < threads_; ++member) memories_.emplace_back(problem, method.scheme, *sizes_);
+    sizes_ = sizes_of(problem, method.scheme, threads_within_, ranks_);
+    for (int member = 0; member < threads_; ++member) memories_.emplace_back(problem, method.scheme, *sizes_, ranks_);
+    // A rank writes its share of a cloud.
+    for (Replicate& own : replicates_) {
+      const std::int64_t offset = sizes_->layout.first_particle * layout.n_coordinates;
+      for (void** array : {&own.particles, &own.dynamics.velocities, &own.dynamics.force, &own.dynamics.second_moment,
+                           &own.estimator.anchor, &own.estimator.anchor_gradient})
+        if (*array) *array = static_cast<T*>(*array) + offset;
+    }
     // A round is what a stop may lose: some tenths of a second, but enough to make little of its beginning, which moves
     // all arrays. One replicate on its own loses nothing.
     constexpr double round_work = 1e9, beginning = 2e3;
@@ -74,13 +85,13 @@ class Replicates {
     std::int64_t end = n_steps_;
     while (report.steps < end) {
       const std::int64_t count = std::min(round_, end - report.steps);
-      if (!keep()) return report.status = MFLD_STOPPED;
+      if (ranks_.any(!keep())) return report.status = MFLD_STOPPED;
       const int status = make(report.steps, count);
       const auto first = std::min_element(replicates_.begin(), replicates_.end(), diverges_before);
       const bool diverged = first->reached.bad_particle >= 0;
       const bool whole = std::all_of(replicates_.begin(), replicates_.end(),
                                      [count](const Replicate& r) { return r.reached.steps == count; });
-      if (!diverged && (whole || replicates_.size() == 1)) {
+      if (!diverged && !ranks_.failed() && (whole || replicates_.size() == 1)) {
         estimator_.valid = first->estimator.valid;
         dynamics_.force_valid = first->dynamics.force_valid;
         report.steps += first->reached.steps;
@@ -88,13 +99,18 @@ class Replicates {
         for (const Array& array : arrays_) std::copy_n(array.kept.get(), array.size, array.data);
       }
       // A stop that was asked for is answered even if the steps ended first, or badly: the caller holds its reason.
-      if (status == MFLD_STOPPED) return report.status = MFLD_STOPPED;
+      if (status == MFLD_STOPPED) {
+        gather();
+        return report.status = MFLD_STOPPED;
+      }
       if (diverged) {
         end = report.steps + first->reached.steps;
         report.bad_replicate = first - replicates_.begin();
         report.bad_particle = first->reached.bad_particle;
       }
     }
+    gather();
+    if (ranks_.failed()) return report.status = MFLD_STOPPED;
     for (std::size_t r = 0; r < replicates_.size(); ++r) {
       report.loss[r] = replicates_[r].reached.loss;
       report.gradient_norm[r] = replicates_[r].reached.gradient_norm;
@@ -137,6 +153,16 @@ class Replicates {
       arrays_.push_back({static_cast<T*>(array), size, Buffer<T>(size)});
   }
 
+  // From the shares of ranks to whole clouds.
+  void gather() {
+    const PanelLayout<T>& layout = sizes_->layout;
+    for (void* cloud : clouds_)
+      ranks_.gather(static_cast<T*>(cloud), [&](std::int64_t r) {
+        const Range own = layout.particles_of(r, ranks_.count());
+        return Range{own.begin * layout.n_coordinates, own.end * layout.n_coordinates};
+      });
+  }
+
   // Multiply-adds of a step of one replicate, and what it costs beside them.
   double step_work() const {
     const auto n = static_cast<double>(problem_.samples.n_samples);
@@ -164,14 +190,15 @@ class Replicates {
     std::atomic<int> status = MFLD_DONE;
     run_team(threads_, [&](int member, int members, SpinBarrier&) {
       Question question = {member == 0 ? &execution_ : nullptr, status};
-      const mfld_execution own = {threads_within_, &Question::ask, &question};
+      const mfld_execution own = {threads_within_, &Question::ask, &question, nullptr};
       const Range mine = even_part(static_cast<std::int64_t>(replicates_.size()), member, members);
       for (std::int64_t r = mine.begin; r < mine.end; ++r) {
         replicates_[r].reached = {};
-        if (!Question::ask(&question)) make_one(r, done, count, memories_[member], own);
+        // Ranks ask together, within.
+        if (ranks_.several() || !Question::ask(&question)) make_one(r, done, count, memories_[member], own);
       }
     });
-    return status;
+    return ranks_.any(status == MFLD_STOPPED) ? MFLD_STOPPED : MFLD_DONE;
   }
 
   void make_one(std::int64_t r, std::int64_t done, std::int64_t count, Workspace<T>& memory,
@@ -211,6 +238,8 @@ class Replicates {
   const mfld_coefficients* const coefficients_;
   const mfld_noise* const noises_;
   const mfld_execution& execution_;
+  Ranks ranks_;
+  std::array<void*, 6> clouds_;  // that ranks share
   std::vector<Replicate> replicates_;
   std::vector<Array> arrays_;
   int threads_, threads_within_;

@@ -8,6 +8,7 @@
 
 #include "mfld/noise.hpp"
 #include "mfld/panels.hpp"
+#include "mfld/ranks.hpp"
 #include "mfld/team.hpp"
 #include "network.hpp"
 #include "predictions.hpp"
@@ -74,10 +75,12 @@ SampleBlocks blocks_of(const NetworkPanel<T>& network, const PanelLayout<T>& lay
 }
 
 template <class T>
-Sizes<T> sizes_of(const Problem<T>& problem, const Scheme& scheme, int num_threads) {
+Sizes<T> sizes_of(const Problem<T>& problem, const Scheme& scheme, int num_threads, const Ranks& ranks) {
   constexpr std::int64_t lanes = panel_lanes<T>;
   const NetworkPanel<T>& network = problem.network;
-  const PanelLayout<T> layout(problem.n_particles, network.n_coordinates());
+  // Blocks of rows and what else shapes a sum go by the whole cloud, memory and threads by the rank's share of it.
+  const PanelLayout<T> whole(problem.n_particles, network.n_coordinates());
+  const PanelLayout<T> layout = whole.share(ranks.rank(), ranks.count());
   const std::int64_t batch = problem.batch_size;
   // A mini-batch that nothing corrects is never followed by all rows.
   const bool all_rows = scheme.corrects || batch == 0;
@@ -86,8 +89,8 @@ Sizes<T> sizes_of(const Problem<T>& problem, const Scheme& scheme, int num_threa
            static_cast<double>(blocks.most_rows * (network.n_features + 8));
   };
 
-  Sizes<T> s = {layout, blocks_of(network, layout, all_rows ? problem.samples.n_samples : 0, 1),
-                blocks_of(network, layout, batch, scheme.n_summed)};
+  Sizes<T> s = {layout, blocks_of(network, whole, all_rows ? problem.samples.n_samples : 0, 1),
+                blocks_of(network, whole, batch, scheme.n_summed)};
   s.clouds = scheme.corrects ? 2 : 1;
   const std::int64_t full_stride = values_stride<T>(s.full_blocks), batch_stride = values_stride<T>(s.batch_blocks);
   s.stride = std::max(full_stride, batch_stride);
@@ -98,8 +101,8 @@ Sizes<T> sizes_of(const Problem<T>& problem, const Scheme& scheme, int num_threa
   s.full_leaf_work = work(1, s.full_blocks);
   s.batch_leaf_work = work(s.clouds, s.batch_blocks);
 
-  const auto leaves = static_cast<double>(layout.n_leaves);
-  s.threads = useful_threads(num_threads, layout.n_leaves, 2 * s.leaf_work(batch == 0) * leaves);
+  const std::int64_t own_leaves = layout.leaves.size();
+  s.threads = useful_threads(num_threads, own_leaves, 2 * s.leaf_work(batch == 0) * static_cast<double>(own_leaves));
   const bool one_block = s.full_blocks.n_blocks == 1 && s.batch_blocks.n_blocks == 1;
   s.gradients = s.clouds * s.gradient * (one_block ? s.threads : layout.n_panels);
 
@@ -107,7 +110,7 @@ Sizes<T> sizes_of(const Problem<T>& problem, const Scheme& scheme, int num_threa
   // gradient takes no time, in mini-batches, it waits for the end of the step, and nothing need be kept.
   constexpr double no_time = 2e8;  // multiply-adds, some milliseconds
   s.ends_steps = scheme.splits_steps && !all_rows &&
-                 s.batch_leaf_work * 2 * leaves * static_cast<double>(s.batch_blocks.n_blocks) < no_time;
+                 s.batch_leaf_work * 2 * static_cast<double>(whole.n_leaves * s.batch_blocks.n_blocks) < no_time;
   s.generations = scheme.looks_back || (scheme.splits_steps && !s.ends_steps) ? 2 : 1;
 
   const std::int64_t matrix = network.n_outputs * s.stride;
@@ -136,18 +139,21 @@ struct Scratch {
 template <class T>
 struct Workspace {
   const Sizes<T>& sizes;
+  Ranks& ranks;
   const std::int64_t n_outputs, batch_size;
   const Scheme scheme;
   const Buffer<T> panels, velocities, force, moments, anchor, anchor_gradient;  // clouds of panels
   const Buffer<T> terms, values, slopes, gradients, scratch;
-  const Buffer<double> squared_norms;  // of leaves
+  const Buffer<double> squared_norms;  // of all leaves
   const LeafSums<T> sums;
+  const SumsOfRanks<T> sums_of_ranks;
   const BatchQueue<T> batches;
   const Buffer<std::int64_t> row_lists;
   std::vector<FloydSet> row_sets;
 
-  Workspace(const Problem<T>& problem, const Scheme& scheme_, const Sizes<T>& s)
+  Workspace(const Problem<T>& problem, const Scheme& scheme_, const Sizes<T>& s, Ranks& ranks_)
       : sizes(s),
+        ranks(ranks_),
         n_outputs(problem.network.n_outputs),
         batch_size(problem.batch_size),
         scheme(scheme_),
@@ -164,6 +170,7 @@ struct Workspace {
         scratch(s.threads * s.scratch),
         squared_norms(s.layout.n_leaves),
         sums(s.layout, n_outputs * scheme.n_summed, s.stride),
+        sums_of_ranks(sums, ranks, n_outputs * scheme.n_summed),
         batches(problem),
         row_lists(s.threads * 2 * batch_size) {
     for (int member = 0; member < s.threads; ++member) row_sets.emplace_back(batch_size);

@@ -11,7 +11,8 @@
 // (forward), one barrier, every member totals these sums and takes the loss derivative (the same numbers, so that no
 // second barrier is needed), and pulls back to its own panels. After the last block it moves its own panels, noise
 // included. A member never writes what another one reads except for leaf sums, gathered rows and the anchor's
-// predictions, which take turns.
+// predictions, which take turns. Where there are several ranks, member 0 meets theirs behind the barrier (ranks.hpp),
+// and there is a second one.
 #pragma once
 
 #include <algorithm>
@@ -48,6 +49,7 @@ class Advance {
         passes_(problem, memory),
         moves_(passes_, stretch),
         anchor_(passes_, stretch, moves_.first()),
+        ranks_(memory.ranks),
         first_(moves_.first()),
         end_(moves_.end()),
         last_whole_(first_ - 1),
@@ -61,21 +63,26 @@ class Advance {
     anchor_.leave(any, last_whole_, ended);
     moves_.leave(any, kept);
 
+    const PanelLayout<T>& layout = sizes_.layout;
+    if (ended) {
+      ranks_.gather(memory_.squared_norms.get(),
+                    [&](std::int64_t r) { return even_part(layout.n_leaves, r, ranks_.count()); });
+    }
     double squares = 0;
-    for (std::int64_t l = 0; l < sizes_.layout.n_leaves; ++l) squares += memory_.squared_norms[l];
+    for (std::int64_t l = 0; l < layout.n_leaves; ++l) squares += memory_.squared_norms[l];
     return {bad_ == nowhere ? moves_.steps_behind(last_whole_) : bad_.first, bad_.second, loss_value_,
-            ended ? std::sqrt(squares / static_cast<double>(sizes_.layout.n_particles))
-                  : std::numeric_limits<double>::quiet_NaN()};
+            ended ? std::sqrt(squares / static_cast<double>(layout.n_all)) : std::numeric_limits<double>::quiet_NaN()};
   }
 
  private:
   void work(int member, int members, SpinBarrier& barrier) {
     const PanelLayout<T>& layout = sizes_.layout;
     const Scratch<T> s = memory_.of_member(member);
-    const Range leaves = even_part(layout.n_leaves, member, members);
+    const Sharing team = {layout.leaves, members};
+    const Range leaves = team.of(member);
     const Range mine = {leaves.size() ? layout.panels_of(leaves.begin).begin : 0,
                         leaves.size() ? layout.panels_of(leaves.end - 1).end : 0};
-    const auto order = memory_.sums.order(members);
+    const auto order = memory_.sums.order(ranks_.several() ? Sharing{{0, layout.n_leaves}, ranks_.count()} : team);
     begin(member, mine);
 
     const auto gather = [&](std::int64_t q) {
@@ -93,6 +100,10 @@ class Advance {
     constexpr std::int64_t before_all = -1;
     if (member == 0) stop_.publish(before_all);
     barrier.wait();
+    if (ranks_.several()) {
+      if (member == 0 && ranks_.any(stop_.stopped(before_all))) stop_.publish_stop(before_all);
+      barrier.wait();
+    }
     if (stop_.stopped(before_all)) return;
 
     std::int64_t turn = 0;
@@ -114,11 +125,15 @@ class Advance {
           if (member == 0) stop_.poll(work);
           passes_.forward_leaf(0, q, l, block);
           if (corrected) anchor_.forward_leaf(l, block);
-          memory_.sums.join(turn, l, leaves, (corrected ? Anchor::n_summed : 1) * problem_.network.n_outputs,
-                            block.size());
+          memory_.sums.join(turn, l, leaves, summed(corrected), block.size());
         }
         if (member == 0) stop_.publish(turn);
         barrier.wait();
+        if (ranks_.several()) {
+          if (member == 0) meet(q, turn, team, summed(corrected), block.size());
+          barrier.wait();
+          if (ranks_.failed()) return;
+        }
         // All members see the same answers here, and leave with whole steps only.
         const bool stopped = stop_.stopped(turn);
         if ((stopped && !sizes_.ends_steps) || (q > 0 && diverged_[(q - 1) & 1].load(std::memory_order_relaxed))) {
@@ -160,10 +175,29 @@ class Advance {
       }
       if (end) {
         barrier.wait();  // so that every divergence is known
+        if (ranks_.several()) {
+          if (member == 0) meet(q + 1, turn, team, 0, 0);
+          barrier.wait();
+          if (ranks_.failed()) return;
+        }
         finish(member, mine, q);
         return;
       }
     }
+  }
+
+  // Outputs whose sums a block makes.
+  std::int64_t summed(bool corrected) const { return (corrected ? Anchor::n_summed : 1) * problem_.network.n_outputs; }
+
+  // Member 0, behind a barrier of turn `turn` before gradient q leads to a move: the sums of all ranks, and whether any
+  // of them stops or has diverged.
+  void meet(std::int64_t q, std::int64_t turn, const Sharing& team, std::int64_t outputs, std::int64_t n_rows) {
+    memory_.sums.join_members(turn, team, outputs, n_rows);
+    const auto news =
+        memory_.sums_of_ranks.meet(ranks_, {stop_.stopped(turn), bad_.first, bad_.second}, turn, outputs, n_rows);
+    if (news.stop) stop_.publish_stop(turn);
+    if (bad_ == nowhere && news.bad_particle >= 0) diverged_[(q - 1) & 1].store(true, std::memory_order_relaxed);
+    bad_ = {news.bad_step, news.bad_particle};
   }
 
   // From the caller's arrays to panels, and on to the place of the first gradient.
@@ -216,6 +250,7 @@ class Advance {
   const Passes<T> passes_;
   const Moves moves_;
   const Anchor anchor_;
+  Ranks& ranks_;
   const std::int64_t first_, end_;  // of the gradients
   std::int64_t last_whole_;
   StopSignal stop_;

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from . import _binding
-from ._binding import Backend, Domain, Dynamics, Estimator, Loss, Network, PairKernel, Report
+from ._binding import Backend, Domain, Dynamics, Estimator, Loss, Network, PairKernel, Ranks, Report
 
 __all__ = [
     "Backend",
@@ -18,6 +18,7 @@ __all__ = [
     "Loss",
     "Network",
     "PairKernel",
+    "Ranks",
     "Report",
     "__version__",
     "available_levels",

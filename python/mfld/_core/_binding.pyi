@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['Backend', 'Domain', 'Dynamics', 'Estimator', 'Loss', 'Network', 'PairKernel', 'Report', 'cpu_runs', 'missing_features', 'streams']
+__all__: list[str] = ['Backend', 'Domain', 'Dynamics', 'Estimator', 'Loss', 'Network', 'PairKernel', 'Ranks', 'Report', 'cpu_runs', 'missing_features', 'streams']
 class Backend:
     """
     The kernels of one instruction-set level.
@@ -19,7 +19,7 @@ class Backend:
         """
     def activation(self, activation: typing.SupportsInt | typing.SupportsIndex, z: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
         ...
-    def advance(self, network: Network, loss: Loss, particles: numpy.ndarray, inputs: numpy.ndarray, targets: numpy.ndarray, weights: numpy.ndarray | None, estimator: Estimator, dynamics: Dynamics, coefficients: collections.abc.Sequence[typing.Any], n_steps: typing.SupportsInt | typing.SupportsIndex, keys: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, domain: Domain | None = None) -> Report:
+    def advance(self, network: Network, loss: Loss, particles: numpy.ndarray, inputs: numpy.ndarray, targets: numpy.ndarray, weights: numpy.ndarray | None, estimator: Estimator, dynamics: Dynamics, coefficients: collections.abc.Sequence[typing.Any], n_steps: typing.SupportsInt | typing.SupportsIndex, keys: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, domain: Domain | None = None, ranks: Ranks | None = None) -> Report:
         ...
     def advance_pairs(self, own: PairKernel, own_factor: typing.SupportsFloat | typing.SupportsIndex, cross: PairKernel, cross_factor: typing.SupportsFloat | typing.SupportsIndex, particles: numpy.ndarray, n_moving: typing.SupportsInt | typing.SupportsIndex, target: numpy.ndarray, weights: numpy.ndarray | None, coefficients: collections.abc.Sequence[typing.Any], n_steps: typing.SupportsInt | typing.SupportsIndex, keys: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, domain: Domain | None = None) -> Report:
         """
@@ -79,7 +79,7 @@ class Backend:
         ...
     def philox(self, counter: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], key: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]) -> tuple[int, int, int, int]:
         ...
-    def predict(self, network: Network, particles: numpy.ndarray, coefficients: numpy.ndarray | None, inputs: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
+    def predict(self, network: Network, particles: numpy.ndarray, coefficients: numpy.ndarray | None, inputs: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, ranks: Ranks | None = None) -> numpy.ndarray:
         ...
     def product(self, factor: numpy.ndarray, right: numpy.ndarray, transposed: bool = False, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
         """
@@ -165,6 +165,18 @@ class Network:
     A two-layer network as the kernels see it; alternatives by their index.
     """
     def __init__(self, n_features: typing.SupportsInt | typing.SupportsIndex, n_outputs: typing.SupportsInt | typing.SupportsIndex, has_bias: bool, activation: typing.SupportsInt | typing.SupportsIndex, readout: typing.SupportsInt | typing.SupportsIndex, output_scale: typing.SupportsFloat | typing.SupportsIndex, readout_bound: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+class Ranks:
+    """
+    Processes that share the particles of a call: all make it alike.
+    """
+    def __init__(self, rank: typing.SupportsInt | typing.SupportsIndex, n_ranks: typing.SupportsInt | typing.SupportsIndex, exchange: collections.abc.Callable[[memoryview], None]) -> None:
+        ...
+    @property
+    def n_ranks(self) -> int:
+        ...
+    @property
+    def rank(self) -> int:
         ...
 class PairKernel:
     """

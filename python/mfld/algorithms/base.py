@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, ClassVar, Protocol, Self, cast, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, TypeVar, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -24,6 +24,8 @@ from mfld.noise import Coupling
 from mfld.objectives import EmpiricalRisk, Objective
 from mfld.state import Cloud, Info, State
 from mfld.validation import FloatArray
+
+_Value = TypeVar("_Value")
 
 _RECORDS = 100  # of a run, about, unless told otherwise
 _MOST_RECORDS = 10_000_000  # a history is held in memory
@@ -284,6 +286,15 @@ class Algorithm(ABC):
     def advance(self, objective: Objective, state: State, n_steps: int = 1) -> tuple[State, Info]:
         """Make steps; k steps and then k steps are 2k steps, bit by bit."""
 
+    @property
+    def described(self) -> Algorithm:
+        """The algorithm as results, callbacks and files know it: where it is one that only runs another, the other."""
+        return self
+
+    def once(self, function: Callable[[], _Value]) -> _Value:
+        """Value of a function that looks outside, at files: called once, also where processes run together."""
+        return function()
+
     @abstractmethod
     def check(self, objective: Objective, state: State | None = None) -> None:
         """Raise TypeError or ValueError if this algorithm cannot serve the objective, or go on from the state."""
@@ -462,7 +473,7 @@ class Algorithm(ABC):
         failure: BaseException | None = None
         try:
             for callback in callbacks:
-                callback.on_problem(self, objective)
+                callback.on_problem(self.described, objective)
                 callback.on_start(state, n_steps)
                 started.append(callback)
             if state.step in to_record:
@@ -481,9 +492,9 @@ class Algorithm(ABC):
         failure = _end(started, state, failure)
         if failure is not None:
             failure.state = state  # type: ignore[attr-defined]
-            failure.result = Result(self, objective, state, history.arrays(), info)  # type: ignore[attr-defined]
+            failure.result = Result(self.described, objective, state, history.arrays(), info)  # type: ignore[attr-defined]
             raise failure
-        return Result(self, objective, state, history.arrays(), info)
+        return Result(self.described, objective, state, history.arrays(), info)
 
 
 def scaled(name: str, number: int, share: Fraction) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from mfld import extras
 from mfld._core import __version__
-from mfld.cli import deconvolve, density, gan, generate, info, predict, run, synth, train
+from mfld.cli import convert, deconvolve, density, gan, generate, info, predict, run, synth, train
 from mfld.cli.options import Parser, option
 from mfld.errors import ConvergenceError, DivergenceError
 from mfld.experiments.recipe import CHECKS
@@ -33,7 +33,8 @@ def _main(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> i
     try:
         status: int = options.command(options)
     except (ValueError, ImportError, OSError, DivergenceError, ConvergenceError) as error:
-        print(f"mfld: {_message(error)}", file=sys.stderr)
+        if getattr(options, "leads", True):  # of several processes that fail alike one says so
+            print(f"mfld: {_message(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         kept = getattr(options, "checkpoint", None)
@@ -63,6 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mfld {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for each in (train, predict, density, gan, generate, synth, deconvolve, run, info):
+    for each in (train, predict, convert, density, gan, generate, synth, deconvolve, run, info):
         each.add(commands)
     return parser

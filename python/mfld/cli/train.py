@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mfld import experiments, plots, validation
+from mfld import experiments, mpi, plots, validation
+from mfld.algorithms import Algorithm
 from mfld.callbacks import Progress
 from mfld.cli import page
 from mfld.cli.options import (
@@ -24,6 +25,7 @@ from mfld.cli.options import (
     step_size,
 )
 from mfld.cli.report import Report, biases, certified, check_output, reading
+from mfld.errors import ConvergenceError, DivergenceError
 from mfld.experiments import Recipe, curves, sources
 from mfld.experiments.recipe import CHECKS, Training
 from mfld.experiments.spelling import covariance, loss, schedule
@@ -135,6 +137,10 @@ def add(commands: Any) -> None:
     knob(search, "validation_samples", int, "N", "rows to score on, in all")
     knob(search, "validation_rows", int, "N", "rows to train and score on, at most")
 
+    run.add_argument(
+        "--mpi", action="store_true", help="the processes that mpirun has started make the final run together"
+    )
+
     output = train.add_argument_group("output")
     output.add_argument("--output", type=Path, metavar="FILE.npz", help="the model (NAME.npz, or FILE-model.npz)")
     output.add_argument("--picture", type=Path, metavar="FILE.png", help="the picture (beside the model, as .png)")
@@ -173,17 +179,23 @@ def _add_privacy(private: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if not options.mpi:
+        return _train(options)
+    world = mpi.world()
+    options.leads = world.Get_rank() == 0
+    try:
+        return _train(options, mpi.Sharded)
+    except (ValueError, DivergenceError, ConvergenceError):
+        raise  # on all processes alike
+    except BaseException as error:
+        print(f"mfld: process {world.Get_rank()} ended by {error!r}, and all others with it", file=sys.stderr)
+        world.Abort(2)
+        raise
+
+
+def _train(options: argparse.Namespace, shared: Callable[[Algorithm], Algorithm] = lambda algorithm: algorithm) -> int:
     recipe = _recipe(options)
-    is_bundled = options.data in experiments.bundled()
-    output = options.output or Path(f"{options.data}.npz" if is_bundled else f"{sources.stem(options.data)}-model.npz")
-    picture = options.picture or output.with_suffix(".png")
-    pages = [each for each in options.report if isinstance(each, Path)]
-    outputs = (output, picture, *pages)
-    for path in outputs:
-        check_output(path, [] if is_bundled else [options.data])
-    if output.resolve() == picture.resolve():
-        raise ValueError(f"model and picture cannot both be {output}")
-    _check_checkpoint(options, outputs)
+    output, picture, pages = _outputs(options)
     try:
         plots.check_format(picture)
         no_picture = None
@@ -206,10 +218,15 @@ def _run(options: argparse.Namespace) -> int:
     report = Report(options.json)
     _add_data(report, data, recipe)
 
+    if options.mpi:
+        mpi.world().Barrier()  # all have looked at the files before one of them writes
+
     callbacks = [] if options.quiet else [Progress()]
     training = experiments.train(
-        data, options.seed, recipe, callbacks, options.num_threads, options.checkpoint, options.resume
+        data, options.seed, recipe, callbacks, options.num_threads, options.checkpoint, options.resume, shared
     )
+    if not getattr(options, "leads", True):
+        return 0
     trained = training.trained
     chosen, made = trained.hyperparameters, trained.provenance
     tried = ", ".join(f"{each['l2']:g}: {each['loss']:.4f}" for each in made["validation"])
@@ -270,6 +287,21 @@ def _report_on(report: Report, data: experiments.Dataset, training: Training, op
     for path in (each for each in options.report if isinstance(each, Path)):
         page.write(path, data, training, found)
         report.add({"page": str(path)}, f"page: {path}")
+
+
+def _outputs(options: argparse.Namespace) -> tuple[Path, Path, list[Path]]:
+    """Files of the model, the picture and the pages of the report, once they can be written."""
+    is_bundled = options.data in experiments.bundled()
+    output = options.output or Path(f"{options.data}.npz" if is_bundled else f"{sources.stem(options.data)}-model.npz")
+    picture = options.picture or output.with_suffix(".png")
+    pages = [each for each in options.report if isinstance(each, Path)]
+    outputs = (output, picture, *pages)
+    for path in outputs:
+        check_output(path, [] if is_bundled else [options.data])
+    if output.resolve() == picture.resolve():
+        raise ValueError(f"model and picture cannot both be {output}")
+    _check_checkpoint(options, outputs)
+    return output, picture, pages
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:

@@ -1,5 +1,6 @@
 """The main job: a data set, a recipe that trains on it, and the model file that comes out."""
 
+from mfld.experiments.convert import Stored, convert
 from mfld.experiments.datasets import Dataset, bundled, load, load_like
 from mfld.experiments.densities import DensityModel
 from mfld.experiments.encoding import Encoding
@@ -16,10 +17,12 @@ __all__ = [
     "GeneratorModel",
     "Recipe",
     "Scores",
+    "Stored",
     "SyntheticTable",
     "TeacherStudent",
     "TrainedModel",
     "bundled",
+    "convert",
     "load",
     "load_like",
     "teacher_student",

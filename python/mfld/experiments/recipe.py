@@ -406,6 +406,7 @@ def train(
     num_threads: int | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
+    shared: Callable[[Algorithm], Algorithm] = lambda algorithm: algorithm,
 ) -> Training:
     """Train a two-layer network on a data set by the rule of this module.
 
@@ -422,6 +423,8 @@ def train(
         Keep the state of the final run in this file, twice a minute and where the run ends.
     resume : bool
         Go on from the file where there is one.
+    shared : callable
+        `mfld.mpi.Sharded` where processes make the final run together; all call this function alike.
 
     Examples
     --------
@@ -449,9 +452,6 @@ def train(
         l2 = min(losses, key=losses.__getitem__)
         if recipe.certify:
             l2 = max(each for each in losses if losses[each] <= losses[l2] + errors[l2])
-    run = Algorithm.run
-    if checkpoint is not None:
-        run = partial(checkpoints.run, path=checkpoint, seconds=_CHECKPOINT_SECONDS, resume=resume)
     problem = _Problem(data, np.sort(rows), test_rows, recipe, seed, num_threads)
     record = {"test_loss": problem.mean_loss(test_rows)}
     if problem.private is None:
@@ -460,8 +460,11 @@ def train(
     certified: Certificate | None = None
     declined: dict[float, str] = {}
     for attempt in attempts:
-        algorithm, risk = ALGORITHMS[recipe.method].make(problem.choices(attempt)), problem.risk(attempt)
-        tried = run(algorithm, risk, problem.n_steps, seed, record=record, callbacks=callbacks)
+        algorithm, risk = shared(ALGORITHMS[recipe.method].make(problem.choices(attempt))), problem.risk(attempt)
+        run = algorithm.run
+        if checkpoint is not None:
+            run = partial(checkpoints.run, algorithm, path=checkpoint, seconds=_CHECKPOINT_SECONDS, resume=resume)
+        tried = run(risk, problem.n_steps, seed, record=record, callbacks=callbacks)
         tried_scores = problem.trained(tried).split_scores(data, num_threads)
         complaint = fitting.complaint(risk, tried_scores["train"].loss)
         if problem.private is not None:
@@ -474,7 +477,7 @@ def train(
         if found is None or found.reason is None:
             break
         declined[attempt] = found.reason
-        run = Algorithm.run  # the checkpoint is of the first
+        checkpoint = None  # that is of the first
     declined.pop(l2, None)  # its own reason is that of the certificate
     provenance: dict[str, Any] = {
         "data": data.name,

@@ -14,6 +14,7 @@ from mfld import autodiff, noise, references, validation
 from mfld import space as spaces
 from mfld.native import Problem
 from mfld.noise import Place
+from mfld.ranks import Ranks
 from mfld.references import Free, Reference
 from mfld.space import Space
 from mfld.state import Cloud
@@ -175,6 +176,29 @@ class Objective(ABC):
     def on_threads(self, num_threads: int | None) -> Self:
         """The same objective, evaluated on so many threads; None: what OpenMP would take. It never changes a value."""
         return self
+
+    def over_ranks(self, ranks: Ranks) -> Self:
+        """The same objective, evaluated by several processes together, which all make the same calls: `mfld.mpi`.
+
+        It never changes a value.
+
+        Raises
+        ------
+        TypeError
+            If it cannot be.
+        """
+        raise TypeError(
+            "objective must be an EmpiricalRisk of a TwoLayerNetwork, or an MMD from samples, for Sharded, got "
+            f"{self!r}"
+        )
+
+    def steps_at_once(self, n_rows: int | None) -> int | None:
+        """Most steps, of so many rows each, before `release` is called; None where it need not be."""
+        return None
+
+    def release(self) -> None:
+        """Give back memory into which rows were read that stay on disk."""
+        return
 
     @property
     def has_batches(self) -> bool:

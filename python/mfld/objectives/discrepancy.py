@@ -20,6 +20,7 @@ from mfld.mixtures import GaussianMixture
 from mfld.native import Discrepancy, final
 from mfld.noise import Place
 from mfld.objectives.base import Measure, Objective, Potential, SetOnce
+from mfld.ranks import Ranks
 from mfld.references import Reference
 from mfld.space import Space
 from mfld.state import Cloud
@@ -90,6 +91,7 @@ class MMD(SetOnce, Objective):
 
     any_precision = True
     kernel: Kernel
+    _ranks: Ranks | None = None
 
     def __init__(
         self,
@@ -153,7 +155,19 @@ class MMD(SetOnce, Objective):
             self._on_threads[num_threads] = same
         return self._on_threads[num_threads]
 
+    def over_ranks(self, ranks: Ranks) -> Self:
+        if self.native(np.dtype(np.float64)) is None:
+            raise TypeError(
+                f"objective must be an MMD from samples, with a kernel of the core, for Sharded, got {self!r}"
+            )
+        same = copy.copy(self)
+        vars(same)["_ranks"] = ranks
+        vars(same).pop("_on_threads", None)
+        return same
+
     def native(self, dtype: FloatDType) -> Discrepancy | None:
+        if self._ranks is not None:
+            return None  # whose steps share the sums of pairs
         own, cross = (in_core(kernel, self.n_coordinates) for kernel in (self._own, self._cross))
         points = self.target.points(dtype)
         if own is None or cross is None or points is None:
@@ -207,6 +221,11 @@ class MMD(SetOnce, Objective):
         self, points: FloatArray, cloud: Cloud, rows: NDArray[np.int64] | None, with_gradient: bool
     ) -> tuple[FloatArray, FloatArray]:
         """The first variation at points without the ridge, and its gradient if asked for; else the points."""
+        if self._ranks is not None:
+            alone = copy.copy(self)
+            vars(alone)["_ranks"] = None
+            shared, slopes = self._ranks.of_points(lambda some: alone.witness(some, cloud, rows, with_gradient), points)
+            return shared, slopes
         self._check_grain(points.dtype)
         others = cloud.particles.astype(points.dtype, copy=False)
         weights = None if cloud.weights is None else cloud.weights.astype(points.dtype, copy=False)
@@ -287,10 +306,19 @@ class MMD(SetOnce, Objective):
         return Cloud(cloud.particles.astype(np.float64), cloud.weights)
 
     def _own_sums(self, cloud: Cloud) -> FloatArray:
-        return self._own.sums(cloud.particles, cloud.particles, cloud.weights, self._threads)
+        return self._shared(
+            lambda points: self._own.sums(points, cloud.particles, cloud.weights, self._threads), cloud.particles
+        )
 
     def _target_values(self, cloud: Cloud) -> FloatArray:
-        return self.target.sums(self._cross, cloud.particles, None, False, self._threads)[0]
+        return self._shared(
+            lambda points: self.target.sums(self._cross, points, None, False, self._threads)[0], cloud.particles
+        )
+
+    def _shared(self, function: Callable[[FloatArray], FloatArray], points: FloatArray) -> FloatArray:
+        if self._ranks is None:
+            return function(points)
+        return self._ranks.of_points(lambda some: (function(some),), points)[0]
 
     @staticmethod
     def _given(batch: Any) -> MMD:

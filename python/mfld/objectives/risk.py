@@ -12,18 +12,21 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from mfld import references, validation
+from mfld import _core, references, validation
 from mfld.data import Rows
 from mfld.losses import AnyLoss, LossFunction, as_loss
 from mfld.models import Model
 from mfld.native import RiskOfNetwork, final
 from mfld.noise import Place
 from mfld.objectives.base import Bounds, Measure, Objective, Potential, SetOnce
+from mfld.ranks import Ranks
 from mfld.references import Reference
 from mfld.state import Buffers, Cloud
 from mfld.validation import FloatArray, FloatDType
 
 _FAR = 1e100  # stands for an infinite prediction
+_RESIDENT = 1 << 28  # bytes of rows on disk that stay in memory between two calls of the core
+_READ_AROUND = 1 << 20  # bytes that a system may map around one that is read: 64 KiB of Linux, 0.7 MiB were seen
 _Samples: TypeAlias = Callable[[FloatDType], tuple[FloatArray, FloatArray]]
 
 
@@ -130,6 +133,7 @@ class EmpiricalRisk(Risk):
     """
 
     data: Rows
+    _ranks: Ranks | None = None
 
     def __init__(
         self,
@@ -160,6 +164,22 @@ class EmpiricalRisk(Risk):
     @property
     def n_samples(self) -> int:  # type: ignore[override]
         return len(self.data)
+
+    def over_ranks(self, ranks: Ranks) -> EmpiricalRisk:
+        if self.model.native is None:
+            raise TypeError(f"model must be a TwoLayerNetwork for Sharded, got {self.model!r}")
+        same = copy.copy(self)
+        vars(same)["_ranks"] = ranks
+        return same
+
+    def steps_at_once(self, n_rows: int | None) -> int | None:
+        if validation.mapped(self.inputs) is None or n_rows is None:
+            return None
+        return max(1, _RESIDENT // (n_rows * (_READ_AROUND + int(self.inputs[0].nbytes))))
+
+    def release(self) -> None:
+        validation.release(self.inputs)
+        validation.release(self.targets)
 
     @property
     def inputs(self) -> FloatArray:
@@ -318,7 +338,10 @@ class EmpiricalRisk(Risk):
 
     def native(self, dtype: FloatDType) -> RiskOfNetwork | None:
         network, loss = self.model.native, self.loss_function.native
-        return None if network is None or loss is None else RiskOfNetwork(network, loss, *self.data.cast(dtype))
+        if network is None or loss is None:
+            return None
+        ranks = None if self._ranks is None else self._ranks.native
+        return RiskOfNetwork(network, loss, *self.data.cast(dtype), ranks)
 
     def bounds(self) -> Bounds:
         """Bounds on ``sum_i s_i l'(u_i, y_i) h(theta, z_i)``, by those on derivatives of the loss and on neurons."""
@@ -352,7 +375,11 @@ class EmpiricalRisk(Risk):
 
     def _predict(self, cloud: Cloud, inputs: FloatArray) -> FloatArray:
         threads = validation.num_threads(self.num_threads)
-        return self.model.predictions(cloud.particles, cloud.weights, inputs, threads)
+        if self._ranks is None:
+            return self.model.predictions(cloud.particles, cloud.weights, inputs, threads)
+        network, ranks = self.model.native, self._ranks.native
+        assert network is not None  # by over_ranks
+        return _core.backend.predict(network, cloud.particles, cloud.weights, inputs, threads, ranks)
 
     def _evaluate(self, cloud: Cloud, batch: ArrayLike | None) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """Inputs, loss, its derivative and its weight in the risk, ``s_i`` times n / B, for all rows or those given."""
@@ -373,7 +400,15 @@ class EmpiricalRisk(Risk):
     def _pull_back(
         self, points: FloatArray, inputs: FloatArray, cotangent: FloatArray, num_threads: int | None
     ) -> tuple[FloatArray, FloatArray]:
-        return self.model.pull_back(points, inputs, cotangent, validation.num_threads(num_threads))
+        threads = validation.num_threads(num_threads)
+
+        def pull_back(some: FloatArray) -> tuple[FloatArray, FloatArray]:
+            return self.model.pull_back(some, inputs, cotangent, threads)
+
+        if self._ranks is None:
+            return pull_back(points)
+        values, gradient = self._ranks.of_points(pull_back, points)
+        return values, gradient
 
 
 class _Linearised(Potential):

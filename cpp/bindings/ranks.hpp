@@ -1,0 +1,63 @@
+// Processes that share a call: a function of Python by which they meet.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "mfld/kernels.h"
+
+namespace mfld::bindings {
+
+namespace py = pybind11;
+
+// `exchange(buffer)` takes n_ranks slots of bytes, of which that of this rank is filled, and fills the others.
+struct Ranks {
+  std::int64_t rank, n_ranks;
+  py::function exchange;
+
+  static Ranks make(std::int64_t rank, std::int64_t n_ranks, py::function exchange) {
+    if (n_ranks < 1 || rank < 0 || rank >= n_ranks)
+      throw py::value_error("rank must be between 0 and n_ranks - 1, got " + std::to_string(rank) + " of " +
+                            std::to_string(n_ranks));
+    return {rank, n_ranks, std::move(exchange)};
+  }
+};
+
+// The meetings of one call; what the function raises is kept until the call has ended.
+class Meetings {
+ public:
+  explicit Meetings(const Ranks* ranks) : ranks_(ranks) {
+    if (ranks) info_ = {ranks->rank, ranks->n_ranks, &Meetings::exchange, this};
+  }
+  const mfld_ranks* get() const { return ranks_ ? &info_ : nullptr; }
+
+  // With the interpreter lock, behind a call that was stopped: sets the exception that stopped it, if it is one of a
+  // meeting, or nothing else did here.
+  void explain() {
+    if (error_) error_->restore();
+    if (ranks_ && !PyErr_Occurred()) PyErr_SetString(PyExc_KeyboardInterrupt, "another rank was stopped");
+  }
+
+ private:
+  static int exchange(void* self, void* slots, std::int64_t size) {
+    auto& own = *static_cast<Meetings*>(self);
+    const py::gil_scoped_acquire lock;
+    try {
+      own.ranks_->exchange(py::memoryview::from_memory(slots, own.ranks_->n_ranks * size));
+      return 0;
+    } catch (py::error_already_set& error) {
+      own.error_.emplace(std::move(error));
+      return 1;
+    }
+  }
+
+  const Ranks* ranks_;
+  mfld_ranks info_ = {};
+  std::optional<py::error_already_set> error_;
+};
+
+}  // namespace mfld::bindings

@@ -1,0 +1,179 @@
+"""Tables of numbers as arrays on disk, for data that do not fit into memory."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from mfld import validation
+from mfld.experiments import sources
+from mfld.experiments.sources import Source
+from mfld.files import replacing
+
+_MOST_ROWS = 10**18  # of a file: its header has room for the number
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Arrays that `convert` wrote: ``inputs.npy``, ``targets.npy`` and the names of columns in ``columns.json``.
+
+    Attributes
+    ----------
+    folder : Path
+    n_rows : int
+    inputs : list of str
+        Names of the columns of the inputs.
+    target : str
+    """
+
+    folder: Path
+    n_rows: int
+    inputs: list[str]
+    target: str
+
+    def arrays(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Inputs, shape (n, d), and targets, shape (n,), as read-only maps of the files."""
+        inputs, targets = (np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in ("inputs", "targets"))
+        return inputs, targets
+
+
+def convert(
+    path: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    target: str | None = None,
+    dtype: DTypeLike = "float32",
+) -> Stored:
+    """Write a table of numbers as arrays, block by block: memory does not grow with the table (extra ``files``).
+
+    Parameters
+    ----------
+    path : str or path
+        A CSV file with names in its first line, Parquet, or Arrow; a compressed file is unpacked in memory.
+    folder : str or path
+        Made where there is none; files of these names in it are replaced, once they are whole.
+    target : str, optional
+        Column of the targets; by default the last one.
+    dtype : {"float32", "float64"}
+        Of the arrays, and of the runs on them.
+
+    Raises
+    ------
+    ImportError
+        If pyarrow is not installed.
+    OSError
+        If a file cannot be read or written.
+    TypeError, ValueError
+        If there is no such column, or one holds something else than finite numbers; the message names it.
+    """
+    validation.path("path", path)
+    validation.path("folder", folder)
+    dtype = validation.float_dtype("dtype", dtype)
+    with ExitStack() as stack:
+        source = sources.opened(path)
+        stack.enter_context(source.file)
+        names, blocks = _read(source)
+        name = names[-1] if target is None else validation.choice("target", target, names)
+        if len(names) < 2:
+            raise ValueError(f"{source.name} must have a column beside the target, got {names}")
+        column = names.index(name)
+        kept = [i for i in range(len(names)) if i != column]
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        inputs, targets = (
+            _Growing(stack.enter_context(replacing(place / f"{part}.npy")), dtype, width)
+            for part, width in (("inputs", len(kept)), ("targets", None))
+        )
+        for block in blocks:
+            values = np.column_stack([_numbers(source, names[i], block.column(i), inputs.n) for i in range(len(names))])
+            with np.errstate(over="ignore", under="ignore"):
+                cast = values.astype(dtype)
+            if not np.isfinite(cast).all():
+                row, i = (int(found) for found in np.argwhere(~np.isfinite(cast))[0])
+                raise ValueError(
+                    f"{source.name} must hold finite numbers of {dtype}, got {values[row, i]} in row {inputs.n + row}, "
+                    f"column {names[i]!r}"
+                )
+            inputs.append(np.ascontiguousarray(cast[:, kept]))
+            targets.append(np.ascontiguousarray(cast[:, column]))
+        if inputs.n == 0:
+            raise ValueError(f"{source.name} must have at least one row, got none")
+        inputs.finish()
+        targets.finish()
+        about = stack.enter_context(replacing(place / "columns.json"))
+        columns = [names[i] for i in kept]
+        about.write(json.dumps({"inputs": columns, "target": name, "rows": inputs.n}).encode())
+    return Stored(place, inputs.n, columns, name)
+
+
+class _Growing:
+    """A .npy file whose number of rows is known at its end."""
+
+    def __init__(self, file: BinaryIO, dtype: np.dtype[Any], width: int | None) -> None:
+        self.n, self._file, self._dtype, self._width = 0, file, dtype, width
+        self._header(_MOST_ROWS)
+        self._start = file.tell()
+
+    def append(self, rows: NDArray[Any]) -> None:
+        self._file.write(rows.data)
+        self.n += len(rows)
+
+    def finish(self) -> None:
+        self._file.seek(0)
+        self._header(self.n)
+        if self._file.tell() != self._start:
+            raise OSError("the header of a .npy file has another length than was kept for it")
+
+    def _header(self, n: int) -> None:
+        shape = (n,) if self._width is None else (n, self._width)
+        descr = np.lib.format.dtype_to_descr(self._dtype)
+        np.lib.format.write_array_header_1_0(self._file, {"descr": descr, "fortran_order": False, "shape": shape})
+
+
+def _read(source: Source) -> tuple[list[str], Iterator[Any]]:
+    """Names of the columns, and the rows as batches of Arrow."""
+    if source.kind == "parquet":
+        table = sources.engine("pyarrow.parquet", source.name).ParquetFile(source.file)
+        return table.schema_arrow.names, table.iter_batches()
+    if source.kind == "arrow":
+        arrow, ipc = (sources.engine(module, source.name) for module in ("pyarrow", "pyarrow.ipc"))
+        try:
+            reader = ipc.open_file(source.file)
+        except arrow.ArrowInvalid:
+            source.file.seek(0)
+            stream = ipc.open_stream(source.file)
+            return stream.schema.names, iter(stream)
+        return reader.schema.names, (reader.get_batch(i) for i in range(reader.num_record_batches))
+    if source.kind != "csv":
+        raise ValueError(f"{source.name} must be CSV, Parquet or Arrow to be converted, got {source.kind}")
+    arrow, csv = (sources.engine(module, source.name) for module in ("pyarrow", "pyarrow.csv"))
+    first = source.file.readline()
+    header = csv.read_csv(arrow.BufferReader(first + first))  # a row of names is a row of texts
+    types = csv.ConvertOptions(column_types=dict.fromkeys(header.column_names, arrow.float64()))
+    named = csv.ReadOptions(column_names=header.column_names)
+
+    def blocks() -> Iterator[Any]:
+        try:
+            yield from csv.open_csv(source.file, read_options=named, convert_options=types)
+        except arrow.ArrowInvalid as error:
+            raise ValueError(f"{source.name} must hold numbers: {error}") from None
+
+    return header.column_names, blocks()
+
+
+def _numbers(source: Source, name: str, column: Any, first: int) -> NDArray[np.float64]:
+    if column.null_count:
+        row = first + int(np.argmin(column.is_valid().to_numpy(zero_copy_only=False)))
+        raise ValueError(f"{source.name} must have no missing values, got one in row {row}, column {name!r}")
+    values = column.to_numpy(zero_copy_only=False)
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{source.name} must hold numbers, got {column.type} in column {name!r}")
+    return np.asarray(values, np.float64)

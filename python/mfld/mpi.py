@@ -1,0 +1,252 @@
+"""One run by several processes together, on one machine or many (extra ``mpi``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
+
+from numpy.typing import ArrayLike, NDArray
+
+from mfld import extras, validation
+from mfld.algorithms.base import Algorithm, Callback, Result
+from mfld.certificates import Certificate
+from mfld.objectives import Objective
+from mfld.ranks import Communicator, Ranks
+from mfld.state import Info, State
+
+__all__ = ["Sharded", "world"]
+
+_Value = TypeVar("_Value")
+
+
+def world() -> Any:
+    """Communicator of all processes of MPI, ``MPI.COMM_WORLD`` of mpi4py.
+
+    Raises
+    ------
+    ImportError
+        If mpi4py is not installed.
+    """
+    return extras.library("mpi4py.MPI", "mpi", "Sharded").COMM_WORLD
+
+
+class Sharded(Algorithm):
+    """An algorithm whose particles are shared out among processes: the same numbers, to the last bit.
+
+    Every process makes the same calls and gets the same results; each computes for the particles of its share. In the
+    steps of `MFLD` that the core makes, with `FullBatch`, `Minibatch`, `SVRG` and `SARAH`, `Overdamped` and
+    `Underdamped`, processes exchange sums of predictions of the rows that a step sees, and the particles where a call
+    ends. Whatever else evaluates the objective, such as `PDA`, the refreshes of `PSDCA` and certificates, shares its
+    evaluations at many particles; the rest of it each process computes by itself.
+
+    The process of rank 0 leads a `run`: callbacks and recorded functions are called there only, so that a `Checkpoint`
+    is one file, which a run of any number of processes may go on from. A stop or a divergence on one of them ends the
+    call on all of them after the same step.
+
+    Parameters
+    ----------
+    solver : Algorithm
+        Of one replicate.
+    comm : mpi4py.MPI.Comm, optional
+        By default ``MPI.COMM_WORLD``.
+
+    Raises
+    ------
+    ImportError
+        If there is no communicator, and mpi4py is not installed.
+    TypeError, ValueError
+        If an argument is of the wrong kind; in a run, if the objective is none that processes can share.
+
+    Examples
+    --------
+    A script that ``mpirun -n 4 python -m mpi4py script.py`` runs on four processes:
+
+    >>> import numpy as np
+    >>> import mfld
+    >>> inputs = np.linspace(-2, 2, 50)[:, np.newaxis]
+    >>> risk = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(1), inputs, np.sin(inputs[:, 0]), loss="half_squared", l2=1e-4)
+    >>> solver = mfld.MFLD(1000, step_size=0.1, temperature=1e-5)
+    >>> result = mfld.mpi.Sharded(solver).run(risk, 500)  # doctest: +SKIP
+    """
+
+    def __init__(self, solver: Algorithm, comm: Any = None) -> None:
+        self.solver: Algorithm = validation.instance("solver", solver, Algorithm, "an Algorithm, like MFLD(...)")
+        if getattr(solver, "n_replicates", 1) > 1:
+            raise ValueError(f"n_replicates of the solver must be 1 for Sharded, got {solver.n_replicates}")  # type: ignore[attr-defined]
+        self.comm: Any = world() if comm is None else validation.instance("comm", comm, Communicator, "one of mpi4py")
+        self._ranks = Ranks(self.comm)
+        self.num_threads = solver.num_threads
+
+    def __repr__(self) -> str:
+        return f"Sharded({self.solver!r}, {self._ranks.count} processes)"
+
+    @property
+    def described(self) -> Algorithm:
+        return self.solver
+
+    def init(
+        self,
+        objective: Objective,
+        seed: int = 0,
+        particles: ArrayLike | None = None,
+        *,
+        replica: int | Sequence[int] = 0,
+    ) -> State:
+        """State before the first step, the whole of it on every process; arguments as those of the solver's."""
+        return self.solver.init(self._shared(objective), seed, particles, replica=replica)
+
+    def advance(self, objective: Objective, state: State, n_steps: int = 1) -> tuple[State, Info]:
+        """Make steps, as many on every process, from one state; arguments and errors as those of the solver's."""
+        return self.solver.advance(self._shared(objective), state, n_steps)
+
+    def once(self, function: Callable[[], _Value]) -> _Value:
+        """Value of a function that rank 0 calls for all; what it raises is a RuntimeError on the others."""
+        if self._ranks.rank > 0:
+            value, failure = self.comm.bcast(None, root=0)
+            if failure is not None:
+                raise RuntimeError(f"rank 0 failed: {failure}")
+            return cast(_Value, value)
+        try:
+            value = function()
+        except BaseException as error:
+            self.comm.bcast((None, repr(error)), root=0)
+            raise
+        self.comm.bcast((value, None), root=0)
+        return value
+
+    def check(self, objective: Objective, state: State | None = None) -> None:
+        self.solver.check(self._shared(objective), state)
+
+    def check_steps(self, objective: Objective, state: State, n_steps: int) -> None:
+        self.solver.check_steps(objective, state, n_steps)
+
+    def run(
+        self,
+        objective: Objective,
+        n_steps: int,
+        seed: int = 0,
+        *,
+        particles: ArrayLike | None = None,
+        state: State | None = None,
+        record_every: int | Sequence[int] | None = None,
+        record: Mapping[str, Callable[[State], ArrayLike]] | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> Result:
+        """Run from the start, or go on from a state: arguments and errors as in `Algorithm.run`.
+
+        ``record`` and ``callbacks`` are those of rank 0. All processes return the result that the solver would without
+        them, and raise what it would; what a callback raises is a RuntimeError on the others.
+        """
+        if self._ranks.rank > 0:
+            return _Following(self).follow(objective, n_steps, seed, particles, state)
+        lead = _Leading(self)
+        try:
+            result = Algorithm.run(
+                lead,
+                objective,
+                n_steps,
+                seed,
+                particles=particles,
+                state=state,
+                record_every=record_every,
+                record=record,
+                callbacks=callbacks,
+            )
+        except BaseException as error:
+            if lead.running and not lead.together:  # of a callback: the others know nothing of it
+                self.comm.bcast(_Order(0, failure=repr(error)), root=0)
+            raise
+        self.comm.bcast(_Order(0, result.history), root=0)
+        return result
+
+    def certificate(self, result: Result, confidence: float = 0.999, **options: Any) -> Certificate:
+        """Certificate of a result like `Result.certificate`, whose chains the processes move together.
+
+        Parameters
+        ----------
+        result : Result
+            Of one replicate.
+        confidence : float
+            Of the upper bound.
+        **options
+            Further arguments of `Result.certificate`.
+        """
+        validation.instance("result", result, Result, "a Result")
+        if result.state.n_replicates > 1:
+            raise ValueError(f"result must have one replicate for Sharded, got {result.state.n_replicates}")
+        shared = Result(result.algorithm, self._shared(result.objective), result.state, result.history, result.info)
+        return shared.certificate(confidence, **options)
+
+    def _shared(self, objective: Objective) -> Objective:
+        validation.instance("objective", objective, Objective, "an Objective")
+        return objective.over_ranks(self._ranks)
+
+
+class _Order(NamedTuple):
+    """Order of rank 0 to the others: to make steps, or where there are none, that the run has ended."""
+
+    n_steps: int
+    history: dict[str, NDArray[Any]] | None = None
+    failure: str | None = None
+
+
+class _Leading(Sharded):
+    """The run of rank 0."""
+
+    running = False  # the others wait for orders
+    together = False  # all are within the same call
+
+    def __init__(self, sharded: Sharded) -> None:
+        vars(self).update(vars(sharded))
+
+    def init(self, *arguments: Any, **options: Any) -> State:
+        self.together = True
+        state = super().init(*arguments, **options)
+        self.together = False
+        return state
+
+    def check_steps(self, objective: Objective, state: State, n_steps: int) -> None:
+        super().check_steps(objective, state, n_steps)
+        self.running = True  # the last check that all make alike
+
+    def advance(self, objective: Objective, state: State, n_steps: int = 1) -> tuple[State, Info]:
+        self.comm.bcast(_Order(n_steps), root=0)
+        self.together = True
+        reached = super().advance(objective, state, n_steps)
+        self.together = False
+        return reached
+
+
+class _Ended(Exception):
+    """The run has ended before its last step."""
+
+
+class _Following(Sharded):
+    """The run of another rank: the steps that rank 0 says."""
+
+    end: _Order | None = None
+
+    def __init__(self, sharded: Sharded) -> None:
+        vars(self).update(vars(sharded))
+
+    def follow(
+        self, objective: Objective, n_steps: int, seed: int, particles: ArrayLike | None, state: State | None
+    ) -> Result:
+        """The run; it records nothing, and has the history of rank 0."""
+        try:
+            result = Algorithm.run(self, objective, n_steps, seed, particles=particles, state=state, record_every=[])
+            end = self.comm.bcast(None, root=0)
+        except _Ended as early:
+            result, end = early.result, self.end  # type: ignore[attr-defined]
+        if end.failure is not None:
+            error = RuntimeError(f"the run was ended by rank 0: {end.failure}")
+            error.state, error.result = result.state, result  # type: ignore[attr-defined]
+            raise error
+        return Result(result.algorithm, result.objective, result.state, end.history, result.info)
+
+    def advance(self, objective: Objective, state: State, n_steps: int = 1) -> tuple[State, Info]:
+        order = self.comm.bcast(None, root=0)
+        if order.n_steps == 0:
+            self.end = order
+            raise _Ended
+        return super().advance(objective, state, order.n_steps)

@@ -1,0 +1,174 @@
+"""Data that stay on disk: read-only memory maps are neither copied nor changed, and train like arrays."""
+
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+import mfld
+from mfld import cli, experiments, validation
+
+
+def stored(folder, n=2000, d=6, dtype="float32"):
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(n, d)).astype(dtype)
+    np.save(folder / "inputs.npy", inputs)
+    np.save(folder / "targets.npy", np.sin(inputs[:, 0]))
+    return [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("inputs", "targets")]
+
+
+def make_risk(inputs, targets):
+    return mfld.EmpiricalRisk(mfld.TwoLayerNetwork(inputs.shape[1]), inputs, targets, loss="half_squared", l2=1e-3)
+
+
+@pytest.mark.parametrize("gradient", [mfld.FullBatch(), mfld.Minibatch(16), mfld.SVRG(16, 7)], ids=repr)
+def test_rows_on_disk_train_like_rows_in_memory(tmp_path, gradient):
+    inputs, targets = stored(tmp_path)
+    risk = make_risk(inputs, targets)
+    assert validation.mapped(risk.inputs) is not None
+    assert risk.native(np.dtype("float32")).inputs.ctypes.data == inputs.ctypes.data  # the map itself
+    solver = mfld.MFLD(50, step_size=0.1, temperature=1e-3, gradient=gradient)
+    expected = solver.run(make_risk(np.array(inputs), np.array(targets)), 20)
+    assert solver.run(risk, 20).particles.tobytes() == expected.particles.tobytes()
+
+
+def test_a_map_that_can_be_written_to_is_copied(tmp_path):
+    stored(tmp_path)
+    inputs = np.load(tmp_path / "inputs.npy", mmap_mode="r+")
+    risk = make_risk(inputs, np.load(tmp_path / "targets.npy"))
+    assert validation.mapped(risk.inputs) is None
+    before = risk.inputs.copy()
+    inputs[:] = 0
+    assert np.array_equal(risk.inputs, before)
+
+
+def test_what_is_not_finite_is_found_on_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(validation, "_AT_ONCE", 100)
+    inputs = np.zeros((60, 3), np.float32)
+    inputs[41, 2] = np.nan
+    np.save(tmp_path / "inputs.npy", inputs)
+    with pytest.raises(ValueError, match=r"inputs must be finite, got nan at index \(41, 2\)"):
+        make_risk(np.load(tmp_path / "inputs.npy", mmap_mode="r"), np.zeros(60, np.float32))
+
+
+def test_another_precision_is_refused_by_name(tmp_path):
+    inputs, targets = stored(tmp_path, dtype="float64")
+    solver = mfld.MFLD(50, step_size=0.1, temperature=1e-3)
+    with pytest.raises(ValueError, match="inputs must be float32 on disk for a run in this precision, got float64"):
+        solver.run(make_risk(inputs, targets), 1)
+
+
+def table(n=1000):
+    rng = np.random.default_rng(3)
+    return {"a": rng.normal(size=n), "count": rng.integers(0, 9, n), "b": np.where(np.arange(n) < 900, 1.0, 0.5)}
+
+
+def written(path, columns):
+    arrow, csv, parquet, feather = (
+        pytest.importorskip(f"pyarrow{name}") for name in ("", ".csv", ".parquet", ".feather")
+    )
+    write = {".csv": csv.write_csv, ".parquet": parquet.write_table, ".arrow": feather.write_feather}[path.suffix]
+    write(arrow.table(columns), str(path))
+    return path
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "arrow"])
+def test_tables_become_arrays(tmp_path, ending):
+    columns = table()
+    stored = experiments.convert(written(tmp_path / f"table.{ending}", columns), tmp_path / "rows", target="count")
+    inputs, targets = stored.arrays()
+    assert (stored.n_rows, stored.inputs, stored.target) == (1000, ["a", "b"], "count")
+    assert inputs.dtype == np.float32
+    np.testing.assert_array_equal(inputs, np.column_stack([columns["a"], columns["b"]]).astype(np.float32))
+    np.testing.assert_array_equal(targets, columns["count"])
+    assert validation.mapped(make_risk(inputs, targets).inputs) is not None
+
+
+def test_the_command_converts(tmp_path, capsys):
+    path = written(tmp_path / "table.csv", table(50))
+    assert cli.main(["convert", str(path), str(tmp_path / "rows"), "--dtype", "float64"]) == 0
+    assert "50 rows, 2 inputs, target b" in capsys.readouterr().out
+    assert np.load(tmp_path / "rows" / "inputs.npy").dtype == np.float64
+    assert cli.main(["convert", str(path), str(tmp_path / "rows"), "--target", "c"]) == 2
+    assert "target must be one of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"a": ["x", "y", "z"]}, "must hold numbers"),
+        ({"a": [1.0, None, 2.0]}, "must have no missing values, got one in row 1, column 'a'"),
+        ({"a": [1.0, 2.0, 1e39]}, "must hold finite numbers of float32, got 1e\\+39 in row 2, column 'a'"),
+    ],
+    ids=["text", "missing", "too large"],
+)
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_what_is_no_number_is_refused_by_its_place(tmp_path, change, message, ending):
+    path = written(tmp_path / f"table.{ending}", {"a": [0.0, 1.0, 2.0], "b": [1.0, 2.0, 3.0], **change})
+    with pytest.raises(ValueError, match=message):
+        experiments.convert(path, tmp_path / "rows")
+    assert not list((tmp_path / "rows").iterdir())  # nothing is left of it
+
+
+MEASURE = """
+    import resource, sys
+    import numpy as np
+    import mfld
+    def peak():
+        with open("/proc/self/status") as lines:
+            return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+    inputs, targets = (np.load(f"{sys.argv[1]}/{name}.npy", mmap_mode="r") for name in ("inputs", "targets"))
+    before = peak()
+    risk = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(inputs.shape[1]), inputs, targets, loss="half_squared", l2=1e-3)
+    solver = mfld.MFLD(100, step_size=0.1, temperature=1e-4, gradient=mfld.Minibatch(64), num_threads=1)
+    result = solver.run(risk, int(sys.argv[2]), record_every=100)
+    print(before, peak(), np.ptp(result.particles) > 0)
+"""
+
+
+def memory(folder, n_steps):
+    """Peak in MiB before the risk is made, and after the run."""
+    script = folder / "script.py"
+    script.write_text(textwrap.dedent(MEASURE))
+    done = subprocess.run([sys.executable, script, folder, str(n_steps)], capture_output=True, text=True, check=True)
+    before, after, moved = done.stdout.split()
+    assert moved == "True"
+    return float(before), float(after)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    n, d = 500_000, 100  # 200 MB
+    np.lib.format.open_memmap(tmp_path / "inputs.npy", "w+", np.float32, (n, d))[::1000] = 1
+    np.save(tmp_path / "targets.npy", np.zeros(n, np.float32))
+    before, after = memory(tmp_path, 20)
+    # The check reads 16 MiB, with a byte for each number; steps map up to 1 MiB around a row, and keep 256 MiB at most.
+    assert after - before < 130
+
+
+def test_steps_are_cut_where_memory_is_released(tmp_path, monkeypatch):
+    monkeypatch.setattr("mfld.objectives.risk._RESIDENT", 16 * 3 * ((1 << 20) + 24))
+    inputs, targets = stored(tmp_path)
+    risk, rows = make_risk(inputs, targets), make_risk(np.array(inputs), np.array(targets))
+    assert risk.steps_at_once(16) == 3
+    size = mfld.schedules.Power(0.1, 0.5)
+    for dynamics in (mfld.Overdamped(), mfld.Underdamped(friction=1.0), mfld.dynamics.Preconditioned()):
+        solver = mfld.MFLD(50, step_size=size, temperature=1e-3, gradient=mfld.SVRG(16, 7), dynamics=dynamics)
+        ours, expected = solver.run(risk, 20), solver.run(rows, 20)
+        assert ours.particles.tobytes() == expected.particles.tobytes()
+        assert ours.history["loss"].tobytes() == expected.history["loss"].tobytes()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_twenty_gigabytes_train_within_one(tmp_path):
+    n, d = 50_000_000, 100
+    rows = np.lib.format.open_memmap(tmp_path / "inputs.npy", "w+", np.float32, (n, d))  # sparse: holes are zeros
+    rows[:: n // 1000] = np.random.default_rng(0).normal(size=(1000, d))
+    del rows
+    np.lib.format.open_memmap(tmp_path / "targets.npy", "w+", np.float32, (n,))
+    before, after = memory(tmp_path, 1000)
+    print(f"{before:.0f} MiB before, {after:.0f} MiB at most")
+    assert after < 1024

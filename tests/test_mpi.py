@@ -1,0 +1,339 @@
+"""Runs whose particles are shared out: the same bytes as in one process."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mfld
+from ranks import on_ranks, same
+
+N = 600  # particles: 38 leaves or fewer, shared unevenly among 3
+
+
+def risk(n=150, n_outputs=1, dtype="float64"):
+    rng = np.random.default_rng(5)
+    inputs = rng.normal(size=(n, 4)).astype(dtype)
+    targets = np.sin(inputs @ rng.normal(size=(4, n_outputs)))
+    model = mfld.TwoLayerNetwork(4, n_outputs=n_outputs, activation="tanh")
+    return mfld.EmpiricalRisk(model, inputs, targets, loss="half_squared", l2=1e-3, sample_weight=rng.uniform(1, 2, n))
+
+
+def sharded(solver, count, objective, *arguments, **options):
+    """Results of a run on so many ranks, all alike; that of rank 0."""
+    results = on_ranks(count, lambda comm: mfld.mpi.Sharded(solver, comm).run(objective, *arguments, **options))
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+        assert same(result.state, results[0].state)
+    return results[0]
+
+
+ESTIMATORS = [mfld.FullBatch(), mfld.Minibatch(16), mfld.SVRG(16, 7), mfld.SARAH(16, 7)]
+DYNAMICS = [mfld.Overdamped(), mfld.Underdamped(friction=2.0)]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dynamics", DYNAMICS, ids=lambda part: type(part).__name__)
+@pytest.mark.parametrize("gradient", ESTIMATORS, ids=lambda part: type(part).__name__)
+def test_ranks_make_the_bytes_of_one_process(gradient, dynamics, dtype, count):
+    solver = mfld.MFLD(N, step_size=0.05, temperature=1e-3, gradient=gradient, dynamics=dynamics, dtype=dtype)
+    objective = risk(n_outputs=2)
+    alone = solver.run(objective, 25, seed=3, record_every=10)
+    together = sharded(solver, count, objective, 25, seed=3, record_every=10)
+    assert same(together.state, alone.state)
+    assert {k: v.tobytes() for k, v in together.history.items()} == {k: v.tobytes() for k, v in alone.history.items()}
+    assert together.info == alone.info or np.isnan(alone.info.acceptance)
+    assert np.ptp(alone.particles) > 0.1
+
+
+def test_blocks_of_rows_and_threads_within_ranks():
+    # 4000 particles by 3000 rows: many blocks, whose sums a rank of two threads joins before it meets the other one.
+    solver = mfld.MFLD(4000, step_size=0.05, temperature=1e-3, num_threads=2)
+    objective = risk(n=3000)
+    assert same(sharded(solver, 2, objective, 2).state, solver.run(objective, 2).state)
+
+
+def test_more_ranks_than_leaves():
+    solver = mfld.MFLD(5, step_size=0.05, temperature=1e-3)
+    assert same(sharded(solver, 3, risk(), 10).state, solver.run(risk(), 10).state)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        mfld.PDA(N, step_size=0.1, temperature=1e-2, inner_steps=3, batch_size=20),
+        mfld.PSDCA(200, temperature=0.1),
+        mfld.MFLD(N, step_size=0.05, temperature=1e-3, dynamics=mfld.dynamics.Preconditioned()),
+        mfld.MFLD(N, step_size=None, temperature=1e-3),
+        mfld.MFLD(N, step_size=0.05, temperature=1e-3, gradient=mfld.PerParticleMinibatch(8)),
+    ],
+    ids=["PDA", "PSDCA", "a dynamics of Python", "automatic step", "rows of each particle"],
+)
+def test_what_the_core_does_not_fuse_is_shared_too(solver):
+    model = mfld.TwoLayerNetwork(4, readout="bounded", readout_bound=2.0)
+    rows = risk(n=60)
+    objective = mfld.EmpiricalRisk(model, rows.inputs, rows.targets, loss="half_squared", l2=1e-2)
+    assert same(sharded(solver, 2, objective, 4).state, solver.run(objective, 4).state)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("count", [2, 3])
+def test_kernel_objectives_share_their_pairs(count, dtype):
+    rng = np.random.default_rng(0)
+    objective = mfld.MMD(rng.normal(size=(90, 2)), mfld.kernels.Gaussian(1.0), smoothing=0.1, l2=1e-3)
+    solver = mfld.MFLD(300, step_size=0.2, temperature=1e-4, dtype=dtype)
+    alone, together = (
+        run(objective, 6, seed=2) for run in (solver.run, lambda *a, **k: sharded(solver, count, *a, **k))
+    )
+    assert same(together.state, alone.state)
+    assert together.history["loss"].tobytes() == alone.history["loss"].tobytes()
+    mixture = mfld.MMD(mfld.mixtures.GaussianMixture(None, [[0.0, 0.0]], 1.0), mfld.kernels.Gaussian(1.0))
+    with pytest.raises(TypeError, match="MMD from samples"):
+        sharded(solver, 1, mixture, 2)
+
+
+def test_certificates_are_those_of_one_process():
+    objective = mfld.EmpiricalRisk(
+        mfld.TwoLayerNetwork(4, readout="bounded", readout_bound=2.0),
+        risk(n=40).inputs,
+        risk(n=40).targets,
+        loss="half_squared",
+        l2=1e-1,
+    )
+    result = mfld.MFLD(100, step_size=0.2, temperature=0.1).run(objective, 20)
+    options = {"n_chains": 320, "seed": 2}
+    expected = mfld.certificate(objective, result.algorithm.dual(objective, result.state), 0.1, **options)
+    dual = result.algorithm.dual(objective, result.state)
+    found = on_ranks(2, lambda comm: mfld.mpi.Sharded(result.algorithm, comm).certificate(result, dual=dual, **options))
+    assert [repr(one) for one in found] == [repr(expected)] * 2
+
+
+def test_messages_are_predictions_and_not_particles():
+    solver = mfld.MFLD(5000, step_size=0.05, temperature=1e-3, gradient=mfld.Minibatch(8))
+    sizes = []
+
+    def run(comm):
+        gather = comm.Allgather
+        if comm.rank == 0:
+            comm.Allgather = lambda mine, out: (sizes.append(memoryview(mine).nbytes), gather(mine, out))
+        sharded = mfld.mpi.Sharded(solver, comm)
+        return sharded.advance(risk(), sharded.init(risk()), 50)
+
+    on_ranks(2, run)
+    assert sum(size < 1024 for size in sizes) >= 50  # one for each step: 8 rows in float32 and the news
+    assert sum(size > 2000 for size in sizes) <= 3  # the cloud, once, in parts of a megabyte
+
+
+def test_a_checkpoint_is_one_file_for_any_number_of_ranks(tmp_path):
+    solver, objective = mfld.MFLD(N, step_size=0.05, temperature=1e-3, gradient=mfld.SVRG(16, 7)), risk()
+    path = tmp_path / "state.npz"
+    sharded(solver, 4, objective, 20, callbacks=[mfld.Checkpoint(path, every=10)])
+    state = mfld.checkpoint.load(path, algorithm=solver, objective=objective)
+    assert same(sharded(solver, 3, objective, 15, state=state).state, solver.run(objective, 35).state)
+
+
+def test_a_run_with_a_file_goes_on_on_any_number_of_ranks(tmp_path):
+    solver, objective = mfld.MFLD(N, step_size=0.05, temperature=1e-3), risk()
+    path = tmp_path / "run.npz"
+
+    def run(count, n_steps):
+        return on_ranks(
+            count, lambda comm: mfld.checkpoint.run(mfld.mpi.Sharded(solver, comm), objective, n_steps, path=path)
+        )
+
+    run(2, 12)
+    for result in run(3, 30):
+        assert len(result.history["step"]) == 18  # it went on
+        assert same(result.state, solver.run(objective, 30).state)
+    first, second = run(2, 20)
+    assert isinstance(first, ValueError)
+    assert "n_steps must be at least 30" in str(first)
+    assert str(second) == str(first)
+    path.write_bytes(b"no checkpoint")
+    first, second = run(2, 40)
+    assert isinstance(first, ValueError)
+    assert isinstance(second, RuntimeError)
+
+
+class _StopAt(mfld.Callback):
+    every = 1
+
+    def __init__(self, step, error=None):
+        self.step, self.error, self.calls = step, error, 0
+
+    def __call__(self, state, info):
+        self.calls += 1
+        if state.step >= self.step:
+            if self.error:
+                raise self.error
+            return True
+        return False
+
+
+def test_rank_0_calls_callbacks_and_stops_all():
+    solver, callback = mfld.MFLD(N, step_size=0.05, temperature=1e-3), _StopAt(7)
+    result = sharded(solver, 2, risk(), 100, callbacks=[callback, mfld.Progress()])
+    assert result.state.step == 7
+    assert callback.calls == 7
+    assert same(result.state, solver.run(risk(), 7).state)
+
+
+def test_what_a_callback_raises_ends_all():
+    solver, broken = mfld.MFLD(N, step_size=0.05, temperature=1e-3), _StopAt(3, OSError("the disk is full"))
+    first, second = on_ranks(
+        2, lambda comm: mfld.mpi.Sharded(solver, comm).run(risk(), 10, callbacks=[broken] if comm.rank == 0 else [])
+    )
+    assert isinstance(first, OSError)
+    assert isinstance(second, RuntimeError)
+    assert "the disk is full" in str(second)
+    assert same(first.state, second.state)
+
+
+@pytest.mark.parametrize("dynamics", DYNAMICS, ids=lambda part: type(part).__name__)
+@pytest.mark.parametrize("particle", [3, N - 2])  # of the first rank, of the last
+def test_a_divergence_on_one_rank_ends_all(particle, dynamics):
+    solver = mfld.MFLD(N, step_size=50.0, temperature=1e-3, dynamics=dynamics, gradient=mfld.SVRG(16, 7))
+    objective = risk()
+    start = np.array(solver.init(objective).particles)
+    start[particle] = 1e3
+    with pytest.raises(mfld.DivergenceError) as alone:
+        solver.run(objective, 300, particles=start)
+    found = on_ranks(3, lambda comm: mfld.mpi.Sharded(solver, comm).run(objective, 300, particles=start))
+    for error in found:
+        assert isinstance(error, mfld.DivergenceError), error
+        assert str(error) == str(alone.value)
+        assert same(error.state, alone.value.state)
+
+
+def test_a_failed_meeting_leaves_the_state_as_it_was():
+    solver, objective = mfld.MFLD(N, step_size=0.05, temperature=1e-3, gradient=mfld.SVRG(16, 7)), risk()
+
+    def run(comm):
+        sharded = mfld.mpi.Sharded(solver, comm)
+        state, _ = sharded.advance(objective, sharded.init(objective), 5)
+        meet, end = comm.Allgather, comm.meetings + 20
+
+        def fail(mine, out):
+            if comm.meetings == end:
+                raise ConnectionError("the network is down")
+            meet(mine, out)
+
+        comm.Allgather = fail
+        with pytest.raises(ConnectionError, match="down") as caught:
+            sharded.advance(objective, state, 50)
+        return caught.value.state, state
+
+    for reached, before in on_ranks(2, run):
+        assert same(reached, before)
+
+
+def test_what_cannot_be_shared_is_refused():
+    def run(comm):
+        well = mfld.Potential(lambda x: x, n_coordinates=1)
+        with pytest.raises(TypeError, match="objective must be an EmpiricalRisk"):
+            mfld.mpi.Sharded(mfld.MFLD(step_size=0.1, temperature=1.0), comm).run(well, 1)
+        with pytest.raises(ValueError, match="n_replicates of the solver must be 1 for Sharded, got 2"):
+            mfld.mpi.Sharded(mfld.MFLD(step_size=0.1, temperature=1.0, n_replicates=2), comm)
+        with pytest.raises(TypeError, match="solver must be an Algorithm"):
+            mfld.mpi.Sharded(3, comm)
+
+    assert on_ranks(1, run) == [None]
+
+
+# ---- with MPI itself
+
+# That of the mpich wheel first, which stands beside Python.
+MPIRUN = shutil.which("mpirun", path=str(Path(sys.executable).parent)) or shutil.which("mpirun")
+MPI = pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None or MPIRUN is None, reason="needs mpi4py and mpirun")
+
+
+def mpirun(count, path, text, *arguments, **options):
+    path.write_text(textwrap.dedent(text))
+    command = [MPIRUN, "-n", str(count), sys.executable, "-m", "mpi4py", str(path), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+
+
+PROBLEM = """
+    import sys, time
+    import numpy as np
+    import mfld
+    from mpi4py import MPI
+    inputs = np.random.default_rng(5).normal(size=(100, 4))
+    risk = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(4), inputs, np.sin(inputs[:, 0]), loss="half_squared", l2=1e-3)
+    solver = mfld.MFLD(600, step_size=0.05, temperature=1e-3, gradient=mfld.SVRG(16, 7), num_threads=1)
+"""
+
+
+@MPI
+def test_mpi_makes_the_bytes_of_one_process(tmp_path):
+    script = PROBLEM + (
+        """
+    result = mfld.mpi.Sharded(solver).run(risk, 40, callbacks=[mfld.Checkpoint(sys.argv[1], every=20)])
+    alone = solver.run(risk, 40)
+    same = result.particles.tobytes() == alone.particles.tobytes()
+    sys.stdout.write(f"{same} {MPI.COMM_WORLD.Get_size()}\\n")
+    """
+    )
+    process = mpirun(2, tmp_path / "script.py", script, tmp_path / "state.npz")
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    assert output.split() == ["True", "2"] * 2
+    assert mfld.checkpoint.load(tmp_path / "state.npz").step == 40
+
+
+@MPI
+def test_the_command_line_trains_over_processes(tmp_path):
+    rows = np.random.default_rng(1).normal(size=(200, 3))
+    table = tmp_path / "table.csv"
+    np.savetxt(table, np.column_stack([rows, np.sin(rows[:, 0])]), delimiter=",")
+    command = [sys.executable, "-m", "mfld", "train", str(table), "--n-steps", "50", "--quiet", "--num-threads", "1"]
+
+    def run(words):
+        return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+
+    def train(name, *more, before=()):
+        done = run([*before, *command, "--output", str(tmp_path / name), *more])
+        assert done.returncode == 0, done.stderr
+        return done.stdout, np.load(tmp_path / name)["particles"].tobytes()
+
+    _, alone = train("alone.npz")
+    shared, together = train("shared.npz", "--mpi", before=[MPIRUN, "-n", "2"])
+    assert together == alone
+    assert shared.count("trained in") == 1
+    wrong = run([MPIRUN, "-n", "2", *command, "--mpi", "--batch-size", "1000"])
+    assert wrong.returncode == 2
+    assert wrong.stderr.count("mfld: --batch-size must be") == 1
+
+
+@MPI
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_the_end_of_one_rank_is_the_end_of_all(tmp_path, number):
+    script = PROBLEM + (
+        """
+    import os
+    if MPI.COMM_WORLD.Get_rank() == 1:
+        open(sys.argv[2] + ".new", "w").write(str(os.getpid()))
+        os.rename(sys.argv[2] + ".new", sys.argv[2])
+    mfld.mpi.Sharded(solver).run(risk, 10**9, record_every=[], callbacks=[mfld.Checkpoint(sys.argv[1], every=50)])
+    """
+    )
+    state, pid = tmp_path / "state.npz", tmp_path / "pid"
+    process = mpirun(2, tmp_path / "script.py", script, state, pid)
+    deadline = time.monotonic() + 60
+    while not (state.exists() and pid.exists()) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    os.kill(int(pid.read_text()), number)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert mfld.checkpoint.load(state).step > 0
