@@ -1,6 +1,7 @@
 """How good and how fast the estimators are beside scikit-learn's own network, both with their defaults.
 
     python bench/sklearn_table.py                     # digits, breast_cancer, wine, diabetes; 5 seeds
+    python bench/sklearn_table.py --readouts iris     # the default against readout="bilevel"
 
 Each seed cuts off a quarter of the rows for the test, the same for all. `MLPClassifier` and `MLPRegressor` do not
 standardise their inputs, so they run a second time behind a StandardScaler. Time is that of the processor within `fit`,
@@ -29,8 +30,11 @@ from mfld import experiments
 from mfld.sklearn import MeanFieldClassifier, MeanFieldRegressor
 
 
-def contestants(classes, seed):
+def contestants(classes, seed, readouts=False):
     """Estimators by the names of their columns."""
+    if readouts:
+        kind = MeanFieldRegressor if classes is None else MeanFieldClassifier
+        return {"default": kind(random_state=seed), "bilevel": kind(readout="bilevel", random_state=seed)}
     if classes is None:
         ours, theirs = MeanFieldRegressor(random_state=seed), MLPRegressor(random_state=seed)
     else:
@@ -38,7 +42,7 @@ def contestants(classes, seed):
     return {"mfld": ours, "MLP": theirs, "scaled MLP": make_pipeline(StandardScaler(), clone(theirs))}
 
 
-def measure(name, n_seeds):
+def measure(name, n_seeds, readouts):
     """Test scores and seconds, shape (n_seeds,), of each estimator on one data set."""
     data = experiments.load(name)
     scores, seconds = {}, {}
@@ -47,7 +51,7 @@ def measure(name, n_seeds):
         X, X_test, y, y_test = train_test_split(
             data.inputs, data.targets, test_size=0.25, random_state=seed, stratify=stratify
         )
-        for column, estimator in contestants(data.classes, seed).items():
+        for column, estimator in contestants(data.classes, seed, readouts).items():
             started = time.process_time()
             estimator.fit(X, y)
             seconds.setdefault(column, []).append(time.process_time() - started)
@@ -59,12 +63,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", default=["digits", "breast_cancer", "wine", "diabetes"])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--readouts", action="store_true", help='the default against readout="bilevel"')
     options = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
-    print("| data | score | " + " | ".join(contestants([], 0)) + " |")
-    print("|---|---|---|---|---|")
+    print("| data | score | " + " | ".join(contestants([], 0, options.readouts)) + " |")
+    print("|---" * (2 + len(contestants([], 0, options.readouts))) + "|")
     for name in options.names:
-        scores, seconds = measure(name, options.seeds)
+        scores, seconds = measure(name, options.seeds, options.readouts)
         kind = "R2" if experiments.load(name).classes is None else "accuracy"
         cells = [
             f"{np.mean(scores[column]):.4f} ± {np.std(scores[column]):.4f}, {np.median(seconds[column]):.3f} s"

@@ -243,7 +243,7 @@ LOSSES = ", ".join(mfld.losses())
         ("--seed x", "must be an integer, got 'x'"),
         ("--num-threads 0", "must be at least 1, got 0"),
         ("--activation swish", f"must be one of {ACTIVATIONS}; got 'swish'"),
-        ("--readout none", f"must be one of {', '.join(mfld.readouts())}; got 'none'"),
+        ("--readout none", f"must be one of {', '.join([*mfld.readouts(), 'bilevel'])}; got 'none'"),
         ("--readout-bound 0", "must be finite and positive, got 0.0"),
         ("--output-scale inf", "must be finite, got inf"),
         ("--loss mse", f"must be one of {LOSSES}; got 'mse'"),

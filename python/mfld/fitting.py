@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from mfld import linear
+from mfld import linear, outer_weights
 from mfld.algorithms import MFLD, PDA, PSDCA, Algorithm, Result, StopOnPlateau
 from mfld.dynamics import Dynamics, Overdamped
 from mfld.functional_data import Modes
@@ -31,10 +31,10 @@ from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
 from mfld.losses import Loss, LossFunction
 from mfld.models import Model
 from mfld.noise import Place
-from mfld.objectives import EmpiricalRisk, ResidualRisk
+from mfld.objectives import EmpiricalRisk, Objective, ResidualRisk, SignedRisk
 from mfld.residual import ResidualNetwork
 from mfld.schedules import Scheduled
-from mfld.state import State
+from mfld.state import Cloud, State
 from mfld.step_size import curvature
 from mfld.validation import FloatArray
 
@@ -207,9 +207,14 @@ def _average(values: FloatArray, weights: FloatArray | None) -> float:
 # ---- targets
 
 
-def default_loss(n_classes: int) -> Loss:
-    """The loss for so many classes, 0 for a regression."""
-    return Loss({0: "half_squared", 2: "logistic"}.get(n_classes, "cross_entropy"))
+def default_loss(n_classes: int, *, bilevel: bool = False) -> Loss:
+    """The loss for so many classes, 0 for a regression; squares where outer weights are the best ones."""
+    return Loss("half_squared") if bilevel else Loss({0: "half_squared", 2: "logistic"}.get(n_classes, "cross_entropy"))
+
+
+def default_strength(n_classes: int) -> float:
+    """Strength of the ridge of outer weights for so many classes, 0 for a regression, whose targets have more noise."""
+    return 1e-3 if n_classes else 0.1
 
 
 def n_outputs(n_classes: int, loss: LossFunction) -> int:
@@ -271,6 +276,18 @@ def risk(model: Model | ResidualNetwork, inputs: FloatArray, targets: FloatArray
     return ResidualRisk(model, inputs, targets, **options)
 
 
+def reduced(risk: TrainedRisk, strength: float) -> SignedRisk:
+    """The risk of positions whose outer weights are the best ones, see `mfld.outer_weights`.
+
+    Raises
+    ------
+    ValueError
+        If the loss is not convex, or has no smooth derivative.
+    """
+    assert isinstance(risk, EmpiricalRisk)  # by the fronts
+    return outer_weights.reduced(risk, strength)
+
+
 def complaint(risk: TrainedRisk, loss: float, *, few_rows: bool = False) -> str | None:
     """Fault of a fit with this loss, if that is worse than a constant prediction, for a message; None where it is not.
 
@@ -309,11 +326,17 @@ def _loss_of_constant(risk: TrainedRisk, constant: NDArray[np.float64]) -> float
 
 
 def largest_curvature(
-    risk: TrainedRisk, n_particles: int, seed: int, dtype: DTypeLike, num_threads: int | None
+    risk: TrainedRisk,
+    n_particles: int,
+    seed: int,
+    dtype: DTypeLike,
+    num_threads: int | None,
+    strength: float | None = None,
 ) -> float:
     """Largest curvature of a risk, ridge included, at the start of a run: from some of its rows and particles.
 
-    For a loss with kinks it is that of the smooth one of the same targets.
+    For a loss with kinks it is that of the smooth one of the same targets. With a strength it is that of positions
+    whose outer weights are the best ones.
     """
     n = risk.n_samples
     rows = np.unique(np.linspace(0, n - 1, min(n, _CURVATURE_ROWS)).astype(np.int64))
@@ -321,10 +344,11 @@ def largest_curvature(
     smooth = {"real": "half_squared", "sign": "logistic"}.get(risk.loss_function.targets or "")
     if smooth is not None and not np.isfinite(risk.loss_function.smoothness):
         part = part.with_loss(smooth)
-    return curvature(part, _start(risk, min(n_particles, _CURVATURE_PARTICLES), seed, dtype))
+    objective = part if strength is None else reduced(part, strength)
+    return curvature(objective, _start(objective, min(n_particles, _CURVATURE_PARTICLES), seed, dtype))
 
 
-def _start(risk: TrainedRisk, n_particles: int, seed: int, dtype: DTypeLike) -> FloatArray:
+def _start(risk: Objective, n_particles: int, seed: int, dtype: DTypeLike) -> FloatArray:
     """Particles that a run starts from, of each member where there are several."""
     if not risk.members:
         return risk.initial_particles(n_particles, seed, dtype)
@@ -514,7 +538,7 @@ ALGORITHMS: dict[str, Kind] = {
 
 
 def side_by_side(
-    algorithm: str, risks: Sequence[TrainedRisk], choices: Sequence[Choices], n_steps: int, seed: int
+    algorithm: str, risks: Sequence[Objective], choices: Sequence[Choices], n_steps: int, seed: int
 ) -> list[Result]:
     """Runs that share rows, initial particles and noise, and differ in l2, temperature and step size; ends only.
 
@@ -536,6 +560,8 @@ def side_by_side(
 class KeepBest(StopOnPlateau):
     """Stops a run when the loss of held-out rows does not fall any more, and keeps the state where it was lowest.
 
+    ``neurons`` makes the network of a state where that is more than its measure.
+
     Attributes
     ----------
     best : State or None
@@ -544,15 +570,22 @@ class KeepBest(StopOnPlateau):
         At each look.
     """
 
-    def __init__(self, held_out: TrainedRisk, patience: int, tolerance: float, every: int) -> None:
+    def __init__(
+        self,
+        held_out: TrainedRisk,
+        patience: int,
+        tolerance: float,
+        every: int,
+        neurons: Callable[[State], Cloud] | None = None,
+    ) -> None:
         super().__init__(self._look, patience, tolerance, every)
         self.best: State | None = None
         self.losses: list[float] = []
-        self._held_out = held_out
+        self._held_out, self._neurons = held_out, neurons
         self._lowest = math.inf
 
     def _look(self, state: State) -> float:
-        loss = self._held_out.loss(state.measure)
+        loss = self._held_out.loss(state.measure if self._neurons is None else self._neurons(state))
         self.losses.append(loss)
         if loss < self._lowest:
             self._lowest, self.best = loss, state

@@ -18,10 +18,12 @@ from dataclasses import replace
 import numpy as np
 
 from mfld import validation
+from mfld.gradients import FullBatch, GradientEstimator
 from mfld.models import TwoLayerNetwork
 from mfld.objectives import Bilevel, EmpiricalRisk, SignedRisk
 from mfld.objectives.base import Measure
 from mfld.state import Cloud
+from mfld.warm_start import WarmStart
 
 _OF_STEPS = Bilevel(tolerance=1e-3)  # far below the noise of a step; the weights of the end are found to the last bits
 
@@ -73,6 +75,11 @@ def reduced(risk: EmpiricalRisk, strength: float) -> SignedRisk:
         sample_weight=risk.sample_weight,
         n_outputs=network.n_outputs,
     ).on_threads(risk.num_threads)
+
+
+def estimator(risk: SignedRisk) -> GradientEstimator:
+    """The gradient estimator that steps of such a risk take: all rows, from the weights of the step before."""
+    return WarmStart() if risk.iterates else FullBatch()
 
 
 def neurons(risk: SignedRisk, measure: Measure) -> Cloud:

@@ -261,7 +261,7 @@ struct Arrays {
 
   template <class Add>
   void dense_calls(const mfld_dense_kernels& kernels, std::int64_t rows, std::int64_t columns, const Add& add) {
-    static constexpr std::int64_t right = 3;
+    static constexpr std::int64_t right = 100;
     const std::string name = std::to_string(rows) + " x " + std::to_string(columns);
     add("ridge_solve, " + name, true,
         [rows, columns, &kernels, f = array(rows * columns), x = array(rows * right)](const mfld_execution* e) mutable {

@@ -33,6 +33,7 @@ from mfld.files import check_writable
 from mfld.fitting import GRADIENTS
 from mfld.losses import losses
 from mfld.models import activations, readouts
+from mfld.outer_weights import READOUT
 from mfld.validation import FloatArray
 
 _FEWEST_NEURONS = 16  # of a layer
@@ -40,6 +41,12 @@ _PRIVATE = (
     "for tables that differ in one row; taken as public: the number of rows, names, kinds and categories of columns, "
     "classes; NOT PRIVATE: scores of held-out rows, and their curve in the picture"
 )
+
+
+def _add_readout(model: Any) -> None:
+    knob(model, "readout", str, "NAME", f"{', '.join(readouts())}; or bilevel, linear with the best outer weights")
+    knob(model, "strength", number, "S", "ridge of these outer weights (0.001 for classes, else 0.1)")
+    knob(model, "readout_bound", number, "B", f"of the bounded and parity readouts ({by_method('readout_bound')})")
 
 
 def add(commands: Any) -> None:
@@ -61,8 +68,7 @@ def add(commands: Any) -> None:
 
     model = train.add_argument_group("model")
     knob(model, "activation", str, "NAME", f"{', '.join(activations())} ({by_method('activation')})")
-    knob(model, "readout", str, "NAME", ", ".join(readouts()))
-    knob(model, "readout_bound", number, "B", f"of the bounded and parity readouts ({by_method('readout_bound')})")
+    _add_readout(model)
     knob(model, "bias", None, "", "neurons have a bias")
     knob(model, "output_scale", number, "SCALE", "factor of every neuron")
 
@@ -314,7 +320,10 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         given.setdefault("n_particles", max(_FEWEST_NEURONS, 500 // given["depth"]))
     if options.column_bounds:
         given["bounds"] = dict(options.column_bounds)
-    return Recipe(**given)
+    recipe = Recipe(**given)
+    if options.report is not None and recipe.readout == READOUT:
+        raise ValueError("--report must be left out with --readout bilevel: its outer weights are none of a state")
+    return recipe
 
 
 def _add_data(report: Report, data: experiments.Dataset, recipe: Recipe) -> None:

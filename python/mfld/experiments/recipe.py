@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfld import _core, fitting, private_fitting, quantities, schedules, validation
+from mfld import _core, fitting, outer_weights, private_fitting, quantities, schedules, validation
 from mfld import checkpoint as checkpoints
 from mfld.algorithms import Algorithm, Callback, Result
 from mfld.bias import BiasReport, bias_report
@@ -50,11 +50,12 @@ from mfld.gradients import GradientEstimator, Minibatch
 from mfld.losses import Loss, LossFunction
 from mfld.models import Model, TwoLayerNetwork, activations, readouts
 from mfld.noise import Place
+from mfld.objectives import Objective, SignedRisk
 from mfld.privacy.mechanism import check_delta, check_epsilon
 from mfld.private_fitting import PrivateChoices
 from mfld.residual import ResidualNetwork
 from mfld.schedules import Schedule, Scheduled
-from mfld.state import State
+from mfld.state import Cloud, State
 from mfld.validation import FloatArray
 
 _PASSES = 3
@@ -145,6 +146,11 @@ _PRIVATE: dict[str, Any] = {"l2": (1e-3,), "n_steps": 300}
 METHODS = {name: {**own, "reference_scale": ALGORITHMS[name].reference_scale} for name, own in _OWN.items()}
 """Defaults of each method; steps are outer steps of PDA and epochs of P-SDCA."""
 
+READOUTS = (*readouts(), outer_weights.READOUT)
+"""Readouts of networks, and the way to train that has the best outer weights."""
+
+_BILEVEL: dict[str, Any] = {"l2": (5e-3,), "n_steps": 500}  # what such a run takes by default
+
 _OF_NETWORK = ("activation", "readout", "bias", "output_scale", "readout_bound")
 
 _MEANINGLESS: dict[str, tuple[str, ...]] = {
@@ -160,7 +166,8 @@ _MEANINGLESS: dict[str, tuple[str, ...]] = {
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "method": lambda name, value: validation.choice(name, value, METHODS),
     "activation": partial(_optional, lambda name, value: validation.choice(name, value, activations())),
-    "readout": lambda name, value: validation.choice(name, value, readouts()),
+    "readout": lambda name, value: validation.choice(name, value, READOUTS),
+    "strength": partial(_optional, _positive),
     "readout_bound": partial(_optional, _positive),
     "bias": validation.boolean,
     "output_scale": validation.real,
@@ -204,8 +211,12 @@ class Recipe:
     method : {"mfld", "pda", "psdca"}
         `MFLD`, `PDA` or `PSDCA`.
     activation, readout, readout_bound, bias, output_scale
-        As in `TwoLayerNetwork`. With a bounded readout the proximal Gibbs measure exists for every l2 > 0. P-SDCA needs
+        As in `TwoLayerNetwork`; or ``readout="bilevel"``, by MFLD: a linear readout whose outer weights are the best
+        ones at every step, see `mfld.outer_weights`. By default the loss is half_squared then, l2 5e-3, and there are
+        500 steps. With a bounded readout the proximal Gibbs measure exists for every l2 > 0. P-SDCA needs
         a bounded activation as well. Default of the activation and the bound: by the method, see `METHODS`.
+    strength : float, optional
+        Of the ridge of these outer weights. Default: 1e-3 for classes, else 0.1.
     functional : Covariance, optional
         Takes the columns for points of curves, on the grid of `mfld.experiments.curves`, and a `FunctionalNetwork` with
         this covariance; its ridge is taken by Crank-Nicolson.
@@ -274,6 +285,7 @@ class Recipe:
     readout_bound: float | None = None
     bias: bool = True
     output_scale: float = 1.0
+    strength: float | None = None
     functional: Covariance | None = None
     n_modes: int = 64
     depth: int | None = None
@@ -313,6 +325,7 @@ class Recipe:
                 if getattr(self, name) != fits:
                     raise ValueError(f"{name} must be {fits!r} with depth={self.depth}, got {getattr(self, name)!r}")
         self._check_privacy()
+        self._check_outer_weights()
         if isinstance(self.step_size, str):
             if self.method != "mfld":
                 raise ValueError(f"step_size must be a number with method={self.method!r}, got {self.step_size!r}")
@@ -340,12 +353,32 @@ class Recipe:
         if isinstance(self.step_size, str):
             raise ValueError(f"step_size must be a number with epsilon: {self.step_size!r} looks at rows")
 
+    def _check_outer_weights(self) -> None:
+        """Raise ValueError where something given has no place beside outer weights that are the best ones."""
+        if self.readout != outer_weights.READOUT:
+            if self.strength is not None:
+                raise ValueError(f"strength must be left out but with readout='bilevel', got {self.strength:g}")
+            return
+        expected = {"method": "mfld", "functional": None, "depth": None, "certify": False, "epsilon": None}
+        for name, fits in {**expected, "batch_size": None, "refresh_every": None}.items():
+            if getattr(self, name) != fits:
+                raise ValueError(f"{name} must be {fits!r} with readout='bilevel', got {getattr(self, name)!r}")
+        if self.gradient not in (None, "full"):
+            raise ValueError(f"gradient must be 'full' with readout='bilevel', got {self.gradient!r}")
+
     @property
     def complete(self) -> Recipe:
         """The recipe with what its method takes by default."""
         own = METHODS[self.method] | (_CERTIFIED[self.method] if self.certify else {})
         own |= _PRIVATE if self.epsilon is not None else {}
+        if self.readout == outer_weights.READOUT:
+            own |= _BILEVEL
         return replace(self, **{k: v for k, v in own.items() if getattr(self, k) is None})
+
+    @property
+    def of_outer_weights(self) -> float | None:
+        """Strength of the ridge of outer weights; None where these are coordinates like others."""
+        return self.strength if self.readout == outer_weights.READOUT else None
 
     @property
     def candidates(self) -> tuple[float, ...]:
@@ -390,6 +423,8 @@ class Training:
 
     def bias_report(self, data: Dataset, n_replicates: int = 4, seed: int = 0) -> BiasReport:
         """Biases of the loss on the held-out rows at the end of the run, see `mfld.bias_report`."""
+        if self.trained.hyperparameters["readout"] == outer_weights.READOUT:
+            raise ValueError("readout must be another than 'bilevel' for a report: its weights are none of a state")
         trained, rows = self.trained, self.trained.test_rows
         targets = trained.encoded(data.targets[rows])
         risk = fitting.risk(trained.model, trained.standardised(data.inputs, rows), targets, loss=trained.loss)
@@ -464,7 +499,7 @@ def train(
         run = algorithm.run
         if checkpoint is not None:
             run = partial(checkpoints.run, algorithm, path=checkpoint, seconds=_CHECKPOINT_SECONDS, resume=resume)
-        tried = run(risk, problem.n_steps, seed, record=record, callbacks=callbacks)
+        tried = run(problem.objective(attempt), problem.n_steps, seed, record=record, callbacks=callbacks)
         tried_scores = problem.trained(tried).split_scores(data, num_threads)
         complaint = fitting.complaint(risk, tried_scores["train"].loss)
         if problem.private is not None:
@@ -535,7 +570,7 @@ def _validated(
     scores, of_rows = [], []
     for held_out in splits.folds(rows, data.labels, recipe.validation_samples):
         fold = _Problem(data, np.setdiff1d(rows, held_out), held_out, smaller, seed, num_threads)
-        risks = [fold.risk(l2) for l2 in recipe.candidates]
+        risks = [fold.objective(l2) for l2 in recipe.candidates]
         choices = [fold.choices(l2) for l2 in recipe.candidates]
         results = fitting.side_by_side(recipe.method, risks, choices, fold.n_steps, seed)
         found = [fold.trained(each).row_losses(data.inputs, data.targets, held_out, num_threads) for each in results]
@@ -553,10 +588,13 @@ def _completed(recipe: Recipe, data: Dataset, n_rows: int) -> Recipe:
     given = recipe.n_steps
     recipe = recipe.complete
     n_classes = 0 if data.classes is None else len(data.classes)
-    loss = fitting.default_loss(n_classes)
+    bilevel = recipe.readout == outer_weights.READOUT
+    loss = fitting.default_loss(n_classes, bilevel=bilevel)
+    if bilevel and recipe.strength is None:
+        recipe = replace(recipe, strength=fitting.default_strength(n_classes))
     if recipe.loss is not None:
         loss = _loss("loss", recipe.loss)
-        suits = {"real": n_classes == 0, "sign": n_classes == 2, "class": n_classes >= 2}
+        suits = {"real": n_classes == 0 or bilevel, "sign": n_classes == 2, "class": n_classes >= 2}
         if not suits[loss.targets]:
             kind = f"{n_classes} classes" if n_classes else "a regression"
             raise ValueError(f"loss must suit {kind}, got {loss.name}, which is for {_TARGETS[loss.targets]}")
@@ -566,7 +604,8 @@ def _completed(recipe: Recipe, data: Dataset, n_rows: int) -> Recipe:
         )
     assert recipe.n_steps is not None  # by complete
     n_steps, gradient = recipe.n_steps, _gradient(recipe, n_rows)
-    if given is None and recipe.method == "mfld" and recipe.epsilon is None and isinstance(gradient, Minibatch):
+    by_passes = recipe.method == "mfld" and recipe.epsilon is None and not bilevel
+    if given is None and by_passes and isinstance(gradient, Minibatch):
         n_steps = max(n_steps, math.ceil(_PASSES * n_rows / gradient.batch_size))
     for name in ("step_size", "temperature", "l2"):
         schedule = getattr(recipe, f"{name}_schedule")
@@ -598,6 +637,8 @@ class _Problem:
         if data.classes is not None:
             n_outputs = fitting.n_outputs(len(data.classes), loss)
         network: dict[str, Any] = {name: getattr(recipe, name) for name in _OF_NETWORK}
+        if recipe.of_outer_weights is not None:
+            network["readout"] = outer_weights.NETWORK_READOUT
         self._model: Model | ResidualNetwork
         self.private: PrivateChoices | None = None
         model: TwoLayerNetwork | ResidualNetwork
@@ -646,6 +687,27 @@ class _Problem:
         risk = fitting.risk(self._model, self._inputs, self._targets, loss=self._untrained.loss, l2=l2)
         return risk.on_threads(self._num_threads)
 
+    def objective(self, l2: float) -> Objective:
+        """Objective of the run: the risk, or that of positions with the best outer weights."""
+        strength = self._recipe.of_outer_weights
+        return self.risk(l2) if strength is None else fitting.reduced(self.risk(l2), strength)
+
+    @cached_property
+    def _positions(self) -> SignedRisk | None:
+        """The risk of positions, whose weights do not depend on l2; None where these are coordinates like others."""
+        strength = self._recipe.of_outer_weights
+        return None if strength is None else fitting.reduced(self.risk(0.0), strength)
+
+    def _neurons(self, measure: Cloud) -> Cloud:
+        """Neurons of the network that a measure stands for."""
+        return measure if self._positions is None else outer_weights.neurons(self._positions, measure)
+
+    @property
+    def _gradient(self) -> GradientEstimator:
+        if self._positions is not None:
+            return outer_weights.estimator(self._positions)
+        return _gradient(self._recipe, len(self.rows)) if self.private is None else self.private.gradient
+
     def choices(self, l2: float) -> Choices:
         """The numbers of the recipe, and where it has none those of the rule, with this l2."""
         recipe = self._recipe
@@ -676,7 +738,7 @@ class _Problem:
         return chosen
 
     def trained(self, result: Result) -> TrainedModel:
-        cloud = result.measure
+        cloud = self._neurons(result.measure)
         return replace(self._untrained, particles=cloud.particles, weights=cloud.weights)
 
     def mean_loss(self, rows: NDArray[np.int64]) -> Callable[[State], float]:
@@ -684,7 +746,7 @@ class _Problem:
         inputs, targets = self._as_taken(rows[:: math.ceil(len(rows) / _HISTORY_ROWS)])
         risk = fitting.risk(self._untrained.model, inputs, targets, loss=self._untrained.loss)
         risk = risk.on_threads(self._num_threads)
-        return lambda state: risk.loss(state.measure)
+        return lambda state: risk.loss(self._neurons(state.measure))
 
     def _as_taken(self, rows: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
         """Inputs and targets of rows as the network and the loss take them."""
@@ -704,10 +766,6 @@ class _Problem:
         calm = fitting.calm(self.risk(l2), self._gradient)
         return fitting.stable_step_size(self._curvature + 2 * l2, calm * (self._recipe.step_share or STEP_SHARE))
 
-    @property
-    def _gradient(self) -> GradientEstimator:
-        return _gradient(self._recipe, len(self.rows)) if self.private is None else self.private.gradient
-
     @cached_property
     def _curvature(self) -> float:
         """That of the loss, which does not depend on l2."""
@@ -721,7 +779,12 @@ class _Problem:
 
             return self.private.curvature(alike, self._inputs.shape[1], len(classes), recipe.n_particles)
         return fitting.largest_curvature(
-            self.risk(0.0), recipe.n_particles, self._seed, recipe.dtype, self._num_threads
+            self.risk(0.0),
+            recipe.n_particles,
+            self._seed,
+            recipe.dtype,
+            self._num_threads,
+            recipe.of_outer_weights,
         )
 
 

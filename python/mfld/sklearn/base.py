@@ -22,7 +22,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from mfld import dynamics as dynamics_module
-from mfld import fitting, validation
+from mfld import fitting, outer_weights, validation
 from mfld.algorithms import Algorithm, Callback, Result
 from mfld.callbacks import Progress
 from mfld.dynamics import Dynamics, Overdamped
@@ -33,6 +33,7 @@ from mfld.functional_data.grids import as_grid
 from mfld.gradients import GradientEstimator
 from mfld.losses import AnyLoss, LossFunction
 from mfld.models import Model, TwoLayerNetwork
+from mfld.objectives import SignedRisk
 from mfld.pruning import prune
 from mfld.residual import ResidualNetwork
 from mfld.schedules import Scheduled
@@ -100,6 +101,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
     target_scale_: NDArray[np.float64]
 
     _of_network: tuple[str, ...] = ("activation", "readout", "readout_bound", "covariance", "grid", "n_modes")
+    _has_outer_weights = True
 
     def __init__(
         self,
@@ -108,6 +110,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         activation: str = "silu",
         readout: str = "bounded",
         readout_bound: float = 5.0,
+        strength: float | None = None,
         model: Callable[[int, int], Model] | None = None,
         covariance: Covariance | None = None,
         grid: Grid | ArrayLike | None = None,
@@ -136,6 +139,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         self.activation = activation
         self.readout = readout
         self.readout_bound = readout_bound
+        self.strength = strength
         self.model = model
         self.covariance = covariance
         self.grid = grid
@@ -172,7 +176,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
     def cloud_(self) -> Cloud:
         """The neurons: a weighted measure over their parameters, in standardised units."""
         check_is_fitted(self)
-        return self.state_.measure
+        return self.state_.measure if self._neurons is None else self._neurons
 
     @property
     def n_iter_(self) -> int:
@@ -205,6 +209,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         weights = None if cloud.weights is None else cloud.weights[np.newaxis]
         state = self.state_
         pruned.state_ = State({"mu": Cloud(cloud.particles[np.newaxis], weights)}, state.step, state.seed)
+        pruned._neurons = None
         pruned.pruning_error_ = change * float(np.max(self.target_scale_))
         return pruned
 
@@ -246,7 +251,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         self._run(risk, n_steps, held_out, hooks, go_on=go_on)
         self._complain(fitting.complaint(risk, risk.loss(self.cloud_)))
         if self.certify:
-            solver = self._solver(risk, self.state_.clouds["mu"].particles)
+            solver = self._solver(risk, None, self.state_.clouds["mu"].particles)
             ended = Result(solver, risk, self.state_, {}, Info(0, temperature=self.temperature_))
             self.certificate_ = ended.certificate(num_threads=self._num_threads())
         if hooks is not None:
@@ -284,29 +289,37 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
     ) -> Self:
         """Make steps, by default as many as see each row about once, from the start or from where the last fit was."""
         start = self.state_.clouds["mu"].particles if go_on else None
-        solver = self._solver(risk, start)
+        strength = self._strength()
+        reduced = None if strength is None else fitting.reduced(risk, strength)
+        objective = risk if reduced is None else reduced
+        solver = self._solver(risk, reduced, start)
         n_particles = getattr(solver, "n_particles", None)
         if start is not None and solver.starts_anywhere and self.state_.clouds["mu"].weights is None:
             before = start.shape[-2]
             if n_particles not in (None, before):
                 raise ValueError(f"n_particles must be {before} as before in a fit that goes on, got {n_particles}")
         if n_steps is None:
-            n_steps = math.ceil(risk.n_samples / (solver.rows_of_a_step(risk) or risk.n_samples))
+            n_steps = math.ceil(risk.n_samples / (solver.rows_of_a_step(objective) or risk.n_samples))
         callbacks: list[Callback] = [Progress()] if self.verbose else []
         if hooks is not None:
             callbacks.append(hooks)
         stop = None
         if held_out is not None:
-            stop = KeepBest(held_out, self.n_iter_no_change, self.tol, fitting.pace(n_steps))
+            neurons = None if reduced is None else lambda state: outer_weights.neurons(reduced, state.measure)
+            stop = KeepBest(held_out, self.n_iter_no_change, self.tol, fitting.pace(n_steps), neurons)
             callbacks.append(stop)
         result: Result
         if go_on and solver.goes_on:
-            result = solver.run(risk, n_steps, state=self.state_, callbacks=callbacks)
+            before_run = self.state_
+            if reduced is not None:  # the weights to start from belong to the rows of the last fit
+                before_run = State({"mu": before_run.clouds["mu"]}, before_run.step, before_run.seed)
+            result = solver.run(objective, n_steps, state=before_run, callbacks=callbacks)
         else:
             # Dual ascent starts from the Gaussian: its particles belong to dual variables, and these to their rows.
             start = start if solver.starts_anywhere else None
-            result = solver.run(risk, n_steps, self._seed, particles=start, callbacks=callbacks)
+            result = solver.run(objective, n_steps, self._seed, particles=start, callbacks=callbacks)
         self.state_ = result.state if stop is None or stop.best is None else stop.best
+        self._neurons = None if reduced is None else outer_weights.neurons(reduced, self.state_.measure)
         self.loss_curve_ = result.history["loss"]
         self.step_size_ = result.info.step_size
         self.temperature_ = result.info.temperature
@@ -323,7 +336,36 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         validation.integer("n_iter_no_change", self.n_iter_no_change, 1)
         if self.batch_size is not None:
             validation.integer("batch_size", self.batch_size, 1)
+        self._check_bilevel()
         validation.real("tol", self.tol, non_negative=True)
+
+    @property
+    def _is_bilevel(self) -> bool:
+        """True where outer weights are the best ones at every step."""
+        return self.readout == outer_weights.READOUT and self.model is None and self._has_outer_weights
+
+    def _check_bilevel(self) -> None:
+        """Raise ValueError where something given has no place beside outer weights that are the best ones."""
+        if not self._is_bilevel:
+            return
+        if self.strength is not None:
+            validation.real("strength", self.strength, positive=True)
+        for name, fits in (("covariance", None), ("certify", False), ("epsilon", None)):
+            if getattr(self, name, None) not in (fits, None):
+                raise ValueError(f"{name} must be {fits!r} with readout='bilevel', got {getattr(self, name)!r}")
+        if isinstance(self.algorithm, str) and self.algorithm in ALGORITHMS and self.algorithm != "mfld":
+            raise ValueError(f"algorithm must be 'mfld' or an object with readout='bilevel', got {self.algorithm!r}")
+
+    def _strength(self) -> float | None:
+        """Strength of the ridge of outer weights; None where these are coordinates like others."""
+        if not self._is_bilevel:
+            return None
+        return fitting.default_strength(len(getattr(self, "classes_", ()))) if self.strength is None else self.strength
+
+    def _check_partial_fit(self) -> None:
+        check_goes_on(self.algorithm)
+        if self._is_bilevel:
+            raise TypeError("partial_fit needs another readout than 'bilevel', whose weights belong to all rows")
 
     def _check_same_network(self) -> None:
         """Raise ValueError where what the network was made of has changed."""
@@ -378,6 +420,8 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
 
     def _network(self, n_features: int, n_outputs: int, **network: Any) -> Model | ResidualNetwork:
         """The library's own model."""
+        if self._is_bilevel:
+            network["readout"] = outer_weights.NETWORK_READOUT
         return TwoLayerNetwork(n_features, n_outputs, **network)
 
     def _start_targets(self, y: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
@@ -429,7 +473,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         )
         return risk.on_threads(self._num_threads())
 
-    def _solver(self, risk: TrainedRisk, start: FloatArray | None) -> Algorithm:
+    def _solver(self, risk: TrainedRisk, reduced: SignedRisk | None, start: FloatArray | None) -> Algorithm:
         if isinstance(self.algorithm, Algorithm):
             return self.algorithm
         kind = ALGORITHMS[validation.choice("algorithm", self.algorithm, ALGORITHMS)]
@@ -438,13 +482,13 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         step_size = self.step_size
         if step_size is None and kind.has_step_size:
             largest = self._largest_curvature(risk, n_particles, dtype)
-            share = fitting.STEP_SHARE * fitting.calm(risk, self._gradient(risk.n_samples))
+            share = fitting.STEP_SHARE * fitting.calm(risk, self._gradient(risk.n_samples, reduced))
             step_size = fitting.stable_step_size(largest, share)
         choices = Choices(
             n_particles,
             temperature=kind.temperature(risk.l2) if self.temperature is None else self.temperature,
             step_size=step_size,
-            gradient=self._gradient(risk.n_samples),
+            gradient=self._gradient(risk.n_samples, reduced),
             dynamics=self._dynamics(),
             dtype=dtype,
             num_threads=self._num_threads(),
@@ -456,16 +500,18 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         widest = float(fitting.widths(risk.inputs).max())
         if self._curvature is not None and widest <= _WIDER * self._widest:
             return self._curvature
-        largest = fitting.largest_curvature(risk, n_particles, self._seed, dtype, self._num_threads())
+        largest = fitting.largest_curvature(risk, n_particles, self._seed, dtype, self._num_threads(), self._strength())
         if self._curvature is None:
             self._curvature, self._widest = largest, widest
         return max(largest, self._curvature)
 
-    def _gradient(self, n: int) -> GradientEstimator:
+    def _gradient(self, n: int, reduced: SignedRisk | None) -> GradientEstimator:
         gradient = self.gradient
         if isinstance(gradient, GradientEstimator):
             return gradient
         name = validation.choice("gradient", gradient, ("auto", *GRADIENTS))
+        if reduced is not None and name in ("auto", "full") and self.batch_size is None:
+            return outer_weights.estimator(reduced)
         given = None if name == "auto" else name
         algorithm = self.algorithm if isinstance(self.algorithm, str) else "mfld"
         return fitting.estimator(algorithm, n, given, self.batch_size, least_share=_LEAST_SHARE)
@@ -529,7 +575,11 @@ PARAMETERS = """
     loss : str or mfld.Loss or mfld.LossFunction or callable
         {loss}
     activation, readout, readout_bound
-        As in `mfld.TwoLayerNetwork`.
+        As in `mfld.TwoLayerNetwork`; or ``readout="bilevel"``, a linear readout whose outer weights are the best ones
+        for the neurons at every step, see `mfld.outer_weights`. The loss, which must be convex and smooth, is then
+        half_squared for "auto", and steps see all rows.
+    strength : float, optional
+        Of the ridge of these outer weights, for "bilevel" alone. Default: 1e-3 for classes, else 0.1.
     model : callable, optional
         ``model(n_features, n_outputs)``: an `mfld.Model` of your own in its place.
     covariance : mfld.functional_data.Covariance, optional

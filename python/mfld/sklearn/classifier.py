@@ -21,14 +21,18 @@ from mfld.functional_data import Covariance, Grid
 from mfld.gradients import GradientEstimator
 from mfld.losses import AnyLoss, LossFunction, as_loss
 from mfld.models import Model
+from mfld.objectives import SignedRisk
 from mfld.private_fitting import PrivateChoices
 from mfld.schedules import Scheduled
-from mfld.sklearn.base import ATTRIBUTES, PARAMETERS, MeanFieldEstimator, Named, check_goes_on, whole_or_not
+from mfld.sklearn.base import ATTRIBUTES, PARAMETERS, MeanFieldEstimator, Named, whole_or_not
 from mfld.sklearn.hooks import with_callbacks
 from mfld.validation import FloatArray
 
 if TYPE_CHECKING:
     from numpy.random import RandomState
+
+
+_LOSS = '"auto" is logistic for two classes and cross_entropy for more; with readout="bilevel" half_squared.'
 
 
 class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[misc]
@@ -39,7 +43,7 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
     logistic loss and the cross-entropy.
 
     Parameters
-    ----------{PARAMETERS.format(loss='"auto" is logistic for two classes and cross_entropy for more.')}
+    ----------{PARAMETERS.format(loss=_LOSS)}
     class_weight : dict, "balanced" or None
         Weights of classes, which multiply those of the samples. "balanced" makes all classes weigh the same.
     epsilon : float, optional
@@ -79,6 +83,7 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
         activation: str = "silu",
         readout: str = "bounded",
         readout_bound: float = 5.0,
+        strength: float | None = None,
         model: Callable[[int, int], Model] | None = None,
         covariance: Covariance | None = None,
         grid: Grid | ArrayLike | None = None,
@@ -112,6 +117,7 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
             activation=activation,
             readout=readout,
             readout_bound=readout_bound,
+            strength=strength,
             model=model,
             covariance=covariance,
             grid=grid,
@@ -176,7 +182,7 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
         TypeError
             If the algorithm is not mean-field Langevin dynamics: the others belong to their rows.
         """
-        check_goes_on(self.algorithm)
+        self._check_partial_fit()
         if self.epsilon is not None:
             raise ValueError(
                 f"epsilon must be None for partial_fit, which has no account of privacy, got {self.epsilon}"
@@ -226,8 +232,8 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
     def _scaling(self, X: FloatArray, weights: NDArray[np.float64] | None) -> fitting.Scaling:
         return super()._scaling(X, weights) if self._private is None else self._private.scaling
 
-    def _gradient(self, n: int) -> GradientEstimator:
-        return super()._gradient(n) if self._private is None else self._private.gradient
+    def _gradient(self, n: int, reduced: SignedRisk | None) -> GradientEstimator:
+        return super()._gradient(n, reduced) if self._private is None else self._private.gradient
 
     def _largest_curvature(self, risk: TrainedRisk, n_particles: int, dtype: str) -> float:
         if self._private is None:
@@ -281,7 +287,7 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
 
     def _loss(self) -> LossFunction:
         if isinstance(self.loss, str) and self.loss == "auto":
-            return fitting.default_loss(len(self.classes_))
+            return fitting.default_loss(len(self.classes_), bilevel=self._is_bilevel)
         return as_loss(self.loss)
 
     def _n_outputs(self) -> int:

@@ -12,7 +12,7 @@ from mfld import fitting, validation
 from mfld.floating import underflow_is_zero
 from mfld.losses import LossFunction, as_loss
 from mfld.sklearn import frames
-from mfld.sklearn.base import ATTRIBUTES, PARAMETERS, MeanFieldEstimator, check_goes_on, whole_or_not
+from mfld.sklearn.base import ATTRIBUTES, PARAMETERS, MeanFieldEstimator, whole_or_not
 from mfld.sklearn.hooks import with_callbacks
 from mfld.validation import FloatArray
 
@@ -56,7 +56,7 @@ class MeanFieldRegressor(RegressorMixin, MeanFieldEstimator):  # type: ignore[mi
         TypeError
             If the algorithm is not mean-field Langevin dynamics: the others belong to their rows.
         """
-        check_goes_on(self.algorithm)
+        self._check_partial_fit()
         first = not hasattr(self, "state_")
         inputs, targets, weights = self._rows(X, y, sample_weight, reset=first)
         return self._one_pass(inputs, targets, weights, first=first)

@@ -44,6 +44,7 @@ class _Residual(MeanFieldEstimator):
     n_hidden: int
     checkpoint_every: int
 
+    _has_outer_weights = False
     _of_network = (*MeanFieldEstimator._of_network, "depth", "n_hidden")
 
     def _network(self, n_features: int, n_outputs: int, **network: Any) -> ResidualNetwork:
