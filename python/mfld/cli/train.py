@@ -321,7 +321,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     if options.column_bounds:
         given["bounds"] = dict(options.column_bounds)
     recipe = Recipe(**given)
-    if options.report is not None and recipe.readout == READOUT:
+    if options.report and recipe.readout == READOUT:
         raise ValueError("--report must be left out with --readout bilevel: its outer weights are none of a state")
     return recipe
 
