@@ -795,3 +795,41 @@ def test_annealing_keeps_the_reference():
 def test_misuse_has_its_message(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("method", "kappa", "l2", "at", "temperature"),
+    [
+        ("quadrature", 1.0, (0.5, 0.5), (0.5, 0.2), 1e-9),  # deviations of 3e-5, at distances of 1
+        ("quadrature", 100.0, (0.01, 5.0), (0.5, 0.2), 1e-3),  # the response of y to the response is at -1e4
+        ("chains", 1.0, (0.5, 0.5), (1e8, 1e8), 1e-4),  # a potential of 1e20 temperatures
+    ],
+)
+def test_a_gap_out_of_reach_has_no_bound(method, kappa, l2, at, temperature):
+    game = mfld.Bilinear(payoffs.Polynomial({(1, 1): kappa}), space=1, l2=dict(zip("xy", l2, strict=True)))
+    clouds = {name: mfld.Cloud([[point]]) for name, point in zip("xy", at, strict=True)}
+    found = mfld.nikaido_isoda(game, clouds, temperature, method=method, n_chains=64)
+    x, y = -kappa * at[1] / (2 * l2[0]), kappa * at[0] / (2 * l2[1])  # means of the best responses
+    exact = l2[0] * (x + kappa * y / (2 * l2[0])) ** 2 + l2[1] * (y - kappa * x / (2 * l2[1])) ** 2
+    assert found.upper >= exact
+    assert found.reason is not None
+
+
+def test_errors_of_candidates_whose_responses_are_narrower_than_the_nodes_are_refused():
+    torus = mfld.Space(domain=[mfld.Torus(1)])
+    game = mfld.Bilinear(payoffs.Trigonometric({(1, -1): 1.0}), space=torus, reference=mfld.references.Uniform())
+    candidates = [{"x": mfld.Cloud([[x]]), "y": mfld.Cloud([[0.0]])} for x in (0.1, 0.5)]
+    assert mfld.nikaido_isoda(game, candidates[0], 1e-8).reason is not None
+    with pytest.raises(ValueError, match=r"candidates\[0\]: the best response of x is narrower"):
+        mfld.three_point_error(game, candidates, 1e-8)
+
+
+def test_an_atom_of_no_weight_leaves_the_bound():
+    def at(kappa):
+        return mfld.Bilinear(payoffs.Polynomial({(1, 1): kappa}), space=1, l2=0.5)
+
+    game = mfld.Environment([1.0, 2.0], [1.0, 0.0]).game(at)
+    clouds = {"x": mfld.Cloud([[[0.5]], [[9.0]]]), "y": mfld.Cloud([[[0.0]], [[9.0]]])}
+    found = mfld.nikaido_isoda(game, clouds, 1.0)
+    assert found.reason is None
+    assert_allclose([found.gap, found.upper], 0.25, rtol=1e-6)  # of the atom 1 alone: means 0 and 0.5

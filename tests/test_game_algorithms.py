@@ -189,3 +189,10 @@ def test_what_a_result_of_a_game_has_not_is_refused_by_name():
     with pytest.raises(TypeError, match="the objective of the run must be an EmpiricalRisk"):
         result.certificate()
     assert result.dual is None
+
+
+@pytest.mark.parametrize("algorithm", [mfld.AveragedGradient, mfld.FictitiousPlay])
+def test_weights_whose_sums_would_overflow_are_refused(algorithm):
+    algorithm(weights=30.0, step_size=0.1, temperature=0.1)
+    with pytest.raises(ValueError, match="weights must be at most 30, got 1000"):
+        algorithm(weights=1000.0, step_size=0.1, temperature=0.1)

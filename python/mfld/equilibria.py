@@ -46,6 +46,9 @@ Faced: TypeAlias = Mapping[str, list[tuple[float, Potential]]]
 _NODES = {1: 1000, 2: 48}  # along an axis
 _GROUPS = 32
 _ROUNDS = 4  # of moves until points are forgotten
+_SHARPEST = 0.6  # sum of the peaks of a law on nodes: a Gaussian whose deviation is two thirds of their distance
+_LOST = 1e-9  # mass of a best response where the law before it has none
+_LARGEST_EXPONENT = 1e-3 / np.finfo(np.float64).eps  # V / T, so that rounding does not move it by more than 1e-3
 _FEWEST = 64  # points that must carry an average of exponentials for its error to be known
 
 
@@ -66,8 +69,9 @@ class EquilibriumGap:
     best_responses : dict of str to Cloud
         The measures that are certified: nodes with weights, or points of the chains.
     reason : str or None
-        Where the chains have not mixed, or their points are too few for a gap so large, so that there is no bound and
-        ``upper`` is infinite; else None.
+        Why there is no bound and ``upper`` is infinite: the chains have not mixed, their points are too few for a gap
+        so large, the potentials are beyond rounding, or best responses are too narrow or too far apart for the nodes of
+        the quadrature, whose gap means nothing then; else None.
 
     Examples
     --------
@@ -215,7 +219,8 @@ def three_point_error(
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind or out of range, or a player has more than two dimensions.
+        If an argument is of the wrong kind or out of range, a player has more than two dimensions, or a best response
+        is too narrow for the nodes of the quadrature.
 
     Examples
     --------
@@ -238,6 +243,9 @@ def three_point_error(
         faced = {name: _potentials(game, name, clouds) for name in game.players}
         ends = {name: [_ends(own, temperatures[name]) for _, own in faced[name]] for name in game.players}
         responses, logarithms = _gibbs(game, faced, temperatures, ends, 1)
+        for name, response in responses.items():
+            if not all(_resolved(game.spaces[name], _masses(cloud)) for cloud in response.each()):
+                raise ValueError(f"candidates[{number}]: the best response of {name} is narrower than the nodes")
         frozen.append(faced)
         hats.append(responses)
         normalisers.append(logarithms)
@@ -321,26 +329,49 @@ def _by_quadrature(game: Game, faced: Faced, temperatures: Mapping[str, float]) 
         for e, (_, own) in enumerate(_potentials(game, name, hats)):
             wider = _ends(own, temperatures[name])
             ends[name][e] = [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(ends[name][e], wider, strict=True)]
-    (coarse, _), (fine, hats) = (
-        _gains(game, faced, temperatures, _gibbs(game, faced, temperatures, ends, k)[0]) for k in (2, 1)
-    )
+    coarse, _ = _gains(game, faced, temperatures, _gibbs(game, faced, temperatures, ends, 2)[0])
+    hats, _ = _gibbs(game, faced, temperatures, ends, 1)
+    fine, reason = _gains(game, faced, temperatures, hats)
     gap, error = sum(fine.values()), abs(sum(fine.values()) - sum(coarse.values()))
-    return EquilibriumGap(gap, gap + error, fine, "quadrature", hats)
+    return EquilibriumGap(gap, gap + error if reason is None else math.inf, fine, "quadrature", hats, reason)
 
 
 def _gains(
     game: Game, faced: Faced, temperatures: Mapping[str, float], hats: dict[str, Cloud]
-) -> tuple[dict[str, float], dict[str, Cloud]]:
-    gains = {}
+) -> tuple[dict[str, float], str | None]:
+    """Gains of the players, and a reason why they mean nothing, if nodes do not see both laws of each."""
+    gains, reason = {}, None
     for name, temperature in temperatures.items():
-        gains[name] = 0.0
+        gains[name], space = 0.0, game.spaces[name]
         everywhere = _potentials(game, name, hats)
         for (atom, frozen), (_, now), cloud in zip(faced[name], everywhere, hats[name].each(), strict=True):
-            assert cloud.weights is not None  # of a quadrature
-            there = cloud.weights > 0
-            points, weights = cloud.particles[there], cloud.weights[there].astype(np.float64)
-            gains[name] += atom * _gain((now(points) - frozen(points)) / temperature, weights, temperature)
-    return gains, hats
+            points, weights = cloud.particles, _masses(cloud)
+            there = weights > 0
+            after = np.asarray(now(points), np.float64)
+            difference = (after - np.asarray(frozen(points), np.float64)) / temperature
+            gains[name] += atom * _gain(difference[there], weights[there], temperature)
+            response = np.exp((after.min() - after) / temperature)
+            response /= response.sum()
+            if not atom:
+                continue
+            if not (_resolved(space, weights) and _resolved(space, response)):
+                reason = f"a best response of {name} is narrower than the nodes of the quadrature"
+            elif response[~there].sum() > _LOST:
+                reason = f"the best responses of {name} are too far apart"
+    return gains, reason
+
+
+def _masses(cloud: Cloud) -> Vector:
+    assert cloud.weights is not None  # of a quadrature
+    return cloud.weights.astype(np.float64)
+
+
+def _resolved(space: Space, masses: Vector) -> bool:
+    """True for a law that is smooth on the nodes: total variation along an axis is twice the sum of its peaks."""
+    dimension = _dimension(space)
+    lattice = masses if dimension == 1 else masses.reshape(-1, math.isqrt(len(masses)))
+    changes = [np.abs(np.diff(lattice, axis=k, prepend=0.0, append=0.0)).sum() for k in range(dimension)]
+    return bool(max(changes) / 2 <= _SHARPEST)
 
 
 def _ends(potential: Potential, temperature: float) -> list[tuple[float, float]]:
@@ -438,7 +469,7 @@ def _by_chains(
     num_threads: int | None,
 ) -> EquilibriumGap:
     points: dict[str, list[Vector]] = {}
-    mixed, number = True, 0
+    mixed, number, largest = True, 0, 0.0
     for name, potentials in faced.items():
         points[name] = []
         for (_, potential), cloud in zip(potentials, clouds[name].each(), strict=True):
@@ -469,6 +500,7 @@ def _by_chains(
         for e, ((atom, potential), own) in enumerate(zip(faced[name], points[name], strict=True)):
             flat = own.reshape(n_chains, -1)
             frozen = np.asarray(potential(flat), np.float64)
+            largest = max(largest, float(np.abs(frozen).max()) / temperature)
             gains[name] += atom * _gain((everywhere[e][1](flat) - frozen) / temperature, even, temperature)
             there = np.stack([np.asarray(of_groups[g][e][1](own[g]), np.float64) for g in range(_GROUPS)])
             difference = (there - frozen.reshape(_GROUPS, -1)) / temperature
@@ -484,7 +516,9 @@ def _by_chains(
     gap = sum(gains.values())
     upper = max(gap, linear + logarithm + student_quantile(confidence, _GROUPS - 1) * error)
     reason = None
-    if not mixed:
+    if largest > _LARGEST_EXPONENT:
+        reason = f"potentials of {largest:.1e} temperatures are beyond rounding"
+    elif not mixed:
         reason = f"the chains have not forgotten their start after {most_moves} moves"
     elif few:
         reason = (

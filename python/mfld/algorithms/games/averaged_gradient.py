@@ -15,6 +15,8 @@ from mfld.algorithms.games.base import GameAlgorithm, fresh_uniforms, named, see
 from mfld.objectives import Game
 from mfld.state import Buffers, Cloud, Info, State
 
+_STEEPEST = 30.0  # exponent of weights, whose sum over 1e9 steps float64 holds
+
 
 @dataclass(frozen=True)
 class AveragedGradient(GameAlgorithm):
@@ -39,7 +41,7 @@ class AveragedGradient(GameAlgorithm):
     n_particles, step_size, temperature, gradient, dynamics, dtype, num_threads, n_replicates
         As in `DescentAscent`.
     weights : float
-        The exponent of the weights, at least 0.
+        The exponent of the weights, from 0 to 30.
     forgetting : float, optional
         Instead, the share of the memory that is overwritten in a step, positive and at most 1: an exponential
         discount. 1 is descent-ascent. For the quadratic game ``kappa x y`` in ridges l2, small steps and
@@ -76,6 +78,8 @@ class AveragedGradient(GameAlgorithm):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "weights", validation.real("weights", self.weights, non_negative=True))
+        if self.weights > _STEEPEST:
+            raise ValueError(f"weights must be at most {_STEEPEST:g}, got {self.weights}")
         validation.choice("history", self.history, ("reservoir", "moments", "clouds"))
         if self.forgetting is not None:
             forgetting = validation.real("forgetting", self.forgetting, positive=True)
