@@ -152,3 +152,9 @@ def test_eight_gaussians_are_all_found():
     assert (shares > 1 / 32).all()
     assert shares.sum() > 0.68 - 3 * np.sqrt(0.68 * 0.32 / 2000)
     assert diagnostics.sliced_wasserstein(made, eight(2000, 2), order=1) < 0.14  # two deviations of each
+
+
+def test_rows_of_many_columns_do_not_diverge():
+    rows = np.random.default_rng(0).normal(size=(200, 100))
+    made = generative.fit(rows, n_steps=40, n_particles=20).sample(50)
+    assert np.isfinite(made).all()

@@ -28,6 +28,7 @@ from mfld.validation import FloatArray
 
 _SCALE = 10.0  # of both networks
 _STEPS = {"generator": 0.004, "critic": 0.02}
+_WIDE = 10.0  # columns: with more, steps are as much smaller, as rows are longer and gradients steeper
 _LAST = 0.02  # share of a step size at the end
 _L2 = {"generator": 1e-4, "critic": 1e-3}
 _LARGEST = 1e100
@@ -94,7 +95,7 @@ def fit(
     n_latent : int, optional
         Latent coordinates, by default d.
     n_steps, batch_size : int
-        A batch has at most as many rows as there are.
+        A batch has at most as many rows as there are. Steps are smaller beyond 10 columns or latent coordinates.
     temperature : float
     penalty : float
         Strength of the gradient penalty at the data, positive: the smaller, the sharper what the critic tells apart,
@@ -139,10 +140,11 @@ def fit(
     reach = np.abs(given - centre).max(axis=0)
     unit = np.where(reach > 0, reach, 1)
     scale = reach * ((given - centre) / unit).std(axis=0)
+    slower = min(1.0, _WIDE / max(given.shape[1], n_latent))
     game = _game(n_latent, (given - centre) / np.where(scale > 0, scale, 1), strength)
     solver = DescentAscent(
         n_particles,
-        step_size={name: functools.partial(_falling, size, n_steps) for name, size in _STEPS.items()},
+        step_size={name: functools.partial(_falling, size * slower, n_steps) for name, size in _STEPS.items()},
         temperature=temperature,
         gradient=Minibatch(min(batch_size, len(given))),
         dynamics=Overdamped() if dynamics is None else dynamics,
