@@ -592,7 +592,7 @@ def test_a_file_needs_neither_sklearn_nor_matplotlib_and_a_name_says_what_is_mis
     )
     done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=True)
     assert [line for line in done.stdout.splitlines() if line.startswith("status")] == ["status 0", "status 2"]
-    assert "no picture: pictures need matplotlib: pip install 'mfld[plot]'" in done.stderr
+    assert "no picture: a picture needs matplotlib: pip install 'mfld[plot]'" in done.stderr
     assert "mfld: the bundled data sets come with scikit-learn: pip install 'mfld[data]'" in done.stderr
     assert Path("people-model.npz").exists()
     assert "Traceback" not in done.stderr

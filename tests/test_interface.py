@@ -24,6 +24,7 @@ COMMANDS = [
     "generate",
     "synth",
     "deconvolve",
+    "convert",
     "run",
     "experiments",
     "info",

@@ -14,6 +14,7 @@ import pytest
 
 import mfld
 from mfld import _core, thinning
+from mfld.privacy import secret
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
@@ -98,6 +99,22 @@ def pull_back_inputs(n_particles, n):
     return lambda: CORE.pull_back_inputs(NETWORK, x, None, z, g, ALONE)
 
 
+def pull_back_both(n_particles, n):
+    x, z, g = zeros(n_particles, 52), zeros(n, 50), zeros(n, 1)
+    return lambda: CORE.pull_back_both(NETWORK, x, None, z, g, ALONE)
+
+
+def pull_back_clipped(n_particles, n):
+    x, z, y = zeros(n_particles, 52), zeros(n, 50), zeros(n, 1) + 1
+    ends = [*range(200, n + 1, 200)]
+    return lambda: CORE.pull_back_clipped(NETWORK, LOGISTIC, x, z, y, ends, 1.0, ALONE)
+
+
+def gaussians():
+    table = secret._table()
+    return lambda: CORE.gaussians(bytes(32), 400_000_000, *table, ALONE)
+
+
 def pull_back_rows(n_particles, batch_size):
     x, z, g = zeros(n_particles, 52), zeros(10, 50), zeros(10, 1)
     rows = zeros(n_particles, batch_size, dtype="int64")
@@ -180,6 +197,11 @@ CALLS = {
     "pull_back, many rows": lambda: pull_back(100, 5_000_000),
     "pull_back_inputs": lambda: pull_back_inputs(1000, 1_000_000),
     "pull_back_inputs, many particles": lambda: pull_back_inputs(5_000_000, 200),
+    "pull_back_both": lambda: pull_back_both(1000, 1_000_000),
+    "pull_back_both, many particles": lambda: pull_back_both(5_000_000, 200),
+    "pull_back_clipped": lambda: pull_back_clipped(1000, 1_000_000),
+    "pull_back_clipped, many particles": lambda: pull_back_clipped(2_000_000, 200),
+    "gaussians": gaussians,
     "pull_back_rows": lambda: pull_back_rows(1_000_000, 60),
     "pull_back_rows, large batches": lambda: pull_back_rows(10, 6_000_000),
     "affine": affine,
@@ -195,6 +217,7 @@ CALLS = {
     "particle_batches": lambda: lambda: CORE.particle_batches(*PLACE, 100_000_000, 60, 1_000_000, 0, ALONE),
     "particle_batches, large": lambda: lambda: CORE.particle_batches(*PLACE, 100_000_000, 15_000_000, 4, 0, ALONE),
     "pair_sums": lambda: lambda: CORE.pair_sums(PAIRS, points(200_000), points(200_000), None, True, ALONE),
+    "gaussian_means": lambda: lambda: CORE.gaussian_means([1.0, 1.0], points(200_000), points(200_000), None, ALONE),
     "pair_pull_back": lambda: (
         lambda: CORE.pair_pull_back(PAIRS, points(200_000), points(200_000), points(200_000), None, 1.0, ALONE)
     ),

@@ -91,7 +91,7 @@ class Spy:
 
     @staticmethod
     def _of_advance(network, loss, particles, inputs, *arguments):
-        n_steps, keys, first, population, _, _ = arguments[-6:]
+        n_steps, keys, first, population, *_ = arguments[-7:]
         found = []
         for key, k in itertools.product(keys, range(n_steps)):
             found += Spy._moves(particles[0], particles.shape[2], key, first + k, population)

@@ -133,7 +133,7 @@ def native_sweep(risk, particles, rows, groups, temperature, variance_bound, sha
         risk.model.native,
         risk.loss_function.native,
         particles,
-        *risk.native(particles.dtype)[2:],
+        *risk.native(particles.dtype)[2:5],
         rows,
         np.array(groups),
         temperature,

@@ -278,12 +278,12 @@ def test_arguments_are_refused_by_name(change, message):
 @pytest.mark.filterwarnings("ignore:the loss of the network")  # at a temperature of 0.5
 def test_what_is_chosen_by_default(rng):
     rule = MeanFieldRegressor()._gradient
-    assert rule(256) == mfld.FullBatch()
-    assert rule(257) == mfld.Minibatch(128)
-    assert rule(100_000) == mfld.Minibatch(2500)
-    assert MeanFieldRegressor(algorithm="pda")._gradient(100_000) == mfld.FullBatch()
-    assert MeanFieldRegressor(batch_size=32)._gradient(100) == mfld.Minibatch(32)
-    assert MeanFieldRegressor(batch_size=32)._gradient(20) == mfld.Minibatch(20)
+    assert rule(256, None) == mfld.FullBatch()
+    assert rule(257, None) == mfld.Minibatch(128)
+    assert rule(100_000, None) == mfld.Minibatch(2500)
+    assert MeanFieldRegressor(algorithm="pda")._gradient(100_000, None) == mfld.FullBatch()
+    assert MeanFieldRegressor(batch_size=32)._gradient(100, None) == mfld.Minibatch(32)
+    assert MeanFieldRegressor(batch_size=32)._gradient(20, None) == mfld.Minibatch(20)
     fitted = MeanFieldRegressor(l2=0.02, **QUICK).fit(*DIABETES)
     assert fitted.temperature_ == pytest.approx(2 * 0.02 * 0.01)
     dual = MeanFieldRegressor(algorithm="psdca", activation="tanh", n_particles=20, n_steps=1, l2=0.02)

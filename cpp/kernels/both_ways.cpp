@@ -90,6 +90,7 @@ int pull_back_inputs(const mfld_network* description, const void* particles, con
     // of each panel: particles, coefficients, weights times their share by rows
     const std::int64_t packed_size = layout.panel_size() + terms_size + lanes * wide;
     const Buffer<T> packed(layout.n_panels * packed_size);
+    const double packing_work = 16 * static_cast<double>(packed_size);  // memory that is touched for the first time
     // of each group and panel: gradients in (w, b), and S_k
     const std::int64_t pulled_size = affine_size + terms_size;
     const Buffer<T> pulled(both ? n_groups * layout.n_panels * pulled_size : 0);
@@ -113,7 +114,8 @@ int pull_back_inputs(const mfld_network* description, const void* particles, con
       T* sums = gain + block_size;
 
       const Range panels = even_part(layout.n_panels, member, members);
-      for (std::int64_t p = panels.begin; p < panels.end; ++p) {
+      for (std::int64_t p = panels.begin; p < panels.end && !stop.aborting(); ++p) {
+        if (member == 0) stop.poll(packing_work);
         T* panel = &packed[p * packed_size];
         T* rows = panel + layout.panel_size() + terms_size;
         layout.pack(theta, p, panel);

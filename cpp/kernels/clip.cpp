@@ -87,6 +87,7 @@ int pull_back_clipped(const mfld_network* description, const mfld_loss* loss_des
         gains(layout.n_panels * kept), slopes(network.activation.stores_slope ? layout.n_panels * kept : 0);
     const std::int64_t sums_size = (affine + outputs) * lanes;
     const Buffer<double> sums(layout.n_panels * sums_size);
+    const double packing_work = 16 * static_cast<double>(panel_memory + kept + 2 * sums_size);  // memory touched first
 
     const double panel_work = static_cast<double>(lanes * most * (d + 4 * outputs + 16));
     const int threads =
@@ -121,7 +122,8 @@ int pull_back_clipped(const mfld_network* description, const mfld_loss* loss_des
       const auto slopes_of = [&](std::int64_t p) {
         return network.activation.stores_slope ? &slopes[p * kept] : nullptr;
       };
-      for (std::int64_t p = mine.begin; p < mine.end; ++p) {
+      for (std::int64_t p = mine.begin; p < mine.end && !stop.aborting(); ++p) {
+        if (member == 0) stop.poll(packing_work);
         const PanelTerms<T> terms = terms_of(p);
         layout.pack(static_cast<const T*>(particles), p, terms.panel);
         network.terms(terms.panel, terms.coefficient, terms.offset);

@@ -32,5 +32,6 @@ def library(module: str, extra: str, user: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        name = {"ot": "POT", "arviz_stats": "arviz-stats", "scipy": "SciPy"}.get(module.partition(".")[0], module)
+        package = module.partition(".")[0]
+        name = {"ot": "POT", "arviz_stats": "arviz-stats", "scipy": "SciPy", "PIL": "Pillow"}.get(package, package)
         raise ImportError(f"{user} needs {name}: pip install 'mfld[{extra}]'") from error

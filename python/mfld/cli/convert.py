@@ -13,6 +13,7 @@ from mfld.cli.report import Report
 def add(commands: Any) -> None:
     convert = commands.add_parser(
         "convert",
+        examples=("mfld convert rows.csv arrays --target y",),
         help="write a table of numbers as arrays, for data that do not fit into memory",
         description="Write a table of numbers block by block as inputs.npy and targets.npy, which numpy.load maps and "
         "an EmpiricalRisk trains on without reading them as a whole.",

@@ -283,7 +283,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         risk: TrainedRisk,
         n_steps: int | None,
         held_out: TrainedRisk | None,
-        hooks: Callback | None,
+        hooks: Hooks | None,
         *,
         go_on: bool,
     ) -> Self:
@@ -301,11 +301,12 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         if n_steps is None:
             n_steps = math.ceil(risk.n_samples / (solver.rows_of_a_step(objective) or risk.n_samples))
         callbacks: list[Callback] = [Progress()] if self.verbose else []
+        neurons = None if reduced is None else lambda state: outer_weights.neurons(reduced, state.measure)
         if hooks is not None:
+            hooks.neurons = neurons
             callbacks.append(hooks)
         stop = None
         if held_out is not None:
-            neurons = None if reduced is None else lambda state: outer_weights.neurons(reduced, state.measure)
             stop = KeepBest(held_out, self.n_iter_no_change, self.tol, fitting.pace(n_steps), neurons)
             callbacks.append(stop)
         result: Result
@@ -319,7 +320,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             start = start if solver.starts_anywhere else None
             result = solver.run(objective, n_steps, self._seed, particles=start, callbacks=callbacks)
         self.state_ = result.state if stop is None or stop.best is None else stop.best
-        self._neurons = None if reduced is None else outer_weights.neurons(reduced, self.state_.measure)
+        self._neurons = None if neurons is None else neurons(self.state_)
         self.loss_curve_ = result.history["loss"]
         self.step_size_ = result.info.step_size
         self.temperature_ = result.info.temperature

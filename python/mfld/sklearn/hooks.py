@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from mfld.algorithms import Callback
 from mfld.fitting import pace
-from mfld.state import Info, State
+from mfld.state import Cloud, Info, State
 
 _Method = TypeVar("_Method", bound=Callable[..., object])
 
@@ -33,6 +33,7 @@ class Hooks(Callback):
     def __init__(self, estimator: Any, n_steps: int, **rows: Any) -> None:
         self.every = pace(n_steps)
         self._estimator, self._rows = estimator, rows
+        self.neurons: Callable[[State], Cloud] | None = None  # of a state, where they are not its measure
         # One more where a fit that goes on begins between two multiples of so many steps.
         self._task = estimator._init_callback_context(max_subtasks=math.ceil(n_steps / self.every) + 1)
         self._task.call_on_fit_task_begin(estimator=estimator, **rows)
@@ -42,7 +43,7 @@ class Hooks(Callback):
         self._begin()
 
     def __call__(self, state: State, info: Info) -> bool:
-        reached = {"state_": state}
+        reached = {"state_": state, "_neurons": None if self.neurons is None else self.neurons(state)}
         stop = self._subtask.call_on_fit_task_end(
             estimator=self._estimator, **self._rows, reconstruction_attributes=reached
         )
