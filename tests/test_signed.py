@@ -279,6 +279,48 @@ def test_outer_label_noise_lowers_the_degrees_of_freedom_in_the_mean():
     assert np.abs(mean - expected).max() < 0.1 * share
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_degrees_of_freedom_and_alignment_rise_and_label_noise_lowers_the_former(seed):
+    """The experiment of Takakura and Suzuki 2024 with fewer rows, neurons and steps; quantities are computed here.
+
+    At their temperature both rise, and noise on labels holds the degrees of freedom down. Where neurons have next to
+    no noise it turns their rise into a fall, and predictions get better. All of it fails where that noise is off.
+    """
+    n, d, strength = 200, 15, 1e-3
+    inputs = np.random.default_rng(seed).normal(size=(n + 1000, d))
+    y = inputs[:, 0] * inputs[:, 1]
+    network = mfld.TwoLayerNetwork(d, activation="tanh", readout="fixed")
+    risk = mfld.SignedRisk(network, inputs[:n], y[:n], loss="half_squared", strength=strength, l2=5e-4)
+
+    def history(temperature, scale):
+        """Degrees of freedom, alignment and the error of predictions after 0, 20, 200 and 800 steps."""
+
+        def seen(state):
+            neurons = np.tanh(inputs @ state.particles[:, :d].T.astype(np.float64) + state.particles[:, d])
+            kernel = neurons[:n] @ neurons[:n].T / neurons.shape[1]
+            inverse = np.linalg.inv(kernel + n * strength * np.eye(n))
+            alignment = y[:n] @ kernel @ y[:n] / (y[:n] @ y[:n] * np.linalg.norm(kernel))
+            predictions = neurons[n:] @ neurons[:n].T / neurons.shape[1] @ (inverse @ y[:n])
+            return np.array([np.trace(kernel @ inverse), alignment, np.mean((predictions - y[n:]) ** 2)])
+
+        solver = mfld.MFLD(200, step_size=0.2, temperature=temperature, gradient=mfld.LabelNoise(scale), num_threads=1)
+        run = solver.run(risk, 800, seed, record={"seen": seen}, record_every=[0, 20, 200, 800])
+        return np.array(run.history["seen"]).T
+
+    (dof, alignment, error), (noisy_dof, noisy_alignment, noisy_error) = (history(0.004, each) for each in (0, 1))
+    assert np.all(np.diff([dof, noisy_dof]) > 0)
+    assert np.all(alignment[1:] > 3 * alignment[0])
+    assert np.all(noisy_alignment[1:] > 3 * noisy_alignment[0])
+    assert noisy_dof[-1] < 0.95 * dof[-1]
+    assert noisy_error[-1] < 0.9 * error[-1]
+    (dof, _, error), (noisy_dof, noisy_alignment, noisy_error) = (history(1.6e-5, each) for each in (0, 1))
+    assert np.all(np.diff(dof) > 0)
+    assert noisy_dof[-1] < 0.8 * noisy_dof[0]
+    assert noisy_alignment[-1] > 3 * noisy_alignment[0]
+    assert noisy_error[-1] < 0.9 * error[-1]
+
+
 def test_label_noise_is_drawn_by_place_and_refuses_other_objectives():
     risk = make()
     settings = {"step_size": 0.1, "temperature": 1e-3, "gradient": mfld.LabelNoise(0.3), "dtype": "float64"}
