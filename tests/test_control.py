@@ -418,6 +418,31 @@ def test_batches_of_initial_states_are_unbiased(rng):
     assert np.isclose(loss, problem.loss(particles), rtol=1e-13)
 
 
+@pytest.mark.parametrize("n_steps", [2, 8])
+def test_noise_after_each_step_leaves_order_one(n_steps):
+    # dX = -X dt + dW from 0: kicks of variance h decay by exp(-h) in each step that follows (RK4: to 1e-3 at h=1/2).
+    n_paths, h = 20_000, 1 / n_steps
+    problem = mfld.ControlProblem(
+        lambda t, x, a: a - x,
+        None,
+        lambda x: x[:, 0] ** 2,
+        1.0,
+        1,
+        0.0,
+        n_controls=1,
+        dynamics_jacobians=lambda t, x, a: (np.full((len(x), 1, 1), -1.0), np.ones((len(x), 1, 1))),
+        terminal_gradient=lambda x: 2 * x,
+        scheme="rk4",
+        steps_per_node=n_steps,
+        state_noise=1.0,
+        n_paths=n_paths,
+    )
+    variance, limit = h * np.sum(np.exp(-2 * h * np.arange(n_steps))), (1 - np.exp(-2)) / 2
+    chance = 5 * np.sqrt(2 / n_paths) * variance
+    assert problem.loss(np.zeros((1, 1, 1))) == pytest.approx(variance, abs=chance + 1e-3)
+    assert chance + 1e-3 < variance - limit == pytest.approx(h * limit, rel=h)
+
+
 def test_noise_of_states_is_common_and_has_its_law(rng):
     # dX = -X dt + sigma dW under the control 0: the variance of the Euler scheme in closed form.
     sigma, n, h = 0.5, 10, 0.1

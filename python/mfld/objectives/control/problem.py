@@ -96,7 +96,8 @@ class ControlProblem(SetOnce, Objective):
     terminal_gradient : callable, optional
         ``dG/dx``: shape (M, d); where there is a terminal cost.
     scheme : {"euler", "midpoint", "rk4"}
-        For the state, of order 1, 2 and 4; the running cost is integrated along.
+        For the state, of order 1, 2 and 4; the running cost is integrated along. With ``state_noise``, which is added
+        after each step, expected costs have the order 1 with all three: more ``steps_per_node`` help.
     steps_per_node : int
         Steps of the scheme within a part.
     state_noise : float or array_like, shape (d,)
