@@ -601,3 +601,45 @@ def test_rule_of_measured_errors_finds_the_best_grid():
     }
     own = diffusion.grids.gaussian_error(forward, found, 9.0)
     assert own < 1.05 * error["tangent"] < 0.7 * error["cosine"]
+
+
+def test_horizons_at_which_nothing_is_left_of_the_data_are_refused() -> None:
+    class Linear(diffusion.Forward):
+        horizon, earliest = 1.0, 1e-3
+
+        def alpha(self, time):
+            return 1 - np.asarray(time)
+
+        def sigma(self, time):
+            return np.asarray(time)
+
+    law = GaussianMixture(None, [[0.0]], 1.0)
+    for forward in (Linear(), diffusion.OrnsteinUhlenbeck(horizon=800.0)):
+        score = diffusion.ExactScore(law, forward)
+        with pytest.raises(ValueError, match="start must be a time at which sigma / alpha is finite, got"):
+            diffusion.sample(score, 2, sampler="ddim")
+        with pytest.raises(ValueError, match="start must be a time at which sigma / alpha is finite, got"):
+            diffusion.log_likelihood(score, [[0.0]])
+        with pytest.raises(ValueError, match="times must be a time at which sigma / alpha is finite, got"):
+            diffusion.sample(score, 2, times=[forward.horizon, 0.5, 0.0])
+        assert np.isfinite(diffusion.sample(score, 2, times=[0.9, 0.5, 0.0])).all()
+
+
+def test_probes_see_structure_as_fine_as_the_noise() -> None:
+    # Two modes at a distance of five times the least noise: the density there is that of a mixture, in closed form.
+    forward = diffusion.VarianceExploding(horizon=1.0, earliest=2e-3)
+    law = GaussianMixture([0.4, 0.6], [[0.0], [0.01]], 1e-8)
+    exact = diffusion.ExactScore(law, forward)
+    score = diffusion.FunctionScore(exact.noise, 1, forward)
+    x = np.array([[0.0], [0.004], [0.0052]])
+    wanted = forward.marginal(law, forward.earliest).log_density(x)
+    assert np.allclose(diffusion.log_likelihood(score, x, n_probes=1), wanted, atol=0.01)
+
+
+def test_guidance_refuses_scores_of_two_processes() -> None:
+    law = GaussianMixture(None, [[-1.0], [1.0]], 0.1)
+    one = diffusion.ExactScore(law)
+    diffusion.ClassifierFree(one, diffusion.ExactScore(law, diffusion.OrnsteinUhlenbeck(earliest=0.01)))
+    for forward in (diffusion.VarianceExploding(), diffusion.VarianceExploding(horizon=5.0)):
+        with pytest.raises(ValueError, match="unconditional must have the forward process of conditional, Ornstein"):
+            diffusion.ClassifierFree(one, diffusion.ExactScore(law, forward))

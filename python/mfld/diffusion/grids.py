@@ -90,6 +90,7 @@ def times(
     last = forward.earliest if end is None else forward.checked("end", end)
     if last >= first:
         raise ValueError(f"end must be before the start, {first:g}, got {last:g}")
+    invertible("start", forward, first)
     if name == "uniform":
         return np.array(np.linspace(first, last, n_steps + 1))
     if name == "log-snr" and last == 0:
@@ -408,3 +409,13 @@ def checked(name: str, grid: ArrayLike, falling: bool = True) -> Times:
         k = int(np.argmax(wrong))
         raise ValueError(f"{name} must {'fall' if falling else 'change'}, got {given[k]:g} and then {given[k + 1]:g}")
     return given.astype(np.float64, copy=False)
+
+
+def invertible(name: str, forward: Forward, time: float) -> None:
+    """Refuse a time at which nothing is left of the data, from which no sampler finds back."""
+    alpha, sigma = float(forward.alpha(time)), float(forward.sigma(time))
+    if not alpha > 0 or not math.isfinite(sigma / alpha):
+        raise ValueError(
+            f"{name} must be a time at which sigma / alpha is finite, got {time:g}, where alpha is {alpha:g}: "
+            "an earlier horizon helps"
+        )

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mfld import validation
+from mfld.diffusion.forward import Forward
 from mfld.diffusion.scores import Score
 from mfld.validation import FloatArray
 
@@ -46,6 +47,11 @@ class ClassifierFree(Score):
             raise ValueError(
                 f"unconditional must have {conditional.n_coordinates} coordinates to match conditional, "
                 f"got {unconditional.n_coordinates}"
+            )
+        if not _alike(conditional.forward, unconditional.forward):
+            raise ValueError(
+                f"unconditional must have the forward process of conditional, {conditional.forward!r}, "
+                f"got {unconditional.forward!r}"
             )
         self.weight = validation.real("weight", weight)
         self.forward, self.n_coordinates = conditional.forward, conditional.n_coordinates
@@ -110,3 +116,11 @@ class ClassifierGuided(Score):
 
     def on_threads(self, num_threads: int | None) -> ClassifierGuided:
         return ClassifierGuided(self.inner.on_threads(num_threads), self.gradient, self.weight)
+
+
+def _alike(one: Forward, other: Forward) -> bool:
+    """Whether two processes, which may be different objects, have the same transitions."""
+    if one.horizon != other.horizon:
+        return False
+    times = np.linspace(0, one.horizon, 9)
+    return np.allclose(one.alpha(times), other.alpha(times)) and np.allclose(one.sigma(times), other.sigma(times))

@@ -15,7 +15,7 @@ from mfld.floating import underflow_is_zero
 from mfld.noise import Place
 from mfld.validation import FloatArray
 
-_STEP = 1e-3  # of differences along probes
+_STEP = 1e-3  # of differences along probes, relative to sigma: the law of X_t has no finer structure
 
 
 @underflow_is_zero
@@ -98,10 +98,10 @@ def log_likelihood(
 
 def _estimated(score: Score, points: FloatArray, time: float, n_probes: int, place: Place) -> FloatArray:
     """Divergence of the noise from random signs, the same at all times, so that the flow stays smooth."""
-    total = np.zeros(len(points))
+    total, h = np.zeros(len(points)), _STEP * float(score.forward.sigma(time))
     for k in range(n_probes):
         own = place._replace(key=noise.key(place.key, k))
         signs = np.where(own.normals_like(points, points.shape[1], "data") > 0, 1.0, -1.0)
-        change = score.noise(points + _STEP * signs, time) - score.noise(points - _STEP * signs, time)
-        total += np.sum(signs * change, axis=1) / (2 * _STEP)
+        change = score.noise(points + h * signs, time) - score.noise(points - h * signs, time)
+        total += np.sum(signs * change, axis=1) / (2 * h)
     return np.asarray(total / n_probes)

@@ -119,6 +119,7 @@ def sample(
     else:
         grid = grids.checked("times", times, falling=False)
         forward.checked("times", float(grid.max()))
+        grids.invertible("times", forward, float(grid.max()))
     precision = validation.float_dtype("dtype", dtype)
     threads = None if num_threads is None else validation.num_threads(num_threads)
     place = noise.Place.of(validation.seed(seed), num_threads=threads)
