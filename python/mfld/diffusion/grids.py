@@ -412,7 +412,7 @@ def checked(name: str, grid: ArrayLike, falling: bool = True) -> Times:
 
 
 def invertible(name: str, forward: Forward, time: float) -> None:
-    """Refuse a time at which nothing is left of the data, from which no sampler finds back."""
+    """Refusal of a time at which nothing is left of the data, from which no sampler finds back."""
     alpha, sigma = float(forward.alpha(time)), float(forward.sigma(time))
     if not alpha > 0 or not math.isfinite(sigma / alpha):
         raise ValueError(
