@@ -119,7 +119,7 @@ class ClassifierGuided(Score):
 
 
 def _alike(one: Forward, other: Forward) -> bool:
-    """Whether two processes, which may be different objects, have the same transitions."""
+    """True where two processes, which may be different objects, have the same transitions."""
     if one.horizon != other.horizon:
         return False
     times = np.linspace(0, one.horizon, 9)
