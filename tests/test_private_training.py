@@ -1,6 +1,7 @@
 """Private training through the fronts: what it costs, what it refuses, and that it sees nothing it has not paid for."""
 
 import json
+import random
 
 import numpy as np
 import pytest
@@ -35,12 +36,17 @@ def test_it_learns_for_its_budget():
     assert not hasattr(clone(found).set_params(epsilon=None, bounds=None).fit(X, Y), "privacy_spent_")
 
 
-def test_bounds_are_paid_for_where_they_are_not_given():
+def test_bounds_are_paid_for_where_they_are_not_given(monkeypatch):
+    # The noise is the system's, which no test repeats: with a chance of 1e-3 a column it finds rows where none are.
+    monkeypatch.setattr(privacy.domains, "generator", lambda seed: random.Random(0))
     found = private(bounds=None).fit(X, Y)
     centre, half = found.scaling_.centre, found.scaling_.scale * np.sqrt(3)
-    assert (centre - half >= -8).all()
-    assert (centre - half <= 0).all()
-    assert (centre + half >= 4).all()
+    # Numbers from -2 to 6 are between the powers -2 and 8, and a 32nd of that is a cell: two may drown in the noise at
+    # each end, and one be too many.
+    cell = 10 / 32
+    assert (np.abs(centre - half + 2) <= 2 * cell).all()
+    assert (centre + half >= 6 - 2 * cell).all()
+    assert (centre + half <= 6 + cell).all()
     assert 1.9 < found.privacy_spent_ <= 2.0
     public = private().fit(X, Y)
     assert found._private.gradient.noise_multiplier > 1.02 * public._private.gradient.noise_multiplier
