@@ -490,3 +490,19 @@ def test_ridge_systems(shape, dtype):
 def test_a_system_without_a_solution_is_refused():
     with pytest.raises(ValueError, match="ridge must make the matrix positive definite"):
         linear.ridge_solve(np.ones((3, 1)), 0.0, np.ones((3, 1)))
+
+
+@pytest.mark.parametrize(("dtype", "strength"), [("float32", 1e-7), ("float64", 1e-16)])
+def test_weights_that_rounding_spoils_are_refused(dtype, strength, rng):
+    """Fewer particles than samples: coefficients are residuals over the strength, with what rounding leaves of them."""
+    inputs, particles = rng.normal(size=(60, 3)), rng.normal(size=(20, 3))
+    targets = inputs[:, 0] * inputs[:, 1] + inputs[:, 2]
+    model = mfld.TwoLayerNetwork(3, activation="tanh", readout="fixed", bias=False)
+    phi = np.tanh(inputs @ particles.T)
+    for own in (1e3 * strength, 0.01):
+        exact = np.linalg.solve(phi.T @ phi / 60 + own * 20 * np.eye(20), phi.T @ targets / 60)
+        measure = mfld.SignedRisk(model, inputs, targets, strength=own).signed_measure(particles.astype(dtype))
+        assert np.linalg.norm(measure.predict(inputs) - phi @ exact) < 0.02 * np.linalg.norm(targets)
+    risk = mfld.SignedRisk(model, inputs, targets, strength=strength)
+    with pytest.raises(ValueError, match=rf"strength must be larger for {dtype} numbers: .* got strength {strength:g}"):
+        risk.value(particles.astype(dtype))

@@ -21,6 +21,7 @@ from mfld.losses import LossFunction
 from mfld.validation import FloatArray
 
 _MOST_STEPS, _MOST_DIRECTIONS, _MOST_HALVINGS = 100, 500, 30
+_WORST_DEFECT = 1e-2  # of the system of squares, as a share of its right-hand side
 _ROUNDINGS = 100  # of the arrays, below which no tolerance is asked for
 _SUFFICIENT = 1e-4  # share of the decrease that the slope promises (Armijo's rule)
 
@@ -63,9 +64,23 @@ class Weights:
         """Coefficients a for the loss ``curvature |u - y|**2 / 2``, by a system of the smaller of n and N.
 
         With ``D = sqrt(s curvature)`` and ``B = D Phi sqrt(P)`` they are ``a = D b``, ``(B B' + strength I) b = D y``.
+
+        Raises
+        ------
+        ValueError
+            If the system is singular to the precision of the arrays, or solved to less than two digits.
         """
         root = np.sqrt(self.sample_weight * curvature).astype(self.neurons.dtype)
         coefficients: FloatArray = root[:, np.newaxis] * self._solve(root, root[:, np.newaxis] * targets)
+        # They are residuals over the strength, and so is what rounding leaves of the residuals.
+        predictions = self.predicted(self.masses[:, np.newaxis] * self.at_positions(coefficients))
+        defect = self.strength * coefficients + root[:, np.newaxis] ** 2 * (predictions - targets)
+        size, allowed = _length(defect), _WORST_DEFECT * _length(root[:, np.newaxis] ** 2 * targets)
+        if not size <= allowed:
+            raise ValueError(
+                f"strength must be larger for {coefficients.dtype} numbers: rounding leaves predictions off by "
+                f"{_WORST_DEFECT * size / allowed:.2g} of the targets, got strength {self.strength:.3g}"
+            )
         return coefficients
 
     def coefficients(self, loss: LossFunction, targets: FloatArray, tolerance: float, start: FloatArray) -> FloatArray:
