@@ -7,6 +7,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
+import mfld
 from mfld import diffusion, noise
 from mfld.diffusion.samplers import walk
 from mfld.mixtures import GaussianMixture
@@ -41,6 +42,10 @@ class Tilted(diffusion.Forward):
 
 def gaussian(variance, mean=0.0, forward=None):
     return diffusion.ExactScore(GaussianMixture(None, [[mean]], variance), forward)
+
+
+def gaussian_plane(variance):
+    return diffusion.ExactScore(GaussianMixture(None, [[0.5, -0.5]], [variance * np.eye(2)]))
 
 
 def orders(errors):
@@ -81,6 +86,21 @@ def test_inverses_and_integrals(forward):
     centres = (grid[1:] + grid[:-1]) / 2
     values = [g2 / 2 / float(forward.alpha(t)) for t in centres for _, g2 in [forward.rates(t)]]
     assert forward.reach(late, early) == pytest.approx(np.sum(values) * (grid[1] - grid[0]), rel=1e-4)
+
+
+@pytest.mark.parametrize("forward", [*FORWARDS.values(), Tilted(), diffusion.Steps(np.linspace(1e-3, 0.2, 100))])
+def test_ratios_beyond_the_horizon_have_no_time(forward):
+    last = float(forward.ratio(forward.horizon))
+    assert forward.time(last) == pytest.approx(forward.horizon, rel=1e-9)
+    assert forward.time(last) <= forward.horizon
+    assert forward.time(0.0) == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match=r"ratio must be at most .*, sigma / alpha of the horizon .*, got 1e\+06"):
+        forward.time(1e6)
+    for wrong in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="ratio must be finite and at least 0, got"):
+            forward.time(wrong)
+    with pytest.raises(TypeError, match="ratio must be a real number, got 'a'"):
+        forward.time("a")
 
 
 def test_steps_are_those_of_the_table():
@@ -188,6 +208,41 @@ def test_scores_of_other_libraries(own, rng):
     np.testing.assert_allclose(
         *(diffusion.log_likelihood(s, x[:3], n_steps=30, n_probes=4) for s in (score, exact)), atol=0.02
     )
+
+
+SCORES = {
+    "exact": diffusion.ExactScore(PLANE),
+    "empirical": diffusion.EmpiricalScore(PLANE.means),
+    "function": diffusion.FunctionScore(lambda x, t: x, 2),
+    "free": diffusion.ClassifierFree(diffusion.ExactScore(PLANE), diffusion.ExactScore(PLANE)),
+    "guided": diffusion.ClassifierGuided(diffusion.ExactScore(PLANE), lambda x, t: x),
+    "network": diffusion.MeanFieldScore(mfld.TwoLayerNetwork(2 + 8, 2), np.ones((3, 13)), 2),
+}
+
+
+@pytest.mark.parametrize("method", ["noise", "score", "data"])
+@pytest.mark.parametrize("name", SCORES)
+def test_scores_take_points_of_their_columns_at_their_times(name, method):
+    ask = getattr(SCORES[name], method)
+    whole = ask(np.array([[1, 2]]), 0.5)
+    assert whole.dtype == np.float64
+    assert np.array_equal(whole, ask(np.array([[1.0, 2.0]]), 0.5))
+    for points, got in ((np.zeros((3, 1)), r"\(3, 1\)"), (np.zeros(2), r"\(2,\)")):
+        with pytest.raises(ValueError, match=rf"points must have shape \(n, 2\).* to match the score, got {got}"):
+            ask(points, 0.5)
+    for time in (0.0, -1.0, 5.1, math.nan):
+        with pytest.raises(ValueError, match="time must be above 0 and at most the horizon, 5, got"):
+            ask(np.zeros((3, 2)), time)
+
+
+def test_divergence_of_guided_scores_is_that_of_their_parts(rng):
+    one, other = diffusion.ExactScore(PLANE), gaussian_plane(2.0)
+    free, x, h, total = diffusion.ClassifierFree(one, other, 1.5), rng.normal(size=(20, 2)), 1e-5, 0.0
+    for e in h * np.eye(2):
+        total += ((free.noise(x + e, 0.3) - free.noise(x - e, 0.3)) @ e) / (2 * h * h)
+    np.testing.assert_allclose(free.divergence(x, 0.3), total, rtol=1e-6, atol=1e-8)
+    unknown = diffusion.ClassifierFree(one, diffusion.FunctionScore(other.noise, 2))
+    assert unknown.divergence(x, 0.3) is None
 
 
 def test_functions_that_return_something_else_are_refused():
@@ -333,6 +388,15 @@ def test_coupled_noise_of_one_step_each_is_that_of_the_core():
     coupled = place._replace(coupling=noise.Coupling(place.key))
     both = [walk(start, score, diffusion.EulerMaruyama(), times, own, lambda x, k: x) for own in (place, coupled)]
     np.testing.assert_allclose(*both, rtol=1e-12)
+
+
+@pytest.mark.parametrize("r", [0.9, 0.5, 0.1])
+def test_clock_of_the_score_has_nothing_linear_where_alpha_is_one(r):
+    late = 50.0
+    leg = diffusion.Leg(diffusion.EmpiricalScore([[0.0]], FORWARDS["ve"]), late, r * late, noise.Place.of(0))
+    x = np.array([[late]])
+    assert diffusion.Flow("score", "euler").step(x, leg) == pytest.approx((1 + r**2) / 2 * late, rel=1e-12)
+    assert diffusion.Flow("noise", "euler").step(x, leg) == pytest.approx(r * late, rel=1e-12)
 
 
 # ---- what is exact ---------------------------------------------------------------------------------------------------
@@ -527,6 +591,13 @@ def test_grids_fall_between_their_ends(name, forward):
     assert grid.shape == (18,)
     assert (grid[0], grid[-1]) == (forward.horizon, forward.earliest)
     assert (np.diff(grid) < 0).all()
+
+
+def test_grids_whose_times_fall_together_are_refused():
+    with pytest.raises(
+        ValueError, match="scale and n_steps must leave times apart, got 5 steps of the grid tangent of"
+    ):
+        diffusion.times(diffusion.OrnsteinUhlenbeck(), 5, scale=1e-300)
 
 
 def test_grids_are_equal_steps_in_their_clocks():

@@ -159,7 +159,7 @@ def test_residual_networks_learn_scores(rng):
     )
     result = solver.run(denoising.risk(network, 20000), 500, record_every=500)
     score = denoising.score(network, result.measure)
-    assert "120 particles, 1 coordinates" in repr(score)
+    assert "120 particles, 1 coordinate, " in repr(score)
     gaussian = diffusion.ExactScore(GaussianMixture(None, [data.mean(axis=0) / scale], 1.0))
     wrong, linear = [], []
     for time in (0.1, 0.4, 1.0):
@@ -257,6 +257,55 @@ def test_principal_components_are_those_of_the_singular_values(rng):
         diffusion.fit(data, latent=6)
 
 
+SPACES = {"standardised": lambda: None, "principal": lambda: 2}
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("size", [1e200, 1e-200, 1e300, 1e-310, 1.0])
+def test_columns_of_every_size_are_alike(name, size, rng):
+    rows = rng.normal(size=(200, 2)) @ np.array([[1.0, 0.5], [0.0, 1.0]])
+    new = diffusion.fit(rows * size, latent=SPACES[name](), n_particles=50, n_steps=200).sample(300) / size
+    assert np.abs(new.mean(axis=0) - rows.mean(axis=0)).max() < 0.35
+    assert new.std(axis=0) == pytest.approx(rows.std(axis=0), rel=0.3)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_offsets_far_above_the_spread_are_kept(name, rng):
+    rows = 1e9 + 1e-5 * rng.normal(size=(200, 2))
+    new = diffusion.fit(rows, latent=SPACES[name](), n_particles=50, n_steps=200).sample(300)
+    assert np.abs(new - 1e9).max() < 6e-5
+    assert (new - 1e9).std() == pytest.approx(1e-5, rel=0.3)
+    same = np.full((50, 2), 1e9) + 1e-8 * rng.normal(size=(50, 2))  # which are 1e9 in double precision
+    assert np.array_equal(diffusion.fit(same, latent=SPACES[name](), n_particles=9, n_steps=9).sample(20), same[:20])
+
+
+@pytest.mark.parametrize("latent", [None, 3, 4])
+def test_a_constant_column_comes_back_as_it_is(latent, rng):
+    rows = rng.normal(size=(100, 4))
+    rows[:, 1], rows[:, 3] = 0.1, 2 * rows[:, 0] - 1
+    new = diffusion.fit(rows, latent=latent, n_particles=20, n_steps=20).sample(50)
+    assert (new[:, 1] == 0.1).all()
+    if latent:  # data of two dimensions have samples of two
+        np.testing.assert_allclose(new[:, 3], 2 * new[:, 0] - 1, atol=1e-6)
+    lone = diffusion.fit([[0.1, 7.0]], latent=None if latent is None else 1, n_particles=5, n_steps=5).sample(3)
+    assert np.array_equal(lone, [[0.1, 7.0]] * 3)
+
+
+def test_latent_points_of_a_space_are_standard_in_every_size(rng):
+    for size in (1e-320, 1e-160, 1.0, 1e160, 1e307):
+        rows = size * np.array([[1.0, 2.0], [2.0, 8.0], [3.0, 5.0]])
+        own = diffusion.Standardised().fitted(rows)
+        codes = own.encode(rows)
+        # Denormal numbers have few digits.
+        np.testing.assert_allclose(
+            codes,
+            (np.array([[1, 2], [2, 8], [3, 5]]) - [2, 5]) / [(2 / 3) ** 0.5, 6**0.5],
+            rtol=1e-12,
+            atol=1e-3 if size < 1e-300 else 1e-12,
+        )
+        np.testing.assert_allclose(own.decode(codes), rows, rtol=1e-12, atol=1e-323)
+
+
 def test_own_coders(rng):
     rows = np.exp(rng.normal(size=(300, 2)))
     model = diffusion.fit(rows, latent=diffusion.Coders(np.log, np.exp), n_particles=100, n_steps=500)
@@ -302,6 +351,71 @@ def test_labels_have_their_rows_and_shares(rng):
             model.sample(5, wrong)
     with pytest.raises(ValueError, match="guidance must be 0 without a label, got 1"):
         model.sample(5, guidance=1.0)
+
+
+@pytest.fixture(scope="module")
+def labelled():
+    rows = np.random.default_rng(0).normal(size=(40, 2))
+    return rows, diffusion.fit(rows, [0, 1] * 20, n_particles=5, n_steps=5)
+
+
+def test_likelihoods_are_of_rows_with_all_columns(labelled):
+    _, model = labelled
+    for wrong in ([[1.0]], [[1.0, 2.0, 3.0]], [1.0, 2.0]):
+        with pytest.raises(ValueError, match=r"points must have shape \(n, 2\).* to match the columns of the data"):
+            model.log_likelihood(wrong)
+
+
+@pytest.mark.parametrize(
+    ("y", "error", "message"),
+    [
+        ([0, np.nan] * 20, ValueError, "y must have a label for each row, got nan at index 1"),
+        (["a", np.nan] * 20, TypeError, "y must be all numbers or all texts, got 'a' and, at index 1, nan"),
+        ([None, "a"] * 20, TypeError, "y must be all numbers or all texts, got None and, at index 1, 'a'"),
+        ([None] * 40, ValueError, r"y must be numbers or texts of shape \(40,\) to match X, got object"),
+        (["a", 1] * 20, TypeError, "y must be all numbers or all texts, got 'a' and, at index 1, 1"),
+        ([[1], [1, 2]] * 20, ValueError, r"y must be numbers or texts of shape \(40,\) to match X: setting"),
+        (np.ma.array([0, 1] * 20, mask=[0, 1] * 20), ValueError, "y must have no masked values, got 20"),
+        ([[0, 1]] * 20, ValueError, r"y must be numbers or texts of shape \(40,\) to match X, got int64"),
+    ],
+)
+def test_labels_that_are_none_are_refused(y, error, message, labelled):
+    with pytest.raises(error, match=message):
+        diffusion.fit(labelled[0], y, n_particles=5, n_steps=5)
+
+
+def test_labels_may_be_objects(labelled):
+    rows, _ = labelled
+    for y, classes in ((["b", "a"] * 20, ["a", "b"]), ([2, 1] * 20, [1, 2]), ([True, False] * 20, [False, True])):
+        for given in (y, np.array(y, dtype=object), np.array(y)):
+            assert diffusion.fit(rows, given, n_particles=5, n_steps=5).classes.tolist() == classes
+            own = DiffusionSampler(n_particles=5, n_steps=5).fit(rows, given)
+            assert own.classes_.tolist() == classes
+            assert own.sample(2, label=y[0]).shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "label", [{}, {1}, None, "1", np.nan, [[1], [1, 2], [3]], np.ma.array([0, 1, 1], mask=[1, 0, 0])]
+)
+def test_labels_that_no_row_has_are_refused(label, labelled):
+    with pytest.raises(ValueError, match="label must "):
+        labelled[1].sample(3, label=[label, 0, 0] if label is None else label)
+
+
+def test_samples_of_training_have_steps_and_rows(rng):
+    denoising = diffusion.Denoising(rng.normal(size=(5, 2)))
+    for call, message in (
+        (lambda: denoising.sample(-1, 3), "step must be between 0 and .*, got -1"),
+        (lambda: denoising.sample(0, 0), "n_rows must be at least 1, got 0"),
+        (lambda: denoising.steps(0, 0, 3), "n_steps must be between 1 and .*, got 0"),
+        (lambda: denoising.steps(2**48 - 1, 2, 3), "n_steps must be between 1 and 1, got 2"),
+        (lambda: diffusion.Denoising([[1.0]], labels=[10**9]), "labels must be numbers of classes, from 0 to 999999"),
+        (lambda: diffusion.Denoising([[1.0]], labels=[-1]), "labels must be numbers of classes, .* got -1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    with pytest.raises(TypeError, match=r"step must be an integer, got 0\.5"):
+        denoising.sample(0.5, 3)
 
 
 def test_fits_and_samples_have_the_same_bits_for_any_number_of_threads(rng):

@@ -371,6 +371,7 @@ GAN = mfld.MeanFieldGAN(mfld.TwoLayerNetwork(2, 3), MODEL, INPUTS)
 
 MIXED = mfld.mixtures.GaussianMixture(None, [[0.0, 0.0]], 1.0)
 DENOISED = diffusion.ExactScore(MIXED)
+LABELLED = diffusion.fit(INPUTS, [0, 1] * 6, n_particles=3, n_steps=2)
 LINE = mfld.mixtures.GaussianMixture(None, [[0.0]], 1.0)
 DIFFUSION = {
     "OrnsteinUhlenbeck": (diffusion.OrnsteinUhlenbeck, {"horizon": 5.0, "earliest": 1e-3}),
@@ -421,6 +422,15 @@ DIFFUSION = {
         {"X": INPUTS, "y": [0, 1] * 6, "latent": None, "n_particles": 3, "n_steps": 2, "seed": 0}
         | {"num_threads": None},
     ),
+    "DiffusionModel.sample": (
+        LABELLED.sample,
+        {"n_samples": 3, "label": 1, "sampler": "ddim", "n_steps": 3, "seed": 0, "num_threads": 1},
+    ),
+    "DiffusionModel.log_likelihood": (LABELLED.log_likelihood, {"points": INPUTS, "n_steps": 3}),
+    "Denoising.sample": (diffusion.Denoising(INPUTS).sample, {"step": 0, "n_rows": 3}),
+    "Denoising.steps": (diffusion.Denoising(INPUTS).steps, {"first": 0, "n_steps": 2, "n_rows": 3}),
+    "Forward.time": (diffusion.OrnsteinUhlenbeck().time, {"ratio": 1.0}),
+    "ExactScore.noise": (DENOISED.noise, {"points": INPUTS[:, :2], "time": 0.5}),
     "diffusion.times": (
         diffusion.times,
         {"forward": DENOISED.forward, "n_steps": 3, "name": "tangent", "scale": 1.0, "start": None, "end": None},
@@ -1090,6 +1100,7 @@ SIZES = (
     "n_features",
     "n_outputs",
     "n_samples",
+    "n_rows",
     "n",
     "n_replicates",
     "n_chains",

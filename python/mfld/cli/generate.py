@@ -111,9 +111,10 @@ def _choices(options: argparse.Namespace, **defaults: int) -> dict[str, Any]:
 def _trained(report: Report, model: diffusion.DiffusionModel, what: str) -> None:
     loss = float(np.mean(model.result.history["loss"][-10:]))
     p, n = model.score.n_coordinates, len(model.score.measure.particles)
+    size = f"{n} neuron{'s' * (n > 1)} in {p} coordinate{'s' * (p > 1)}"
     report.add(
         {"n_coordinates": p, "n_particles": n, "n_steps": model.result.state.step, "loss": loss},
-        f"{what}: {n} neurons in {p} coordinates, {model.result.state.step} steps, loss {loss:.4f}",
+        f"{what}: {size}, {model.result.state.step} steps, loss {loss:.4f}",
     )
 
 

@@ -60,6 +60,8 @@ class DiffusionModel:
         Labels that it knows, sorted.
     frequencies : ndarray or None
         Their shares of the rows.
+    n_columns : int
+        Of the rows.
     result : Result
         Of the training: its history has the loss.
 
@@ -77,6 +79,7 @@ class DiffusionModel:
     latent: Latent
     classes: NDArray[np.generic] | None
     frequencies: FloatArray | None
+    n_columns: int
     result: Result
 
     def sample(
@@ -109,6 +112,8 @@ class DiffusionModel:
         ------
         TypeError, ValueError
             If an argument is of the wrong kind or out of range.
+        FloatingPointError
+            If a sample leaves the finite numbers.
         """
         n_samples = validation.integer("n_samples", n_samples, 1)
         guidance = validation.real("guidance", guidance)
@@ -129,22 +134,32 @@ class DiffusionModel:
             num_threads=num_threads,
             callback=None if callback is None else lambda x, k: callback(self.latent.decode(x.astype(np.float64)), k),
         )
-        return self.latent.decode(points.astype(np.float64))
+        with np.errstate(over="ignore"):
+            rows = self.latent.decode(points.astype(np.float64))
+        if not np.isfinite(rows).all():
+            i, j = np.argwhere(~np.isfinite(rows))[0]
+            raise FloatingPointError(f"sample {i} is not finite in column {j}: the data are near the largest numbers")
+        return rows
 
     def log_likelihood(self, points: ArrayLike, n_steps: int = 60) -> FloatArray:
         """Log-density of the latent points of rows, shape (n,): see `mfld.diffusion.log_likelihood`."""
         rows = validation.array("points", points, np.float64)
+        validation.shape("points", rows, ("n", self.n_columns), "to match the columns of the data")
         return log_likelihood(self.score, self.latent.encode(rows), n_steps=n_steps)
 
     def _numbers(self, label: object, n_samples: int) -> NDArray[np.int64]:
         if self.classes is None:
             raise ValueError(f"label must be None for a model without labels, got {validation.show(label)}")
-        given = np.asarray(label)
+        validation.unmasked("label", label)
+        try:
+            given = np.asarray(label)
+        except ValueError as error:  # a ragged list
+            raise ValueError(f"label must be one label or {n_samples}, one for each sample: {error}") from None
         if given.shape not in ((), (n_samples,)):
             raise ValueError(f"label must be one label or {n_samples}, one for each sample, got shape {given.shape}")
         places = {each: k for k, each in enumerate(self.classes.tolist())}
         for each in given.ravel().tolist():
-            if each not in places:
+            if not isinstance(each, (str, bool, int, float)) or each not in places:
                 known = ", ".join(map(str, places))
                 raise ValueError(f"label must be one of {known}, got {validation.show(each)}")
         numbers = [places[each] for each in given.ravel().tolist()]
@@ -168,7 +183,7 @@ def fit(
     X : array_like, shape (n, d)
         Rows.
     y : array_like, shape (n,), optional
-        Labels, numbers or texts, which rows can then be asked for.
+        Labels, all numbers or all texts, which rows can then be asked for.
     latent : Latent or int, optional
         Where the diffusion runs: a number stands for so many principal components. Default: standardised columns.
     n_particles : int
@@ -204,11 +219,7 @@ def fit(
     space = space.fitted(rows)
     numbers, classes, frequencies = None, None, None
     if y is not None:
-        labels = np.asarray(y)
-        if labels.shape != (len(rows),) or labels.dtype.kind not in "biufU":
-            got = f"{labels.dtype} of shape {labels.shape}"
-            raise ValueError(f"y must be numbers or texts of shape ({len(rows)},) to match X, got {got}")
-        classes, numbers = np.unique(labels, return_inverse=True)
+        classes, numbers = np.unique(_labels(y, len(rows)), return_inverse=True)
         frequencies = np.bincount(numbers) / len(rows)
     n_steps = validation.integer("n_steps", n_steps, 1)
     data = space.encode(rows).astype(np.float32)
@@ -225,4 +236,29 @@ def fit(
     )
     network = denoising.network()
     result = solver.run(denoising.stream(network, _L2), n_steps, seed, record_every=max(1, n_steps // 100))
-    return DiffusionModel(denoising.score(network, result.measure), space, classes, frequencies, result)
+    return DiffusionModel(denoising.score(network, result.measure), space, classes, frequencies, rows.shape[1], result)
+
+
+def _labels(y: ArrayLike, n: int) -> NDArray[Any]:
+    """Labels of n rows: all numbers, or all texts, which may be objects."""
+    validation.unmasked("y", y)
+    try:
+        labels = np.asarray(y)
+    except ValueError as error:  # a ragged list
+        raise ValueError(f"y must be numbers or texts of shape ({n},) to match X: {error}") from None
+    if labels.dtype.kind in "OU" and labels.shape == (n,):
+        # A list in which there are texts is one of texts to NumPy, with numbers and nan as their names.
+        each = np.asarray(y, dtype=object)
+        texts = [isinstance(label, str) for label in each]
+        if any(texts) and not all(texts):
+            i = texts.index(not texts[0])
+            raise TypeError(f"y must be all numbers or all texts, got {each[0]!r} and, at index {i}, {each[i]!r}")
+        labels = np.asarray(each.tolist())
+    if labels.shape != (n,) or labels.dtype.kind not in "biufU":
+        raise ValueError(
+            f"y must be numbers or texts of shape ({n},) to match X, got {labels.dtype} of shape {labels.shape}"
+        )
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        i = int(np.argmin(np.isfinite(labels)))
+        raise ValueError(f"y must have a label for each row, got {labels[i]} at index {i}")
+    return labels

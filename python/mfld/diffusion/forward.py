@@ -20,6 +20,7 @@ Times = NDArray[np.float64]
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 _DIFFERENCE = 1e-4  # of central differences, relative to the time
 _HALVINGS = 200
+_OF_ROUNDING = 1e-9  # relative: what comes of the ratio of the horizon and back is not beyond it
 
 
 class Forward(ABC):
@@ -67,7 +68,14 @@ class Forward(ABC):
         return np.asarray(self.sigma(time) / self.alpha(time))
 
     def time(self, ratio: float) -> float:
-        """The time at which ``sigma / alpha`` has this value, between 0 and the horizon."""
+        """The time at which ``sigma / alpha`` has this value, between 0 and the horizon.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the ratio is no number, or none that is reached up to the horizon.
+        """
+        ratio = self.checked_ratio(ratio)
         return self._when(lambda time: float(self.ratio(time)) >= ratio, 0.0, self.horizon)
 
     def rates(self, time: float) -> tuple[float, float]:
@@ -130,6 +138,17 @@ class Forward(ABC):
             raise ValueError(f"{name} must be at most the horizon, {self.horizon:g}, got {time:g}")
         return time
 
+    def checked_ratio(self, ratio: float) -> float:
+        """A ratio ``sigma / alpha`` between 0 and that of the horizon."""
+        ratio = validation.real("ratio", ratio, non_negative=True)
+        with np.errstate(divide="ignore"):
+            last = float(self.ratio(self.horizon))
+        if ratio > last * (1 + _OF_ROUNDING):
+            raise ValueError(
+                f"ratio must be at most {last:g}, sigma / alpha of the horizon {self.horizon:g}, got {ratio:g}"
+            )
+        return min(ratio, last)
+
     @staticmethod
     def _when(reached: Callable[[float], bool], low: float, high: float) -> float:
         """The first time from which on something is reached, by bisection to the last bit."""
@@ -167,7 +186,8 @@ class _VariancePreserving(Forward):
         return self.when(first - math.log1p(share * math.expm1(first - second)))
 
     def time(self, ratio: float) -> float:
-        return self.when(-math.log1p(ratio * ratio) / 2)
+        ratio = self.checked_ratio(ratio)
+        return min(self.when(-math.log1p(ratio * ratio) / 2), self.horizon)
 
 
 @dataclass(frozen=True)
@@ -290,7 +310,7 @@ class VarianceExploding(Forward):
         return np.array(time, np.float64)
 
     def time(self, ratio: float) -> float:
-        return float(ratio)
+        return self.checked_ratio(ratio)
 
     def rates(self, time: float) -> tuple[float, float]:
         return 0.0, 2 * time

@@ -99,7 +99,11 @@ def times(
     clock, back = _CLOCKS[name]
     begin, finish = (clock(float(forward.ratio(time)) / unit) for time in (first, last))
     inner = [forward.time(unit * back(value)) for value in np.linspace(begin, finish, n_steps + 1)[1:-1].tolist()]
-    return np.array([first, *inner, last])
+    grid = np.array([first, *inner, last])
+    if (np.diff(grid) >= 0).any():
+        why = f" of the scale {scale:g}" if name == "tangent" else ""
+        raise ValueError(f"scale and n_steps must leave times apart, got {n_steps} steps of the grid {name}{why}")
+    return grid
 
 
 def with_restarts(grid: ArrayLike, low: float, high: float, n_restarts: int) -> Times:

@@ -60,8 +60,13 @@ class ClassifierFree(Score):
         return f"ClassifierFree({self.conditional!r}, {self.unconditional!r}, weight={self.weight:g})"
 
     def noise(self, points: FloatArray, time: float) -> FloatArray:
+        points = self._asked(points, time)
         w = points.dtype.type(self.weight)
         return np.asarray((1 + w) * self.conditional.noise(points, time) - w * self.unconditional.noise(points, time))
+
+    def divergence(self, points: FloatArray, time: float) -> FloatArray | None:
+        one, other = self.conditional.divergence(points, time), self.unconditional.divergence(points, time)
+        return None if one is None or other is None else np.asarray((1 + self.weight) * one - self.weight * other)
 
     def on_threads(self, num_threads: int | None) -> ClassifierFree:
         conditional, unconditional = (score.on_threads(num_threads) for score in (self.conditional, self.unconditional))
@@ -108,6 +113,7 @@ class ClassifierGuided(Score):
         return f"ClassifierGuided({self.inner!r}, weight={self.weight:g})"
 
     def noise(self, points: FloatArray, time: float) -> FloatArray:
+        points = self._asked(points, time)
         push = validation.returned(
             "the result of gradient", self.gradient(points, time), points.shape, points.dtype, "to match points"
         )

@@ -6,10 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mfld import linear, validation
 from mfld.validation import FloatArray
+
+_ROUNDING = 1e-14  # of a variance, relative to the largest one and in one dimension
 
 
 class Latent(ABC):
@@ -38,6 +40,8 @@ class Latent(ABC):
 class Standardised(Latent):
     """Each column by its mean and standard deviation: for columns of different units.
 
+    A column in which all rows are alike comes back as it is, whatever the latent point.
+
     Examples
     --------
     >>> import numpy as np
@@ -49,27 +53,33 @@ class Standardised(Latent):
     """
 
     def __init__(self) -> None:
-        self.mean: FloatArray = np.zeros(1)
-        self.deviation: FloatArray = np.ones(1)
+        self._unit: NDArray[np.int64] = np.zeros(1, np.int64)
+        self._mean: FloatArray = np.zeros(1)
+        self._deviation: FloatArray = np.ones(1)
 
     def __repr__(self) -> str:
         return "Standardised()"
 
     def fitted(self, data: FloatArray) -> Standardised:
         own = Standardised()
-        own.mean, deviation = data.mean(axis=0), data.std(axis=0)
-        own.deviation = np.where((np.ptp(data, axis=0) > 0) & (deviation > 0), deviation, 1.0)
+        own._unit = _exponents(np.abs(data).max(axis=0))
+        scaled = np.ldexp(data, -own._unit)
+        own._mean, varies = _means(scaled)
+        own._deviation = np.where(varies, scaled.std(axis=0), 0.0)
         return own
 
     def encode(self, data: FloatArray) -> FloatArray:
-        return np.asarray((data - self.mean) / self.deviation)
+        offsets = np.ldexp(data, -self._unit) - self._mean
+        return np.asarray(offsets / np.where(self._deviation > 0, self._deviation, 1.0))
 
     def decode(self, points: FloatArray) -> FloatArray:
-        return np.asarray(self.mean + points * self.deviation)
+        return np.ldexp(self._mean + points * self._deviation, self._unit)
 
 
 class PrincipalAxes(Latent):
     """The first principal components, all divided by one number, their root mean square deviation.
+
+    Data of fewer dimensions than that, or with columns in which all rows are alike, have samples of the same kind.
 
     Parameters
     ----------
@@ -92,9 +102,10 @@ class PrincipalAxes(Latent):
 
     def __init__(self, n_components: int) -> None:
         self.n_components = validation.integer("n_components", n_components, 1)
-        self.mean: FloatArray = np.zeros(1)
-        self.axes: FloatArray = np.eye(1)
-        self.deviation = 1.0
+        self._unit = 0
+        self._mean: FloatArray = np.zeros(1)
+        self._axes: FloatArray = np.eye(1)
+        self._deviation = 1.0
 
     def __repr__(self) -> str:
         return f"PrincipalAxes({self.n_components})"
@@ -104,18 +115,26 @@ class PrincipalAxes(Latent):
         if self.n_components > min(n, d):
             raise ValueError(f"n_components must be at most {min(n, d)} for data of shape {data.shape}")
         own = PrincipalAxes(self.n_components)
-        own.mean = data.mean(axis=0)
-        centred = data - own.mean
+        own._unit = int(_exponents(np.abs(data).max()))
+        scaled = np.ldexp(data, -own._unit)
+        own._mean, varies = _means(scaled)
+        centred = scaled - own._mean
         covariance = np.einsum("ni,nj->ij", centred, centred) / n  # whose bits no number of threads changes
-        values, own.axes, _ = linear.eigenpairs(covariance, self.n_components)
-        own.deviation = float(np.sqrt(np.maximum(values, 0).mean())) or 1.0
+        values, axes, _ = linear.eigenpairs(covariance, self.n_components)
+        # Components of rounding alone: what a sample has there is no part of the data.
+        values = np.where(values > _ROUNDING * d * values.max(), values, 0.0)
+        own._axes = np.where(np.multiply.outer(varies, values > 0), axes, 0.0)
+        own._deviation = float(np.sqrt(values.mean())) or 1.0
         return own
 
     def encode(self, data: FloatArray) -> FloatArray:
-        return np.asarray(np.einsum("ni,ik->nk", data - self.mean, self.axes) / self.deviation)
+        centred = np.ldexp(data, -self._unit) - self._mean
+        return np.asarray(np.einsum("ni,ik->nk", centred, self._axes) / self._deviation)
 
     def decode(self, points: FloatArray) -> FloatArray:
-        return np.asarray(self.mean + self.deviation * np.einsum("nk,ik->ni", points, self.axes))
+        return np.asarray(
+            np.ldexp(self._mean + self._deviation * np.einsum("nk,ik->ni", points, self._axes), self._unit)
+        )
 
 
 class Coders(Latent):
@@ -157,3 +176,14 @@ class Coders(Latent):
         data = validation.array("the result of decoder", self.decoder(points), np.float64)
         validation.shape("the result of decoder", data, (len(points), "d"))
         return data
+
+
+def _exponents(sizes: ArrayLike) -> NDArray[np.int64]:
+    """Powers of two that are next to sizes: squares of data divided by them, which is exact, are no infinities or 0."""
+    return np.asarray(np.frexp(sizes)[1], np.int64)
+
+
+def _means(data: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Means of columns, to the bit where all rows are alike, and whether they are not."""
+    varies = np.asarray((data != data[0]).any(axis=0))
+    return np.where(varies, data.mean(axis=0), data[0]), varies

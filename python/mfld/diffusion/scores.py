@@ -51,10 +51,12 @@ class Score(ABC):
 
     def score(self, points: FloatArray, time: float) -> FloatArray:
         """Gradient of the log-density at points, shape (n, p), at a time above 0."""
+        points = self._asked(points, time)
         return np.asarray(self.noise(points, time) * points.dtype.type(-1 / float(self.forward.sigma(time))))
 
     def data(self, points: FloatArray, time: float) -> FloatArray:
         """Expected data ``E(x_0 | x)`` at points, shape (n, p), at a time above 0."""
+        points = self._asked(points, time)
         alpha, sigma = (points.dtype.type(f(time)) for f in (self.forward.alpha, self.forward.sigma))
         return np.asarray((points - sigma * self.noise(points, time)) / alpha)
 
@@ -65,6 +67,18 @@ class Score(ABC):
     def on_threads(self, num_threads: int | None) -> Score:
         """The same score, computed on so many threads; which changes no number."""
         return self
+
+    def _asked(self, points: FloatArray, time: float) -> FloatArray:
+        """The points, of the right shape, at a time at which there is a score; they need not be finite."""
+        if not isinstance(points, np.ndarray) or points.dtype.char not in "fd":
+            points = validation.array("points", points)
+        if points.ndim != 2 or points.shape[1] != self.n_coordinates:
+            validation.shape("points", points, ("n", self.n_coordinates), "to match the score")
+        if not isinstance(time, float):
+            time = validation.real("time", time)
+        if not 0 < time <= self.forward.horizon:
+            raise ValueError(f"time must be above 0 and at most the horizon, {self.forward.horizon:g}, got {time:g}")
+        return points
 
 
 class ExactScore(Score):
@@ -110,6 +124,7 @@ class ExactScore(Score):
         return f"ExactScore({self.mixture!r}, {self.forward!r})"
 
     def noise(self, points: FloatArray, time: float) -> FloatArray:
+        points = self._asked(points, time)
         noise = np.empty_like(points)
         for rows in _blocks(len(points), len(self._variances) * self.n_coordinates):
             shares, pulls, _ = self._terms(points[rows], time)
@@ -117,6 +132,7 @@ class ExactScore(Score):
         return np.asarray(noise * points.dtype.type(self.forward.sigma(time)))
 
     def divergence(self, points: FloatArray, time: float) -> FloatArray:
+        points = self._asked(points, time)
         divergence = np.empty(len(points), points.dtype)
         for rows in _blocks(len(points), len(self._variances) * self.n_coordinates):
             shares, pulls, traces = self._terms(points[rows], time)
@@ -187,13 +203,15 @@ class EmpiricalScore(Score):
 
     def __repr__(self) -> str:
         n, p = self.points.shape
-        return f"EmpiricalScore({n} points of {p} coordinates, {self.forward!r})"
+        return f"EmpiricalScore({n} point{'s' * (n > 1)} of {p} coordinate{'s' * (p > 1)}, {self.forward!r})"
 
     def noise(self, points: FloatArray, time: float) -> FloatArray:
+        points = self._asked(points, time)
         alpha, sigma = (points.dtype.type(f(time)) for f in (self.forward.alpha, self.forward.sigma))
         return np.asarray((points - alpha * self.data(points, time)) / sigma)
 
     def data(self, points: FloatArray, time: float) -> FloatArray:
+        points = self._asked(points, time)
         dtype, scales = points.dtype, [1 / float(self.forward.ratio(time))] * self.n_coordinates
         scaled = np.ascontiguousarray(points / dtype.type(self.forward.alpha(time)))
         data, weights = (array.astype(dtype, copy=False) for array in (self.points, self.weights))
@@ -229,7 +247,7 @@ class FunctionScore(Score):
     >>> import numpy as np
     >>> from mfld import diffusion
     >>> score = diffusion.FunctionScore(lambda x, t: -x, n_coordinates=1, kind="score")
-    >>> score.noise(np.array([[2.0]]), 10.0)
+    >>> score.noise(np.array([[2.0]]), 5.0).round(3)
     array([[2.]])
     """
 
@@ -251,7 +269,7 @@ class FunctionScore(Score):
         return f"FunctionScore({name}, n_coordinates={self.n_coordinates}, {self.forward!r}, kind={self.kind!r})"
 
     def noise(self, points: FloatArray, time: float) -> FloatArray:
-        why = "to match points"
+        why, points = "to match points", self._asked(points, time)
         value = validation.returned(
             "the result of function", self.function(points, time), points.shape, points.dtype, why
         )

@@ -21,6 +21,7 @@ from mfld.state import Cloud
 from mfld.validation import FloatArray
 
 TARGETS = ("velocity", "noise", "data")
+_MOST_CLASSES = 10**6
 _TIMES = 4096  # of the table by which times are drawn
 _ENTRIES = 1 << 20
 
@@ -135,13 +136,28 @@ class Denoising:
         return ResidualNetwork(self.n_features, self.data.shape[1], depth, **choices)
 
     def sample(self, step: int, n_rows: int) -> tuple[FloatArray, FloatArray]:
-        """Inputs, shape (n_rows, n_features), and targets, (n_rows, p), of a step, which with the seed fixes them."""
-        return self.steps(step, 1, n_rows)
+        """Inputs, shape (n_rows, n_features), and targets, (n_rows, p), of a step, which with the seed fixes them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is no integer or out of range.
+        """
+        return self.steps(validation.integer("step", step, 0, validation.MAX_STEP), 1, n_rows)
 
     __call__ = sample
 
     def steps(self, first: int, n_steps: int, n_rows: int) -> tuple[FloatArray, FloatArray]:
-        """The samples of several steps, one step after the other."""
+        """The samples of several steps, one step after the other.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is no integer or out of range.
+        """
+        first = validation.integer("first", first, 0, validation.MAX_STEP)
+        n_steps = validation.integer("n_steps", n_steps, 1, validation.MAX_STEP + 1 - first)
+        n_rows = validation.integer("n_rows", n_rows, 1)
         p, dtype = self.data.shape[1], self.data.dtype
         places = [noise.Place.of(self.seed, step=step) for step in range(first, first + n_steps)]
         xi = np.concatenate([place.normals(n_rows, p, dtype, "data") for place in places])
@@ -312,7 +328,7 @@ class MeanFieldScore(Score):
 
     def __repr__(self) -> str:
         n, p = self.measure.particles[..., 0].size, self.n_coordinates
-        return f"MeanFieldScore({n} particles, {p} coordinates, target={self.target!r}, {self.forward!r})"
+        return f"MeanFieldScore({n} particles, {p} coordinate{'s' * (p > 1)}, target={self.target!r}, {self.forward!r})"
 
     def given(self, label: int | ArrayLike | None) -> MeanFieldScore:
         """The score given a label, one for all points or one for each; None for the unconditional one.
@@ -328,6 +344,7 @@ class MeanFieldScore(Score):
         return self._with(num_threads=num_threads)
 
     def noise(self, points: FloatArray, time: float) -> FloatArray:
+        points = self._asked(points, time)
         outputs = self._outputs(points, time)
         alpha, sigma = float(self.forward.alpha(time)), float(self.forward.sigma(time))
         dtype, square = points.dtype.type, alpha**2 + sigma**2
@@ -338,6 +355,7 @@ class MeanFieldScore(Score):
         return np.asarray(dtype(sigma / square) * points - dtype(alpha / math.sqrt(square)) * outputs)
 
     def divergence(self, points: FloatArray, time: float) -> FloatArray | None:
+        points = self._asked(points, time)
         traces = self._traces(points, time)
         if traces is None:
             return None
@@ -455,8 +473,9 @@ def _labels(labels: ArrayLike, n: int) -> NDArray[np.int64]:
         raise TypeError(f"labels must be whole numbers from 0 on, got dtype {given.dtype}")
     if given.shape != (n,):
         raise ValueError(f"labels must have shape ({n},) to match data, got {given.shape}")
-    if given.min() < 0:
-        raise ValueError(f"labels must be at least 0, got {given.min()}")
+    if given.min() < 0 or given.max() >= _MOST_CLASSES:
+        wrong = given.min() if given.min() < 0 else given.max()
+        raise ValueError(f"labels must be numbers of classes, from 0 to {_MOST_CLASSES - 1} at most, got {wrong}")
     return given.astype(np.int64)
 
 

@@ -78,8 +78,6 @@ class DiffusionSampler(BaseEstimator):  # type: ignore[misc]  # untyped
             rows, labels = validate_data(self, X, dtype=np.float64, order="C"), None
         else:
             rows, labels = validate_data(self, X, y, dtype=np.float64, order="C")
-            if labels.dtype.kind == "O":
-                labels = labels.astype(str)
         self.model_ = diffusion.fit(
             rows,
             labels,

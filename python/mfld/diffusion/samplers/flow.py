@@ -126,10 +126,13 @@ class Flow(Sampler):
     ``"data"``    ``d(x / sigma) = x0 d(alpha / sigma)``        DPM-Solver++ of order 1 (euler), which is DDIM too
     ============  ============================================  =============================================
 
-    Clocks other than time solve what is linear exactly. Methods are ``euler`` (order 1), ``midpoint``, ``heun`` (2),
-    ``heun3`` (3) and ``rk4`` (4). Sources: Song et al. 2021, "Score-based generative modeling through stochastic
-    differential equations"; Hochbruck, Ostermann 2010, "Exponential integrators"; Karras, Aittala, Aila, Laine 2022,
-    "Elucidating the design space of diffusion-based generative models".
+    Clocks other than time solve what is linear exactly. With alpha = 1 (`VarianceExploding`) nothing is: far from the
+    data, where the score is about ``-x / sigma**2``, the clock of the score takes x in an Euler step from sigma to ``r
+    sigma`` to ``(1 + r**2) / 2 x``, and not to ``r x``, which is good for small steps in log(sigma) only; that of the
+    noise is exact there. Methods are ``euler`` (order 1), ``midpoint``, ``heun`` (2), ``heun3`` (3) and ``rk4`` (4).
+    Sources: Song et al. 2021, "Score-based generative modeling through stochastic differential equations"; Hochbruck,
+    Ostermann 2010, "Exponential integrators"; Karras, Aittala, Aila, Laine 2022, "Elucidating the design space of
+    diffusion-based generative models".
 
     Parameters
     ----------
