@@ -411,6 +411,19 @@ def test_schedules_reach_the_run():
     scheduled = Recipe(**fixed, step_size_schedule=halved, temperature_schedule=halved, l2_schedule=halved * halved)
     info = experiments.train(data, 0, scheduled).result.info
     assert (info.temperature, info.l2, info.step_size) == (0.0005, 0.01 / 16, 0.025)
+    dual = {"method": "psdca", "n_particles": 50, "l2": 0.2, "temperature": 0.1}
+    seen = []
+    for n_steps, schedule in ((3, None), (5, None), (10, None), (3, halved * 4.0)):
+        recipe = Recipe(**dual, n_steps=n_steps, temperature_schedule=schedule)
+        info = experiments.train(data, 0, recipe).result.info
+        given = experiments.recipe._completed(recipe, data, 120).temperature_schedule
+        seen.append([0.1 if given is None else round(0.1 * float(given(np.array([k]))[0]), 4) for k in range(n_steps)])
+        assert info.temperature == pytest.approx(seen[-1][-1])
+        assert info.l2 == 0.2
+    assert seen[0] == [0.1] * 3
+    assert seen[1] == [2.0, 0.4472, 0.1, 0.1, 0.1]
+    assert (seen[2][0], seen[2][6:]) == (2.0, [0.1534, 0.1, 0.1, 0.1])
+    assert seen[3] == [0.4] * 3
 
 
 def test_what_is_given_is_not_searched():

@@ -427,7 +427,7 @@ def test_refresh_resamples_by_weight(monkeypatch):
     monkeypatch.setattr(psdca, "_MOST_MOVES", 0)
     risk = small_risk("half_squared", 1)
     solver = mfld.PSDCA(500, temperature=0.1, num_threads=1)
-    work = psdca._Work.of(solver, risk, solver.init(risk, seed=3))
+    work = psdca._Work.of(solver, risk, solver.init(risk, seed=3), 0.1)
     before = np.sort(np.random.default_rng(0).normal(size=(500, 1)).astype("float32"), axis=0)
     work.particles, work.log_weights = before, np.random.default_rng(1).normal(size=500)
     expected = 500 * np.exp(work.log_weights) / np.exp(work.log_weights).sum()
@@ -439,6 +439,62 @@ def test_refresh_resamples_by_weight(monkeypatch):
     assert_array_equal(work.log_weights, 0)
     shift = np.log(np.mean(np.exp(np.random.default_rng(1).normal(size=500))))
     assert_allclose(work.log_partition - log_partition, shift, rtol=1e-9)
+
+
+def test_particles_follow_the_temperature_in_law():
+    # Expectations and, telescoped over the rungs, log Z, against quadrature; with frozen signs for each of them.
+    n, l2 = 40_000, 0.05
+    free = small_risk("half_squared", 2, l2=l2)
+    z, y = free.inputs[:, 0], free.targets[:, 0]
+    model = mfld.TwoLayerNetwork(1, activation="tanh", readout="signs", bias=False)
+    signed = mfld.EmpiricalRisk(model, free.inputs, y, loss="half_squared", l2=l2)
+    w = np.linspace(-20, 20, 40_001)
+    h = np.tanh(np.outer(z, w))
+    for risk in (free, signed):
+        solver = mfld.PSDCA(n, temperature=0.2, num_threads=1)
+        work = psdca._Work.of(solver, risk, solver.init(risk, seed=3), 0.2)
+        g = work.dual[:, 0].copy()
+        for temperature in (0.004, 0.02):  # down, and up
+            work.cool(temperature)
+            assert work.temperature == temperature
+            weights = work.weights(work.log_weights)
+            log_z = work.log_partition + work._log_mass(work.log_weights)
+            if risk is free:
+                oracle = Quadrature(risk, temperature, 801, 8)
+                found = reference_neurons(risk.model, work.particles, risk.inputs) @ weights
+                assert_allclose(found, oracle.predictions(g), atol=0.015)
+                assert_allclose(log_z, oracle.law(g)[1], atol=0.1)
+                continue
+            for sign in (-1.0, 1.0):
+                exponent = -(sign * g @ h / len(g) + l2 * w**2) / temperature
+                masses = np.exp(exponent - exponent.max())
+                mine = work.particles[:, 1] == sign
+                found = np.tanh(np.outer(z, work.particles[mine, 0])) @ weights[mine] / weights[mine].sum()
+                assert_allclose(found, h @ masses / masses.sum(), atol=0.015)
+                log_z -= np.mean(mine) * (exponent.max() + np.log(masses.sum() * (w[1] - w[0])))
+            assert_allclose(log_z, 0, atol=0.1)
+
+
+def test_a_schedule_of_the_temperature():
+    risk = small_risk("logistic", 2)
+    oracle = Quadrature(risk, 0.02, 401, 6)
+    schedule = mfld.schedules.Piecewise([mfld.schedules.Geometric(0.4, 0.5, 1), 0.02], [0, 4])
+    solver = mfld.PSDCA(3000, temperature=schedule, num_threads=1)
+    result = solver.run(risk, n_steps=8, seed=4)
+    assert result.info.temperature == 0.02
+    assert fenchel_young_gap(risk, oracle.predictions(result.dual), result.dual) < 2e-3
+    state = solver.init(risk, seed=4)
+    for _ in range(8):
+        state, info = solver.advance(risk, state)
+        assert info.temperature == (0.4 * 0.5 ** (state.step - 1) if state.step <= 4 else 0.02)
+    assert_array_equal(state.particles, result.state.particles)
+    assert_array_equal(state.buffers["dual"], result.state.buffers["dual"])
+    constant = mfld.PSDCA(300, temperature=0.1, num_threads=1).run(risk, n_steps=3)
+    same = mfld.PSDCA(300, temperature=lambda epoch: 0.1, num_threads=1).run(risk, n_steps=3)
+    assert_array_equal(constant.state.particles, same.state.particles)
+    falls_to_zero = mfld.PSDCA(100, temperature=mfld.schedules.SwitchOff(0.1, 5))
+    with pytest.raises(ValueError, match=r"temperature must be finite and positive at every step, got 0\.0 at step 5"):
+        falls_to_zero.run(risk, n_steps=8, record_every=8)
 
 
 # ---- runs ------------------------------------------------------------------------------------------------------------

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from mfld import _core, noise, validation
+from mfld import _core, noise, schedules, validation
 from mfld.algorithms.base import Algorithm
 from mfld.algorithms.replicates import join, start, together
 from mfld.floating import underflow_is_zero
 from mfld.losses import Loss
 from mfld.objectives import EmpiricalRisk, Objective
 from mfld.sampling import Chains, GibbsSampler, systematic
+from mfld.schedules import Scheduled
 from mfld.state import Cloud, Info, State
 from mfld.validation import FloatArray
 
@@ -91,8 +92,10 @@ class PSDCA(Algorithm):
     ----------
     n_particles : int
         N.
-    temperature : float
-        Positive.
+    temperature : float, Schedule or function of the epoch
+        Positive. Between epochs of different temperatures the particles are led from one Gibbs law of the dual
+        variables to the other, with the objective's l2 in both, by weights and refreshes. A cold problem is done faster,
+        and its modes are met more evenly, if the first epochs are warm.
     order : {"permuted", "random", "cyclic"}
         Of the samples in an epoch: a new permutation each time, draws with replacement, or as they are.
     refresh_every : int, optional
@@ -123,7 +126,7 @@ class PSDCA(Algorithm):
 
     n_particles: int = 1000
     _: KW_ONLY
-    temperature: float
+    temperature: Scheduled
     order: str = "permuted"
     refresh_every: int | None = None
     effective_sample_size: float = 0.5
@@ -137,7 +140,7 @@ class PSDCA(Algorithm):
     def __post_init__(self) -> None:
         checked = {
             "n_particles": validation.integer("n_particles", self.n_particles, 1),
-            "temperature": validation.real("temperature", self.temperature, positive=True),
+            "temperature": schedules.check("temperature", self.temperature, positive=True),
             "order": validation.choice("order", self.order, ORDERS),
             "effective_sample_size": validation.real("effective_sample_size", self.effective_sample_size),
             "dtype": validation.float_dtype("dtype", self.dtype).name,
@@ -180,11 +183,11 @@ class PSDCA(Algorithm):
         """
         risk = self._risk(objective)
         seed, replicas = validation.seed(seed), noise.replicas(replica, self.n_replicates)
-        moving = risk.n_moving
+        moving, temperature = risk.n_moving, self._temperature(0)
 
         def draw(n_particles: int, place: noise.Place, dtype: DTypeLike) -> FloatArray:
             drawn = risk.initial_particles(n_particles, place, dtype)
-            drawn[:, :moving] = risk.reference.draw(place, n_particles, risk.space, self.temperature, dtype)
+            drawn[:, :moving] = risk.reference.draw(place, n_particles, risk.space, temperature, dtype)
             return drawn
 
         places = [noise.initial(seed, number, self.num_threads) for number in replicas]
@@ -195,10 +198,11 @@ class PSDCA(Algorithm):
                 self,
                 risk,
                 key=noise.key(seed, number),
+                temperature=temperature,
                 particles=given[np.lexsort(given[:, moving:].T)] if moving < risk.n_coordinates else given,
                 log_weights=np.zeros(self.n_particles),
                 dual=dual_of_zero(risk),
-                log_partition=risk.reference.log_normaliser(risk.space, self.temperature),
+                log_partition=risk.reference.log_normaliser(risk.space, temperature),
             )
             work.temper()
             states.append(work.state(work.values(), 0, seed, number))
@@ -235,7 +239,10 @@ class PSDCA(Algorithm):
         n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)
         if n_steps == 0:
             return state, Info(steps=0)
-        works = [_Work.of(self, risk, one) for one in state.each()]
+        temperatures = schedules.values("temperature", self.temperature, state.step, n_steps, positive=True)
+        temperatures = np.broadcast_to(temperatures, n_steps)
+        before = self._temperature(max(state.step - 1, 0))
+        works = [_Work.of(self, risk, one, before) for one in state.each()]
         step, values = state.step, [work.values() for work in works]
 
         def reached() -> State:
@@ -245,8 +252,9 @@ class PSDCA(Algorithm):
             )
 
         try:
-            for k in range(state.step, state.step + n_steps):
+            for k, temperature in enumerate(temperatures.tolist(), state.step):
                 for work in works:
+                    work.cool(temperature)
                     work.epoch(k)
                 step, values = k + 1, [work.values() for work in works]
         except BaseException as error:
@@ -258,13 +266,16 @@ class PSDCA(Algorithm):
                 n_steps,
                 risk.loss(one.measure),
                 step_size=work.step_size,
-                temperature=self.temperature,
+                temperature=work.temperature,
                 l2=risk.l2,
                 acceptance=work.acceptance,
             )
             for work, one in zip(works, end.each(), strict=True)
         ]
         return end, together(infos)
+
+    def _temperature(self, epoch: int) -> float:
+        return float(schedules.values("temperature", self.temperature, epoch, 1, positive=True)[0])
 
     def dual(self, objective: Objective, state: State) -> FloatArray:
         dual: FloatArray = state.buffers["dual"].mean(axis=0)
@@ -328,6 +339,7 @@ class _Work:
         risk: EmpiricalRisk,
         *,
         key: int,
+        temperature: float,
         particles: FloatArray,
         log_weights: NDArray[np.float64],
         dual: NDArray[np.float64],
@@ -337,7 +349,7 @@ class _Work:
         visits: int = 0,
         variance_bound: float = math.nan,
     ) -> None:
-        self.solver, self.risk, self.key = solver, risk, key
+        self.solver, self.risk, self.key, self.temperature = solver, risk, key, temperature
         self.particles, self.log_weights, self.dual = particles, log_weights, dual
         self.log_partition, self.step_size, self.moves, self.visits = log_partition, step_size, moves, visits
         self.acceptance = math.nan
@@ -354,12 +366,13 @@ class _Work:
         self.variance_bound = self.largest_variance if math.isnan(variance_bound) else variance_bound
 
     @classmethod
-    def of(cls, solver: PSDCA, risk: EmpiricalRisk, state: State) -> _Work:
+    def of(cls, solver: PSDCA, risk: EmpiricalRisk, state: State, temperature: float) -> _Work:
         buffers = {name: state.buffers[name][0] for name in _BUFFERS}
         return cls(
             solver,
             risk,
             key=state.key,
+            temperature=temperature,
             particles=state.particles,
             log_weights=buffers["log_weights"].copy(),
             dual=buffers["dual"].copy(),
@@ -413,7 +426,7 @@ class _Work:
             problem.weights,
             rows,
             self.groups,
-            self.solver.temperature,
+            self.temperature,
             self.variance_bound,
             self.neuron_bound,
             self.solver.effective_sample_size,
@@ -449,25 +462,54 @@ class _Work:
         mean = np.repeat(self._by_group(np.add.reduceat, weights * ratio), self.groups) / share
         error = math.sqrt(float(np.sum((weights * (ratio / mean - 1)) ** 2)))
         change = self._log_mass(self.log_weights) - self._log_mass(log_weights)
-        return -float(s @ (after - before)) - self.solver.temperature * change, self.solver.temperature * error
+        return -float(s @ (after - before)) - self.temperature * change, self.temperature * error
 
     def temper(self) -> None:
-        """From the Gaussian to the Gibbs law of the dual variables, in steps that keep the effective sample size."""
+        """From the Gaussian to the Gibbs law of the dual variables."""
         whole = self.risk.linearised(self.dual, num_threads=self.solver.num_threads)
+
+        def change() -> NDArray[np.float64]:
+            return whole.value_and_gradient(self.particles)[0].astype(np.float64) / -self.temperature
+
+        for reached in self._rungs(change):
+            self.refresh(reached * self.dual)
+
+    def cool(self, temperature: float) -> None:
+        """From the Gibbs law of the dual variables to that at another temperature."""
+        first, last = 1 / self.temperature, 1 / temperature
+        if first == last:
+            return
+        whole, n_moving = self.risk.linearised(self.dual, num_threads=self.solver.num_threads), self.risk.n_moving
+
+        def change() -> NDArray[np.float64]:
+            moving = self.particles[:, :n_moving].astype(np.float64)
+            ridge = self.risk.l2 * np.einsum("ij,ij->i", moving, moving)
+            return (first - last) * (whole.value_and_gradient(self.particles)[0].astype(np.float64) + ridge)
+
+        for reached in self._rungs(change):
+            self.temperature = temperature if reached == 1 else 1 / (first + reached * (last - first))
+            self.refresh(self.dual)
+
+    def _rungs(self, change: Callable[[], NDArray[np.float64]]) -> Iterator[float]:
+        """Shares of the way from one law to another, in steps that keep the effective sample size.
+
+        ``change()`` is the logarithm of the ratio of their densities at the particles, which are weighted for each
+        rung and have to be refreshed there.
+        """
         reached = 0.0
         while reached < 1:
-            values = whole.value_and_gradient(self.particles)[0].astype(np.float64) / -self.solver.temperature
+            values, before = change(), self.log_weights
             step = 1 - reached
-            if self.effective_share(step * values) < self.solver.effective_sample_size:
+            if self.effective_share(before + step * values) < self.solver.effective_sample_size:
                 low, high = 0.0, step
                 for _ in range(30):
                     step = (low + high) / 2
-                    enough = self.effective_share(step * values) >= self.solver.effective_sample_size
+                    enough = self.effective_share(before + step * values) >= self.solver.effective_sample_size
                     low, high = (step, high) if enough else (low, step)
                 step = low
             reached = min(1.0, reached + step)
-            self.log_weights = step * values
-            self.refresh(reached * self.dual)
+            self.log_weights = before + step * values
+            yield reached
 
     def refresh(self, dual: NDArray[np.float64]) -> None:
         """Particles of equal weight for the Gibbs law of these dual variables, from those with weights."""
@@ -475,7 +517,7 @@ class _Work:
         self.log_partition += self._log_mass(self.log_weights)
         particles = self.particles[self._resampled()]
         potential = risk.linearised(dual, num_threads=solver.num_threads)
-        sampler = GibbsSampler(potential, solver.temperature, self.key, num_threads=solver.num_threads)
+        sampler = GibbsSampler(potential, self.temperature, self.key, num_threads=solver.num_threads)
         chains = sampler.start(particles, None if math.isnan(self.step_size) else self.step_size, self.moves)
         most = _MOST_MOVES_COUPLED if self.coupled else _MOST_MOVES
         chains = sampler.move_until_forgotten(chains, self._watched, most)

@@ -122,7 +122,8 @@ def add(commands: Any) -> None:
     knob(run, "batch_size", int, "B", "rows of a mini-batch (128; svrg and sarah: by the number of rows)")
     knob(run, "refresh_every", int, "M", "steps between the full gradients of svrg and sarah")
     knob(run, "step_size_schedule", schedule, "SPEC", "see below", "--schedule")
-    knob(run, "temperature_schedule", schedule, "SPEC", "see below; l2 follows, unless it has its own")
+    follows = "see below; l2 follows, unless it has its own (psdca: l2 stays, and the first epochs are warm)"
+    knob(run, "temperature_schedule", schedule, "SPEC", follows)
     knob(run, "l2_schedule", schedule, "SPEC", "see below")
     knob(
         run, "certify", None, "", "certify how far from the optimum the answer is, at the warmest temperature that fits"

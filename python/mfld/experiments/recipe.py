@@ -15,7 +15,8 @@ The method may be particle dual averaging or particle stochastic dual coordinate
 dynamics. `METHODS` has what each takes by default: the best of a few values tried on the data sets that come with
 scikit-learn, for dual ascent on digits, breast_cancer and diabetes, where its held-out scores were looked at too. The
 two Langevin methods share theirs. The dual one needs bounded neurons, and temperatures at which chains mix, so that a
-wide reference measure and a large bound take the place of a cold, narrow one; its duality gap is certified at the end.
+wide reference measure and a large bound take the place of a cold, narrow one, and it begins warmer still; its duality
+gap is certified at the end.
 A Langevin method that is to be certified takes these neurons and this reference measure too.
 
 Whatever the recipe says itself is not searched or derived.
@@ -131,7 +132,7 @@ _OWN: dict[str, dict[str, Any]] = {
     "mfld": {**_LANGEVIN, "n_steps": 2000},
     # A few more inner steps make the first outer ones overshoot, where neurons are not bounded.
     "pda": {**_LANGEVIN, "n_steps": 100, "inner_steps": 10},
-    "psdca": {"activation": "tanh", "readout_bound": 10.0, "l2": (3e-2, 0.2), "n_steps": 10},
+    "psdca": {"activation": "tanh", "readout_bound": 10.0, "l2": (1e-2, 3e-2, 0.2), "n_steps": 10},
 }
 _CERTIFIED: dict[str, dict[str, Any]] = {  # what takes the place of these where the answer is to be certified
     name: {"activation": "tanh", "readout_bound": 10.0, "reference_scale": 0.5, "l2": l2}
@@ -141,6 +142,7 @@ _CERTIFIED: dict[str, dict[str, Any]] = {  # what takes the place of these where
         "psdca": (3e-2, 6e-2, 0.1, 0.2),
     }.items()
 }
+_WARMEST, _WARM_EPOCHS, _LAST_EPOCHS = 20.0, 7, 3  # of psdca: how hot it begins, and for how long it is warm and not
 _ATTEMPTS = 3  # at a certificate, each with its default budget of moves
 _PRIVATE: dict[str, Any] = {"l2": (1e-3,), "n_steps": 300}
 METHODS = {name: {**own, "reference_scale": ALGORITHMS[name].reference_scale} for name, own in _OWN.items()}
@@ -158,7 +160,7 @@ _MEANINGLESS: dict[str, tuple[str, ...]] = {
     "pda": ("refresh_every", "temperature_schedule", "l2_schedule"),
     "psdca": (
         *("step_size", "step_share", "gradient", "batch_size", "refresh_every", "inner_steps"),
-        *("step_size_schedule", "temperature_schedule", "l2_schedule"),
+        *("step_size_schedule", "l2_schedule"),
     ),
 }
 """Fields that a method has no place for."""
@@ -252,7 +254,8 @@ class Recipe:
         Of SVRG and SARAH, in MFLD.
     step_size_schedule, temperature_schedule, l2_schedule : Schedule, optional
         Factors of the three. Where only the temperature has one, l2 follows it: the reference measure stays fixed.
-        PDA takes that of the step size.
+        PDA takes that of the step size, and P-SDCA that of the temperature, with l2 as it is: by default from 20 times
+        the temperature down to it over 7 epochs, or over all but 3.
     certify : bool
         Certify the answer, and choose l2 and what else has a default by the method for that: see the rule. P-SDCA is
         always certified.
@@ -334,6 +337,8 @@ class Recipe:
                     raise ValueError(f"{name} must be left out with step_size='fuse', got {getattr(self, name)!r}")
         if self.method != "mfld" and isinstance(self.l2, tuple) and 0 in self.l2:
             raise ValueError(f"l2 must be positive with method={self.method!r}: else there is no Gibbs measure; got 0")
+        if self.method == "psdca" and self.temperature is not None:
+            validation.real("temperature", self.temperature, positive=True)
         if self.method == "pda" and self.gradient not in (None, "full", "minibatch"):
             raise ValueError(f"gradient must be 'full' or 'minibatch' with method='pda', got {self.gradient!r}")
 
@@ -607,11 +612,22 @@ def _completed(recipe: Recipe, data: Dataset, n_rows: int) -> Recipe:
     by_passes = recipe.method == "mfld" and recipe.epsilon is None and not bilevel
     if given is None and by_passes and isinstance(gradient, Minibatch):
         n_steps = max(n_steps, math.ceil(_PASSES * n_rows / gradient.batch_size))
+    dual = recipe.method == "psdca"
+    if dual and recipe.temperature_schedule is None:
+        recipe = replace(recipe, temperature_schedule=_cooling(n_steps))
     for name in ("step_size", "temperature", "l2"):
         schedule = getattr(recipe, f"{name}_schedule")
         if schedule is not None:
-            schedules.values(f"{name}_schedule", schedule, 0, n_steps, positive=name == "step_size")
+            schedules.values(f"{name}_schedule", schedule, 0, n_steps, positive=dual or name == "step_size")
     return replace(recipe, loss=loss, n_steps=n_steps)
+
+
+def _cooling(n_epochs: int) -> Schedule | None:
+    """How the temperature of dual ascent falls to that of the recipe, in time for some epochs there."""
+    n_warm = min(_WARM_EPOCHS, n_epochs - _LAST_EPOCHS)
+    if n_warm <= 0:
+        return None
+    return schedules.Piecewise([schedules.Geometric(_WARMEST, _WARMEST ** (-1 / n_warm), 1), 1.0], [0, n_warm])
 
 
 def _gradient(recipe: Recipe, n_rows: int) -> GradientEstimator:
