@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -84,13 +85,23 @@ class Rows:
             )
         return self._casts[dtype.char]
 
-    def take(self, rows: NDArray[np.int64]) -> tuple[Rows, float]:
-        """Some of the samples, and their share of the weight."""
+    @functools.cached_property
+    def sizes(self) -> NDArray[np.float64]:
+        """Squared lengths of the inputs times n and the weight of each sample."""
+        inputs, _, weights = self.samples
+        sizes: NDArray[np.float64] = np.einsum("id,id->i", inputs, inputs, dtype=np.float64)
+        return sizes if weights is None else sizes * weights * len(self)
+
+    def take(self, rows: NDArray[np.int64], factors: NDArray[np.float64] | None = None) -> tuple[Rows, float]:
+        """Some of the samples, their weights times factors, and the sum of these: their share."""
         inputs, targets, weights = self.samples
-        if weights is None:
+        if weights is None and factors is None:
             return Rows(inputs[rows], targets[rows]), len(rows) / len(self)
-        share = float(weights[rows].sum())
-        return Rows(inputs[rows], targets[rows], weights[rows] if share else None), share
+        taken = np.full(len(rows), 1 / len(self)) if weights is None else weights[rows]
+        if factors is not None:
+            taken = taken * factors
+        share = float(taken.sum())
+        return Rows(inputs[rows], targets[rows], taken if share else None), share
 
 
 def _in_precision(name: str, values: FloatArray, dtype: FloatDType) -> FloatArray:

@@ -9,18 +9,20 @@ is the largest curvature of the loss that was seen at the steps 0, 1, 2, 3, 4, 6
 k. The estimates are a pure function of the state and c is kept in it, so that restarts stay exact; c never falls,
 so that a step size is never raised again. Each estimate (`estimate`) is the largest of
 
-1. power iterations on differences of gradients, which find the largest eigenvalue of the Hessian in absolute value;
+1. power iterations on differences of gradients, which find the largest eigenvalue of the Hessian in absolute value, and
+   go on from the direction that the state keeps of the last look;
 2. the same where a step of this size would lead, noise included, and along the way: it may be larger there;
 3. the gradient over the size of the particles: no step moves them by more than their own root mean square, or by 1;
 4. doublings until a step of this size without noise does not raise the objective by a tenth.
 
-With mini-batches it is the curvature of a bad batch: an eighth of its rows have the largest inputs of all.
+With mini-batches it is the curvature of a bad batch: an eighth of its rows have the largest inputs of all. Of a risk
+some particles and rows are seen: the largest eigenvalue is convex, so that in the mean a sample looks at least as
+curved as all.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +33,13 @@ from mfld.gradients import GradientEstimator
 from mfld.objectives import Objective
 from mfld.validation import FloatArray
 
-_PARTICLES = 256  # of a risk, whose curvature does not need more of them
-_ROWS = 1024  # of a risk: as many spread evenly, or all of a few more
+_PARTICLES = 64, 256  # of a risk, whose curvature does not need more of them; fewer where they have many coordinates
+_NUMBERS = 1 << 16  # of these particles
+_ROWS = 128, 1024  # of a risk, at least and at most: a quarter of those of a step, or all of a few more
 _LARGEST_ROWS = 256
-_ITERATIONS = 10
+_ITERATIONS = 10  # from a random direction
+_MORE_ITERATIONS = 3  # from the steepest one of an earlier look, or close by
+_FRESH = 0.1  # share of a random direction in that of an earlier look
 _LOOKS_AHEAD = 8
 
 
@@ -62,7 +67,8 @@ def curvature(objective: Objective, particles: FloatArray, n_iterations: int = _
     """
     particles = _working_precision(objective, particles)
     direction = _direction(objective, particles, _far(objective.num_threads))
-    of_loss, _ = _power_iteration(objective, particles, direction, n_iterations)
+    slope = objective.loss_gradient(particles)
+    of_loss, _ = _power_iteration(objective, particles, slope, direction, n_iterations)
     return of_loss + 2 * objective.l2
 
 
@@ -79,8 +85,14 @@ def following(step: int) -> int:
     return next(count for count in (1, power + power // 2, 2 * power) if count > step and due(count))
 
 
-def estimate(objective: Objective, gradient: GradientEstimator, particles: FloatArray, step: Step) -> float:
-    """Largest curvature of the loss that a next step may meet; see the module.
+def estimate(
+    objective: Objective,
+    gradient: GradientEstimator,
+    particles: FloatArray,
+    step: Step,
+    steepest: FloatArray | None = None,
+) -> tuple[float, FloatArray]:
+    """Largest curvature of the loss that a next step may meet, see the module, and the direction in which it is.
 
     Parameters
     ----------
@@ -90,35 +102,46 @@ def estimate(objective: Objective, gradient: GradientEstimator, particles: Float
     particles : ndarray, shape (N, p)
     step : Step
         Its temperature and l2.
+    steepest : ndarray, optional
+        The direction of an earlier look, which spares most of the search.
     """
     objective = objective.on_threads(step.num_threads)
     batch_size = gradient.rows_of_a_step(objective)
-    objective = objective.sampled(step.place.step, _ROWS)
+    objective = objective.sampled(step.place.step, _ROWS[1])
     row_sizes = objective.row_sizes()
     if row_sizes is None or batch_size is None:
-        return _ahead(objective, particles, step)
-    return _of_rows(objective, row_sizes, batch_size, particles[_evenly(len(particles), _PARTICLES)], step)
+        return _ahead(objective, particles, step, steepest)
+    n_rows = int(np.clip(batch_size // 4, *_ROWS))
+    share = 1.0
+    if not batch_size == len(row_sizes) <= 2 * n_rows:
+        objective, share = objective.of_rows(*_bad_batch(row_sizes, batch_size, n_rows))
+    n_particles = int(np.clip(_NUMBERS // particles.shape[-1], *_PARTICLES))
+    some = particles[..., _evenly(particles.shape[-2], n_particles), :]
+    found, steepest = _ahead(objective, some, step, steepest)
+    return share * found, steepest
 
 
-def _of_rows(
-    risk: Objective, row_sizes: NDArray[np.float64], batch_size: int, particles: FloatArray, step: Step
-) -> float:
+def _bad_batch(
+    row_sizes: NDArray[np.float64], batch_size: int, n_rows: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Rows, and factors of their weights, that stand for a batch with the largest rows of all in an eighth of it.
+
+    Descent on batches of B rows is stable in the mean square if it is for curvature + (largest of a row) / B.
+    """
     n = len(row_sizes)
-    if batch_size == n <= 2 * _ROWS:
-        return _ahead(risk.of_rows(np.arange(n))[0], particles, step)
-    # Descent on batches of B rows is stable in the mean square if it is for curvature + (largest of a row) / B; and a
-    # sum of losses is at most as curved as its parts together.
     n_largest = min(max(1, batch_size // 8), _LARGEST_ROWS)
-    order = np.argsort(-row_sizes, kind="stable")
-    others = np.sort(order[n_largest:])
-    large, share = risk.of_rows(order[:n_largest])
-    typical, _ = risk.of_rows(others[_evenly(len(others), _ROWS)])
-    of_large, of_others = (_ahead(part, particles, step) for part in (large, typical))
-    expected = n_largest / batch_size
-    return (1 - expected) * of_others + max(n / batch_size * share * of_large, expected * of_others)
+    largest = np.argpartition(row_sizes, n - n_largest)[n - n_largest :]
+    others = np.setdiff1d(_evenly(n, n_rows), largest)
+    if not len(others):
+        return largest, np.full(n_largest, n / n_largest)
+    of_others = (1 - n_largest / batch_size) * n / len(others)
+    factors = np.repeat([n / batch_size, of_others], [n_largest, len(others)])
+    return np.concatenate([largest, others]), factors
 
 
-def _ahead(objective: Objective, particles: FloatArray, step: Step) -> float:
+def _ahead(
+    objective: Objective, particles: FloatArray, step: Step, steepest: FloatArray | None
+) -> tuple[float, FloatArray]:
     """The largest of the quantities of the module, on one objective with all its rows."""
     particles = _working_precision(objective, particles)
     moving = np.s_[..., : objective.n_moving]
@@ -126,7 +149,11 @@ def _ahead(objective: Objective, particles: FloatArray, step: Step) -> float:
     drift = slope[moving] + 2 * step.l2 * particles[moving]
     value = _value(objective, particles, step.l2)
     far = _far(step.num_threads)
-    found, direction = _power_iteration(objective, particles, _direction(objective, particles, far), _ITERATIONS)
+    direction = _direction(objective, particles, far)
+    n_iterations = _ITERATIONS
+    if steepest is not None and steepest.shape == particles.shape:
+        direction, n_iterations = steepest + _FRESH * direction, _MORE_ITERATIONS
+    found, direction = _power_iteration(objective, particles, slope, direction, n_iterations)
     found = max(found, _rms(slope[moving]) / max(1.0, _rms(particles[moving])))
     xi = far.member(math.prod(objective.members)).normals_like(particles, objective.n_moving)
     for _ in range(_LOOKS_AHEAD):
@@ -139,14 +166,15 @@ def _ahead(objective: Objective, particles: FloatArray, step: Step) -> float:
             found = max(2 * found, 1 / step_size)
             continue
         trial[moving] += np.sqrt(2 * step.temperature * step_size) * xi
-        there, direction = _power_iteration(objective, trial, direction, 3)
-        apart = float(_norm(trial - particles))
-        along = float(_norm(objective.loss_gradient(trial) - slope) / apart) if apart else 0.0
+        slope_there = objective.loss_gradient(trial)
+        there, direction = _power_iteration(objective, trial, slope_there, direction, _MORE_ITERATIONS)
+        apart = _norm(trial - particles)
+        along = _norm(slope_there - slope) / apart if apart else 0.0
         seen = max(there, along)
         if not seen > 1.25 * found:  # NaN included
             break
         found = seen
-    return found
+    return found, direction
 
 
 def size(curvature: float | NDArray[np.float64], l2: float | NDArray[np.float64]) -> NDArray[np.float64]:
@@ -163,26 +191,29 @@ def _value(objective: Objective, particles: FloatArray, l2: float) -> float:
 
 
 def _power_iteration(
-    objective: Objective, particles: FloatArray, direction: FloatArray, n_iterations: int
+    objective: Objective, particles: FloatArray, slope: FloatArray, direction: FloatArray, n_iterations: int
 ) -> tuple[float, FloatArray]:
-    """Estimated largest curvature in absolute value, and its direction."""
+    """Estimated largest curvature in absolute value, from the slope at the particles, and its direction, scaled."""
     # Between what rounding spoils and what is not local; relative to the particles.
     length = float(np.finfo(particles.dtype).eps) ** 0.4 * max(1.0, _rms(particles))
-    start = objective.loss_gradient(particles)
+    # Without interaction each particle has a Hessian of its own, and the largest one counts.
+    axis = 1 if objective.linear else None
+    direction, _ = _scaled(direction, axis)
     found = 0.0
     for _ in range(n_iterations):
-        # Without interaction each particle has a Hessian of its own, and the largest one counts.
-        axis = 1 if objective.linear else None
-        norm = np.sqrt(np.mean(direction**2, axis=axis, keepdims=True))
-        direction = direction * np.where(norm > 0, length / np.where(norm > 0, norm, 1), 0).astype(direction.dtype)
-        change = objective.loss_gradient(particles + direction) - start
-        moved = _norm(direction, axis)
-        ratio = _norm(change, axis) / np.where(moved > 0, moved, 1)
-        found = float(np.max(ratio))
+        change = objective.loss_gradient(particles + (length * direction).astype(particles.dtype)) - slope
+        direction, sizes = _scaled(change, axis)
+        found = float(np.max(sizes)) / length
         if not np.isfinite(found) or found == 0:
             break
-        direction = change
     return found, direction
+
+
+def _scaled(values: FloatArray, axis: int | None) -> tuple[FloatArray, FloatArray]:
+    """Values of root mean square 1, or 0, along an axis or all together, and what it was."""
+    # Not np.linalg.norm, which without an axis is a product of BLAS, whose bits may depend on threads.
+    sizes = np.sqrt(np.mean(np.square(values, dtype=np.float64), axis=axis, keepdims=True))
+    return (values / np.where(sizes > 0, sizes, 1)).astype(values.dtype), sizes
 
 
 def _direction(objective: Objective, particles: FloatArray, place: noise.Place) -> FloatArray:
@@ -209,6 +240,5 @@ def _rms(values: FloatArray) -> float:
     return float(np.sqrt(np.mean(values.astype(np.float64) ** 2)))
 
 
-def _norm(values: FloatArray, axis: int | None = None) -> NDArray[np.floating[Any]]:
-    # Not np.linalg.norm, which without an axis is a product of BLAS, whose bits may depend on threads.
-    return np.asarray(np.sqrt(np.sum(values.astype(np.float64) ** 2, axis=axis)))
+def _norm(values: FloatArray) -> float:
+    return math.sqrt(values.size) * _rms(values)

@@ -29,6 +29,7 @@ from mfld.state import Cloud, Info, State
 from mfld.stepping import Plan, steps
 from mfld.validation import FloatArray
 
+_STEEPEST = "curvature_direction"  # buffer, of some particles: where the last look found it
 _CURVATURE = "curvature"  # buffer, shape (1,): the largest of the loss so far, which the automatic step size goes by
 
 _LOOKS = 50  # at further steps, for averages of dual variables
@@ -283,7 +284,7 @@ class MFLD(Algorithm):
         outcome.particles.flags.writeable = False  # so that the cloud takes them without a copy
         kept = {buffer: value for buffer, value in outcome.buffers.items() if buffer in carried}
         if self.step_size is None:
-            kept[_CURVATURE] = state.buffers[_CURVATURE]
+            kept.update({name: state.buffers[name] for name in (_CURVATURE, _STEEPEST)})
         reached = state.after(outcome.steps, {name: Cloud(outcome.particles)}, kept)
         if outcome.interrupt is not None:
             outcome.interrupt.state = reached  # type: ignore[attr-defined]
@@ -485,17 +486,19 @@ class MFLD(Algorithm):
     def _with_curvature(self, objective: Objective, state: State) -> State:
         """The state with what is known of the curvature: looked at anew where that is due."""
         known = state.buffers.get(_CURVATURE)
-        if known is not None and not step_size.due(state.step):
+        if known is not None and _STEEPEST in state.buffers and not step_size.due(state.step):
             return state
         plan = self._plan(objective, state, 1, known=np.zeros(state.n_replicates))
-        found = np.array(
-            [
-                step_size.estimate(objective, self.gradient, one.particles, plan.at(0, objective.space, r))
+        earlier = state.buffers.get(_STEEPEST, [None] * state.n_replicates)
+        found, steepest = zip(
+            *(
+                step_size.estimate(objective, self.gradient, one.particles, plan.at(0, objective.space, r), earlier[r])
                 for r, one in enumerate(state.each())
-            ]
+            ),
+            strict=True,
         )
-        largest = found if known is None else np.fmax(known, found)
-        return dataclasses.replace(state, buffers={**state.buffers, _CURVATURE: largest})
+        largest = np.array(found) if known is None else np.fmax(known, found)
+        return dataclasses.replace(state, buffers={**state.buffers, _CURVATURE: largest, _STEEPEST: np.stack(steepest)})
 
     def _plan(self, objective: Objective, state: State, n_steps: int, known: NDArray[np.float64] | None = None) -> Plan:
         sizes: Numbers

@@ -222,8 +222,11 @@ class Objective(ABC):
         """Size of each sample, by which the curvature of its loss grows; None where it is not known."""
         return None
 
-    def of_rows(self, rows: NDArray[np.int64]) -> tuple[Objective, float]:
-        """The objective of some samples only, and their share of the weight; defined where `row_sizes` is."""
+    def of_rows(self, rows: NDArray[np.int64], factors: NDArray[np.float64] | None = None) -> tuple[Objective, float]:
+        """The objective of some samples only, their weights times factors, and the sum of these, their share.
+
+        Defined where `row_sizes` is.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define of_rows")
 
     def predict(self, measure: Measure, inputs: ArrayLike) -> FloatArray:

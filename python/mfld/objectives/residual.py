@@ -159,14 +159,15 @@ class ResidualRisk(SetOnce, Objective):
         potential.members = self.members
         return potential
 
-    def of_rows(self, rows: NDArray[np.int64]) -> tuple[ResidualRisk, float]:
+    def of_rows(
+        self, rows: NDArray[np.int64], factors: NDArray[np.float64] | None = None
+    ) -> tuple[ResidualRisk, float]:
         part = copy.copy(self)
-        vars(part)["data"], share = self.data.take(rows)
+        vars(part)["data"], share = self.data.take(rows, factors)
         return part, share
 
     def row_sizes(self) -> NDArray[np.float64]:
-        size: NDArray[np.float64] = np.sum(self.inputs.astype(np.float64) ** 2, axis=1)
-        return size if self.sample_weight is None else size * self.sample_weight
+        return self.data.sizes
 
     @property
     def _threads(self) -> int:

@@ -303,10 +303,12 @@ class EmpiricalRisk(Risk):
         reference = self.reference if l2 is None else references.given(l2, None, self.space)
         return _Linearised(self, dual, rows, reference, threads)
 
-    def of_rows(self, rows: NDArray[np.int64]) -> tuple[EmpiricalRisk, float]:
-        """The risk of some samples only, and their share of the weight: sum_i s_i over the rows."""
+    def of_rows(
+        self, rows: NDArray[np.int64], factors: NDArray[np.float64] | None = None
+    ) -> tuple[EmpiricalRisk, float]:
+        """The risk of some samples only, their weights s_i times factors, and the sum of these."""
         part = copy.copy(self)
-        vars(part)["data"], share = self.data.take(rows)
+        vars(part)["data"], share = self.data.take(rows, factors)
         return part, share
 
     def with_loss(self, loss: AnyLoss) -> EmpiricalRisk:
@@ -370,8 +372,7 @@ class EmpiricalRisk(Risk):
         return np.where(steepest < math.sqrt(_FAR), steepest, np.inf)
 
     def row_sizes(self) -> NDArray[np.float64]:
-        size: NDArray[np.float64] = np.sum(self.inputs.astype(np.float64) ** 2, axis=1)
-        return size if self.sample_weight is None else size * self.sample_weight
+        return self.data.sizes
 
     def _predict(self, cloud: Cloud, inputs: FloatArray) -> FloatArray:
         threads = validation.num_threads(self.num_threads)
