@@ -94,8 +94,8 @@ class PSDCA(Algorithm):
         N.
     temperature : float, Schedule or function of the epoch
         Positive. Between epochs of different temperatures the particles are led from one Gibbs law of the dual
-        variables to the other, with the objective's l2 in both, by weights and refreshes. A cold problem is done faster,
-        and its modes are met more evenly, if the first epochs are warm.
+        variables to the other, with the objective's l2 in both, by weights and refreshes. If the first epochs are warm,
+        a cold problem is done faster, and its modes are met more evenly.
     order : {"permuted", "random", "cyclic"}
         Of the samples in an epoch: a new permutation each time, draws with replacement, or as they are.
     refresh_every : int, optional
@@ -484,7 +484,8 @@ class _Work:
         def change() -> NDArray[np.float64]:
             moving = self.particles[:, :n_moving].astype(np.float64)
             ridge = self.risk.l2 * np.einsum("ij,ij->i", moving, moving)
-            return (first - last) * (whole.value_and_gradient(self.particles)[0].astype(np.float64) + ridge)
+            energy: NDArray[np.float64] = whole.value_and_gradient(self.particles)[0].astype(np.float64) + ridge
+            return (first - last) * energy
 
         for reached in self._rungs(change):
             self.temperature = temperature if reached == 1 else 1 / (first + reached * (last - first))

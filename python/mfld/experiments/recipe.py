@@ -329,6 +329,10 @@ class Recipe:
                     raise ValueError(f"{name} must be {fits!r} with depth={self.depth}, got {getattr(self, name)!r}")
         self._check_privacy()
         self._check_outer_weights()
+        self._check_method()
+
+    def _check_method(self) -> None:
+        """Refuse numbers that the method cannot take."""
         if isinstance(self.step_size, str):
             if self.method != "mfld":
                 raise ValueError(f"step_size must be a number with method={self.method!r}, got {self.step_size!r}")
