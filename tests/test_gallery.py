@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,6 +119,7 @@ def test_a_file_describes_a_training(tmp_path):
         ("[sweep]\nn_step = [1]", "sweep.n_step is unknown, allowed are .*; did you mean 'n_steps'"),
         ("[sweep]\nn_steps = 1", "sweep.n_steps must be a list of values, got 1"),
         ("[sweep]\nn_steps = [1, 0]", r"sweep.n_steps\[1\] must be at least 1, got 0"),
+        ("[sweep]\nn_steps = [1, 2, 1]", "sweep.n_steps must hold each value once, got 1 twice"),
         ("seeds = 1", "seeds must be a list of integers, got 1"),
         ("seeds = [1, 1]", "seeds must hold each seed once"),
         ("seeds = [-1]", r"seeds\[0\] must be between 0 and"),
@@ -187,3 +189,17 @@ def test_figures_follow_the_theme(theme):
     with plots.theme(theme):
         figure = experiment.figure(experiment.run(executor=0))
     assert (sum(figure.axes[0].get_facecolor()[:3]) > 1.5) == (theme == "light")
+
+
+def test_the_page_of_the_experiments_says_what_their_files_say():
+    page = (Path(__file__).parent.parent / "docs" / "experiments.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
+    told = {row[0].strip("`"): row for row in rows}
+    assert list(told) == gallery.names()
+    for name, (_, title, quantity, bound, value, part) in told.items():
+        experiment = gallery.load(name)
+        assert (title, f"{quantity}: {bound}") == (experiment.title, str(experiment.claim))
+        assert experiment.claim.holds(float(value))
+        assert part == experiment.variations["without"]["part"]
+    papers = sorted(name for name in gallery.names() if "paper" in gallery.load(name).variations)
+    assert f"of `{'`, `'.join(papers[:-1])}`\nand `{papers[-1]}`" in page

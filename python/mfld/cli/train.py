@@ -228,7 +228,7 @@ def _train(options: argparse.Namespace, shared: Callable[[Algorithm], Algorithm]
     if options.mpi:
         mpi.world().Barrier()  # all have looked at the files before one of them writes
 
-    callbacks = [] if options.quiet else [Progress()]
+    callbacks = [Progress()] if sys.stderr.isatty() and not options.quiet else []
     training = experiments.train(
         data, options.seed, recipe, callbacks, options.num_threads, options.checkpoint, options.resume, shared
     )

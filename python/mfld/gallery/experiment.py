@@ -326,12 +326,19 @@ def _with(start: Experiment, table: Mapping[str, Any], where: str) -> Experiment
         key = f"{where}sweep.{name}"
         if name not in group_of:
             raise ValueError(_unknown(key, name, group_of))
-        if not isinstance(values, list) or not values:
-            raise ValueError(f"{key} must be a list of values, got {validation.show(values)}")
-        for k, value in enumerate(values):
-            groups[group_of[name]][name](f"{key}[{k}]", value)
-        swept[name] = values
+        swept[name] = _values(key, values, groups[group_of[name]][name])
     return replace(start, settings=settings, sweep=swept, **changes)
+
+
+def _values(key: str, values: object, check: Check) -> list[Any]:
+    """What is swept over: a list of values that pass a check, each once."""
+    if not isinstance(values, list) or not values:
+        raise ValueError(f"{key} must be a list of values, got {validation.show(values)}")
+    for k, value in enumerate(values):
+        check(f"{key}[{k}]", value)
+        if value in values[:k]:
+            raise ValueError(f"{key} must hold each value once, got {value!r} twice")
+    return values
 
 
 def _checked(experiment: Experiment) -> Experiment:

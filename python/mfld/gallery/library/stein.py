@@ -17,14 +17,14 @@ from mfld.objectives import KSD
 from mfld.sweeps import Sweep
 from mfld.validation import boolean
 
-PANELS = 3
+PANELS = 4
 SETTINGS: dict[str, dict[str, Check]] = {
     "data": {"n_samples": count, "noise": positive},
     "algorithm": {
         "method": one_of("KSD", "SVGD", "draws"),
         "n_points": count,
         "n_steps": count,
-        "step_share": positive,
+        "step_size": positive,
         "repulsion": boolean,
     },
 }
@@ -37,7 +37,7 @@ def run(
     method: str,
     n_points: int,
     n_steps: int,
-    step_share: float,
+    step_size: float,
     repulsion: bool,
     seed: int,
 ) -> dict[str, Any]:
@@ -60,9 +60,8 @@ def run(
         points = solver.run(target, n_steps, seed, particles=3 * start).particles
     else:
         objective = KSD(target, kernels.InverseMultiquadric(1.0)) if repulsion else target
-        size = step_share * n_points if repulsion else step_share
         points = (
-            MFLD(n_points, step_size=size, temperature=0.0, dtype="float64")
+            MFLD(n_points, step_size=step_size, temperature=0.0, dtype="float64")
             .run(objective, n_steps, seed, particles=3 * start)
             .particles
         )
@@ -70,19 +69,33 @@ def run(
     return {"error": worst, "points": mean + points @ root.T, "mean": mean, "root": root}
 
 
+def _errors(found: Sweep) -> Any:
+    """Mean over the seeds, for each number of points and each method."""
+    return found.column("error").mean(axis=-1)
+
+
 def figure(found: Sweep, panels: Sequence[Any]) -> None:
+    *clouds, last = panels
     angle = np.linspace(0, 2 * math.pi, 200)
     circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    mean, root = found.column("mean")[0, 0], found.column("root")[0, 0]
-    for k, (method, axes) in enumerate(zip(found.axes["method"], panels, strict=True)):
+    mean, root = found.column("mean")[0, 0, 0], found.column("root")[0, 0, 0]
+    sizes, errors = found.axes["n_points"], _errors(found)
+    shown = len(sizes) // 2
+    for k, (method, axes) in enumerate(zip(found.axes["method"], clouds, strict=True)):
         for radius in (1.0, 2.0):
             axes.plot(*(mean + radius * circle @ root.T).T, color=plots.colour(4), linewidth=1)
-        axes.plot(*found.column("points")[k, 0].T, plots.marker(k), color=plots.colour(k), markersize=4)
-        axes.set(xlabel="intercept", ylabel="slope" if k == 0 else "")
-        axes.set_title(f"{method}: largest error {found.column('error')[k].mean():.2f} deviations")
+        of_method = (run for run in found.runs if run["parameters"]["method"] == method)
+        points = next(run["result"]["points"] for run in of_method if run["parameters"]["n_points"] == sizes[shown])
+        axes.plot(*np.transpose(points), plots.marker(k), color=plots.colour(k), markersize=4)
+        axes.set(xlabel="intercept", ylabel="slope" if k == 0 else "", title=f"{method}, {sizes[shown]} points")
+        last.plot(sizes, errors[:, k], plots.marker(k) + "-", color=plots.colour(k), label=method)
+    last.set(xlabel="number of points", ylabel="largest error, in deviations", xscale="log", yscale="log")
+    plots.ticks_at(last.xaxis, sizes)
+    last.legend(frameon=False)
+    for axes in panels:
         plots.open_axes(axes)
 
 
 def claim(found: Sweep) -> float:
-    error = dict(zip(found.axes["method"], found.column("error").mean(axis=1), strict=True))
-    return float(error["KSD"] / error["draws"])
+    error = dict(zip(found.axes["method"], _errors(found).T, strict=True))
+    return float(np.exp(np.mean(np.log(error["KSD"] / error["draws"]))))
