@@ -103,6 +103,10 @@ def test_a_file_describes_a_training(tmp_path):
         ),
         ('experiment = "train"\n[algorithm]\nl2_schedule = "off"', "algorithm.l2_schedule, 'off': must be off:STEP"),
         ('experiment = "train"\n[data]\ndrop = "a"', "data.drop must be a list"),
+        (
+            'experiment = "train"\n[data]\ntable = "no.csv"',
+            "data.table must be a file, a URL .*; got 'no.csv'",
+        ),
         ("seeds = [0", "own.toml must be TOML"),
         ('experiment = "doubel_well"', "experiment must be one of .*double_well.*; got 'doubel_well'"),
         (
@@ -148,7 +152,8 @@ def test_a_variation_that_is_not_there_and_a_run_that_fails_are_named(tmp_path):
     with (
         pytest.warns(RuntimeWarning, match="2 of 3 runs failed"),
         pytest.raises(
-            RuntimeError, match=r"2 of 3 runs failed, the first, \{'method': 'ULA', 'seed': 0\}, by .*Divergence"
+            gallery.FailedRunsError,
+            match=r"2 of 3 runs failed, the first, \{'method': 'ULA', 'seed': 0\}, by .*Diver",
         ),
     ):
         gallery.load(path).run(executor=0)
@@ -171,6 +176,36 @@ def test_an_experiment_is_run_drawn_and_not_run_twice(tmp_path, monkeypatch, cap
     out = capsys.readouterr().out
     assert "switched off: the annealing" in out
     assert "does not hold" in out
+
+
+@pytest.mark.filterwarnings("ignore:2 of 3 runs failed")
+def test_a_run_that_fails_is_no_claim_that_fails(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "own.toml", 'experiment = "double_well"\n[algorithm]\nstep_size = 10.0\n')
+    assert cli.main(["run", "own.toml", "--processes", "0"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mfld: 2 of 3 runs failed, the first, {'method': 'ULA', 'seed': 0}, by ")
+    assert not (tmp_path / "own.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "double_well", "--output", "."], "mfld: . cannot be written: it is a folder"),
+        (["run", "double_well", "--output", "a/b.png"], "mfld: a/b.png cannot be written: there is no folder a"),
+        (["run", "double_well", "--runs", "double_well.png"], "mfld: --output and --runs cannot both be"),
+        (["run", "double_well", "--output", "a.bmp"], "mfld: a.bmp must end in one of"),
+        (["run", "double_well", "--paper"], "mfld: double_well has no variation 'paper'"),
+        (["run", "own.toml"], "mfld: own.toml: No such file or directory"),
+        (["experiments", "own.toml"], "mfld: experiment must be one of alignment, "),
+    ],
+)
+def test_what_a_command_cannot_do_is_one_line_and_status_2(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(message)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_shipped_files_are_listed_and_printed_to_be_varied(tmp_path, capsys):

@@ -13,6 +13,7 @@ from mfld.cli import convert, deconvolve, density, gan, generate, info, predict,
 from mfld.cli.options import Parser, option
 from mfld.errors import ConvergenceError, DivergenceError
 from mfld.experiments.recipe import CHECKS
+from mfld.gallery import FailedRunsError
 from mfld.standard import Standard
 
 
@@ -32,7 +33,7 @@ def _main(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> i
     options = parser.parse_args(arguments)
     try:
         status: int = options.command(options)
-    except (ValueError, ImportError, OSError, DivergenceError, ConvergenceError) as error:
+    except (ValueError, ImportError, OSError, DivergenceError, ConvergenceError, FailedRunsError) as error:
         if getattr(options, "leads", True):  # of several processes that fail alike one says so
             print(f"mfld: {_message(error)}", file=sys.stderr)
         return 2

@@ -58,9 +58,9 @@ def _run(options: argparse.Namespace) -> int:
     varied = experiment.varied(*changes)
     stem = "-".join([experiment.name, *changes])
     picture = options.output or Path(f"{stem}.png")
+    check_output(picture, [options.experiment])
     runs = options.runs or picture.with_suffix(".jsonl")
-    for path in (picture, runs):
-        check_output(path, [options.experiment])
+    check_output(runs, [options.experiment])
     plots.check_format(picture)
     if runs.resolve() == picture.resolve():
         raise ValueError(f"--output and --runs cannot both be {picture}")
@@ -96,7 +96,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _experiments(options: argparse.Namespace) -> int:
     if options.name is not None:
-        name = gallery.load(options.name).name
+        name = validation.choice("experiment", options.name, gallery.names())
         print(f'experiment = "{name}"\n' + (gallery.LIBRARY / f"{name}.toml").read_text(encoding="utf-8"), end="")
         return 0
     width = max(map(len, gallery.names()))

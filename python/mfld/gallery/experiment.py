@@ -52,6 +52,10 @@ _TITLE_SIZE = 9
 _LETTERS_PER_INCH = 14  # of a title
 
 
+class FailedRunsError(RuntimeError):
+    """Some runs of an experiment failed; the others are kept."""
+
+
 class Code(Protocol):
     """Module of an experiment.
 
@@ -182,7 +186,7 @@ class Experiment:
 
         Raises
         ------
-        RuntimeError
+        FailedRunsError
             If a run failed; the others are kept.
 
         Examples
@@ -198,7 +202,8 @@ class Experiment:
             first = found.failures[0]
             last = first["error"].strip().splitlines()[-1]
             swept = {name: value for name, value in first["parameters"].items() if name in axes}
-            raise RuntimeError(f"{len(found.failures)} of {len(found.runs)} runs failed, the first, {swept}, by {last}")
+            failed = f"{len(found.failures)} of {len(found.runs)} runs failed, the first, {swept}, by {last}"
+            raise FailedRunsError(failed)
         value = None if self.claim is None else float(code(self.code).claim(found))
         return Findings(found, value, None if self.claim is None or value is None else self.claim.holds(value))
 
@@ -331,7 +336,7 @@ def _with(start: Experiment, table: Mapping[str, Any], where: str) -> Experiment
 
 
 def _values(key: str, values: object, check: Check) -> list[Any]:
-    """What is swept over: a list of values that pass a check, each once."""
+    """Values of a sweep: a list of at least one, each of which passes a check and stands there once."""
     if not isinstance(values, list) or not values:
         raise ValueError(f"{key} must be a list of values, got {validation.show(values)}")
     for k, value in enumerate(values):

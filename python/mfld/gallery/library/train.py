@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,18 @@ from mfld.sweeps import Sweep
 PANELS = 2
 _SPELLED = {"loss": loss, "functional": covariance}
 _SPELLED_TOO = ("step_size_schedule", "temperature_schedule", "l2_schedule")
+
+
+def _table(name: str, value: object) -> str:
+    """Name of a bundled data set, or a file that is there, or a URL."""
+    table = text(name, value)
+    if table not in experiments.bundled() and "://" not in table and not Path(table).is_file():
+        raise ValueError(f"{name} must be a file, a URL or one of {', '.join(experiments.bundled())}; got {table!r}")
+    return table
+
+
 _DATA: dict[str, Check] = {
-    "table": text,
+    "table": _table,
     "target": text,
     "task": one_of(*TASKS),
     "missing": one_of(*MISSING),
