@@ -13,6 +13,7 @@
 
 #include "mfld/kernels.h"
 #include "mfld/panels.hpp"
+#include "mfld/parts.hpp"
 #include "mfld/readouts.hpp"
 #include "tiles.hpp"
 
@@ -122,6 +123,7 @@ struct NetworkPanel {
 
   // values (and slope where it is stored): (n_rows, lanes)
   void forward(const T* panel, const T* z, std::int64_t n_rows, T* values, T* slope) const {
+    const InPart part(Part::forward);
     const T* bias = has_bias ? panel + n_features * lanes : nullptr;
     in_parts(n_rows, [&](Range rows) {
       activation.forward(panel, n_features, bias, z + rows.begin * n_features, rows.size(), values + rows.begin * lanes,
@@ -145,6 +147,7 @@ struct NetworkPanel {
   // cotangent: (n_outputs, stride). gain: scratch (most_rows_at_once, lanes). add: continue a sum rather than start it.
   void pull_back(const T* coefficient, const T* values, const T* slope, const T* cotangent, std::int64_t stride,
                  const T* z, std::int64_t n_rows, T* gain, Pulled out, bool add) const {
+    const InPart part(Part::back);
     alignas(64) T unused[lanes] = {};
     T* total = has_bias ? out.gradient + n_features * lanes : unused;
     if (!add) {
@@ -156,8 +159,10 @@ struct NetworkPanel {
       const T* their_slope = activation.stores_slope ? slope + rows.begin * lanes : nullptr;
       const T* g = cotangent + rows.begin;
       if (n_outputs == 1) {
+        const InPart gains(Part::gains);
         activation.gains(value, their_slope, g, rows.size(), gain, out.weighted, total);
       } else {
+        const InPart gains(Part::gains);
         detail::mix_cotangents(coefficient, n_outputs, g, stride, rows.size(), gain);
         activation.lane_gains(value, their_slope, rows.size(), gain, total);
         std::int64_t k = 0;

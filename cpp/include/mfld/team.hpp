@@ -12,6 +12,7 @@
 #endif
 
 #include "mfld/kernels.h"
+#include "mfld/parts.hpp"
 #include "mfld/simd.hpp"
 
 namespace mfld {
@@ -24,6 +25,7 @@ class SpinBarrier {
 
   void wait() {
     if (members_ == 1) return;
+    const InPart part(Part::barriers);
     const unsigned generation = generation_.load(std::memory_order_acquire);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == members_) {
       arrived_.store(0, std::memory_order_relaxed);

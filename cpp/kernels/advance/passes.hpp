@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "mfld/parts.hpp"
 #include "move.hpp"
 #include "network.hpp"
 #include "predictions.hpp"
@@ -54,12 +55,16 @@ class Passes {
 
   // From the caller's array to a panel; or zeros where it holds nothing.
   void load(const void* array, bool valid, std::int64_t p, T* panel) const {
+    const InPart part(Part::packing);
     if (valid)
       layout.pack(static_cast<const T*>(array), p, panel);
     else
       std::fill_n(panel, layout.panel_size(), T(0));
   }
-  void store(const T* panel, std::int64_t p, void* array) const { layout.unpack(panel, p, static_cast<T*>(array)); }
+  void store(const T* panel, std::int64_t p, void* array) const {
+    const InPart part(Part::packing);
+    layout.unpack(panel, p, static_cast<T*>(array));
+  }
 
   // Rows that pad a block to whole registers are summed with the rest: they must hold numbers.
   void pad_values(std::int64_t p) const {
@@ -78,6 +83,7 @@ class Passes {
 
   // Sums of a cloud over one leaf; q: whose panels these are.
   void forward_leaf(int cloud, std::int64_t q, std::int64_t l, const Block<T>& block) const {
+    const InPart part(Part::sums);
     const std::int64_t size = network.n_outputs * sizes.stride;
     T* leaf = memory.sums.leaf(block.turn, l) + cloud * size;
     std::fill_n(leaf, size, T(0));
@@ -94,6 +100,7 @@ class Passes {
   }
 
   void total(int cloud, const typename LeafSums<T>::Order& order, const Block<T>& block, T* predictions) const {
+    const InPart part(Part::sums);
     const std::int64_t padded = round_up(block.size(), V::size), first = cloud * network.n_outputs;
     for (std::int64_t k = 0; k < network.n_outputs; ++k)
       memory.sums.total(block.turn, order, {(first + k) * sizes.stride, (first + k) * sizes.stride + padded},
@@ -110,6 +117,7 @@ class Passes {
 
   // Targets of a block as the loss reads them: output by output.
   void turn_targets(const Block<T>& block, T* targets) const {
+    const InPart part(Part::loss);
     for (std::int64_t k = 0; k < problem.target_width; ++k)
       for (std::int64_t i = 0; i < block.size(); ++i)
         targets[k * sizes.stride + i] = block.rows.targets[(block.range.begin + i) * problem.target_width + k];
@@ -117,6 +125,7 @@ class Passes {
 
   // Cotangents g_ik = s_i loss'_k(u_i), and their sums over the rows of the gradient.
   void differentiate(const Block<T>& block, const T* targets, const Slopes<T>& slopes) const {
+    const InPart part(Part::loss);
     const Rows<T>& rows = block.rows;
     const std::int64_t outputs = network.n_outputs, n = block.size(), padded = round_up(n, V::size);
     const std::int64_t stride = sizes.stride;
@@ -142,6 +151,7 @@ class Passes {
 
   // Weighted sum of the losses of a block, added to `sum`.
   double add_losses(const Block<T>& block, const Scratch<T>& s, double sum) const {
+    const InPart part(Part::loss);
     problem.loss.value(s.own.predictions, s.targets, sizes.stride, round_up(block.size(), V::size), network.n_outputs,
                        problem.loss_parameter, s.losses);
     for (std::int64_t i = 0; i < block.size(); ++i) sum += row_weight(block.rows, block.range.begin + i) * s.losses[i];

@@ -23,6 +23,7 @@
 #include <mutex>
 
 #include "anchor.hpp"
+#include "mfld/parts.hpp"
 #include "mfld/team.hpp"
 #include "moves.hpp"
 #include "passes.hpp"
@@ -87,6 +88,7 @@ class Advance {
 
     const auto gather = [&](std::int64_t q) {
       if (problem_.is_stream) return;
+      const InPart part(Part::rows);
       std::int64_t* rows = memory_.row_list(member, q);
       const auto gives_up = [&](std::int64_t draws) {
         return asked(member, static_cast<double>(work_of_draw * draws));
@@ -125,6 +127,7 @@ class Advance {
           if (member == 0) stop_.poll(work);
           passes_.forward_leaf(0, q, l, block);
           if (corrected) anchor_.forward_leaf(l, block);
+          const InPart part(Part::sums);
           memory_.sums.join(turn, l, leaves, summed(corrected), block.size());
         }
         if (member == 0) stop_.publish(turn);
@@ -169,6 +172,7 @@ class Advance {
             if (last)
               memory_.squared_norms[l] += squared_norm(passes_.panel(q, p), estimate, problem_.network.n_moving(),
                                                        layout.particles_in(p), moves_.ridge());
+            const InPart part(Part::moves);
             note(q, moves_.move(step, p, estimate, end));
           }
         }
