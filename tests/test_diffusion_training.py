@@ -119,6 +119,8 @@ def test_divergence_of_a_network_is_its_trace(target, weighted, rng):
         e = h * np.eye(2)[j]
         total += (score.noise(x + e, 0.3) - score.noise(x - e, 0.3))[:, j] / (2 * h)
     np.testing.assert_allclose(score.divergence(x, 0.3), total, rtol=1e-6, atol=1e-8)
+    alpha, sigma = math.exp(-0.3), math.sqrt(-math.expm1(-0.6))
+    np.testing.assert_allclose(score.data(x, 0.3), (x - sigma * score.noise(x, 0.3)) / alpha, rtol=1e-9, atol=1e-9)
 
 
 def test_score_converges_to_the_exact_one_as_neurons_grow(rng):

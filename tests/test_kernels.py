@@ -557,12 +557,26 @@ def test_move(shape, n_frozen, dtype, rng):
     assert_array_equal(moved[:, n_moving:], particles[:, n_moving:])
 
 
-def test_move_reports_the_first_particle_that_is_not_finite(dtype):
+@pytest.mark.parametrize("shape", [(1, 1), (7, 5), (33, 66), (1001, 3)])
+def test_move_without_noise_is_the_same_beside_a_frozen_coordinate(shape, dtype, rng):
+    # Particles all of whose coordinates move lie in no panels then.
+    particles, gradient = rng.normal(size=(2, 2, *shape)).astype(dtype)
+    alone = particles.copy()
+    beside, slopes = (np.concatenate([a, np.ones((2, shape[0], 1), dtype)], axis=-1) for a in (particles, gradient))
+    assert _core.backend.affine(alone, gradient, shape[1], (0.3, 0.7, 0.0), KEY, 0, 0, 2) == -1
+    assert _core.backend.affine(beside, slopes, shape[1], (0.3, 0.7, 0.0), KEY, 0, 0, 2) == -1
+    assert_array_equal(alone, beside[..., :-1])
+    expected = 0.7 * particles.astype(np.float64) - 0.7 * gradient.astype(np.float64)
+    assert_within(alone, expected, 1 + np.abs(expected), 2)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_move_reports_the_first_particle_that_is_not_finite(dtype, noise):
     for bad in (0, 5, 40, 99):
         particles, gradient = np.zeros((100, 3), dtype), np.zeros((100, 3), dtype)
         gradient[bad:, 1] = np.inf
         gradient[bad + 1 :, 0] = np.nan
-        assert _core.backend.affine(particles, gradient, 3, (0.0, 0.1, 0.1), KEY, 0, 0, 2) == bad
+        assert _core.backend.affine(particles, gradient, 3, (0.0, 0.1, noise), KEY, 0, 0, 2) == bad
 
 
 def test_moves_and_normals_of_members_are_those_of_each(dtype, rng):

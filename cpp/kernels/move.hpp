@@ -126,6 +126,32 @@ struct Affine {
     clear_empty_lanes(to, n_moving, count);
     return bad;
   }
+
+  // The same without noise, in place, of particles whose coordinates all move in flat space: of so many numbers, one
+  // after the other, which need no panel. The first that is not finite afterwards, or -1.
+  std::int64_t without_noise(T* x, const T* gradient, std::int64_t count) const {
+    const V c(-pull), h(-step_size), no_noise(T(0));
+    FiniteWatch<T> watch;
+    const auto two = [&](T* at, const T* g) __attribute__((always_inline)) {
+      const V x0 = V::load(at), x1 = V::load(at + V::size);
+      const V y0 = x0 + multiply_add(c, x0, multiply_add(V::load(g), h, no_noise));
+      const V y1 = x1 + multiply_add(c, x1, multiply_add(V::load(g + V::size), h, no_noise));
+      watch.see(y0, y1);
+      y0.store(at);
+      y1.store(at + V::size);
+    };
+    std::int64_t i = 0;
+    for (; i + lanes <= count; i += lanes) two(x + i, gradient + i);
+    if (i < count) {
+      T own[lanes] = {}, slope[lanes] = {};
+      std::copy(x + i, x + count, own);
+      std::copy(gradient + i, gradient + count, slope);
+      two(own, slope);
+      std::copy(own, own + (count - i), x + i);
+    }
+    if (watch.first_bad_lane(lanes) < 0) return -1;
+    return std::find_if(x, x + count, [](T y) { return !std::isfinite(y); }) - x;
+  }
 };
 
 // sum over real particles and moving coordinates of (gradient + ridge theta)^2, before a move.

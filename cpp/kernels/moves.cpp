@@ -90,6 +90,14 @@ int affine(void* particles, const void* gradient, const mfld_shape* shape, const
     const Affine<T> scheme(coefficients);
     const Domain<T> on(*domain);
     const int threads = threads_for(panels, *execution);
+    if (scheme.noise_scale == T(0) && on.flat() && panels.n_moving == layout.n_coordinates)
+      return over_panels(panels, threads, *execution, *bad_particle, [&](std::int64_t e, std::int64_t p, int) {
+        const std::int64_t first = p * layout.panel_size(), width = layout.n_coordinates;
+        const std::int64_t bad =
+            scheme.without_noise(panels.of(static_cast<T*>(particles), e) + first,
+                                 panels.of(static_cast<const T*>(gradient), e) + first, layout.particles_in(p) * width);
+        return bad < 0 ? bad : bad / width;
+      });
     const Buffer<T> scratch(threads * 2 * layout.panel_size());
     return over_panels(panels, threads, *execution, *bad_particle, [&](std::int64_t e, std::int64_t p, int member) {
       T* x = panels.of(static_cast<T*>(particles), e);

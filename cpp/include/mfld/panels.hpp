@@ -128,6 +128,7 @@ struct PanelLayout {
   void pack(const T* particles, std::int64_t panel, T* out) const {
     const std::int64_t count = particles_in(panel);
     const T* first = particles + panel * lanes * n_coordinates;
+    if (count == lanes && n_coordinates == 2) return turn_pairs(first, out);
     for (std::int64_t j = 0; j < n_coordinates; ++j) {
       std::int64_t lane = 0;
       for (; lane < count; ++lane) out[j * lanes + lane] = first[lane * n_coordinates + j];
@@ -137,8 +138,25 @@ struct PanelLayout {
   void unpack(const T* in, std::int64_t panel, T* particles) const {
     const std::int64_t count = particles_in(panel);
     T* first = particles + panel * lanes * n_coordinates;
+    if (count == lanes && n_coordinates == 2) return turn_pairs_back(in, first);
     for (std::int64_t lane = 0; lane < count; ++lane)
       for (std::int64_t j = 0; j < n_coordinates; ++j) first[lane * n_coordinates + j] = in[j * lanes + lane];
+  }
+
+ private:
+  // Lengths that the compiler knows become shuffles. Points of the plane are worth it: their move costs no more than
+  // their packing.
+  static void turn_pairs(const T* particles, T* out) {
+    for (int lane = 0; lane < lanes; ++lane) {
+      out[lane] = particles[2 * lane];
+      out[lanes + lane] = particles[2 * lane + 1];
+    }
+  }
+  static void turn_pairs_back(const T* in, T* particles) {
+    for (int lane = 0; lane < lanes; ++lane) {
+      particles[2 * lane] = in[lane];
+      particles[2 * lane + 1] = in[lanes + lane];
+    }
   }
 };
 

@@ -58,7 +58,10 @@ class Score(ABC):
         """Expected data ``E(x_0 | x)`` at points, shape (n, p), at a time above 0."""
         points = self._asked(points, time)
         alpha, sigma = (points.dtype.type(f(time)) for f in (self.forward.alpha, self.forward.sigma))
-        return np.asarray((points - sigma * self.noise(points, time)) / alpha)
+        data = np.asarray(sigma * self.noise(points, time))
+        np.subtract(points, data, out=data)
+        data /= alpha
+        return data
 
     def divergence(self, points: FloatArray, time: float) -> FloatArray | None:
         """Divergence of the noise in the points, shape (n,); None where it is not known."""

@@ -354,6 +354,17 @@ class MeanFieldScore(Score):
             return np.asarray((points - dtype(alpha) * outputs) / dtype(sigma))
         return np.asarray(dtype(sigma / square) * points - dtype(alpha / math.sqrt(square)) * outputs)
 
+    def data(self, points: FloatArray, time: float) -> FloatArray:
+        if self.target == "noise":
+            return super().data(points, time)
+        points = self._asked(points, time)
+        outputs = self._outputs(points, time)
+        if self.target == "data":
+            return outputs
+        alpha, sigma = float(self.forward.alpha(time)), float(self.forward.sigma(time))
+        dtype, square = points.dtype.type, alpha**2 + sigma**2
+        return np.asarray(dtype(alpha / square) * points + dtype(sigma / math.sqrt(square)) * outputs)
+
     def divergence(self, points: FloatArray, time: float) -> FloatArray | None:
         points = self._asked(points, time)
         traces = self._traces(points, time)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -32,6 +33,8 @@ class Leg:
         Of the step's normals, stream ``move``.
     memory : list of (float, ndarray)
         Times and predictions of the steps before, for samplers that use them; empty after noise was added.
+    levels : dict
+        Alpha and sigma by their time, of those that were asked for; the legs of a walk share it.
     """
 
     score: Score
@@ -39,20 +42,33 @@ class Leg:
     early: float
     place: Place
     memory: list[tuple[float, FloatArray]] = field(default_factory=list)
+    levels: dict[float, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def forward(self) -> Forward:
         return self.score.forward
 
+    def level(self, time: float) -> tuple[float, float]:
+        """Factor of the data and deviation of the noise at a time."""
+        known = self.levels.get(time)
+        if known is None:
+            known = self.levels[time] = float(self.forward.alpha(time)), float(self.forward.sigma(time))
+        return known
+
+    def ratio(self, time: float) -> float:
+        """Noise to signal, ``sigma / alpha``, at a time."""
+        alpha, sigma = self.level(time)
+        return sigma / alpha
+
     @property
     def alphas(self) -> tuple[float, float]:
         """Factors of the data at the start and the end of the step."""
-        return float(self.forward.alpha(self.late)), float(self.forward.alpha(self.early))
+        return self.level(self.late)[0], self.level(self.early)[0]
 
     @property
     def sigmas(self) -> tuple[float, float]:
         """Deviations of the noise at the start and the end of the step."""
-        return float(self.forward.sigma(self.late)), float(self.forward.sigma(self.early))
+        return self.level(self.late)[1], self.level(self.early)[1]
 
     def noise(self, points: FloatArray, time: float | None = None) -> FloatArray:
         """Noise that the score expects at points: at the start of the step unless another time is given."""
@@ -64,7 +80,9 @@ class Leg:
         weight = terms[0][0]
         if len(terms) > 1:
             dtype = points.dtype.type
-            direction, weight = sum((dtype(w) * term for w, term in terms[1:]), dtype(terms[0][0]) * terms[0][1]), 1.0
+            direction, weight = dtype(weight) * direction, 1.0
+            for w, term in terms[1:]:
+                direction += dtype(w) * term
         moved = points.copy()
         if self.place.coupling is not None and deviation > 0:  # the core draws by itself, which is another noise
             moved += points.dtype.type(deviation) * self.place.normals_like(points, points.shape[1])
@@ -74,7 +92,7 @@ class Leg:
             np.ascontiguousarray(direction, points.dtype),
             points.shape[1],
             (1 - factor, -weight, deviation),
-            *self.place._replace(coupling=None).of_members(()),
+            *(self.place if self.place.coupling is None else self.place._replace(coupling=None)).of_members(()),
         )
         if bad >= 0:
             raise FloatingPointError(
@@ -138,8 +156,11 @@ def walk(
     Where times rise, noise is added as the forward process adds it.
     """
     memory: list[tuple[float, FloatArray]] = []
-    for k, (late, early) in enumerate(zip(times[:-1].tolist(), times[1:].tolist(), strict=True)):
-        leg = Leg(score, late, early, place.ahead(k), memory)
+    grid = times.tolist()
+    alphas, sigmas = (np.asarray(f(times), np.float64).tolist() for f in (score.forward.alpha, score.forward.sigma))
+    levels = dict(zip(grid, zip(alphas, sigmas, strict=True), strict=True))
+    for k, (late, early) in enumerate(itertools.pairwise(grid)):
+        leg = Leg(score, late, early, place.ahead(k), memory, levels)
         if early > late:
             points = _noised(points, leg)
             memory.clear()

@@ -48,7 +48,7 @@ class _Time(_Clock):
     def field(self, points: FloatArray, leg: Leg, time: float) -> FloatArray:
         f, g2 = leg.forward.rates(time)
         dtype = points.dtype.type
-        weight = dtype(g2 / (2 * float(leg.forward.sigma(time))))
+        weight = dtype(g2 / (2 * leg.level(time)[1]))
         return np.asarray(dtype(f) * points + weight * leg.noise(points, time))
 
 
@@ -56,7 +56,7 @@ class _OfScore(_Clock):
     """``d(x / alpha) = score dzeta`` with ``dzeta = -g**2 / (2 alpha) dt``."""
 
     def scale(self, leg: Leg, time: float) -> float:
-        return float(leg.forward.alpha(time))
+        return leg.level(time)[0]
 
     def elapsed(self, leg: Leg, time: float) -> float:
         return leg.forward.reach(leg.late, time)
@@ -72,13 +72,13 @@ class _OfNoise(_Clock):
     """``d(x / alpha) = eps d(sigma / alpha)``."""
 
     def scale(self, leg: Leg, time: float) -> float:
-        return float(leg.forward.alpha(time))
+        return leg.level(time)[0]
 
     def elapsed(self, leg: Leg, time: float) -> float:
-        return float(leg.forward.ratio(time) - leg.forward.ratio(leg.late))
+        return leg.ratio(time) - leg.ratio(leg.late)
 
     def at(self, leg: Leg, share: float) -> float:
-        first, last = (float(leg.forward.ratio(time)) for time in (leg.late, leg.early))
+        first, last = leg.ratio(leg.late), leg.ratio(leg.early)
         return leg.early if share == 1 else leg.forward.time(first + share * (last - first))
 
     def field(self, points: FloatArray, leg: Leg, time: float) -> FloatArray:
@@ -89,13 +89,13 @@ class _OfData(_Clock):
     """``d(x / sigma) = x0 d(alpha / sigma)``."""
 
     def scale(self, leg: Leg, time: float) -> float:
-        return float(leg.forward.sigma(time))
+        return leg.level(time)[1]
 
     def elapsed(self, leg: Leg, time: float) -> float:
-        return float(1 / leg.forward.ratio(time) - 1 / leg.forward.ratio(leg.late))
+        return 1 / leg.ratio(time) - 1 / leg.ratio(leg.late)
 
     def at(self, leg: Leg, share: float) -> float:
-        first, last = (1 / float(leg.forward.ratio(time)) for time in (leg.late, leg.early))
+        first, last = 1 / leg.ratio(leg.late), 1 / leg.ratio(leg.early)
         return leg.early if share == 1 else leg.forward.time(1 / (first + share * (last - first)))
 
     def field(self, points: FloatArray, leg: Leg, time: float) -> FloatArray:
@@ -223,11 +223,11 @@ class DPMSolver(Sampler):
         def inner(share: float, change: FloatArray | None = None) -> tuple[FloatArray, float]:
             """Points at a share of the step, by the change of the noise over its first third."""
             time = forward.time(math.exp(-_log_snr(leg, leg.late) - share * h))
-            s, grown = float(forward.sigma(time)), math.expm1(share * h)
+            (own, s), grown = leg.level(time), math.expm1(share * h)
             terms = [(-s * grown, noise)]
             if change is not None:
                 terms.append((-s * 3 * share * (grown / (share * h) - 1), change))
-            return leg.moved(points, float(forward.alpha(time)) / alpha, terms), time
+            return leg.moved(points, own / alpha, terms), time
 
         if self.order == 2:
             return leg.moved(points, factor, [(-less * math.expm1(h), leg.noise(*inner(1 / 2)))])
@@ -238,4 +238,4 @@ class DPMSolver(Sampler):
 
 
 def _log_snr(leg: Leg, time: float) -> float:
-    return -math.log(float(leg.forward.ratio(time)))
+    return -math.log(leg.ratio(time))

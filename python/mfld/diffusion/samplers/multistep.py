@@ -55,8 +55,8 @@ class LinearMultistep(Sampler):
         known = leg.kept(leg.noise(points), self.order)
         if len(known) < self.order:
             return Flow("noise", _STARTS[self.order]).step(points, leg)
-        nodes = np.array([float(leg.forward.ratio(time)) for time, _ in known])
-        weights = _integrals(nodes, float(leg.forward.ratio(leg.late)), float(leg.forward.ratio(leg.early)))
+        nodes = np.array([leg.ratio(time) for time, _ in known])
+        weights = _integrals(nodes, leg.ratio(leg.late), leg.ratio(leg.early))
         terms = [(earlier * w, past) for w, (_, past) in zip(weights.tolist(), known, strict=True)]
         return leg.moved(points, earlier / alpha, terms)
 
@@ -111,12 +111,12 @@ class DPMSolverPlusPlus(Sampler):
 
     def step(self, points: FloatArray, leg: Leg) -> FloatArray:
         (_, earlier), (sigma, less) = leg.alphas, leg.sigmas
-        late, early = (math.log(float(leg.forward.ratio(time))) for time in (leg.late, leg.early))
+        late, early = math.log(leg.ratio(leg.late)), math.log(leg.ratio(leg.early))
         known = leg.kept(leg.score.data(points, leg.late), 2)
         weight = -earlier * math.expm1(early - late)
         terms = [(weight, known[0][1])]
         if len(known) == 2:
-            before = math.log(float(leg.forward.ratio(known[1][0])))
+            before = math.log(leg.ratio(known[1][0]))
             share = (late - early) / (2 * (before - late))
             terms = [(weight * (1 + share), known[0][1]), (-weight * share, known[1][1])]
         return leg.moved(points, less / sigma, terms)
@@ -172,7 +172,7 @@ class PredictorCorrector(Sampler):
         length = 2 * (self.snr * sigma) ** 2
         for k in range(self.n_corrections):
             place = leg.place.beside("corrector")._replace(key=key(leg.place.key, k))
-            correction = Leg(leg.score, leg.late, leg.early, place)
+            correction = Leg(leg.score, leg.late, leg.early, place, levels=leg.levels)
             noise = leg.noise(points, leg.early)
             points = correction.moved(points, 1.0, [(-length / sigma, noise)], math.sqrt(2 * length))
         return points
@@ -199,5 +199,6 @@ def _weighted(weights: tuple[float, ...], terms: list[FloatArray]) -> FloatArray
 
 def _transfer(points: FloatArray, leg: Leg, time: float, noise: FloatArray) -> FloatArray:
     """DDIM's step from the start of a leg to a time, with this noise."""
-    factor = float(leg.forward.alpha(time)) / leg.alphas[0]
-    return leg.moved(points, factor, [(float(leg.forward.sigma(time)) - factor * leg.sigmas[0], noise)])
+    alpha, sigma = leg.level(time)
+    factor = alpha / leg.alphas[0]
+    return leg.moved(points, factor, [(sigma - factor * leg.sigmas[0], noise)])
