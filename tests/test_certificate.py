@@ -202,6 +202,24 @@ def test_bounds_of_the_optimum_and_free_energy_of_a_state():
         assert abs(value - exact) < 0.02
 
 
+@pytest.mark.parametrize("size", [1.0, 1e9, 1e10])
+def test_bounds_of_the_optimum_know_the_rounding_of_their_terms(size):
+    # Dual variables as far from the optimum as one likes: D(g) and the gap are about -+size**2, and P* is about 0.1.
+    z, y, l2, temperature = np.array([1.0, 0.3]), np.array([0.5, -0.5]), 0.1, 0.05
+    model = mfld.TwoLayerNetwork(1, readout="fixed", bias=False)
+    risk = mfld.EmpiricalRisk(model, z[:, np.newaxis], y, loss="half_squared", l2=l2)
+    found = mfld.certificate(risk, [size, -0.7 * size], temperature, num_threads=1)
+    assert found.reason is None
+    # D at duals of the prediction 0 is a lower bound of P*, and the objective of the reference measure an upper one.
+    exponent = (y @ np.tanh(np.outer(z, GRID)) / 2 - l2 * GRID**2) / temperature
+    least = np.mean(y**2) / 2 - temperature * math.log(np.exp(exponent).sum() * CELL)
+    most = np.mean(y**2) / 2 - temperature / 2 * math.log(math.pi * temperature / l2)
+    lower, upper = found.optimum
+    assert 0.07 < least < most < 0.12
+    assert lower <= most
+    assert least <= upper < most + 1 + 1e-14 * size**2
+
+
 def test_stop_when_the_gap_is_small():
     problem = OneDimension("logistic")
     solver = mfld.PSDCA(1000, temperature=problem.temperature, num_threads=1)

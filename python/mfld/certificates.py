@@ -18,6 +18,8 @@ from mfld.sampling import GibbsSampler
 from mfld.state import Cloud
 from mfld.validation import FloatArray
 
+_SUMMED = 8 * float(np.finfo(np.float64).eps)  # rounding of a sum, for the size of its terms
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Certificate:
@@ -223,7 +225,7 @@ def certificate(
         nonlocal rounded
         predictions, left_out = found.predictions()
         measured[:] = gap, _, bias = _jackknifed(risk, predictions, left_out, g)
-        rounded = eps * _first_order(risk, predictions, g)
+        rounded = eps * _first_order(risk, predictions, g) + _SUMMED * _terms(risk, predictions, g)
         return 4 * two_sided**2 * bias <= max(gap + bias, tolerance)
 
     def upper_bound() -> float:
@@ -258,6 +260,8 @@ def certificate(
     lowest, highest = lowest - eps * size, highest + eps * size
     targets = risk.targets.astype(np.float64)
     conjugate = float(np.average(risk.loss_function.conjugate(g, targets), weights=risk.sample_weight))
+    summed = _SUMMED * (_terms(risk, found.predictions()[0], g) + temperature * max(abs(lowest), abs(highest)))
+    lower, higher = -conjugate - temperature * highest - summed, -conjugate - temperature * lowest + upper + summed
     return Certificate(
         gap,
         error,
@@ -266,7 +270,7 @@ def certificate(
         None,
         g,
         dual_error=math.sqrt(2 * upper * smoothness) if upper > 0 else 0.0,
-        optimum=(-conjugate - temperature * highest, -conjugate - temperature * lowest + upper),
+        optimum=(lower, higher),
         dual_value=-conjugate - temperature * log_z,
         dual_value_error=temperature * log_z_error,
         predictions=found.predictions()[0],
@@ -490,6 +494,14 @@ def _of_samples(name: str, value: ArrayLike, risk: EmpiricalRisk) -> NDArray[np.
     given = given[:, np.newaxis] if given.ndim == 1 and risk.model.n_outputs == 1 else given
     validation.shape(name, given, (risk.n_samples, risk.model.n_outputs), "(samples, outputs)")
     return given.astype(np.float64)
+
+
+def _terms(risk: EmpiricalRisk, predictions: NDArray[np.float64], g: NDArray[np.float64]) -> float:
+    """Mean size of the terms whose sum is the gap, by which its rounding is multiplied."""
+    targets = risk.targets.astype(np.float64)
+    values, _ = risk.loss_function.evaluate(predictions, targets)
+    sizes = np.abs(values) + np.abs(risk.loss_function.conjugate(g, targets)) + np.sum(np.abs(predictions * g), axis=1)
+    return float(np.average(sizes, weights=risk.sample_weight))
 
 
 def _first_order(risk: EmpiricalRisk, predictions: NDArray[np.float64], g: NDArray[np.float64]) -> float:
