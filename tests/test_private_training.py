@@ -19,7 +19,8 @@ BOUNDS = (-2.0, 6.0)
 
 
 def private(**options):
-    return MeanFieldClassifier(**{"epsilon": 2.0, "bounds": BOUNDS, "n_steps": 100, "n_jobs": 1, **options})
+    usual = {"epsilon": 2.0, "bounds": BOUNDS, "n_particles": 64, "n_steps": 100, "n_jobs": 1}
+    return MeanFieldClassifier(**{**usual, **options})
 
 
 def test_it_learns_for_its_budget():
@@ -29,16 +30,28 @@ def test_it_learns_for_its_budget():
     assert np.isnan(found.loss_curve_).all()
     # By the account of the gradients that were used.
     gradient = found._private.gradient
-    spent = privacy.training_epsilon(np.full(100, gradient.noise_multiplier), gradient.batch_rate, 1e-5)
+    of_mean = privacy.noise_multiplier(2.0, 1e-5) / np.sqrt(0.1)
+    multipliers = np.full(100, gradient.noise_multiplier)
+    spent = privacy.training_epsilon(multipliers, gradient.batch_rate, 1e-5, releases=[of_mean])
     assert found.privacy_spent_ == pytest.approx(spent)
+    assert spent > 1.02 * privacy.training_epsilon(multipliers, gradient.batch_rate, 1e-5)
     again = clone(found).fit(X, Y)
     assert not np.array_equal(found.cloud_.particles, again.cloud_.particles)  # the noise is nobody's
-    assert not hasattr(clone(found).set_params(epsilon=None, bounds=None).fit(X, Y), "privacy_spent_")
+
+
+def test_what_was_spent_is_forgotten_by_a_fit_that_is_not_private():
+    found = private(n_steps=5).fit(X, Y).set_params(epsilon=None, bounds=None)
+    for fit in (found.fit, found.partial_fit):
+        found._private, found.privacy_spent_ = object(), 2.0
+        fit(X, Y)
+        assert not hasattr(found, "privacy_spent_")
+        assert found._private is None
 
 
 def test_bounds_are_paid_for_where_they_are_not_given(monkeypatch):
     # The noise is the system's, which no test repeats: with a chance of 1e-3 a column it finds rows where none are.
     monkeypatch.setattr(privacy.domains, "generator", lambda seed: random.Random(0))
+    monkeypatch.setattr(private_fitting, "private_mean", lambda values, scaling, multiplier: np.zeros(3))
     found = private(bounds=None).fit(X, Y)
     centre, half = found.scaling_.centre, found.scaling_.scale * np.sqrt(3)
     # Numbers from -2 to 6 are between the powers -2 and 8, and a 32nd of that is a cell: two may drown in the noise at
@@ -54,6 +67,29 @@ def test_bounds_are_paid_for_where_they_are_not_given(monkeypatch):
     assert some.scaling.centre[1] == 2.0
 
 
+def test_the_mean_is_paid_for(monkeypatch):
+    """Its noise has the deviation of the longest row, and one row more moves the sum by that length at most."""
+    scaling = private_fitting.Scaling(np.full(3, 2.0), np.full(3, 4 / np.sqrt(3)), np.full(3, np.sqrt(3)))
+    exact = np.clip((X - 2) / 4 * np.sqrt(3), -np.sqrt(3), np.sqrt(3)).mean(axis=0)
+    drawn = np.array([private_fitting.private_mean(X, scaling, 20.0) - exact for _ in range(300)])
+    assert abs(drawn.mean()) < 5 * drawn.std() / np.sqrt(drawn.size)
+    assert abs(drawn.std() / (20 * 3 / len(X)) - 1) < 5 / np.sqrt(2 * drawn.size)
+
+    monkeypatch.setattr(privacy.GaussianMechanism, "release", lambda self, total, source: total * self.unit)
+    far = np.array([[6.0, 6.0, 6.0], [-2.0, 6.0, -2.0], [1e9, -1e9, 1e9]])
+    small = X[:50]
+    for row in far:
+        tables = small, np.vstack([small, row])
+        sums = [len(rows) * private_fitting.private_mean(rows, scaling, 20.0) for rows in tables]
+        assert 2.999 < np.linalg.norm(sums[1] - sums[0]) <= 3.0 + 1e-8
+
+
+def test_a_mean_that_noise_would_hide_is_not_asked_for():
+    few = private_fitting.choose(X[:60], 50, epsilon=0.5, delta=1e-5, bounds=BOUNDS)
+    assert np.array_equal(few.scaling.centre, np.full(3, 2.0))
+    assert few.spent == pytest.approx(privacy.training_epsilon(np.full(50, few.gradient.noise_multiplier), 1.0, 1e-5))
+
+
 def test_nothing_but_gradients_looks_at_rows(monkeypatch):
     """With gradients that see no rows, tables that have nothing in common give the same network, bit by bit."""
 
@@ -61,6 +97,7 @@ def test_nothing_but_gradients_looks_at_rows(monkeypatch):
         return np.zeros_like(particles), {}
 
     monkeypatch.setattr(mfld.Clipped, "estimate", blind)
+    monkeypatch.setattr(private_fitting, "private_mean", lambda values, scaling, multiplier: np.full(3, 0.1))
     other = RNG.uniform(-2, 6, size=X.shape) ** 2 / 9
     found = [private(random_state=3).fit(rows, labels) for rows, labels in ((X, Y), (other, Y[::-1]))]
     assert found[0].step_size_ == found[1].step_size_
@@ -77,6 +114,7 @@ def test_nothing_but_gradients_looks_at_rows(monkeypatch):
         ({"class_weight": "balanced"}, "class_weight must be left out"),
         ({"algorithm": "pda"}, "algorithm must be 'mfld' with epsilon"),
         ({"gradient": "full"}, "gradient must be 'auto' with epsilon"),
+        ({"dynamics": "underdamped"}, "dynamics must be 'auto' with epsilon"),
         ({"step_size": "fuse"}, "step_size must be a number with epsilon"),
         ({"epsilon": 0}, "epsilon must be finite and positive"),
         ({"epsilon": float("inf")}, "epsilon must be finite, for there is no privacy"),
@@ -142,3 +180,5 @@ def test_recipe_refusals(table):
     data = experiments.load(table, target="a")
     with pytest.raises(ValueError, match="epsilon must be left out for a regression"):
         experiments.train(data, recipe=Recipe(epsilon=1.0))
+    with pytest.raises(ValueError, match="checkpoint must be left out with epsilon"):
+        experiments.train(experiments.load(table), recipe=Recipe(epsilon=1.0), checkpoint=table.with_suffix(".npz"))

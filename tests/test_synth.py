@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mfld import cli, privacy, synthesis
 from mfld.cli import options
@@ -263,3 +264,12 @@ def test_synthesizer():
     assert np.abs(means - [20, 24]).max() < 0.7
     with pytest.raises(ValueError, match="bounds must have shape"):
         PrivateSynthesizer(bounds=[(0, 1)]).fit(X)
+    with pytest.raises(ValueError, match="delta must be below 1 / 4000, one over the number of rows"):
+        PrivateSynthesizer(delta=0.01).fit(X, y)
+    assert not hasattr(ours.fit(X), "classes_")
+
+
+@parametrize_with_checks([PrivateSynthesizer(epsilon=450.0, n_particles=20, n_steps=3, noise_seed=0)])
+@pytest.mark.filterwarnings("ignore")
+def test_the_checks_of_scikit_learn(estimator, check):
+    check(estimator)

@@ -100,6 +100,8 @@ class Clipped(GradientEstimator):
         risk = validation.instance("objective", objective, EmpiricalRisk, "an EmpiricalRisk for Clipped gradients")
         if risk.sample_weight is not None:
             raise ValueError("sample_weight must be left out for Clipped gradients: it is normalised by all rows")
+        if risk.is_shared:
+            raise ValueError("gradient must not be Clipped with Sharded: each process would draw noise of its own")
 
     def rows_of_a_step(self, objective: Objective) -> int | None:
         return max(1, round(self.batch_rate * (objective.n_samples or 1)))

@@ -390,6 +390,8 @@ class MFLD(Algorithm):
 
         All particles after each step may be published. A step ``theta - h g + s xi`` has noise of its own: with
         ``count_dynamics`` its deviation counts beside that of the gradients, which holds as long as the seed is secret.
+        A state does not know who led to it: its steps count as if this algorithm had made all of them, and a run from
+        particles of another counts from 0. What earlier runs on the same rows have cost comes on top.
 
         Parameters
         ----------
@@ -406,8 +408,8 @@ class MFLD(Algorithm):
         Raises
         ------
         TypeError, ValueError
-            If an argument is of the wrong kind or out of range; if the gradients are not clipped, the step size looks
-            at the data, or the seed is one that people guess.
+            If an argument is of the wrong kind or out of range; if the gradients are not clipped, the dynamics are not
+            `Affine`, the step size looks at the data, or the seed is one that people guess.
         """
         validation.instance("state", state, State, "a State")
         if self._finds_size:
@@ -423,10 +425,9 @@ class MFLD(Algorithm):
             return 0.0
         plan = self._plan(objective, dataclasses.replace(state, step=0), state.step)
         numbers = [plan.numbers(k, 0) for k in range(state.step)]
-        formula = getattr(self.dynamics, "coefficients", None)
-        if formula is None:
-            raise ValueError(f"dynamics must be affine, like Overdamped(), for privacy, got {self.dynamics}")
-        made = np.array([formula(*each) for each in numbers], np.float64)
+        if not self.dynamics.affine:  # others may ask for more gradients than they make steps
+            raise ValueError(f"dynamics must be Affine, like Overdamped(), for privacy, got {self.dynamics}")
+        made = np.array([self.dynamics.coefficients(*each) for each in numbers], np.float64)
         deviations = made[:, 2] if count_dynamics else np.zeros(len(made))
         n_particles = state.particles.shape[-2]
         rate, multipliers = self.gradient.noise_multipliers(objective, n_particles, made[:, 1], deviations)

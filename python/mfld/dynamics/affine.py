@@ -47,6 +47,7 @@ class Affine(Dynamics):
 
     on_domains: ClassVar[bool] = True
     on_members: ClassVar[bool] = True
+    affine: ClassVar[bool] = True
 
     def __init_subclass__(cls) -> None:
         for name in ("move", "native", "start", "buffer_names"):

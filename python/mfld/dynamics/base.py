@@ -146,6 +146,8 @@ class Dynamics(ABC):
         Those of ``buffer_names`` that are values or gradients of the objective at the particles, kept to spare one.
     starts_anew : bool
         True where ``buffer_names`` are functions of the particles, so that nothing is lost where they are left out.
+    affine : bool
+        True where each step is that of `Affine`, with one gradient; accounts of privacy go by it.
 
     Examples
     --------
@@ -168,6 +170,7 @@ class Dynamics(ABC):
     metric: ClassVar[str] = "product"
     evaluations: ClassVar[tuple[str, ...]] = ()
     starts_anew: ClassVar[bool] = False
+    affine: ClassVar[bool] = False
 
     def check_space(self, objective: Objective) -> None:
         """Raise ValueError if this dynamics cannot move an objective's members, on its domain and in its metric."""

@@ -477,7 +477,7 @@ def train(
     >>> training.trained.split_scores(experiments.load("iris"))["test"].score > 0.9
     True
     """
-    recipe = recipe or Recipe()
+    recipe = _without_checkpoint(recipe or Recipe(), checkpoint)
     started = time.perf_counter()
     # NumPy's generator and not ours: the split is a matter of the data, and the rows are stored with the model.
     rng = np.random.default_rng(seed)
@@ -550,6 +550,13 @@ def train(
         }
     trained = replace(problem.trained(result), hyperparameters=problem.hyperparameters(l2), provenance=provenance)
     return Training(trained, result, time.perf_counter() - started, losses, scores, certified, declined)
+
+
+def _without_checkpoint(recipe: Recipe, checkpoint: Path | None) -> Recipe:
+    """Recipe as it is, unless a private one comes with a checkpoint."""
+    if recipe.epsilon is not None and checkpoint is not None:
+        raise ValueError("checkpoint must be left out with epsilon: to go on would pay for the scaling again")
+    return recipe
 
 
 def validation_losses(

@@ -17,6 +17,7 @@ from mfld.experiments.densities import MISSING, Variable, as_csv, complete
 from mfld.experiments.tables import Column, Format, Table
 from mfld.experiments.utility import Utility
 from mfld.privacy import Expense, Ledger
+from mfld.privacy.mechanism import check_delta_of_rows
 from mfld.synthesis import Synthesis
 
 _DOMAINS = 0.1  # share of the budget for bounds, and for categories, where these are not given
@@ -110,6 +111,7 @@ class SyntheticTable:
         n = len(table.rows)
         if n < _LEAST_ROWS:
             raise ValueError(f"{table.source} has {n} rows; at least {_LEAST_ROWS} are needed")
+        check_delta_of_rows(delta, n)
         for name in (*bounds, *known, *([target] if target is not None else [])):
             if name not in table.names:
                 raise ValueError(f"{table.source} has no column {name!r}; it has {', '.join(table.names)}")
@@ -150,7 +152,8 @@ class SyntheticTable:
             "rows": n if neighbours == "replace" else None,
         }
         public: tuple[str, ...] = ("names and kinds of the columns", "decimals of numbers", "form of the file")
-        public += ("the number of rows",) * (neighbours == "replace")
+        rows = "the number of rows" if missing == "refuse" else "the number of rows without missing values"
+        public += (rows,) * (neighbours == "replace")
         ledger = Ledger(tuple(expenses), neighbours) + found.ledger
         return cls(found, variables, ledger, delta, public, provenance)
 

@@ -165,6 +165,11 @@ class EmpiricalRisk(Risk):
     def n_samples(self) -> int:  # type: ignore[override]
         return len(self.data)
 
+    @property
+    def is_shared(self) -> bool:
+        """True where several processes compute it together."""
+        return self._ranks is not None
+
     def over_ranks(self, ranks: Ranks) -> EmpiricalRisk:
         if self.model.native is None:
             raise TypeError(f"model must be a TwoLayerNetwork for Sharded, got {self.model!r}")

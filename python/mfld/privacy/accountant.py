@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfld import extras, validation
-from mfld.privacy.mechanism import check_delta, check_epsilon, together
+from mfld.privacy.mechanism import check_delta, check_epsilon, gaussian_epsilon, together
 
 _ORDERS = np.concatenate([1 + np.geomspace(0.01, 1, 30)[:-1], np.geomspace(2, 1024, 80)])
 _CELLS = 40  # of the quadrature, in a deviation of the noise
 _REACH = 14.0
+_GRID = 1e-6  # by which noise is taken for less than it is: for a billion numbers `mfld.privacy.secret` adds that
 
 
 def secret_seed() -> int:
@@ -87,6 +88,9 @@ def training_epsilon(
 ) -> float:
     """Epsilon at delta of steps with Gaussian noise on rows that are sampled independently, for add/remove neighbours.
 
+    At the rate 1 all steps together are one Gaussian mechanism, whose epsilon is exact. Source: Dong, Roth, Su 2022,
+    "Gaussian differential privacy".
+
     Parameters
     ----------
     noise_multipliers : array_like, shape (n_steps,)
@@ -98,8 +102,8 @@ def training_epsilon(
     releases : sequence of float
         Noise multipliers of Gaussian mechanisms on all rows that come beside the steps, such as bounds of columns.
     accountant : {"rdp", "pld"}
-        Renyi divergences, converted as in Canonne, Kamath, Steinke 2020, proposition 12; or the privacy loss
-        distributions of dp-accounting (extra ``privacy``), which are tighter.
+        Of rates below 1: Renyi divergences, converted as in Canonne, Kamath, Steinke 2020, proposition 12; or the
+        privacy loss distributions of dp-accounting (extra ``privacy``), which are tighter.
 
     Raises
     ------
@@ -124,6 +128,8 @@ def training_epsilon(
     beside = _beside(releases)
     if min(float(given.min(initial=math.inf)), beside) < 0.01:
         return math.inf
+    if validation.real("rate", rate, positive=True) == 1:
+        return _exact(float(np.sum(given.astype(float) ** -2)), beside, delta)
     # Steps of about the same noise are taken together, with the least of it.
     levels = np.exp(np.floor(np.log(np.minimum(given, 1e6)) * 1000) / 1000)
     kinds, counts = np.unique(levels if len(np.unique(given)) > 20 else given, return_counts=True)
@@ -131,6 +137,12 @@ def training_epsilon(
     if accountant == "pld":
         return _loss_distributions(kinds, counts, rate, delta, beside)
     return _renyi(list(zip(kinds.tolist(), counts.tolist(), strict=True)), rate, delta, beside)
+
+
+def _exact(steps: float, beside: float, delta: float) -> float:
+    """Epsilon of steps on all rows, by the sum of ``s**-2`` over them, and of what is released beside them."""
+    inverse = math.sqrt(steps + beside**-2)
+    return gaussian_epsilon(delta, (1 - _GRID) / inverse) if inverse > 0 else 0.0
 
 
 def _beside(releases: Any) -> float:
@@ -187,6 +199,8 @@ def training_multiplier(
     rate = validation.real("rate", rate, positive=True)
 
     def spent(multiplier: float) -> float:
+        if rate == 1:
+            return _exact(n_steps * multiplier**-2, beside, delta)
         return _renyi([(multiplier, n_steps)], rate, delta, beside)
 
     low, high = 0.05, 1e4

@@ -64,6 +64,17 @@ def check_delta(delta: object) -> float:
     return value
 
 
+def check_delta_of_rows(delta: object, n_rows: int) -> float:
+    """A number between 0 and one over the number of rows: from there on to publish one of the rows would be private."""
+    value = check_delta(delta)
+    if value * n_rows >= 1:
+        raise ValueError(
+            f"delta must be below 1 / {n_rows}, one over the number of rows, got {value:g}: with it a row might be "
+            "published as it is"
+        )
+    return value
+
+
 def gaussian_delta(epsilon: float, noise_multiplier: float) -> float:
     """Least delta for which a Gaussian mechanism is (epsilon, delta)-private.
 

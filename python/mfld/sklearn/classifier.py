@@ -158,7 +158,7 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
         if go_on and not np.array_equal(classes, self.classes_):
             raise ValueError(f"warm_start needs the classes of the last fit, {self.classes_}, got {classes}")
         self.classes_ = classes
-        self._private = None
+        self._forget_privacy()
         if self.epsilon is not None:
             if sample_weight is not None:
                 raise ValueError("sample_weight must be None with epsilon: rows of weight 2 would lose twice as much")
@@ -187,6 +187,7 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
             raise ValueError(
                 f"epsilon must be None for partial_fit, which has no account of privacy, got {self.epsilon}"
             )
+        self._forget_privacy()
         first = not hasattr(self, "state_")
         inputs, labels, weights = self._checked(X, y, sample_weight, reset=first)
         check_classification_targets(labels)
@@ -201,6 +202,11 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
             raise ValueError(f"y must hold classes of the first call, {self.classes_}, got {unknown}")
         return self._one_pass(inputs, labels, self._weighted(labels, weights), first=first)
 
+    def _forget_privacy(self) -> None:
+        """Forget what an earlier fit has cost, which says nothing of one that looks at rows again."""
+        self._private = None
+        self.__dict__.pop("privacy_spent_", None)
+
     def _train_privately(self, X: FloatArray, y: NDArray[Any]) -> Self:
         """Train with clipped gradients: of the rows nothing is seen that is not paid for."""
         n_steps = validation.integer("n_steps", self.n_steps, 1)
@@ -208,7 +214,7 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
         for name in ("early_stopping", "certify", "warm_start", "class_weight", "covariance", "grid"):
             if getattr(self, name) not in (False, None):
                 raise ValueError(f"{name} must be left out with epsilon: it looks at rows, got {getattr(self, name)!r}")
-        for name, only in (("algorithm", "mfld"), ("gradient", "auto")):
+        for name, only in (("algorithm", "mfld"), ("gradient", "auto"), ("dynamics", "auto")):
             if getattr(self, name) != only:
                 raise ValueError(f"{name} must be {only!r} with epsilon, got {getattr(self, name)!r}")
         if isinstance(self.step_size, str):

@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mfld import privacy, synthesis, validation
+from mfld.privacy.mechanism import check_delta_of_rows
 from mfld.sklearn.base import seed_of, whole_or_not
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ class PrivateSynthesizer(BaseEstimator):  # type: ignore[misc]  # untyped
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Fit to rows X, shape (n, n_features), and their classes y, shape (n,)."""
         validation.unmasked("X", X)
-        rows = validate_data(self, X, dtype=np.float64, order="C")
+        rows = validate_data(self, X, dtype=np.float64, order="C", ensure_min_samples=2)
+        check_delta_of_rows(self.delta, len(rows))
         multiplier = privacy.noise_multiplier(self.epsilon, self.delta)
         source = privacy.generator(self.noise_seed)
         n_features, expenses = rows.shape[1], privacy.Ledger()
@@ -103,6 +105,7 @@ class PrivateSynthesizer(BaseEstimator):  # type: ignore[misc]  # untyped
             if not (bounds[:, 0] < bounds[:, 1]).all():
                 raise ValueError(f"bounds must be increasing, got {bounds.tolist()}")
         codes, sizes = np.zeros((len(rows), 0), np.int64), []
+        self.__dict__.pop("classes_", None)  # of an earlier fit
         if y is not None:
             self.classes_, labels = np.unique(np.asarray(y), return_inverse=True)
             if labels.shape != (len(rows),):
