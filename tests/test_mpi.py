@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 
 import mfld
+from mfld import _core
+from mfld.algorithms.psdca import dual_of_zero
+from mfld.ranks import Ranks
 from ranks import on_ranks, same
 
 N = 600  # particles: 38 leaves or fewer, shared unevenly among 3
@@ -84,6 +87,84 @@ def test_what_the_core_does_not_fuse_is_shared_too(solver):
     rows = risk(n=60)
     objective = mfld.EmpiricalRisk(model, rows.inputs, rows.targets, loss="half_squared", l2=1e-2)
     assert same(sharded(solver, 2, objective, 4).state, solver.run(objective, 4).state)
+
+
+SWEPT = 60_000  # particles: so many that two ranks share a sweep, and four do where there are three outputs
+
+
+def swept(comm, dtype, n_outputs=1, loss="half_squared", groups=1, num_threads=1, n=40, variance=4.0):
+    """Rows that a sweep of dual ascent visits, and the bytes that it leaves: log-weights, dual variables."""
+    rng = np.random.default_rng(2)
+    inputs = rng.normal(size=(n, 6)).astype(dtype)
+    targets = rng.integers(0, n_outputs, n) if loss == "cross_entropy" else np.sin(inputs[:, :n_outputs])
+    model = mfld.TwoLayerNetwork(6, n_outputs=n_outputs, readout="bounded", readout_bound=2.0)
+    objective = mfld.EmpiricalRisk(model, inputs, targets, loss=loss, l2=1e-2)
+    problem = (objective if comm is None else objective.over_ranks(Ranks(comm))).native(np.dtype(dtype))
+    particles = rng.normal(size=(SWEPT, objective.n_coordinates)).astype(dtype)
+    log_weights, dual = rng.normal(size=SWEPT) / 10, dual_of_zero(objective) / 2
+    ends = np.linspace(0, SWEPT, groups + 1).astype(int)
+    done = _core.backend.dual_sweep(
+        *problem[:2], particles, *problem[2:5], rng.permutation(n), np.diff(ends), 0.02, variance, 2.0, 0.5, log_weights, dual,
+        num_threads, problem.ranks,
+    )  # fmt: skip
+    return done, log_weights.tobytes(), dual.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        {},
+        {"n_outputs": 3, "num_threads": 2},
+        {"n_outputs": 3, "loss": "cross_entropy", "groups": 7},
+        {"variance": 0.1},
+    ],
+    ids=["one output", "three outputs", "coupled, groups", "early end"],
+)
+def test_a_sweep_of_dual_ascent_shares_its_weights(dtype, case):
+    alone = swept(None, dtype, **case)
+    assert (alone[0] < 40) == (len(case) > 0)  # the weights degenerate
+    met = {}
+    for count in (1, 2, 4):
+
+        def one(comm, count=count):
+            found = swept(comm, dtype, **case)
+            met[count] = comm.meetings
+            return found
+
+        assert on_ranks(count, one) == [alone] * count
+    assert met[2] > alone[0]  # at every visit
+    assert (met[4] > alone[0]) == (case.get("n_outputs") == 3)  # else each makes the sweep by itself
+
+
+def test_a_run_of_dual_ascent_with_shared_sweeps():
+    rng = np.random.default_rng(1)
+    inputs = rng.normal(size=(30, 6))
+    model = mfld.TwoLayerNetwork(6, readout="bounded", readout_bound=2.0)
+    objective = mfld.EmpiricalRisk(model, inputs, np.sign(inputs[:, 0]), loss="logistic", l2=0.1)
+    solver = mfld.PSDCA(SWEPT, temperature=0.1)
+    alone = solver.run(objective, 2, seed=4)
+    assert same(sharded(solver, 2, objective, 2, seed=4).state, alone.state)
+
+
+@pytest.mark.parametrize("block", [0, 1, 12])
+def test_a_stop_on_one_rank_ends_a_shared_sweep_on_all(block):
+    def run(comm):
+        gather = comm.Allgather
+
+        def stopping(mine, out):
+            if comm.rank == 1 and comm.meetings == block:
+                mine = np.frombuffer(bytearray(mine)).copy()
+                mine.view(np.int64 if block == 0 else np.float64)[0] = 1
+            gather(mine, out)
+
+        comm.Allgather = stopping
+        with pytest.raises(KeyboardInterrupt):
+            swept(comm, "float32")
+        return comm.meetings
+
+    first, second = on_ranks(2, run)
+    assert first == second <= block + 4  # what is left of the pass, the weights, and whether to stop
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

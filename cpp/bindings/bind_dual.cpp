@@ -20,7 +20,7 @@ std::int64_t dual_sweep(const Backend& backend, const mfld_network& network, con
                         const py::array_t<std::int64_t, py::array::c_style>& rows,
                         const py::array_t<std::int64_t, py::array::c_style>& groups, double temperature,
                         double variance_bound, double neuron_bound, double effective_sample_size,
-                        py::array& log_weights, py::array& dual, int num_threads) {
+                        py::array& log_weights, py::array& dual, int num_threads, const std::optional<Ranks>& ranks) {
   const bool wide = precision(particles, "particles");
   const void* x = checked(particles, "particles", wide, {-1, backend.n_coordinates(network)});
   const auto m = particles.shape(0), n = inputs.ndim() == 2 ? inputs.shape(0) : 0;
@@ -46,9 +46,12 @@ std::int64_t dual_sweep(const Backend& backend, const mfld_network& network, con
                            static_cast<double*>(checked_writable(log_weights, "log_weights", true, {m})),
                            static_cast<double*>(checked_writable(dual, "dual", true, {n, network.n_outputs})),
                            0};
-  run_or_throw(num_threads, [&](const mfld_execution* e) {
-    return backend.kernels(wide).dual_sweep(&network, &loss, &samples, x, m, &sweep, e);
-  });
+  run_or_throw(
+      num_threads,
+      [&](const mfld_execution* e) {
+        return backend.kernels(wide).dual_sweep(&network, &loss, &samples, x, m, &sweep, e);
+      },
+      ranks ? &*ranks : nullptr);
   return sweep.rows_done;
 }
 
@@ -75,7 +78,8 @@ void bind_dual(py::module_&, BackendClass& backend) {
       .def("dual_sweep", &dual_sweep, py::arg("network"), py::arg("loss"), py::arg("particles"), py::arg("inputs"),
            py::arg("targets"), py::arg("weights").none(true), py::arg("rows"), py::arg("groups"),
            py::arg("temperature"), py::arg("variance_bound"), py::arg("neuron_bound"), py::arg("effective_sample_size"),
-           py::arg("log_weights"), py::arg("dual"), py::arg("num_threads") = 1)
+           py::arg("log_weights"), py::arg("dual"), py::arg("num_threads") = 1,
+           py::arg("ranks").none(true) = py::none())
       .def("dual_step", &dual_step, py::arg("loss"), py::arg("dual"), py::arg("predictions"), py::arg("targets"),
            py::arg("step"));
 }

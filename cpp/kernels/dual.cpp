@@ -9,7 +9,9 @@
 // The neurons of the next block of rows come from one product while the current block is swept. In a block the weights
 // are multiplied from visit to visit; from block to block they are made anew from the float64 log-weights, which see
 // every change of the dual variables, so that nothing drifts. Particles are cut into chunks, a function of the problem
-// alone, and the sums over chunks have a fixed order: the number of threads does not change a bit.
+// alone, and the sums over chunks have a fixed order: the number of threads does not change a bit. Ranks share the
+// chunks of many particles, and give each other the sums of theirs at every visit; dual variables all have, and make
+// the same steps of.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -21,6 +23,7 @@
 #include "entries.hpp"
 #include "mfld/losses.hpp"
 #include "mfld/math.hpp"
+#include "mfld/ranks.hpp"
 #include "mfld/team.hpp"
 #include "network.hpp"
 
@@ -211,26 +214,30 @@ class DualSweep {
         samples_(samples),
         sweep_(sweep),
         particles_(particles),
+        ranks_(execution),
         slots_(sweep.groups, sweep.n_groups),
-        layout_(slots_.count, network_.n_coordinates()),
-        // An odd number of cache lines: rows a power of two apart would share the few lines of one cache set.
-        stride_((ceil_div(slots_.count, values_per_line) | 1) * values_per_line),
         outputs_(network_.n_outputs),
+        n_chunks_(static_cast<std::int64_t>(slots_.chunks.size())),
+        shared_(ranks_.several() && visit_work(slots_.count) >= work_per_rank * static_cast<double>(ranks_.count())),
+        own_chunks_(chunks_of(ranks_.rank())),
+        own_(slots_of(ranks_.rank())),
+        layout_(own_.size(), network_.n_coordinates()),
+        stride_(stride_of(own_.size())),
         coupled_(loss_infos[loss.id].targets == MFLD_TARGETS_CLASS),
         width_(coupled_ ? outputs_ : 1),
         visits_per_row_(coupled_ ? 1 : outputs_),
         rows_per_block_(std::clamp<std::int64_t>(
-            (1 << 19) / (outputs_ * stride_ * static_cast<std::int64_t>(sizeof(T))) / 4 * 4, 8, 64)),
+            (1 << 19) / (outputs_ * stride_of(slots_.count) * static_cast<std::int64_t>(sizeof(T))) / 4 * 4, 8, 64)),
         n_blocks_(ceil_div(sweep.n_rows, rows_per_block_)),
         n_sums_(n_own_sums + width_),
-        n_chunks_(static_cast<std::int64_t>(slots_.chunks.size())),
         panels_(layout_.n_panels * layout_.panel_size()),
         terms_(2 * layout_.n_panels * outputs_ * lanes),
         neurons_(2 * rows_per_block_ * outputs_ * stride_),
-        weights_(slots_.count),
+        weights_(own_.size()),
         log_weights_(slots_.count),
         sums_(2 * n_chunks_ * n_sums_),
         largest_(n_chunks_),
+        messages_(shared_ ? ranks_.count() * message_size(n_sums_) : 0),
         stop_(execution) {
     std::fill_n(log_weights_.get(), slots_.count, -infinity);
     slots_.each([&](std::int64_t first, Range at) {
@@ -239,28 +246,32 @@ class DualSweep {
   }
 
   int run(const mfld_execution& execution) {
-    const int threads = useful_threads(execution.num_threads, layout_.n_panels, filling_work(slots_.count));
+    const int threads = useful_threads(execution.num_threads, layout_.n_panels, filling_work(own_.size()));
     std::vector<Memory> memories(threads, Memory(*this));
     // Fewer threads than asked for may come, and each of them sweep.
+    bool copied = true;
     for (int member = 0; member < std::max(1, sweepers_at_most(threads)); ++member)
-      if (!copy_dual(memories[member])) return MFLD_STOPPED;
+      copied = copied && copy_dual(memories[member]);
+    if (ranks_.any(!copied)) return MFLD_STOPPED;
 
     run_team(threads, [&](int member, int members, SpinBarrier& barrier) {
       Member me(*this, memories[member], member, members, barrier);
+      // Ranks that share a sweep stop together, where their sums meet.
       me.fill(0);
-      if (me.meet()) return;
+      if (me.meet() && !shared_) return;
       for (std::int64_t b = 0; b < n_blocks_; ++b) {
         if (member == 0) next_panel_[b & 1].store(0, std::memory_order_relaxed);
         if (member < me.sweepers) me.sweep(b);
         if (b + 1 < n_blocks_) me.fill(b + 1);
-        if (me.meet() || ended_[b & 1]) return;
+        if ((me.meet() && !shared_) || ended_[b & 1]) return;
       }
     });
+    if (shared_) ranks_.gather(log_weights_.get(), [this](std::int64_t rank) { return slots_of(rank); });
     std::copy(memories[0].dual.begin(), memories[0].dual.end(), sweep_.dual);
     slots_.each([&](std::int64_t first, Range at) {
       std::copy_n(&log_weights_[at.begin], at.size(), sweep_.log_weights + first);
     });
-    return stop_.aborting() ? MFLD_STOPPED : MFLD_DONE;
+    return ranks_.any(stop_.aborting()) || ranks_.failed() ? MFLD_STOPPED : MFLD_DONE;
   }
 
  private:
@@ -270,6 +281,9 @@ class DualSweep {
   static constexpr std::int64_t work_of_activation = 16, work_of_sweep = 16;
   // Sweeping over them takes about half a microsecond, ten times as long as a barrier of two threads (measured, Zen 4).
   static constexpr std::int64_t slots_per_sweeper = 2048;
+  // What a rank does of a visit takes five times as long as a message through shared memory, and as long as one over
+  // Ethernet (measured, Zen 4): with less, each makes the sweep by itself.
+  static constexpr double work_per_rank = 1e6;
   // In a block the logarithms of weights move by less than the second from where they started, and those that started
   // below the first count as none: what is left out stays below e^(32 - 60) of the largest weight, and no weight that
   // counts becomes subnormal.
@@ -323,7 +337,7 @@ class DualSweep {
           sweepers(sweep.sweepers(members)),
           member(member_),
           barrier(barrier_),
-          chunks(member_ < sweepers ? even_part(sweep.n_chunks_, member_, sweepers) : Range{0, 0}) {}
+          chunks(member_ < sweepers ? sweep.part_of_chunks(member_, sweepers) : Range{0, 0}) {}
 
     // A barrier of all members: the same at all of them is whether to stop behind it.
     bool meet() {
@@ -331,8 +345,12 @@ class DualSweep {
       barrier.wait();
       return stopped = all.stop_.stopped(meetings++);
     }
-    // Of those that sweep, who are all members or one.
-    void meet_sweepers() {
+    // Of those that sweep, who are all members or one: behind it all have the numbers of all chunks, `each` of one.
+    void meet_sweepers(double* of_chunks, std::int64_t each) {
+      if (all.shared_) {
+        if (sweepers > 1) barrier.wait();
+        if (member == 0 && all.meet_ranks(of_chunks, each)) all.stop_.publish_stop(meetings);
+      }
       if (sweepers > 1)
         meet();
       else
@@ -362,16 +380,18 @@ class DualSweep {
 
     template <class Body>
     void each_chunk(const Body& body) {
-      for (std::int64_t i = chunks.begin; i < chunks.end; ++i) body(i, all.slots_.chunks[i].slots);
+      for (std::int64_t i = chunks.begin; i < chunks.end; ++i) {
+        const Range at = all.slots_.chunks[i].slots;
+        body(i, Range{at.begin - all.own_.begin, at.end - all.own_.begin});
+      }
     }
 
     double* sums(std::int64_t chunk) { return &all.sums_[((turn & 1) * all.n_chunks_ + chunk) * all.n_sums_]; }
 
     // Weights of the block, from the float64 log-weights, relative to the largest of the group; and sums for visit j.
     void start_from_exact(std::int64_t block, std::int64_t j) {
-      each_chunk(
-          [&](std::int64_t i, Range at) { all.largest_[i] = largest_of(&all.log_weights_[at.begin], at.size()); });
-      meet_sweepers();
+      each_chunk([&](std::int64_t i, Range at) { all.largest_[i] = largest_of(all.exact(at.begin), at.size()); });
+      meet_sweepers(all.largest_.get(), 1);
       std::fill(own.largest.begin(), own.largest.end(), -infinity);
       for (std::int64_t i = 0; i < all.n_chunks_; ++i) {
         double& of_group = own.largest[all.slots_.chunks[i].group];
@@ -383,14 +403,14 @@ class DualSweep {
       each_chunk([&](std::int64_t i, Range at) {
         const double shift = own.largest[all.slots_.chunks[i].group];
         for (std::int64_t m = at.begin; m < at.end; ++m)
-          all.weights_[m] = static_cast<T>(std::max(all.log_weights_[m] - shift, 2.0 * smallest_log));
+          all.weights_[m] = static_cast<T>(std::max(*all.exact(m) - shift, 2.0 * smallest_log));
         for (std::int64_t m = at.begin; m < at.end; m += Vec<T>::size) {
           const auto l = Vec<T>::load(&all.weights_[m]);
           select(l > Vec<T>(smallest_log), math::exp_not_positive(l), Vec<T>(0)).store(&all.weights_[m]);
         }
         pass<true>(block, j, j, i, at);
       });
-      meet_sweepers();
+      meet_sweepers(sums(0), all.n_sums_);
     }
 
     // Applies the change to visit j's neurons and sums for visit `next`.
@@ -404,7 +424,7 @@ class DualSweep {
     void keep(std::int64_t block, std::int64_t first, std::int64_t last) {
       each_chunk([&](std::int64_t, Range at) {
         add_exactly(all.neurons_of(block, first) + at.begin, all.stride_, &own.changes[first * all.width_],
-                    (last - first) * all.width_, at.size(), &all.log_weights_[at.begin]);
+                    (last - first) * all.width_, at.size(), all.exact(at.begin));
       });
     }
 
@@ -460,7 +480,7 @@ class DualSweep {
         each_chunk([&](std::int64_t i, Range at) {
           farthest <= near_zero<T> ? pass<true>(block, j, j + 1, i, at) : pass<false>(block, j, j + 1, i, at);
         });
-        meet_sweepers();
+        meet_sweepers(sums(0), all.n_sums_);
       }
       keep(block, kept, j);
       if (member > 0) return;
@@ -476,13 +496,51 @@ class DualSweep {
 
   // Of many slots each thread fills and sweeps its own, which stay in its cache, and meets the others at every visit.
   // Of few, one thread sweeps what the others fill, and they meet once a block.
-  int sweepers(int members) const { return slots_.count >= slots_per_sweeper * members ? members : 1; }
+  int sweepers(int members) const { return own_.size() >= slots_per_sweeper * members ? members : 1; }
   int sweepers_at_most(int members) const {
-    return static_cast<int>(std::min<std::int64_t>(members, slots_.count / slots_per_sweeper));
+    return static_cast<int>(std::min<std::int64_t>(members, own_.size() / slots_per_sweeper));
   }
-  double filling_work(std::int64_t slots) const {
+  // Of a row, and of a block of them.
+  double visit_work(std::int64_t slots) const {
     return static_cast<double>(slots) *
-           static_cast<double>(rows_per_block_ * (network_.n_features + work_of_activation + work_of_sweep * outputs_));
+           static_cast<double>(network_.n_features + work_of_activation + work_of_sweep * outputs_);
+  }
+  double filling_work(std::int64_t slots) const { return static_cast<double>(rows_per_block_) * visit_work(slots); }
+  // An odd number of cache lines: rows a power of two apart would share the few lines of one cache set.
+  static std::int64_t stride_of(std::int64_t slots) { return (ceil_div(slots, values_per_line) | 1) * values_per_line; }
+
+  Range chunks_of(std::int64_t rank) const {
+    return shared_ ? even_part(n_chunks_, rank, ranks_.count()) : Range{0, n_chunks_};
+  }
+  Range slots_of(std::int64_t rank) const {
+    const Range chunks = chunks_of(rank);
+    return {slots_.chunks[chunks.begin].slots.begin, slots_.chunks[chunks.end - 1].slots.end};
+  }
+  Range part_of_chunks(std::int64_t member, std::int64_t members) const {
+    const Range part = even_part(own_chunks_.size(), member, members);
+    return {own_chunks_.begin + part.begin, own_chunks_.begin + part.end};
+  }
+  // Exact logarithm of the weight of an own slot.
+  double* exact(std::int64_t slot) const { return &log_weights_[own_.begin + slot]; }
+
+  // Numbers of a message: whether to stop, and `each` of every chunk.
+  std::int64_t message_size(std::int64_t each) const { return 1 + ceil_div(n_chunks_, ranks_.count()) * each; }
+  // The numbers of all chunks, from those of the own ones. True: somebody asks to stop, or there was no meeting.
+  bool meet_ranks(double* of_chunks, std::int64_t each) {
+    const std::int64_t size = message_size(each);
+    double* mine = &messages_[ranks_.rank() * size];
+    mine[0] = stop_.aborting() ? 1 : 0;
+    std::copy_n(of_chunks + own_chunks_.begin * each, own_chunks_.size() * each, mine + 1);
+    ranks_.meet(messages_.get(), size * static_cast<std::int64_t>(sizeof(double)));
+    if (ranks_.failed()) return true;
+    bool stop = false;
+    for (std::int64_t rank = 0; rank < ranks_.count(); ++rank) {
+      const double* theirs = &messages_[rank * size];
+      const Range chunks = chunks_of(rank);
+      stop = stop || theirs[0] != 0;
+      std::copy_n(theirs + 1, chunks.size() * each, of_chunks + chunks.begin * each);
+    }
+    return stop;
   }
   Range rows_of(std::int64_t block) const {
     return {block * rows_per_block_, std::min(sweep_.n_rows, (block + 1) * rows_per_block_)};
@@ -499,7 +557,7 @@ class DualSweep {
     T* coefficient = &terms_[2 * p * outputs_ * lanes];
     T* offset = coefficient + outputs_ * lanes;
     if (block == 0) {
-      const Range source = slots_.panels[p];
+      const Range source = slots_.panels[own_.begin / lanes + p];
       PanelLayout<T>(source.size(), layout_.n_coordinates)
           .pack(particles_ + source.begin * layout_.n_coordinates, 0, panel);
       network_.terms(panel, coefficient, offset);
@@ -530,15 +588,18 @@ class DualSweep {
   const mfld_samples& samples_;
   mfld_dual_sweep& sweep_;
   const T* particles_;
+  Ranks ranks_;
   const Slots<T> slots_;
+  const std::int64_t outputs_, n_chunks_;
+  const bool shared_;             // by ranks
+  const Range own_chunks_, own_;  // chunks and slots of this rank
   const PanelLayout<T> layout_;
   const std::int64_t stride_;  // from one neuron to the next
-  const std::int64_t outputs_;
   const bool coupled_;
   const std::int64_t width_, visits_per_row_;  // coordinates of a visit, visits of a row
-  const std::int64_t rows_per_block_, n_blocks_, n_sums_, n_chunks_;
+  const std::int64_t rows_per_block_, n_blocks_, n_sums_;
   const Buffer<T> panels_, terms_, neurons_, weights_;
-  const Buffer<double> log_weights_, sums_, largest_;
+  const Buffer<double> log_weights_, sums_, largest_, messages_;
   std::atomic<std::int64_t> next_panel_[2] = {0, 0};
   StopSignal stop_;
   // Written by member 0 before a block's barrier, read after it: two take turns, as a slow member may read late.

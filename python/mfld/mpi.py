@@ -36,7 +36,7 @@ class Sharded(Algorithm):
     Every process makes the same calls and gets the same results; each computes for the particles of its share. In the
     steps of `MFLD` that the core makes, with `FullBatch`, `Minibatch`, `SVRG` and `SARAH`, `Overdamped` and
     `Underdamped`, processes exchange sums of predictions of the rows that a step sees, and the particles where a call
-    ends. Whatever else evaluates the objective, such as `PDA`, the refreshes of `PSDCA` and certificates, shares its
+    ends; in sweeps of `PSDCA` over many particles the sums over their weights. Whatever else evaluates the objective, such as `PDA`, the refreshes of `PSDCA` and certificates, shares its
     evaluations at many particles; the rest of it each process computes by itself.
 
     The process of rank 0 leads a `run`: callbacks and recorded functions are called there only, so that a `Checkpoint`

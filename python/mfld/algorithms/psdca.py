@@ -433,6 +433,7 @@ class _Work:
             self.log_weights,
             self.dual,
             validation.num_threads(self.solver.num_threads),
+            problem.ranks,
         )
 
     def rising_sweep(self, rows: NDArray[np.int64]) -> int:
