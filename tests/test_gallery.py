@@ -188,6 +188,19 @@ def test_a_run_that_fails_is_no_claim_that_fails(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "own.png").exists()
 
 
+def test_an_interrupted_experiment_says_where_it_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def stopped(self, path, **_):
+        path.write_bytes(b"")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gallery.Experiment, "run", stopped)
+    assert cli.main(["run", "double_well", "--small"]) == 130
+    said = "mfld: interrupted; the runs that ended are in double_well-small.jsonl, from which the same command goes on"
+    assert capsys.readouterr().err.splitlines() == [said]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from mfld import plots
+from mfld import cli, plots
 
 matplotlib = pytest.importorskip("matplotlib")
 to_rgb = pytest.importorskip("matplotlib.colors").to_rgb
@@ -103,3 +103,21 @@ def test_a_cloud_that_moves(d, tmp_path):
 def test_refuses(wrong, message):
     with pytest.raises(ValueError, match=message):
         plots.moving(**{"frames": [[[0.0]]], "path": "a.gif", **wrong})
+
+
+def test_names_with_dollars_are_no_formulas(tmp_path, monkeypatch):
+    # Between two dollars matplotlib reads a formula, and this one it cannot.
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{k % 7},{k % 5},{('$no$frac{', '2 $a_$')[k % 2]}" for k in range(40)]
+    table = tmp_path / "a$_$b.csv"
+    table.write_text("\n".join(["$x^$,$b_$,y", *rows]))
+    quick = ["--n-steps", "5", "--n-particles", "8"]
+    for command in (["train", *quick, "--l2", "0.01", "--report", "page.html"], ["density", "--drop", "y"]):
+        assert cli.main([command[0], table.name, *command[1:]]) == 0
+        assert list(tmp_path.glob("*.png"))
+
+
+@pytest.mark.parametrize("n", [2, 5, 6, 40])
+def test_classes_have_a_colour_each(n):
+    shades = plots.style.classes(n)(np.arange(n))
+    assert len(np.unique(shades, axis=0)) == n

@@ -236,3 +236,12 @@ def test_a_file_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(ValueError, match="path must be a file of a sweep; line 1 of"):
         mfld.sweep(lambda a: a, {"a": [1]}, path, executor=0)
     assert path.read_text() == "a,b\n1,2\n"
+
+
+@pytest.mark.parametrize("text", ["a letter without an end of line", '{"other": 1}', '{"parameters": {"a": 1}}\nabc'])
+def test_a_file_that_is_of_no_sweep_is_left_as_it_is(functions, text, tmp_path):
+    path = tmp_path / "letter.txt"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"path must be a file of a sweep; line \d of .*letter.txt is none"):
+        mfld.sweep(functions.product, GRID, path, executor=0)
+    assert path.read_text() == text

@@ -325,7 +325,7 @@ def _lines(
         file.seek(0)
         whole = 0
         for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
+            if not line.endswith(b"\n") and (line.startswith(_BEGIN) or _BEGIN.startswith(line)):
                 break  # cut off by a crash
             whole += len(line)
             try:
@@ -341,6 +341,9 @@ def _lines(
                 others.add(key)
         file.truncate(whole)
         yield file, kept, others
+
+
+_BEGIN = b'{"parameters":'  # of every record
 
 
 def _append(file: BinaryIO, record: dict[str, Any]) -> None:

@@ -38,8 +38,12 @@ def _main(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> i
             print(f"mfld: {_message(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        kept = getattr(options, "checkpoint", None)
-        left = f"go on with --checkpoint {kept} --resume" if kept and kept.exists() else "nothing was written"
+        kept, runs = getattr(options, "checkpoint", None), getattr(options, "runs", None)
+        left = "nothing was written"
+        if kept and kept.exists():
+            left = f"go on with --checkpoint {kept} --resume"
+        elif runs and runs.exists():
+            left = f"the runs that ended are in {runs}, from which the same command goes on"
         print(f"mfld: interrupted; {left}", file=sys.stderr)
         return 130
     return status

@@ -24,7 +24,7 @@ from mfld.validation import FloatArray
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "deconvolve",
-        examples=("mfld deconvolve signal.csv --kernel gaussian:0.5 --output spikes.csv --picture spikes.png",),
+        examples=("mfld deconvolve signal.csv --kernel gaussian:0.5 --output spikes.csv",),
         help="find the spikes of a signal",
         description="Find the spikes whose sum, seen through a kernel, is a signal: sparse deconvolution (BLASSO) with "
         "a certificate of optimality.",
@@ -107,7 +107,7 @@ def _run(options: argparse.Namespace) -> int:
             file.write(csv_text(columns).encode())
         report.add({"output": str(options.output)}, f"output: {options.output}")
     if options.picture is not None:
-        plots.save(plots.deconvolution(found, title=f"mfld deconvolve {options.signal}"), options.picture)
+        plots.save(plots.deconvolution(found, title=plots.plain(f"mfld deconvolve {options.signal}")), options.picture)
         report.add({"picture": str(options.picture)}, f"picture: {options.picture}")
     report.finish()
     return 0

@@ -134,7 +134,9 @@ def _run(options: argparse.Namespace) -> int:
         if no_picture is None:
             assert model.rows is not None  # it was fitted here
             shown = model.most_telling(_SHOWN)
-            figure = plots.density(model.density, model.rows, model.labels, shown=shown, title=f"mfld density {stem}")
+            labels = [plots.plain(label, most=20) for label in model.labels]
+            title = plots.plain(f"mfld density {stem}")
+            figure = plots.density(model.density, model.rows, labels, shown=shown, title=title)
             plots.save(figure, picture)
             report.add({"picture": str(picture)}, f"picture: {picture}")
         else:

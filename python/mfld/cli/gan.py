@@ -79,7 +79,7 @@ def _run(options: argparse.Namespace) -> int:
 
     def look(generator: Generator, step: int) -> None:
         frames.append(generator.sample(_POINTS, options.seed))
-        titles.append(f"{stem}, step {step}")
+        titles.append(plots.plain(f"{stem}, step {step}"))
 
     header = None if options.header is None else options.header == "yes"
     model = GeneratorModel.fit(

@@ -59,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     stem = "-".join([experiment.name, *changes])
     picture = options.output or Path(f"{stem}.png")
     check_output(picture, [options.experiment])
-    runs = options.runs or picture.with_suffix(".jsonl")
+    runs = options.runs = options.runs or picture.with_suffix(".jsonl")
     check_output(runs, [options.experiment])
     plots.check_format(picture)
     if runs.resolve() == picture.resolve():

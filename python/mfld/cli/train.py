@@ -264,7 +264,7 @@ def _train(options: argparse.Namespace, shared: Callable[[Algorithm], Algorithm]
     try:
         report.add({"picture": None})
         if no_picture is None:
-            plots.save(plots.training(training.result, trained, title=f"mfld train {data.name}"), picture)
+            plots.save(plots.training(training.result, trained, title=plots.plain(f"mfld train {data.name}")), picture)
             report.add({"picture": str(picture)}, f"picture: {picture}")
         else:
             print(f"no picture: {no_picture}", file=sys.stderr)

@@ -229,7 +229,8 @@ class Experiment:
             said = "holds" if findings.holds else "does not hold"
             bound = str(self.claim).rpartition(": ")[2]
             lines.append(f"{self.claim.quantity}: {findings.value:.3g}; {bound}, {said}")
-        wrapped = [textwrap.fill(line, round(_LETTERS_PER_INCH * width)) for line in lines]
+        letters = round(_LETTERS_PER_INCH * width)
+        wrapped = [plots.plain(textwrap.fill(line, letters), most=4 * letters) for line in lines]
         drawn.suptitle("\n".join(wrapped), fontsize=_TITLE_SIZE)
         return drawn
 

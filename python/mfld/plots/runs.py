@@ -16,6 +16,8 @@ from mfld.plots import style
 if TYPE_CHECKING:
     from mfld.experiments.trained import TrainedModel
 
+_MOST_NAMES = 20  # of classes beside a bar
+
 
 def training(result: Result, trained: TrainedModel, title: str = "") -> Any:
     """Loss against step, and the cloud of neurons.
@@ -71,7 +73,10 @@ def losses(result: Result, *, axes: Any = None) -> Any:
     for k, (name, label) in enumerate((("train_loss", "training rows"), ("test_loss", "held-out rows"))):
         if name in result.history:  # a private training has no curve of its own rows
             axes.plot(result.history["step"], result.history[name], color=style.colour(k), linewidth=1.5, label=label)
-    axes.set(xlabel="step", ylabel="mean loss", yscale="log")
+    axes.set(xlabel="step", ylabel="mean loss")
+    low, high = axes.dataLim.intervaly
+    if high > 10 * low > 0:
+        axes.set_yscale("log")
     axes.legend(frameon=False)
     return style.open_axes(axes).figure
 
@@ -104,7 +109,8 @@ def neurons(trained: TrainedModel, *, axes: Any = None) -> Any:
     size = np.abs(readout).max(axis=1, initial=0.0)
     order = np.argsort(size)
     if readout.shape[1] > 1:
-        colours, colormap, limits = readout.argmax(axis=1), "tab10", (-0.5, 9.5)
+        n = readout.shape[1]
+        colours, colormap, limits = readout.argmax(axis=1), style.classes(n), (-0.5, n - 0.5)
     else:
         colours, colormap = (readout[:, 0] if readout.shape[1] else np.zeros(len(particles))), "coolwarm"
         limits = (-max(size.max(), 1e-12), max(size.max(), 1e-12))
@@ -122,9 +128,8 @@ def neurons(trained: TrainedModel, *, axes: Any = None) -> Any:
         points, ax=axes, label="class of the largest readout" if readout.shape[1] > 1 else "readout"
     )
     if readout.shape[1] > 1 and trained.classes is not None:
-        shown = range(min(len(trained.classes), 10))
-        bar.set_ticks(list(shown), labels=[str(trained.classes[k]) for k in shown])
-        bar.ax.set_ylim(-0.5, len(shown) - 0.5)
+        shown = range(0, len(trained.classes), -(-len(trained.classes) // _MOST_NAMES))
+        bar.set_ticks(list(shown), labels=[style.plain(str(trained.classes[k]), most=20) for k in shown])
     axes.set_xlabel(f"first principal axis of the weights ({spread[0]:.0%})")
     axes.set_ylabel(f"second ({spread[1]:.0%})")
     axes.set_title(f"{len(particles)} neurons", fontsize=10)

@@ -103,6 +103,26 @@ def marker(k: int) -> str:
     return MARKERS[k % len(MARKERS)]
 
 
+def classes(n: int) -> Any:
+    """Colours of n classes: those above while they last, else shades that become lighter."""
+    if n <= len(COLOURS):
+        return _matplotlib("matplotlib.colors").ListedColormap(COLOURS[:n])
+    return _matplotlib().colormaps["cividis"].resampled(n)
+
+
+def plain(text: str, most: int = 80) -> str:
+    """Text that is no formula, no longer than this: matplotlib reads what is between dollars as one.
+
+    Examples
+    --------
+    >>> from mfld import plots
+    >>> print(plots.plain("from $5 to $10"))
+    from \\$5 to \\$10
+    """
+    short = text if len(text) <= most else f"{text[: most - 1]}…"
+    return short.replace("$", r"\$")
+
+
 def ink() -> str:
     """Colour of text in the theme that holds."""
     return str(_matplotlib().rcParams["text.color"])
