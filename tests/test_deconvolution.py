@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import mfld
-from mfld.deconvolution import Convolution, Dirichlet, Gaussian, Sampled
+from mfld import signed_certificates
+from mfld.deconvolution import Convolution, Dirichlet, Gaussian, PointSpread, Sampled
 
 CIRCLE = np.arange(32) * 2 * np.pi / 32
 
@@ -125,6 +126,162 @@ def test_two_dimensions():
     np.testing.assert_allclose(found.fit, signal, atol=1e-7)
 
 
+X = np.linspace(0, 8, 81)
+TWO_SPIKES = 2 * Gaussian(0.5)(X - 2.03)[0] - Gaussian(0.5)(X - 5.5)[0]
+
+
+@pytest.mark.parametrize("penalty", ["tv", "squared_tv"])
+def test_units_of_signal_positions_and_response_make_no_difference(penalty):
+    """Of powers of 2 in no bit, of others in rounding: down to 1e-300 of a square, and to a nanosecond."""
+    noisy = TWO_SPIKES + 0.05 * np.random.default_rng(0).normal(size=81)
+    expected = mfld.deconvolve(noisy, Gaussian(0.5), 0.02, axes=[X], penalty=penalty, n_steps=30)
+    assert len(expected.amplitudes) == 2
+    values = Gaussian(0.5)(np.arange(-60, 61) * 0.05)[0]
+    for unit, length, response in (
+        (2.0**-300, 2.0**-40, 1.0),
+        (1e90, 1e-9, 1.0),
+        (1e-90, 1e60, 1.0),
+        (3.0, 7.0, 1e-80),
+    ):
+        spread = Gaussian(0.5 * length) if response == 1 else Sampled(response * values, spacing=0.05 * length)
+        strength = 0.02 * response * (unit if penalty == "tv" else response)
+        found = mfld.deconvolve(unit * noisy, spread, strength, axes=[X * length], penalty=penalty, n_steps=30)
+        exact = unit == 2.0**-300
+        near = {"rtol": 0 if exact else 1e-4}  # of Sampled's interpolation
+        size = unit / response
+        for name, scale in (
+            ("positions", length),
+            ("position_errors", length),
+            ("amplitudes", size),
+            ("amplitude_errors", size),
+            ("noise_level", unit),
+            ("fit", unit),
+        ):
+            np.testing.assert_allclose(
+                getattr(found, name) / scale, getattr(expected, name), atol=1e-4 * (1 - exact), **near
+            )
+        np.testing.assert_allclose(found.measure.positions / length, expected.measure.positions, **near)
+        np.testing.assert_allclose(found.measure.weights / size, expected.measure.weights, **near)
+        np.testing.assert_allclose(found.certificate.value / unit / unit, expected.certificate.value, **near)
+        assert 0 <= found.certificate.gap / unit / unit <= 1e-6 * np.mean(noisy**2) / 2
+        np.testing.assert_allclose(found.certificate.supremum / unit / response, expected.certificate.supremum, **near)
+        assert found.strength == strength
+
+
+def test_axes_may_have_units_that_are_far_apart():
+    first, second = Dirichlet(3, period=20e-9), Gaussian(1500.0)
+    axes = [np.arange(20) * 1e-9, np.arange(16) * 1e3]
+    model = Convolution([first, second], axes)
+    positions = np.array([[5.2e-9, 6300.0], [12.1e-9, 9400.0]])
+    signal = mfld.SignedMeasure(model, positions, [2.0, -1.0]).predict(model.grid).reshape(20, 16)
+    found = mfld.deconvolve(signal, [first, second], axes=axes, n_steps=60)
+    np.testing.assert_allclose(found.positions, positions, rtol=1e-6)
+    np.testing.assert_allclose(found.amplitudes, [2.0, -1.0], rtol=1e-6)
+    assert found.certificate.bounded
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200, 5e-324])
+def test_signals_without_a_square_are_refused(size):
+    with pytest.raises(ValueError, match=r"signal must have its largest size between 1e-100 and 1e\+100, or 0, got"):
+        mfld.deconvolve(size * TWO_SPIKES / 2, Gaussian(0.5), axes=[X])
+
+
+def test_any_strength_has_an_answer_or_a_name():
+    found = mfld.deconvolve(TWO_SPIKES, Gaussian(0.5), 1e-14, axes=[X], n_steps=30)
+    np.testing.assert_allclose(found.measure.weights, [2, -1], atol=1e-6)
+    assert len(mfld.deconvolve(TWO_SPIKES, Gaussian(0.5), 1e50, axes=[X], n_steps=30).amplitudes) == 0
+    for strength in (1e-200, 1e200):
+        with pytest.raises(ValueError, match="strength must be nearer to"):
+            mfld.deconvolve(TWO_SPIKES, Gaussian(0.5), strength, axes=[X])
+    with pytest.raises(ValueError, match=r"point_spread must be wider: axes must be at most 1e\+06 of its widths"):
+        mfld.deconvolve(TWO_SPIKES, Gaussian(1e-9), axes=[X])
+
+
+class Bell(PointSpread):
+    """The response of a resonance, with numbers that a test may spoil."""
+
+    largest, steepest, most_curved = 1.0, 0.65, 2.0
+
+    def __call__(self, x):
+        return 1 / (1 + x**2), -2 * x / (1 + x**2) ** 2
+
+
+def test_a_response_of_ones_own():
+    found = mfld.deconvolve(3 * Bell()(X - 3.2)[0], Bell(), axes=[X], n_steps=30)
+    np.testing.assert_allclose(found.positions, [[3.2]], atol=1e-8)
+    np.testing.assert_allclose(found.amplitudes, [3.0], atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "error", "message"),
+    [
+        ({"largest": None}, TypeError, "largest of point_spread .* must be a real number"),
+        ({"most_curved": np.inf}, ValueError, "most_curved of point_spread .* must be finite and positive"),
+        ({"steepest": np.nan}, ValueError, "steepest of point_spread .* must be finite and positive"),
+        ({"most_curved": 1.0}, ValueError, "most_curved, or the derivative, of point_spread .* must suit its response"),
+        ({"largest": 0.9}, ValueError, "largest of point_spread .* must suit its response"),
+        ({"steepest": 0.6}, ValueError, "steepest of point_spread .* must suit its response"),
+        ({"__call__": lambda self, x: (1 / (1 + x**2), 2 * x / (1 + x**2) ** 2)}, ValueError, "the derivative, of"),
+        ({"__call__": lambda self, x: 1 / (1 + x**2)}, TypeError, "must be a pair, response and derivative"),
+        ({"__call__": lambda self, x: (x * np.nan, x)}, ValueError, "largest of point_spread .* must suit"),
+        ({"__call__": lambda self, x: (x[:-1], x)}, ValueError, "the response of point_spread .* must have shape"),
+    ],
+)
+def test_a_response_that_contradicts_itself_is_refused(spoiled, error, message):
+    with pytest.raises(error, match=message):
+        mfld.deconvolve(TWO_SPIKES, type("Spoiled", (Bell,), spoiled)(), axes=[X])
+
+
+@pytest.mark.parametrize("point_spread", [Gaussian(1.5), Dirichlet(2, period=7.0), Sampled(np.hanning(7), spacing=1.0)])
+def test_responses_at_whole_numbers_are_those_at_reals(point_spread):
+    for found, expected in zip(point_spread(np.arange(-3, 4)), point_spread(np.arange(-3.0, 4)), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_an_image_of_a_measured_response_against_a_convex_solver_on_a_fine_grid():
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    measured = np.array([0.0, 0.1, 0.4, 1.0, 0.7, 0.3, 0.05])  # lopsided
+    spreads = [Sampled(measured, spacing=1.0), Sampled(measured[::-1], spacing=1.0)]
+
+    def response(points, values):  # the spline of Catmull and Rom, by its Hermite form
+        knots = np.arange(-5, 6)
+        padded = np.concatenate([np.zeros(2), values, np.zeros(2)])
+        slopes = np.gradient(padded)
+        slopes[[0, -1]] = 0
+        return interpolate.CubicHermiteSpline(knots, padded, slopes)(np.clip(points, -5, 5))
+
+    interpolate = pytest.importorskip("scipy.interpolate")
+    x, y, fine = np.arange(10.0), np.arange(9.0), 4
+    rng = np.random.default_rng(0)
+    signal = 0.02 * rng.normal(size=(10, 9))
+    for u, v, c in ((3.3, 5.1, 1.0), (6.6, 2.4, -0.7)):
+        signal += c * np.outer(response(x - u, measured), response(y - v, measured[::-1]))
+    strength = 0.003
+    found = mfld.deconvolve(signal, spreads, strength, n_steps=60)
+    along = [
+        response(axis[:, np.newaxis] - np.linspace(0, axis[-1], fine * (len(axis) - 1) + 1), values)
+        for axis, values in ((x, measured), (y, measured[::-1]))
+    ]
+    design = np.einsum("ia,jb->ijab", *along).reshape(signal.size, -1)
+    lasso = linear_model.Lasso(alpha=strength, fit_intercept=False, tol=1e-6, max_iter=100_000)
+    lasso.fit(design, signal.ravel())
+    residual = design @ lasso.coef_ - signal.ravel()
+    on_grid = np.mean(residual**2) / 2 + strength * np.abs(lasso.coef_).sum()
+    value, gap = found.certificate.value, found.certificate.gap
+    assert value - gap <= on_grid + 1e-12
+    assert value <= on_grid <= value * (1 + 1e-2)
+
+
+def test_certificates_look_at_points_part_by_part(monkeypatch):
+    model = Convolution(Gaussian(0.5), [X])
+    risk = mfld.SignedRisk(model, model.grid, TWO_SPIKES, strength=0.01)
+    measure = mfld.SignedMeasure(model, [[2.0]], [1.0])
+    whole = mfld.signed_certificate(risk, measure)
+    monkeypatch.setattr(signed_certificates, "_AT_ONCE", 7 * len(X))
+    parts = mfld.signed_certificate(risk, measure)
+    assert (parts.gap, parts.supremum) == pytest.approx((whole.gap, whole.supremum), rel=1e-12)
+
+
 def coverage(seeds):
     spread, level = Gaussian(0.5), 0.05
     x = np.linspace(0, 8, 81)
@@ -217,6 +374,14 @@ def test_the_wrong_is_refused():
         mfld.deconvolve(np.ones((9, 9)), [Gaussian(1.0)], 0.1)
     with pytest.raises(ValueError, match="increasing"):
         Convolution(Gaussian(1.0), [[0.0, 2.0, 1.0]])
+    with pytest.raises(TypeError, match=r"point_spread must be a PointSpread, .* got 'gaussian' \(str\)"):
+        mfld.deconvolve(np.ones(9), "gaussian", 0.1)
+    with pytest.raises(ValueError, match="values must have their largest size"):
+        Sampled(np.zeros(5), spacing=1.0)
+    with pytest.raises(ValueError, match="frequencies must be between 1 and 100000"):
+        Dirichlet(10**9)
+    with pytest.raises(ValueError, match="period must be between"):
+        Dirichlet(2, period=1e-200)
     with pytest.raises(ValueError, match="penalty"):
         mfld.deconvolve(np.ones(9), Gaussian(1.0), 0.1, penalty="l1")
     found = mfld.deconvolve(np.zeros(9), Gaussian(1.0), 0.1)

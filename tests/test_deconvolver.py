@@ -43,6 +43,20 @@ def test_two_dimensions():
     np.testing.assert_allclose(found.predict(grid), y, atol=1e-6)
 
 
+def test_what_is_masked_is_refused_and_a_fit_that_fails_leaves_the_last_one():
+    found = Deconvolver(Gaussian(0.5), n_steps=30).fit(X, Y)
+    before = found.predict(X)
+    for points, values, name in (
+        (np.ma.masked_array(X, X > 5), Y, "X"),
+        (X, np.ma.masked_array(Y, Y > 1), "y"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must have no masked values"):
+            found.fit(points, values)
+    with pytest.raises(ValueError, match="X must be a whole grid"):
+        found.fit(np.eye(3, 2), np.arange(3.0))
+    np.testing.assert_array_equal(found.predict(X), before)
+
+
 def test_tools():
     search = GridSearchCV(Deconvolver(Gaussian(0.5)), {"strength": [1.0, 0.01]}, cv=3).fit(X, Y)
     assert search.best_params_ == {"strength": 0.01}
@@ -75,10 +89,11 @@ def test_checks_of_scikit_learn_that_need_no_grid(check):
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        (np.zeros((4, 1)), "X must hold each position once"),
+        (np.array([[0.0], [1], [1], [2]]), "X must hold each position once"),
         (np.eye(4)[:, :3], "X must have one or two columns"),
         (np.array([[0, 0], [0, 1], [1, 0], [2, 2.0]]), r"X must be a whole grid, got 4 of 3 x 3"),
         (np.array([[0.0], [1], [2], [np.nan]]), "NaN"),
+        (np.array([[0, 0], [0, 1], [0, 2], [0, 3.0]]), "X must hold at least two positions along each axis, got 1 x 4"),
     ],
 )
 def test_positions_that_are_no_grid_are_refused(points, message):

@@ -13,6 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -25,9 +26,14 @@ from mfld.validation import FloatArray
 
 __all__ = ["Convolution", "Dirichlet", "Gaussian", "PointSpread", "Sampled"]
 
+_MOST_FREQUENCIES: Final = 100_000
+_PROBES: Final = 1001
+
 
 class PointSpread(ABC):
     """Response ``k(x)`` of an instrument to a spike at 0, along one axis.
+
+    Its derivative has to be continuous. A `Convolution` refuses a response that contradicts its derivative or bounds.
 
     Attributes
     ----------
@@ -64,10 +70,7 @@ class Gaussian(PointSpread):
     width: float
 
     def __post_init__(self) -> None:
-        width = validation.real("width", self.width, positive=True)
-        if not 1e-100 < width < 1e100:
-            raise ValueError(f"width must be between 1e-100 and 1e+100, got {width:g}")
-        object.__setattr__(self, "width", width)
+        object.__setattr__(self, "width", _length("width", self.width))
 
     largest = 1.0
 
@@ -80,7 +83,7 @@ class Gaussian(PointSpread):
         return 1 / self.width**2
 
     def __call__(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
-        scaled = x / self.width
+        scaled = _reals(x) / self.width
         value = np.exp(-np.square(scaled) / 2)
         return value, -scaled / self.width * value
 
@@ -101,8 +104,9 @@ class Dirichlet(PointSpread):
     period: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "frequencies", validation.integer("frequencies", self.frequencies, 1))
-        object.__setattr__(self, "period", validation.real("period", self.period, positive=True))
+        frequencies = validation.integer("frequencies", self.frequencies, 1, _MOST_FREQUENCIES)
+        object.__setattr__(self, "frequencies", frequencies)
+        object.__setattr__(self, "period", _length("period", self.period))
 
     largest = 1.0
 
@@ -119,6 +123,7 @@ class Dirichlet(PointSpread):
         return float(2 * np.sum(waves**power) / (1 + 2 * self.frequencies))
 
     def __call__(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        x = _reals(x)
         value, slope = np.ones_like(x), np.zeros_like(x)
         for number in range(1, self.frequencies + 1):
             wave = 2 * math.pi * number / self.period
@@ -143,7 +148,7 @@ class Sampled(PointSpread):
     Raises
     ------
     TypeError, ValueError
-        If there is an even number of values or fewer than 5, or spacing is not positive.
+        If there is an even number of values or fewer than 5, all are 0, or spacing is not positive.
 
     Examples
     --------
@@ -167,9 +172,9 @@ class Sampled(PointSpread):
         values = validation.array("values", self.values, np.float64)
         if values.ndim != 1 or len(values) < 5 or len(values) % 2 == 0:
             raise ValueError(f"values must have shape (2 m + 1,) with m at least 2, got {values.shape}")
-        spacing = validation.real("spacing", self.spacing, positive=True)
-        if not 1e-100 < spacing < 1e100:
-            raise ValueError(f"spacing must be between 1e-100 and 1e+100, got {spacing:g}")
+        if not 1e-100 < (largest := float(np.abs(values).max())) < 1e100:
+            raise ValueError(f"values must have their largest size between 1e-100 and 1e+100, got {largest:g}")
+        spacing = _length("spacing", self.spacing)
         padded = np.concatenate([np.zeros(3), values, np.zeros(3)])  # so that it ends without a kink
         before, left, right, after = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
         # Polynomials in the place t within a piece, 0 to 1: coefficients of 1, t, t**2, t**3.
@@ -193,7 +198,7 @@ class Sampled(PointSpread):
         return f"Sampled({np.size(self.values)} values, spacing={self.spacing:g})"
 
     def __call__(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
-        pieces = self._pieces.shape[1]
+        x, pieces = _reals(x), self._pieces.shape[1]
         place = np.asarray(x, np.float64) / self.spacing + (pieces - 1) / 2 + 0.5
         number = np.floor(place)
         inside = (number >= 0) & (number < pieces)
@@ -216,7 +221,7 @@ class Convolution(Model):
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind, or a grid is longer than a period.
+        If an argument is of the wrong kind, a grid is longer than a period, or a response contradicts its bounds.
 
     Examples
     --------
@@ -238,6 +243,8 @@ class Convolution(Model):
         blocks = [
             _block(f"axes[{j}]", k, x) for j, (k, x) in enumerate(zip(self.point_spreads, self.axes, strict=True))
         ]
+        for own, x in zip(self.point_spreads, self.axes, strict=True):
+            _check_response(own, float(x[-1] - x[0]))
         self._space = Space(domain=blocks)
         self.n_features = len(self.axes)
         self.grid = np.stack(np.meshgrid(*self.axes, indexing="ij"), axis=-1).reshape(-1, self.n_features)
@@ -259,7 +266,7 @@ class Convolution(Model):
             others = math.prod(k.largest for i, k in enumerate(self.point_spreads) if i != j)
             curves.append(own.most_curved * others)
         mixed = math.prod(k.steepest for k in self.point_spreads) if len(self.axes) == 2 else 0.0
-        return math.sqrt(sum(c**2 for c in curves) + 2 * mixed**2)
+        return math.hypot(*curves, mixed, mixed)
 
     def predictions(
         self, particles: FloatArray, weights: FloatArray | None, inputs: FloatArray, num_threads: int
@@ -337,9 +344,11 @@ def default_axes(point_spread: PointSpread | Sequence[PointSpread], shape: Seque
 
 def _of_each_axis(point_spread: PointSpread | Sequence[PointSpread], n_axes: int) -> tuple[PointSpread, ...]:
     expected = "a PointSpread, like Gaussian(0.1), or one for each axis"
-    if not isinstance(point_spread, PointSpread):
-        validation.instance("point_spread", point_spread, Sequence, expected)
-    each = (point_spread,) * n_axes if isinstance(point_spread, PointSpread) else tuple(point_spread)
+    if isinstance(point_spread, PointSpread):
+        return (point_spread,) * n_axes
+    if not isinstance(point_spread, Sequence) or isinstance(point_spread, str):
+        raise TypeError(f"point_spread must be {expected}, got {validation.show(point_spread)}")
+    each = tuple(point_spread)
     for own in each:
         validation.instance("point_spread", own, PointSpread, expected)
     if len(each) != n_axes:
@@ -361,3 +370,49 @@ def _block(name: str, point_spread: PointSpread, x: NDArray[np.float64]) -> Bloc
     if not (x[0] >= 0 and x[-1] < point_spread.period):
         raise ValueError(f"{name} must lie in [0, {point_spread.period:g}), the period, got {x[0]:g} to {x[-1]:g}")
     return Torus(1, period=point_spread.period)
+
+
+def _length(name: str, value: float) -> float:
+    """A length whose square, and that of its inverse, are in the range of double precision."""
+    length = validation.real(name, value, positive=True)
+    if not 1e-100 < length < 1e100:
+        raise ValueError(f"{name} must be between 1e-100 and 1e+100, got {length:g}")
+    return length
+
+
+def _reals(x: ArrayLike) -> FloatArray:
+    given = np.asarray(x)
+    return given if given.dtype.kind == "f" else given.astype(np.float64)
+
+
+def _check_response(point_spread: PointSpread, reach: float) -> None:
+    """Refuse a response whose values at differences up to reach contradict its derivative or its bounds."""
+    named = f"of point_spread {point_spread!r}"
+    largest, steepest, most_curved = (
+        validation.real(f"{name} {named}", getattr(point_spread, name, None), positive=True)
+        for name in ("largest", "steepest", "most_curved")
+    )
+    width = math.sqrt(largest / most_curved)
+    x = np.concatenate([np.linspace(-reach, reach, _PROBES), np.linspace(-5 * width, 5 * width, _PROBES)])
+    after = x + 1e-3 * width
+    (value, slope), (following, _) = (_response(point_spread, at, named) for at in (x, after))
+    # By Taylor's theorem, up to the rounding of a difference.
+    remainder = most_curved * (after - x) / 2 + 1e-9 * largest / width
+    for name, found, bound in (
+        ("largest", value, largest),
+        ("steepest", slope, steepest),
+        ("most_curved, or the derivative,", (following - value) / (after - x) - slope, remainder),
+    ):
+        beyond = ~(np.abs(found) <= bound * (1 + 1e-9))
+        if beyond.any():
+            raise ValueError(f"{name} {named} must suit its response, which it does not at {x[beyond][0]:.6g}")
+
+
+def _response(point_spread: PointSpread, x: FloatArray, named: str) -> list[FloatArray]:
+    both = point_spread(x)
+    if not isinstance(both, tuple) or len(both) != 2:
+        raise TypeError(f"the value {named} must be a pair, response and derivative, got {type(both).__name__}")
+    return [
+        validation.returned(f"the {what} {named}", own, x.shape, np.float64, "as the differences")
+        for what, own in zip(("response", "derivative"), both, strict=True)
+    ]

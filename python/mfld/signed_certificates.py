@@ -16,6 +16,7 @@ from mfld.validation import FloatArray
 
 _MOST_CELLS: Final = 2_000_000
 _ASCENTS: Final = 200
+_AT_ONCE: Final = 10_000_000  # neurons at samples, in one array
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,15 @@ def _slopes(
     """G' at points, shape (M, K), and its gradient, (M, K, p)."""
     threads = validation.num_threads(risk.num_threads)
     columns = [np.ascontiguousarray(column)[:, np.newaxis] for column in dual.T]
-    each = [risk.model.pull_back(np.ascontiguousarray(points), inputs, column, threads) for column in columns]
-    return np.stack([value for value, _ in each], axis=1), np.stack([slope for _, slope in each], axis=1)
+    values, slopes = np.empty((len(points), len(columns))), np.empty((len(points), len(columns), points.shape[1]))
+    at_once = max(1, _AT_ONCE // len(inputs))
+    for first in range(0, len(points), at_once):
+        part = slice(first, first + at_once)
+        for k, column in enumerate(columns):
+            values[part, k], slopes[part, k] = risk.model.pull_back(
+                np.ascontiguousarray(points[part]), inputs, column, threads
+            )
+    return values, slopes
 
 
 def _supremum(

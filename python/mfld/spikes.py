@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -21,6 +22,8 @@ from mfld.validation import FloatArray
 
 _MOST_ROUNDS: Final = 60
 _MOST_STEPS: Final = 200
+_MOST_WIDTHS: Final = 1e6  # of the point spread, that a certificate's cells cover
+_LEAST_RIDGE: Final = 1e-9  # of the cloud, whose linear systems are to be solved in double precision
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -103,6 +106,7 @@ def deconvolve(
     Parameters
     ----------
     signal : array_like, shape (n,) or (n_1, n_2)
+        Its largest size is between 1e-100 and 1e100, or 0. In what unit it and the axes are makes no difference.
     point_spread : PointSpread or sequence of them
         `Gaussian`, `Dirichlet` or `Sampled` of `mfld.deconvolution`, or your own; of each axis, or one for all.
     strength : float, optional
@@ -158,13 +162,20 @@ def deconvolve(
     if sizes != values.shape:
         raise ValueError(f"axes must have {values.shape} points to match signal, got {sizes}")
 
+    units = _Units.of(model, values)
+    own, inner = units.model, values.ravel() / units.signal
+    none = SignedMeasure(own, np.zeros((0, own.n_coordinates)), np.zeros(0))
+    largest = signed_certificate(SignedRisk(own, own.grid, inner, strength=1.0), none, tolerance=1e-3).supremum
     if strength is None:
-        strength = _largest_strength(model, values.ravel()) / 10
+        within = (largest or 1.0) / 10  # any number for a signal of zeros
     else:
-        strength = validation.real("strength", strength, positive=True)
-    problem = _Problem(model, values.ravel(), strength, penalty == "tv")
-    nothing, width = float(np.mean(values**2)) / 2, 1 / float(np.sqrt(model.most_curved))
-    atoms = _cloud_of_spikes(problem, n_particles, n_steps, seed, num_threads)
+        within = validation.real("strength", strength, positive=True) / units.strength(penalty)
+        if not 1e-100 < within < 1e100:
+            raise ValueError(f"strength must be nearer to {units.strength(penalty):.3g}, its unit, got {strength:g}")
+    problem = _Problem(own, inner, within, penalty == "tv")
+    nothing, width = float(np.mean(inner**2)) / 2, 1 / float(np.sqrt(own.most_curved))
+    is_none = penalty == "tv" and within >= largest
+    atoms = none if is_none else _cloud_of_spikes(problem, n_particles, n_steps, seed, num_threads)
     for _ in range(_MOST_ROUNDS):
         atoms = problem.joined(problem.polished(atoms), 0.05 * width, gap * nothing / 4)
         # A bound of the supremum that is so near adds less than a quarter of the limit to the gap.
@@ -172,20 +183,112 @@ def deconvolve(
         if certificate.gap <= gap * nothing:
             break
         positions = np.vstack([atoms.positions, certificate.worst])
-        atoms = SignedMeasure(model, positions, np.append(atoms.weights, problem.sign(atoms, certificate)))
+        atoms = SignedMeasure(own, positions, np.append(atoms.weights, problem.sign(atoms, certificate)))
     else:
         raise ConvergenceError(
-            f"the duality gap is {certificate.gap:.3g} after {_MOST_ROUNDS} rounds, above gap {gap:g} times "
-            f"{nothing:.3g}, the objective of no spikes; a larger strength has fewer spikes"
+            f"the duality gap must be at most gap, {gap:g}, times the objective of no spikes, it is "
+            f"{certificate.gap / nothing:.3g} after {_MOST_ROUNDS} rounds; a larger strength has fewer spikes, and so "
+            "has a wider point_spread"
         )
-    return _with_errors(problem, atoms, certificate, values)
+    fitted = _fitted(problem, atoms)
+    return Deconvolution(
+        units.measure(atoms),
+        units.certificate(certificate),
+        units.positions(fitted.measure.positions),
+        units.amplitude * fitted.measure.weights,
+        units.lengths * fitted.position_errors,
+        units.amplitude * fitted.amplitude_errors,
+        units.signal * fitted.level,
+        values,
+        units.signal * fitted.measure.predict(own.grid).reshape(values.shape),
+        within * units.strength(penalty) if strength is None else strength,
+    )
 
 
-def _largest_strength(model: Convolution, signal: FloatArray) -> float:
-    """That above which there are no spikes; 1 for a signal of zeros."""
-    nothing = SignedMeasure(model, np.zeros((0, model.n_coordinates)), np.zeros(0))
-    risk = SignedRisk(model, model.grid, signal, strength=1.0)
-    return signed_certificate(risk, nothing, tolerance=1e-3).supremum or 1.0
+@dataclass(frozen=True)
+class _Normalised(PointSpread):
+    """A response over its largest size, at differences in a unit."""
+
+    given: PointSpread
+    unit: float
+
+    largest = 1.0
+
+    @property
+    def period(self) -> float | None:  # type: ignore[override]
+        return None if self.given.period is None else self.given.period / self.unit
+
+    @property
+    def steepest(self) -> float:  # type: ignore[override]
+        return self.given.steepest / self.given.largest * self.unit
+
+    @property
+    def most_curved(self) -> float:  # type: ignore[override]
+        return self.given.most_curved / self.given.largest * self.unit * self.unit
+
+    def __call__(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        value, slope = self.given(x * self.unit)
+        return value / self.given.largest, slope / self.given.largest * self.unit
+
+
+@dataclass(frozen=True, eq=False)
+class _Units:
+    """Units in which the signal, the point spread, its widths and the amplitudes are of the order of 1.
+
+    Lengths and the unit of the signal are powers of 2, so that changes between such units round nothing.
+    """
+
+    given: Convolution
+    model: Convolution
+    signal: float
+    amplitude: float
+    origin: FloatArray
+    lengths: FloatArray
+
+    @classmethod
+    def of(cls, given: Convolution, signal: FloatArray) -> _Units:
+        size = float(np.abs(signal).max())
+        if size and not 1e-100 < size < 1e100:
+            raise ValueError(f"signal must have its largest size between 1e-100 and 1e+100, or 0, got {size:g}")
+        lengths = np.array([_power_of_two(math.sqrt(own.largest / own.most_curved)) for own in given.point_spreads])
+        origin = np.array(
+            [x[0] if own.period is None else 0.0 for own, x in zip(given.point_spreads, given.axes, strict=True)]
+        )
+        axes = [(x - start) / unit for x, start, unit in zip(given.axes, origin, lengths, strict=True)]
+        n_widths = math.prod(max(float(x[-1] - x[0]), 1.0) for x in axes)
+        if n_widths > _MOST_WIDTHS:
+            raise ValueError(
+                f"point_spread must be wider: axes must be at most {_MOST_WIDTHS:g} of its widths long, or their "
+                f"product in two dimensions, got {n_widths:.3g}"
+            )
+        within = [_Normalised(own, unit) for own, unit in zip(given.point_spreads, lengths.tolist(), strict=True)]
+        unit = _power_of_two(size) if size else 1.0
+        amplitude = unit / math.prod(own.largest for own in given.point_spreads)
+        return cls(given, Convolution(within, axes), unit, amplitude, origin, lengths)
+
+    def strength(self, penalty: str) -> float:
+        """Unit of the strength: an objective's, the signal's square, over that of what the penalty multiplies."""
+        share = self.signal / self.amplitude
+        return share * self.signal if penalty == "tv" else share * share
+
+    def positions(self, points: FloatArray) -> FloatArray:
+        moved = self.origin + self.lengths * points
+        for j, (own, x) in enumerate(zip(self.given.point_spreads, self.given.axes, strict=True)):
+            if own.period is None:  # no rounding leads out of the domain
+                moved[..., j] = np.clip(moved[..., j], x[0], x[-1])
+        return moved
+
+    def measure(self, atoms: SignedMeasure) -> SignedMeasure:
+        return SignedMeasure(self.given, self.positions(atoms.positions), self.amplitude * atoms.weights)
+
+    def certificate(self, own: SignedCertificate) -> SignedCertificate:
+        square = self.signal * self.signal
+        supremum = square / self.amplitude * own.supremum
+        return SignedCertificate(square * own.value, square * own.gap, supremum, own.bounded, self.positions(own.worst))
+
+
+def _power_of_two(size: float) -> float:
+    return float(2.0 ** round(math.log2(size)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,8 +398,9 @@ def _cloud_of_spikes(
     """Clusters of a cloud that has fallen along the bilevel reduction."""
     nothing = float(np.mean(problem.signal**2)) / 2
     # TV is at most that at which the penalty alone is as much as no spikes at all.
-    largest = nothing / problem.strength if problem.is_tv else np.sqrt(2 * nothing / problem.strength)
-    risk = problem.risk(problem.strength / max(largest, 1e-300) if problem.is_tv else problem.strength)
+    largest = nothing / problem.strength
+    ridge = problem.strength / max(largest, 1e-300) if problem.is_tv else problem.strength
+    risk = problem.risk(max(ridge, _LEAST_RIDGE))
     model = problem.model
     particles = model.initial_particles(n_particles, seed, "float64")
     rounds = 3 if n_steps else 0
@@ -331,25 +435,27 @@ def _refitted(problem: _Problem, atoms: SignedMeasure) -> SignedMeasure:
             return refitted
 
 
-def _with_errors(
-    problem: _Problem, atoms: SignedMeasure, certificate: SignedCertificate, values: FloatArray
-) -> Deconvolution:
-    p = problem.model.n_coordinates
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """Spikes without the penalty, standard errors, shapes (M, p) and (M,), and that of the signal."""
+
+    measure: SignedMeasure
+    position_errors: FloatArray
+    amplitude_errors: FloatArray
+    level: float
+
+
+def _fitted(problem: _Problem, atoms: SignedMeasure) -> _Fitted:
+    p, n = problem.model.n_coordinates, len(problem.signal)
     refitted = _refitted(problem, atoms)
-    positions, amplitudes = refitted.positions.astype(np.float64), refitted.weights.astype(np.float64)
-    m, n = len(amplitudes), len(problem.signal)
+    m = len(refitted.weights)
     if m == 0:
-        empty = np.zeros((0, p)), np.zeros(0)
-        level = float(np.sqrt(np.mean(problem.signal**2)))
-        return Deconvolution(atoms, certificate, *empty, *empty, level, values, np.zeros_like(values), problem.strength)
-    residual, jacobian = problem.jacobian(positions, amplitudes)
+        return _Fitted(refitted, np.zeros((0, p)), np.zeros(0), float(np.sqrt(np.mean(problem.signal**2))))
+    residual, jacobian = problem.jacobian(refitted.positions, refitted.weights)
     level = float(np.sqrt(np.sum(residual**2) / max(n - m * (1 + p), 1)))
     try:
         covariance = linear.inverse(linear.cholesky(np.einsum("iq,ir->qr", jacobian, jacobian)))
         errors = level * np.sqrt(np.diag(covariance))
     except ValueError:  # the signal does not determine them
         errors = np.full(m * (1 + p), np.inf)
-    fit = (residual + problem.signal).reshape(values.shape)
-    position_errors, amplitude_errors = errors[m:].reshape(m, p), errors[:m]
-    found = (positions, amplitudes, position_errors, amplitude_errors)
-    return Deconvolution(atoms, certificate, *found, level, values, fit, problem.strength)
+    return _Fitted(refitted, errors[m:].reshape(m, p), errors[:m], level)

@@ -12,10 +12,13 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from mfld import validation
 from mfld.deconvolution import PointSpread
 from mfld.floating import underflow_is_zero
 from mfld.signed_certificates import SignedCertificate
 from mfld.signed_measures import SignedMeasure
+from mfld.sklearn import frames
+from mfld.sklearn.base import whole_or_not
 from mfld.spikes import deconvolve
 from mfld.validation import FloatArray
 
@@ -93,6 +96,7 @@ class Deconvolver(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyp
         self.random_state = random_state
         self.n_jobs = n_jobs
 
+    @whole_or_not
     @underflow_is_zero
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Find the spikes of the signal y, shape (n,), at positions X, shape (n, 1), or (n, 2) of a whole grid.
@@ -104,6 +108,9 @@ class Deconvolver(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyp
         ConvergenceError
             As from `mfld.deconvolve`.
         """
+        for name, given in (("X", X), ("y", y)):
+            validation.unmasked(name, given)
+            frames.check_kind(name, given)
         points, signal = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
         axes, values = _grid(points, np.asarray(signal, np.float64))
         found = deconvolve(
@@ -128,6 +135,8 @@ class Deconvolver(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyp
     def predict(self, X: ArrayLike) -> FloatArray:
         """Signal of the spikes at positions X, shape (n,)."""
         check_is_fitted(self)
+        validation.unmasked("X", X)
+        frames.check_kind("X", X)
         points = validate_data(self, X, dtype=np.float64, reset=False)
         return self.spikes_.predict(points, int(effective_n_jobs(self.n_jobs)))
 
@@ -144,6 +153,8 @@ def _grid(points: NDArray[np.float64], signal: NDArray[np.float64]) -> tuple[lis
     each = [np.unique(column, return_inverse=True) for column in points.T]
     axes, places = [x for x, _ in each], tuple(place.ravel() for _, place in each)
     shape = tuple(map(len, axes))
+    if min(shape) < 2:
+        raise ValueError(f"X must hold at least two positions along each axis, got {' x '.join(map(str, shape))}")
     cells = np.ravel_multi_index(places, shape)
     if len(np.unique(cells)) < len(cells):
         raise ValueError(f"X must hold each position once, got {len(cells) - len(np.unique(cells))} again")
