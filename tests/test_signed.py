@@ -394,8 +394,46 @@ def test_a_metric_has_its_dynamics():
     with pytest.raises(ValueError, match=r"dynamics must be mfld\.dynamics\.Conic\(\)"):
         mfld.MFLD(5, step_size=0.1, temperature=0.1).run(conic, n_steps=1)
     product = mfld.SignedRisk(SPHERE, INPUTS, INPUTS[:, 0], strength=0.1, reduction=mfld.Lifting())
-    with pytest.raises(ValueError, match="dynamics must be another"):
+    with pytest.raises(ValueError, match=r"dynamics must be of that metric, like Overdamped\(\)"):
         mfld.MFLD(5, step_size=0.1, temperature=0.1, dynamics=mfld.dynamics.Conic()).run(product, n_steps=1)
+
+
+def test_metrics_are_told_apart_in_euclidean_space_too():
+    flat = mfld.TwoLayerNetwork(3, readout="fixed")
+    conic, product = (
+        mfld.SignedRisk(flat, INPUTS, INPUTS[:, 0], strength=0.1, reduction=mfld.Lifting(metric))
+        for metric in ("conic", "product")
+    )
+    cone = mfld.MFLD(5, step_size=0.1, temperature=0.1, dynamics=mfld.dynamics.Conic())
+    with pytest.raises(ValueError, match=r"dynamics must be mfld\.dynamics\.Conic\(\)"):
+        mfld.MFLD(5, step_size=0.1, temperature=0.1).run(conic, n_steps=1)
+    for other in (product, mfld.SignedRisk(flat, INPUTS, INPUTS[:, 0], strength=0.1)):
+        with pytest.raises(ValueError, match="dynamics must be of that metric"):
+            cone.run(other, n_steps=1)
+    assert cone.run(conic, n_steps=1).state.step == 1
+
+
+def test_a_ridge_of_positions_is_refused_on_the_cone():
+    """Positions of small weights would move infinitely fast along it."""
+    flat = mfld.TwoLayerNetwork(3, readout="fixed")
+    for given in ({"l2": 0.1}, {"reference": mfld.references.Gaussian(0.1)}):
+        with pytest.raises(ValueError, match=r"l2 must be 0 with Lifting\(metric='conic'\), got 0\.1"):
+            mfld.SignedRisk(flat, INPUTS, INPUTS[:, 0], strength=0.1, reduction=mfld.Lifting("conic"), **given)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_next_to_nothing_move_on_the_cone_like_others(dtype):
+    """Where the loss does not feel them, positions move by the slope of a neuron, whatever the weight."""
+    flat = mfld.TwoLayerNetwork(3, readout="fixed")
+    risk = mfld.SignedRisk(flat, INPUTS, INPUTS[:, 0], strength=0.1, reduction=mfld.Lifting("conic"))
+    start = np.array(risk.initial_particles(6, 0, dtype))
+    ends = []
+    for weight in (1e-12, 1e-39):  # the latter without an inverse in float32
+        start[:, -1] = weight
+        cone = mfld.MFLD(6, step_size=1e-3, temperature=0.0, dtype=dtype, dynamics=mfld.dynamics.Conic())
+        ends.append(cone.run(risk, n_steps=1, particles=start).particles[:, :-1])
+    np.testing.assert_allclose(ends[0], ends[1], rtol=2e-3)
+    assert np.abs(ends[0] - start[:, :-1]).max() > 0.1
 
 
 # ---- what the algorithms do with them --------------------------------------------------------------------------------
@@ -504,5 +542,5 @@ def test_weights_that_rounding_spoils_are_refused(dtype, strength, rng):
         measure = mfld.SignedRisk(model, inputs, targets, strength=own).signed_measure(particles.astype(dtype))
         assert np.linalg.norm(measure.predict(inputs) - phi @ exact) < 0.02 * np.linalg.norm(targets)
     risk = mfld.SignedRisk(model, inputs, targets, strength=strength)
-    with pytest.raises(ValueError, match=rf"strength must be larger for {dtype} numbers: .* got strength {strength:g}"):
+    with pytest.raises(ValueError, match=rf"strength must be larger for {dtype} numbers .* got strength {strength:g}"):
         risk.value(particles.astype(dtype))

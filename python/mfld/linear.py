@@ -83,6 +83,7 @@ def ridge_solve(
     *,
     row_scale: FloatArray | None = None,
     column_scale: FloatArray | None = None,
+    name: str = "ridge",
 ) -> FloatArray:
     """Solution X of ``(B B' + ridge I) X = right``, ``B = diag(row_scale) F diag(column_scale)``.
 
@@ -100,6 +101,8 @@ def ridge_solve(
         It never changes the solution.
     row_scale : ndarray, shape (rows,), optional
     column_scale : ndarray, shape (columns,), optional
+    name : str
+        Of the ridge, in a message.
 
     Raises
     ------
@@ -120,7 +123,7 @@ def ridge_solve(
     )
     if not positive:
         raise ValueError(
-            f"ridge must make the matrix positive definite to the precision of {factor.dtype}, got {ridge:g}"
+            f"{name} must make the matrix positive definite to the precision of {factor.dtype}, got {ridge:g}"
         )
     return solution
 

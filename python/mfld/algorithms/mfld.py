@@ -439,8 +439,7 @@ class MFLD(Algorithm):
             objective.check()
         self.gradient.check(objective)
         self._moves.check(objective, self.gradient)
-        if objective.members or not objective.space.flat:
-            self._moves.check_space(objective)
+        self._moves.check_space(objective)
         if self.l2 is not None and not objective.space.flat:
             raise ValueError(f"l2 must be left out on the domain {objective.space.domain}, got {self.l2}")
         if state is None:

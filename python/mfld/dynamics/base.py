@@ -175,7 +175,7 @@ class Dynamics(ABC):
     def check_space(self, objective: Objective) -> None:
         """Raise ValueError if this dynamics cannot move an objective's members, on its domain and in its metric."""
         if objective.metric != self.metric:
-            fits = "mfld.dynamics.Conic()" if objective.metric == "conic" else "another"
+            fits = "mfld.dynamics.Conic()" if objective.metric == "conic" else "of that metric, like Overdamped(),"
             raise ValueError(f"dynamics must be {fits} for an objective in the {objective.metric} metric, got {self}")
         if not (objective.space.flat or self.on_domains):
             raise ValueError(f"dynamics must be Overdamped() on the domain {objective.space.domain}, got {self}")

@@ -50,9 +50,9 @@ class Conic(Dynamics):
         position, weight = moving[:, :-1], moving[:, -1]
         size = np.abs(weight)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            # A weight of 0 gives no slope in w, which is a multiple of it.
-            share = np.where(size > 0, 1 / np.where(size > 0, size, 1), 0)
-            along = -step.step_size * gradient[:, : step.n_moving - 1] * share[:, np.newaxis]
+            # A weight of 0 gives no slope in w, which is a multiple of it. Its inverse may be beyond all numbers.
+            divisor = np.where(size > 0, size, 1)[:, np.newaxis]
+            along = -step.step_size * (gradient[:, : step.n_moving - 1] / divisor)
             outwards = -step.step_size * np.where(weight < 0, -1, 1) * gradient[:, step.n_moving - 1]
             if step.temperature > 0:
                 noise = float(np.sqrt(2 * step.temperature * step.step_size)) * step.normals(particles)

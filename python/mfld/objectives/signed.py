@@ -218,7 +218,7 @@ class Lifting(Reduction):
     ----------
     metric : {"product", "conic"}
         Metric of the pairs: that of the product, ``dw**2 + dr**2``, or that of the cone over the positions,
-        ``r**2 dw**2 + dr**2``, which moves along `mfld.dynamics.Conic` and keeps the sign of r.
+        ``r**2 dw**2 + dr**2``, which moves along `mfld.dynamics.Conic`, keeps the sign of r, and has no l2.
 
     Raises
     ------
@@ -242,6 +242,9 @@ class Lifting(Reduction):
     def check(self, risk: SignedRisk) -> None:
         if self.metric == "conic" and risk.n_outputs > 1:
             raise ValueError(f"metric must be 'product' with {risk.n_outputs} outputs, got 'conic'")
+        if self.metric == "conic" and risk.of_positions.l2 > 0:
+            # Its slope in w is no multiple of r: where r goes to 0 positions would move infinitely fast.
+            raise ValueError(f"l2 must be 0 with Lifting(metric='conic'), got {risk.of_positions.l2:g}")
 
     def space(self, risk: SignedRisk) -> Space:
         return Space(domain=(*risk.model.space.domain, Euclidean(risk.n_outputs)))

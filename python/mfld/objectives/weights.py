@@ -78,7 +78,8 @@ class Weights:
         size, allowed = _length(defect), _WORST_DEFECT * _length(root[:, np.newaxis] ** 2 * targets)
         if not size <= allowed:
             raise ValueError(
-                f"strength must be larger for {coefficients.dtype} numbers: rounding leaves predictions off by "
+                f"strength must be larger for {coefficients.dtype} numbers and neurons up to "
+                f"{np.abs(self.neurons).max():.2g}: rounding leaves predictions off by "
                 f"{_WORST_DEFECT * size / allowed:.2g} of the targets, got strength {self.strength:.3g}"
             )
         return coefficients
@@ -130,9 +131,8 @@ class Weights:
 
     def _solve(self, row_scale: FloatArray, right: FloatArray) -> FloatArray:
         share = np.sqrt(self.masses)
-        return linear.ridge_solve(
-            self.neurons, self.strength, right, self.num_threads, row_scale=row_scale, column_scale=share
-        )
+        scales = {"row_scale": row_scale, "column_scale": share}
+        return linear.ridge_solve(self.neurons, self.strength, right, self.num_threads, **scales, name="strength")
 
 
 @dataclass(frozen=True, eq=False)
