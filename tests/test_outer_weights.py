@@ -79,15 +79,61 @@ def test_estimators_go_on_prune_and_stop_early():
         ({"algorithm": "psdca"}, "algorithm must be 'mfld' or an object"),
         ({"certify": True}, "certify must be False"),
         ({"covariance": mfld.functional_data.PowerLaw(2.0)}, "covariance must be None"),
-        ({"gradient": "svrg"}, "gradient must be FullBatch"),
-        ({"batch_size": 8}, "gradient must be FullBatch"),
+        ({"gradient": "svrg"}, "gradient must be 'full' or an object with readout='bilevel', got 'svrg'"),
+        ({"batch_size": 8}, "batch_size must be None with readout='bilevel', got 8"),
+        ({"strength": 1e-40}, "strength must be larger"),
+        ({"strength": 1e300, "n_particles": 50}, None),
     ],
 )
 def test_what_has_no_place_beside_best_weights_is_refused(given, message):
     sklearn = pytest.importorskip("mfld.sklearn")
-    estimator = sklearn.MeanFieldRegressor(readout="bilevel", n_steps=2, n_particles=5, **given)
+    estimator = sklearn.MeanFieldRegressor(**{"readout": "bilevel", "n_steps": 2, "n_particles": 5} | given)
+    if message is None:
+        np.testing.assert_allclose(estimator.fit(INPUTS, INPUTS[:, 0]).predict(INPUTS), INPUTS[:, 0].mean(), rtol=1e-9)
+        return
     with pytest.raises(ValueError, match=message):
         estimator.fit(INPUTS, INPUTS[:, 0])
+
+
+def own_model(n_features, n_outputs):
+    return mfld.TwoLayerNetwork(n_features, n_outputs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        ("MeanFieldClassifier", {"strength": 0.1}, "strength must be left out with readout='bounded'"),
+        ("MeanFieldRegressor", {"readout": "linear", "strength": 0.1}, "strength must be left out"),
+        ("MeanFieldRegressor", {"readout": "linear", "readout_bound": 2.0}, "readout_bound must be left out with"),
+        ("MeanFieldClassifier", {"readout": "bilevel", "readout_bound": 2.0}, "readout_bound must be left out with"),
+        ("ResidualRegressor", {"readout": "linear", "readout_bound": 2.0}, "readout_bound must be left out with"),
+        ("MeanFieldRegressor", {"n_modes": 3}, "n_modes must be left out with no covariance"),
+        ("MeanFieldRegressor", {"model": own_model, "activation": "tanh"}, "activation must be left out with a model"),
+        ("MeanFieldRegressor", {"model": own_model, "readout": "bilevel"}, "readout must be left out with a model"),
+        ("MeanFieldRegressor", {"model": own_model, "strength": 1.0}, "strength must be left out with your own model"),
+        ("MeanFieldRegressor", {"readout": "bilvel"}, "readout must be one of .*, parity, bilevel; got 'bilvel'"),
+        ("ResidualRegressor", {"readout": "bilevel"}, "readout must be one of .*, parity; got 'bilevel'"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(kind, given, message):
+    sklearn = pytest.importorskip("mfld.sklearn")
+    with pytest.raises(ValueError, match=message):
+        getattr(sklearn, kind)(n_steps=1, n_particles=5, **given).fit(INPUTS, CLASSES)
+
+
+@pytest.mark.parametrize("readout", ["linear", "bilevel"])
+def test_a_recipe_refuses_a_bound_where_there_is_none(readout, capsys):
+    with pytest.raises(ValueError, match=f"readout_bound must be left out with readout='{readout}', got 2"):
+        experiments.Recipe(readout=readout, readout_bound=2.0)
+    with pytest.raises(ValueError, match="n_modes must be left out without functional, got 3"):
+        experiments.Recipe(n_modes=3)
+    assert main(f"train iris --readout {readout} --readout-bound 2".split()) == 2
+    assert f"--readout-bound must be left out with readout='{readout}', got 2" in capsys.readouterr().err
+
+
+def test_a_recipe_of_a_linear_readout_trains():
+    recipe = experiments.Recipe(readout="linear", l2=0.01, n_steps=5, n_particles=10)
+    assert experiments.train(experiments.load("iris"), recipe=recipe).trained.model.readout == "linear"
 
 
 def test_parts_of_the_rows_are_refused():

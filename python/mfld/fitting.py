@@ -204,7 +204,10 @@ def _average(values: FloatArray, weights: FloatArray | None) -> float:
     return float(np.mean(values) if weights is None else np.sum(weights * values) / np.sum(weights))
 
 
-# ---- targets
+# ---- networks and targets
+
+BOUNDED_READOUTS = ("bounded", "parity")
+"""Readouts that have a bound."""
 
 
 def default_loss(n_classes: int, *, bilevel: bool = False) -> Loss:

@@ -153,6 +153,8 @@ READOUTS = (*readouts(), outer_weights.READOUT)
 
 _BILEVEL: dict[str, Any] = {"l2": (5e-3,), "n_steps": 500}  # what such a run takes by default
 
+_MODES = 64
+
 _OF_NETWORK = ("activation", "readout", "bias", "output_scale", "readout_bound")
 
 _MEANINGLESS: dict[str, tuple[str, ...]] = {
@@ -290,7 +292,7 @@ class Recipe:
     output_scale: float = 1.0
     strength: float | None = None
     functional: Covariance | None = None
-    n_modes: int = 64
+    n_modes: int = _MODES
     depth: int | None = None
     loss: str | Loss | None = None
     l2: float | Sequence[float] | None = None
@@ -328,6 +330,7 @@ class Recipe:
                 if getattr(self, name) != fits:
                     raise ValueError(f"{name} must be {fits!r} with depth={self.depth}, got {getattr(self, name)!r}")
         self._check_privacy()
+        self._check_places()
         self._check_outer_weights()
         self._check_method()
 
@@ -362,6 +365,15 @@ class Recipe:
         if isinstance(self.step_size, str):
             raise ValueError(f"step_size must be a number with epsilon: {self.step_size!r} looks at rows")
 
+    def _check_places(self) -> None:
+        """Refuse what has no meaning beside the rest, and would change nothing."""
+        if self.readout_bound is not None and self.readout not in fitting.BOUNDED_READOUTS:
+            raise ValueError(
+                f"readout_bound must be left out with readout={self.readout!r}, got {self.readout_bound:g}"
+            )
+        if self.functional is None and self.n_modes != _MODES:
+            raise ValueError(f"n_modes must be left out without functional, got {self.n_modes}")
+
     def _check_outer_weights(self) -> None:
         """Raise ValueError where something given has no place beside outer weights that are the best ones."""
         if self.readout != outer_weights.READOUT:
@@ -382,6 +394,8 @@ class Recipe:
         own |= _PRIVATE if self.epsilon is not None else {}
         if self.readout == outer_weights.READOUT:
             own |= _BILEVEL
+        if self.readout not in fitting.BOUNDED_READOUTS:
+            own = {k: v for k, v in own.items() if k != "readout_bound"}
         return replace(self, **{k: v for k, v in own.items() if getattr(self, k) is None})
 
     @property
@@ -663,7 +677,7 @@ class _Problem:
         n_columns, n_outputs = data.inputs.shape[1], 1
         if data.classes is not None:
             n_outputs = fitting.n_outputs(len(data.classes), loss)
-        network: dict[str, Any] = {name: getattr(recipe, name) for name in _OF_NETWORK}
+        network: dict[str, Any] = {k: v for k in _OF_NETWORK if (v := getattr(recipe, k)) is not None}
         if recipe.of_outer_weights is not None:
             network["readout"] = outer_weights.NETWORK_READOUT
         self._model: Model | ResidualNetwork

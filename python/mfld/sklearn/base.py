@@ -32,7 +32,7 @@ from mfld.functional_data import Covariance, FunctionalNetwork, Grid
 from mfld.functional_data.grids import as_grid
 from mfld.gradients import GradientEstimator
 from mfld.losses import AnyLoss, LossFunction
-from mfld.models import Model, TwoLayerNetwork
+from mfld.models import Model, TwoLayerNetwork, readouts
 from mfld.objectives import SignedRisk
 from mfld.pruning import prune
 from mfld.residual import ResidualNetwork
@@ -337,6 +337,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         validation.integer("n_iter_no_change", self.n_iter_no_change, 1)
         if self.batch_size is not None:
             validation.integer("batch_size", self.batch_size, 1)
+        self._check_places()
         self._check_bilevel()
         validation.real("tol", self.tol, non_negative=True)
 
@@ -345,17 +346,37 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         """True where outer weights are the best ones at every step."""
         return self.readout == outer_weights.READOUT and self.model is None and self._has_outer_weights
 
+    def _check_places(self) -> None:
+        """Raise ValueError where something given has no meaning beside the rest, and would change nothing."""
+        of_library, bounded = self.model is None, self.readout in fitting.BOUNDED_READOUTS
+        if of_library:
+            own = (outer_weights.READOUT,) if self._has_outer_weights else ()
+            validation.choice("readout", self.readout, (*readouts(), *own))
+        places = {
+            "activation": (of_library, "a model of your own"),
+            "readout": (of_library, "a model of your own"),
+            "readout_bound": (of_library and bounded, f"readout={self.readout!r}" if of_library else "your own model"),
+            "strength": (self._is_bilevel, f"readout={self.readout!r}" if of_library else "your own model"),
+            "n_modes": (self.covariance is not None, "no covariance"),
+        }
+        defaults = inspect.signature(type(self).__init__).parameters
+        for name, (has_place, beside) in places.items():
+            if name in defaults and not has_place and (given := getattr(self, name)) != defaults[name].default:
+                raise ValueError(f"{name} must be left out with {beside}, where it has no meaning; got {given!r}")
+
     def _check_bilevel(self) -> None:
         """Raise ValueError where something given has no place beside outer weights that are the best ones."""
         if not self._is_bilevel:
             return
         if self.strength is not None:
             validation.real("strength", self.strength, positive=True)
-        for name, fits in (("covariance", None), ("certify", False), ("epsilon", None)):
+        for name, fits in (("covariance", None), ("certify", False), ("epsilon", None), ("batch_size", None)):
             if getattr(self, name, None) not in (fits, None):
                 raise ValueError(f"{name} must be {fits!r} with readout='bilevel', got {getattr(self, name)!r}")
         if isinstance(self.algorithm, str) and self.algorithm in ALGORITHMS and self.algorithm != "mfld":
             raise ValueError(f"algorithm must be 'mfld' or an object with readout='bilevel', got {self.algorithm!r}")
+        if isinstance(self.gradient, str) and self.gradient in GRADIENTS and self.gradient != "full":
+            raise ValueError(f"gradient must be 'full' or an object with readout='bilevel', got {self.gradient!r}")
 
     def _strength(self) -> float | None:
         """Strength of the ridge of outer weights; None where these are coordinates like others."""
@@ -511,7 +532,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         if isinstance(gradient, GradientEstimator):
             return gradient
         name = validation.choice("gradient", gradient, ("auto", *GRADIENTS))
-        if reduced is not None and name in ("auto", "full") and self.batch_size is None:
+        if reduced is not None:
             return outer_weights.estimator(reduced)
         given = None if name == "auto" else name
         algorithm = self.algorithm if isinstance(self.algorithm, str) else "mfld"
@@ -576,9 +597,9 @@ PARAMETERS = """
     loss : str or mfld.Loss or mfld.LossFunction or callable
         {loss}
     activation, readout, readout_bound
-        As in `mfld.TwoLayerNetwork`; or ``readout="bilevel"``, a linear readout whose outer weights are the best ones
-        for the neurons at every step, see `mfld.outer_weights`. The loss, which must be convex and smooth, is then
-        half_squared for "auto", and steps see all rows.
+        As in `mfld.TwoLayerNetwork`, where "bounded" and "parity" have a bound; or ``readout="bilevel"``, a linear
+        readout whose outer weights are the best ones for the neurons at every step, see `mfld.outer_weights`. The loss,
+        which must be convex and smooth, is then half_squared for "auto", and steps see all rows.
     strength : float, optional
         Of the ridge of these outer weights, for "bilevel" alone. Default: 1e-3 for classes, else 0.1.
     model : callable, optional
