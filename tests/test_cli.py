@@ -334,7 +334,7 @@ def test_options_reach_the_run(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = {
         "activation": "relu",
-        "readout": "linear",
+        "readout": "parity",
         "readout_bound": 2.0,
         "output_scale": 3.0,
         "loss": "smoothed_hinge:0.5",
@@ -361,7 +361,7 @@ def test_options_reach_the_run(tmp_path, capsys, monkeypatch):
     assert "validation" not in out  # there is one l2
     assert "SVRG(batch_size=11, refresh_every=5)" in out
     trained = TrainedModel.load("breast_cancer.npz")
-    assert trained.model == mfld.TwoLayerNetwork(30, 1, "relu", "linear", False, 3.0, 2.0)
+    assert trained.model == mfld.TwoLayerNetwork(30, 1, "relu", "parity", False, 3.0, 2.0)
     assert trained.loss == mfld.Loss("smoothed_hinge", gamma=0.5)
     assert trained.particles.shape == (40, 31)
     assert trained.particles.dtype == np.float64
