@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import mfld
-from mfld import schedules
+from mfld import plots, schedules
 
 N_SAMPLES, N_FEATURES, N_PARTICLES, N_TEACHER = 200, 10, 40, 5
 STRENGTH, N_STEPS, N_SEEDS, RECORD_EVERY = 1e-3, 300, 3, 5
@@ -91,25 +91,22 @@ def history(method: Method, seed: int, cap: float | None, noisy: bool) -> tuple[
 
 
 def draw(found: dict[str, dict[tuple[str, bool], np.ndarray]], steps: np.ndarray, output: str) -> None:
-    from matplotlib.figure import Figure  # noqa: PLC0415  only the picture needs it
-
-    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+    figure = plots.figure(10.5, 4.6)
     panels = figure.subplots(1, 2, sharey=True)
-    colours = dict(zip(METHODS, ("#1f5a99", "#c46a1b", "#2e8b57"), strict=True))
+    colours = {name: plots.colour(k) for k, name in enumerate(METHODS)}
     for panel, (place, curves) in zip(panels, found.items(), strict=True):
         for (name, noisy), values in curves.items():
             style = {"color": colours[name], "linewidth": 1.5, "linestyle": "-" if noisy else "--"}
             label = f"{name}, {'with' if noisy else 'without'} noise"
             panel.plot(steps, np.exp(np.mean(np.log(values), axis=0)), label=label, **style)
-        panel.set_title(f"neurons start {place}", fontsize=10, color="#333333")
+        panel.set_title(f"neurons start {place}", fontsize=10)
         panel.set(xlabel="step", yscale="log")
-        panel.grid(color="#dddddd", linewidth=0.6)
-        panel.spines[["top", "right"]].set_visible(False)
+        plots.open_axes(panel)
     panels[0].set_ylabel("training objective, geometric mean of seeds")
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8
     )
-    figure.savefig(output, dpi=110)
+    plots.save(figure, output)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

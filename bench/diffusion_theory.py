@@ -10,14 +10,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import NullFormatter
 
-from mfld import diffusion
+from mfld import diffusion, plots
 from mfld.diffusion import experiments
 from mfld.mixtures import GaussianMixture
 
@@ -57,20 +52,20 @@ def against_stopping(ends: list[float]) -> list[float]:
 
 
 def draw(path: Path, n_repetitions: int) -> None:
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-    left, middle, right = axes
+    figure = plots.figure(12, 3.6)
+    left, middle, right = axes = figure.subplots(1, 3)
     curves = (
         ("1 / steps (DDIM)", [20, 40, 80, 160, 320], against_steps, lambda x: 1 / x),
         ("error of the score", [0.0025, 0.005, 0.01, 0.02, 0.04], against_score_error, lambda x: x),
         ("time of the stop", [0.04, 0.02, 0.01, 0.005, 0.0025], against_stopping, lambda x: x),
     )
-    for name, values, measure, place in curves:
+    for k, (name, values, measure, place) in enumerate(curves):
         x, y = np.array([place(value) for value in values]), measure(values)
         found = experiments.exponent(x, y)
         print(f"{name}: exponent {found.exponent:.3f} +- {found.standard_error:.3f}, errors {np.round(y, 5)}")
-        left.loglog(x, y, "o-", label=f"{name}: {found.exponent:.2f}")
+        left.loglog(x, y, plots.marker(k) + "-", color=plots.colour(k), label=f"{name}: {found.exponent:.2f}")
     left.set(xlabel="size of what is wrong", ylabel="distance $W_2$ from the data")
-    for shape, p in (("box", 1), ("tent", 1), ("box", 2), ("tent", 2)):
+    for k, (shape, p) in enumerate((("box", 1), ("tent", 1), ("box", 2), ("tent", 2))):
         sizes = [2**k for k in range(8, 18 if p == 1 else 15)]
         errors = experiments.stopped_errors(
             shape, p, sizes, n_repetitions=n_repetitions, n_points=400 if p == 1 else 60
@@ -78,22 +73,28 @@ def draw(path: Path, n_repetitions: int) -> None:
         means = np.sqrt(np.mean(errors**2, axis=1))
         found, rate = experiments.exponent(sizes, means), experiments.rate_of(shape, p)
         print(f"{shape}, {p}d: exponent {-found.exponent:.3f} +- {found.standard_error:.3f}, minimax {rate:.3f}")
-        middle.loglog(sizes, means, "o-", label=f"{shape}, {p}d: {-found.exponent:.3f} ({rate:.3f})")
+        middle.loglog(
+            sizes,
+            means,
+            plots.marker(k) + "-",
+            color=plots.colour(k),
+            label=f"{shape}, {p}d: {-found.exponent:.3f} ({rate:.3f})",
+        )
     middle.set(xlabel="number of data", ylabel="error in $L_2$")
     dimensions = [1, 3, 10, 30, 100, 300, 1000]
     errors = experiments.weak_errors(
         LAW, dimensions, sampler="ddim", times=grid(20, 0.0), forward=FORWARD, n_levels=2000
     )
-    right.loglog(dimensions, errors.wasserstein, "o-", label="distance $W_2$")
-    right.loglog(dimensions, errors.weak, "o-", label="of $\\cos(u x)$, $|u| = 1$")
+    named = ((errors.wasserstein, "distance $W_2$"), (errors.weak, "of $\\cos(u x)$, $|u| = 1$"))
+    for k, (values, name) in enumerate(named):
+        right.loglog(dimensions, values, plots.marker(k) + "-", color=plots.colour(k), label=name)
     right.set(xlabel="dimension", ylabel="error of 20 steps of DDIM")
     print(f"weak errors {np.round(errors.weak, 4)}, distances {np.round(errors.wasserstein, 3)}")
     for axis in axes:
-        axis.legend(fontsize=8)
-        axis.grid(alpha=0.3)
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.yaxis.set_minor_formatter(NullFormatter())
-    figure.savefig(path, dpi=110)
+        plots.open_axes(axis).legend(frameon=False, fontsize=8)
+        for each in (axis.xaxis, axis.yaxis):
+            each.set_minor_formatter("")
+    plots.save(figure, path)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -17,28 +16,26 @@ from sklearn.preprocessing import StandardScaler
 
 import mfld
 from mfld import functional_data as fd
+from mfld import plots
 from mfld.experiments import one_neuron
 from mfld.sklearn import MeanFieldRegressor
 
-COLOURS = ("#1f5a99", "#c46a1b", "#2e8b57")
 SIZES, SEEDS = (25, 50, 100, 200), range(4)
 TECATOR = Path(__file__).parent.parent / "tests" / "data" / "tecator.csv"
 
 
 def figure(path):
-    picture = Figure(figsize=(11, 3.8), layout="constrained")
+    picture = plots.figure(11, 3.8)
     left, right = picture.subplots(1, 2)
     found = [[one_neuron.errors(n, seed) for seed in SEEDS] for n in SIZES]
-    for name, colour in zip(one_neuron.METHODS, COLOURS, strict=True):
+    for k, name in enumerate(one_neuron.METHODS):
         errors = np.array([[each[name] for each in row] for row in found])
-        left.loglog(SIZES, errors.mean(axis=1), color=colour, marker="o", label=name)
-        left.fill_between(SIZES, errors.min(axis=1), errors.max(axis=1), color=colour, alpha=0.15, linewidth=0)
+        left.loglog(SIZES, errors.mean(axis=1), color=plots.colour(k), marker=plots.marker(k), label=name)
+        left.fill_between(SIZES, errors.min(axis=1), errors.max(axis=1), color=plots.colour(k), alpha=0.15, linewidth=0)
         print(name, *[f"{error:.3f}" for error in errors.mean(axis=1)])
     left.set(xlabel="curves to train on", ylabel="root mean square error", title="One neuron on functions")
-    left.set_xticks(SIZES, list(map(str, SIZES)), minor=False)
-    left.set_xticks([], minor=True)
-    left.set_yticks([0.05, 0.1, 0.2, 0.4], ["0.05", "0.1", "0.2", "0.4"])
-    left.set_yticks([], minor=True)
+    plots.ticks_at(left.xaxis, SIZES)
+    plots.ticks_at(left.yaxis, [0.05, 0.1, 0.2, 0.4])
     left.set_ylim(0.025, 0.6)
     left.legend(frameon=False, loc="lower left")
 
@@ -57,13 +54,13 @@ def figure(path):
     w, r = network.weight_functions(particles, fine), particles[:, network.slices["readout"]][:, 0]
     strongest = np.argsort(-np.abs(r) * np.sqrt(np.sum(particles[:, :20] ** 2, axis=1)))[:25]
     for m in strongest:
-        right.plot(fine, np.sign(r[m]) * w[m], color=COLOURS[0], alpha=0.3, linewidth=1)
-    right.axhline(0, color="#999999", linewidth=0.7)
+        right.plot(fine, np.sign(r[m]) * w[m], color=plots.colour(0), alpha=0.3, linewidth=1)
+    right.axhline(0, color=plots.ink(), linewidth=0.7)
     right.set(xlabel="wavelength in nm", ylabel="weight function, turned by its readout")
     right.set_title("Neurons for the fat of meat (25 strongest)")
     for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    picture.savefig(path, dpi=120)
+        plots.open_axes(axes)
+    plots.save(picture, path)
 
 
 def spectra():

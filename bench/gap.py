@@ -58,9 +58,7 @@ def histories(risk: mfld.EmpiricalRisk) -> dict[str, dict[str, np.ndarray]]:
 
 
 def draw(found: dict[str, dict[str, np.ndarray]], output: str) -> None:
-    from matplotlib.figure import Figure  # noqa: PLC0415  only the picture needs it
-
-    figure = Figure(figsize=(10.5, 4), layout="constrained")
+    figure = plots.figure(10.5, 4)
     left, right = figure.subplots(1, 2, sharey=True)
     plots.gap(
         {"P-SDCA": found["P-SDCA"]},
@@ -76,7 +74,7 @@ def draw(found: dict[str, dict[str, np.ndarray]], output: str) -> None:
         axes=right,
     )
     right.set_ylabel("")
-    figure.savefig(output, dpi=110)
+    plots.save(figure, output)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 import mfld
-from mfld import kernels, noise
+from mfld import kernels, noise, plots
 from mfld.mixtures import GaussianMixture
 
 METHODS = {
@@ -72,16 +72,15 @@ def main():
 
 
 def draw(found, exponents, path):
-    from matplotlib.figure import Figure  # noqa: PLC0415  an extra
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = plots.figure(6, 4)
     axes = figure.add_subplot()
-    for name, (sizes, times) in found.items():
-        axes.loglog(sizes, times, marker="o", label=f"{name}: $N^{{{exponents[name]:.2f}}}$")
+    for k, (name, (sizes, times)) in enumerate(found.items()):
+        axes.loglog(
+            sizes, times, plots.marker(k) + "-", color=plots.colour(k), label=f"{name}: $N^{{{exponents[name]:.2f}}}$"
+        )
     axes.set(xlabel="particles N", ylabel="seconds a step", title="MMD flow in the plane, 2000 samples")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=120)
+    plots.open_axes(axes).legend(frameon=False)
+    plots.save(figure, path)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import mfld
+from mfld import plots
 
 FIXED = {"particles": 1000, "samples": 1000, "features": 32}
 SIZES: dict[str, Sequence[int]] = {
@@ -50,24 +51,24 @@ def main() -> None:
     parser.add_argument("--output", default="linearity.png")
     options = parser.parse_args()
 
-    from matplotlib.figure import Figure  # noqa: PLC0415  after --help
-
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    figure = plots.figure(9, 3.2)
     axes = figure.subplots(1, len(SIZES), sharey=True)
     for axis, (what, sizes) in zip(axes, SIZES.items(), strict=True):
-        for colour, (name, gradient) in zip(("tab:blue", "tab:orange"), ESTIMATORS.items(), strict=True):
+        for k, (name, gradient) in enumerate(ESTIMATORS.items()):
             if what == "samples" and name != "full batch":
                 continue  # the cost of a mini-batch does not depend on them
             times = [1e6 * seconds_per_step(**{**FIXED, what: size}, gradient=gradient) for size in sizes]
-            axis.loglog(sizes, times, "o-", color=colour, label=name, markersize=4)
-            axis.loglog(sizes, [times[-1] * size / sizes[-1] for size in sizes], "--", color=colour, linewidth=0.8)
+            axis.loglog(sizes, times, plots.marker(k) + "-", color=plots.colour(k), label=name, markersize=4)
+            axis.loglog(
+                sizes, [times[-1] * size / sizes[-1] for size in sizes], "--", color=plots.colour(k), linewidth=0.8
+            )
             print(f"{what}, {name}:", ", ".join(f"{s}: {t:.4g} us" for s, t in zip(sizes, times, strict=True)))
         others = ", ".join(f"{size} {other}" for other, size in FIXED.items() if other != what)
         axis.set(xlabel=what, title=others)
-        axis.grid(alpha=0.3)
+        plots.open_axes(axis)
     axes[0].set(ylabel="microseconds a step, one thread")
     axes[0].legend(frameon=False)
-    figure.savefig(options.output, dpi=90)
+    plots.save(figure, options.output)
 
 
 if __name__ == "__main__":

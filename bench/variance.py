@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import mfld
+from mfld import plots
 
 N_SAMPLES, N_FEATURES, N_PARTICLES, BATCH = 1000, 4, 100, 8
 PASSES = 100
@@ -51,11 +52,9 @@ def run(risk: mfld.EmpiricalRisk, gradient: mfld.GradientEstimator, cost: float)
 
 
 def draw(histories: dict[str, dict[str, np.ndarray]], output: str) -> None:
-    from matplotlib.figure import Figure  # noqa: PLC0415  only the picture needs it
-
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = plots.figure(9, 3.6)
     left, right = figure.subplots(1, 2)
-    colours = dict(zip(histories, ("#c46a1b", "#1f5a99", "#2e8b57", "#888888"), strict=True))
+    colours = {name: plots.colour(k) for k, name in enumerate(histories)}
     for name, history in histories.items():
         passes = history["gradients"] / N_SAMPLES
         left.plot(passes, history["objective"], color=colours[name], linewidth=1.5, label=name)
@@ -67,10 +66,9 @@ def draw(histories: dict[str, dict[str, np.ndarray]], output: str) -> None:
     left.minorticks_off()
     right.set(xlabel="per-sample gradients / n", ylabel="mean |estimate - gradient|²", yscale="log")
     for axes in (left, right):
-        axes.grid(color="#dddddd", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        plots.open_axes(axes)
     left.legend(frameon=False)
-    figure.savefig(output, dpi=110)
+    plots.save(figure, output)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
