@@ -33,7 +33,7 @@ figure { margin: 0; } img { max-width: 100%; height: auto; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 0.6rem; border: 1px solid var(--line); text-align: right; }
-th:first-child { text-align: left; }
+th:first-child { min-width: 7rem; text-align: left; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 .skip { position: absolute; left: -100rem; } .skip:focus { left: 1rem; }
 """

@@ -432,6 +432,11 @@ def one_of(*allowed: str) -> Check:
     return lambda name, value: validation.choice(name, value, allowed)
 
 
+def spaced(n_steps: int, n: int) -> list[int]:
+    """About n steps from 0 to the last one, evenly spaced, each once."""
+    return sorted({round(place) for place in np.linspace(0, n_steps, n)})
+
+
 def mean(values: Any) -> float:
     """Mean that is NaN where a value is not finite."""
     return float(np.mean(values)) if np.isfinite(values).all() else math.nan

@@ -10,7 +10,7 @@ import numpy as np
 
 from mfld import diagnostics, noise, plots
 from mfld.algorithms import MFLD
-from mfld.gallery.experiment import Check, count, non_negative, positive
+from mfld.gallery.experiment import Check, count, non_negative, positive, spaced
 from mfld.models import TwoLayerNetwork
 from mfld.objectives import EmpiricalRisk
 from mfld.sweeps import Sweep
@@ -52,7 +52,7 @@ def run(
         ),
         "weights": lambda state: diagnostics.parameter_alignment(state.particles[:, weights], np.eye(d)[0]),
     }
-    places = sorted({round(place) for place in np.linspace(0, n_steps, _RECORDS)})
+    places = spaced(n_steps, _RECORDS)
     history = solver.run(risk, n_steps, seed, record=record, record_every=places).history
     return {name: history[name] for name in ("step", "kernel", "weights", "loss")}
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mfld import noise, plots, quantities
 from mfld.algorithms import MFLD
-from mfld.gallery.experiment import Check, count, non_negative, positive
+from mfld.gallery.experiment import Check, count, non_negative, positive, spaced
 from mfld.models import TwoLayerNetwork
 from mfld.objectives import EmpiricalRisk
 from mfld.sweeps import Sweep
@@ -53,7 +53,7 @@ def run(
     }
     solver = MFLD(n_particles, step_size=step_size, temperature=temperature, n_replicates=n_replicates)
     record = {part: quantities.loss(risk) for part, risk in risks.items()}
-    places = sorted({round(place) for place in np.linspace(0, n_steps, _RECORDS)})
+    places = spaced(n_steps, _RECORDS)
     history = solver.run(risks["train"], n_steps, seed * 1000 + n_particles, record=record, record_every=places).history
     return {"step": history["step"], "train": history["train"], "test": history["test"]}
 

@@ -11,7 +11,7 @@ import numpy as np
 from mfld import noise, plots
 from mfld.algorithms import MFLD
 from mfld.dynamics import Underdamped
-from mfld.gallery.experiment import Check, count, non_negative, one_of, positive
+from mfld.gallery.experiment import Check, count, non_negative, one_of, positive, spaced
 from mfld.objectives import ControlProblem
 from mfld.schedules import Geometric
 from mfld.sweeps import Sweep
@@ -91,7 +91,7 @@ def run(
         dynamics=Underdamped(friction),
     )
     record = {"cost": lambda state: problem.value(state.measure)}
-    places = sorted({round(place) for place in np.linspace(0, n_steps, _RECORDS)})
+    places = spaced(n_steps, _RECORDS)
     particles = np.repeat(start[:, np.newaxis], width, axis=1)
     result = solver.run(problem, n_steps, seed, particles=particles, record=record, record_every=places)
     found = problem.trajectory(result.measure)

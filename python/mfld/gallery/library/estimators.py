@@ -10,7 +10,7 @@ import numpy as np
 from mfld import noise as draws
 from mfld import plots
 from mfld.algorithms import MFLD
-from mfld.gallery.experiment import Check, count, non_negative, one_of, positive
+from mfld.gallery.experiment import Check, count, non_negative, one_of, positive, spaced
 from mfld.gradients import SARAH, SVRG, FullBatch, GradientEstimator, Minibatch
 from mfld.models import TwoLayerNetwork
 from mfld.objectives import EmpiricalRisk
@@ -66,7 +66,7 @@ def run(
     assert isinstance(gradient, GradientEstimator)
     solver = MFLD(n_particles, step_size=step_size, temperature=temperature, gradient=gradient)
     n_steps = int(passes * n_samples / cost)
-    places = sorted({round(place) for place in np.linspace(0, n_steps, _RECORDS)})
+    places = spaced(n_steps, _RECORDS)
     record = {"objective": lambda state: risk.value(state.particles)}
     history = solver.run(risk, n_steps, seed, record=record, record_every=places).history
     return {"passes": history["step"] * cost / n_samples, "objective": history["objective"]}

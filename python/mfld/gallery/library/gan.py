@@ -9,7 +9,7 @@ import numpy as np
 
 from mfld import noise, plots, quantities
 from mfld.algorithms import DescentAscent
-from mfld.gallery.experiment import Check, count, non_negative, positive
+from mfld.gallery.experiment import Check, count, non_negative, positive, spaced
 from mfld.gradients import Minibatch
 from mfld.models import TwoLayerNetwork
 from mfld.objectives import MeanFieldGAN
@@ -56,7 +56,7 @@ def run(
     solver = DescentAscent(n_particles, step_size=steps, temperature=temperature, gradient=Minibatch(batch_size))
     rows = sample(_FRESH, 2000)
     record = {"distance": quantities.distance_to_data(game, rows)}
-    places = sorted({round(place) for place in np.linspace(0, n_steps, _RECORDS)})
+    places = spaced(n_steps, _RECORDS)
     result = solver.run(game, n_steps, seed, record=record, record_every=places)
     points = game.generate(result.state.clouds["generator"], 2000)[0]
     return {

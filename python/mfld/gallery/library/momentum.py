@@ -11,7 +11,7 @@ import numpy as np
 from mfld import plots, potentials
 from mfld.algorithms import MFLD
 from mfld.dynamics import Overdamped, Underdamped
-from mfld.gallery.experiment import Check, count, one_of, positive
+from mfld.gallery.experiment import Check, count, one_of, positive, spaced
 from mfld.sweeps import Sweep
 
 PANELS = 1
@@ -51,7 +51,7 @@ def run(
     )
     solver = MFLD(n_particles, step_size=step_share * largest, temperature=1.0, dynamics=dynamics, dtype="float64")
     start = np.tile(3 / np.sqrt(curvatures), (n_particles, 1))
-    places = sorted({round(place) for place in np.linspace(0, n_steps, _RECORDS)})
+    places = spaced(n_steps, _RECORDS)
     record = {"distance": lambda state: float(np.mean(state.particles[:, 0])) ** 2}
     history = solver.run(bowl, n_steps, seed, particles=start, record=record, record_every=places).history
     return {"step": history["step"], "distance": history["distance"]}

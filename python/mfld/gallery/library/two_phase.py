@@ -10,7 +10,7 @@ import numpy as np
 
 from mfld import plots
 from mfld.experiments import teacher_student
-from mfld.gallery.experiment import Check, count, non_negative, positive
+from mfld.gallery.experiment import Check, count, non_negative, positive, spaced
 from mfld.sweeps import Sweep
 from mfld.validation import integer
 
@@ -56,7 +56,7 @@ def run(
         inverse_temperature=inverse_temperature,
         switch=switch,
     )
-    places = sorted({round(place) for place in np.linspace(0, n_steps, _RECORDS)})
+    places = spaced(n_steps, _RECORDS)
     record = {"excess": lambda state: student.population_risk(state.particles)}
     history = solver.run(student.risk(width, ridge), n_steps, seed, record=record, record_every=places).history
     return {"step": history["step"], "excess": history["excess"], "kernel": _kernel(setting, n_samples)}
