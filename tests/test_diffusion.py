@@ -245,6 +245,29 @@ def test_divergence_of_guided_scores_is_that_of_their_parts(rng):
     assert unknown.divergence(x, 0.3) is None
 
 
+@pytest.mark.parametrize("name", sorted(diffusion.SAMPLERS))
+def test_functions_may_change_their_points_and_give_the_same_array_again(name):
+    kept = np.empty((20, 2))
+
+    def reused(x, t):
+        np.multiply(x, math.sqrt(-math.expm1(-2 * t)), out=kept)
+        x[:] = np.nan
+        return kept
+
+    fresh = lambda x, t: math.sqrt(-math.expm1(-2 * t)) * x  # noqa: E731
+    scores = [diffusion.FunctionScore(own, 2) for own in (reused, fresh)]
+    draws = [diffusion.sample(score, 20, sampler=name, n_steps=12) for score in scores]
+    assert np.array_equal(*draws)
+    assert np.array_equal(*(diffusion.log_likelihood(score, draws[0], n_steps=5) for score in scores))
+
+    def spoils(x, t):
+        x[:] = np.nan
+        return np.zeros_like(x)
+
+    guided = diffusion.ClassifierGuided(scores[1], spoils)
+    assert np.array_equal(draws[1], diffusion.sample(guided, 20, sampler=name, n_steps=12))
+
+
 def test_functions_that_return_something_else_are_refused():
     with pytest.raises(
         ValueError, match=r"the result of function must have shape \(4, 2\) to match points, got \(4,\)"
@@ -647,6 +670,23 @@ def test_optimised_grids():
     several = lambda grid: diffusion.grids.gaussian_error(forward, grid, [0.01, 1.0, 9.0])  # noqa: E731
     best = several(diffusion.grids.optimised(several, tangent))
     assert best < min(several(diffusion.times(forward, 6, "tangent", scale=c)) for c in np.geomspace(0.05, 5, 30))
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e12])
+def test_optimised_grids_do_not_depend_on_the_unit_of_the_cost(unit):
+    forward = diffusion.OrnsteinUhlenbeck()
+    found = diffusion.grids.optimised(
+        lambda grid: unit * diffusion.grids.gaussian_error(forward, grid, 4.0), diffusion.times(forward, 6, "uniform")
+    )
+    np.testing.assert_allclose(found, diffusion.times(forward, 6, "tangent", scale=2.0), atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("cost", "error"), [(math.nan, ValueError), (math.inf, ValueError), ("a", TypeError), (None, TypeError)]
+)
+def test_costs_that_are_no_numbers_are_refused(cost, error):
+    with pytest.raises(error, match="the result of cost must be"):
+        diffusion.grids.optimised(lambda grid: cost, [5.0, 1.0, 0.0])
 
 
 def test_rule_of_local_errors_gives_the_known_grids():

@@ -355,6 +355,27 @@ def test_labels_have_their_rows_and_shares(rng):
         model.sample(5, guidance=1.0)
 
 
+def test_rows_asked_for_by_a_rare_label_are_of_it(rng):
+    labels = np.repeat([0, 1], [997, 3])
+    rows = rng.normal(size=(1000, 2)) * 0.3 + np.where(labels == 1, 3.0, 0.0)[:, np.newaxis]
+    model = diffusion.fit(rows, labels, n_particles=150, n_steps=800)
+    assert np.mean(model.sample(300, 1)[:, 0] > 1.5) > 0.95
+    assert np.mean(model.sample(300, 0)[:, 0] > 1.5) < 0.02
+    assert np.mean(model.sample(2000)[:, 0] > 1.5) < 0.015  # shares are those of the rows: 0.003
+
+
+def test_labels_are_drawn_by_the_root_of_their_number_and_rows_without_one_evenly():
+    labels = np.repeat([0, 1, 2], [64, 16, 1])
+    data = np.arange(81.0)[:, np.newaxis]
+    denoising = diffusion.Denoising(data, labels=labels, label_dropout=0.5, target="data")
+    inputs, rows = denoising.sample(0, 60000)
+    known = inputs[:, -3:].any(axis=1)
+    assert np.array_equal(labels[rows[known, 0].astype(int)], inputs[known, -3:].argmax(axis=1))
+    for chosen, shares in ((known, np.repeat([1 / 8, 1 / 4, 1.0], [64, 16, 1]) / 13), (~known, np.full(81, 1 / 81))):
+        seen = np.bincount(rows[chosen, 0].astype(int), minlength=81) / chosen.sum()
+        assert np.abs(seen - shares).max() < 5 * np.sqrt(shares.max() / chosen.sum())
+
+
 @pytest.fixture(scope="module")
 def labelled():
     rows = np.random.default_rng(0).normal(size=(40, 2))

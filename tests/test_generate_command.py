@@ -48,6 +48,22 @@ def test_new_rows_have_columns_types_and_laws_of_the_file(tmp_path, capsys, monk
     assert nice(made.values, town.values) == pytest.approx(nice(height.values, city.values), abs=6)
 
 
+def test_numbers_have_the_digits_that_vary(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    lines = [f"{1e6 + 1e-6 * rng.normal():.9f},{1e99 * rng.normal():.15g},7" for _ in range(60)]
+    (tmp_path / "a.csv").write_text("near,large,same\n" + "\n".join(lines) + "\n")
+    status, _, err = run(capsys, "generate", "a.csv", "--n", 50, "--n-particles", 30, "--n-steps", 100)
+    assert (status, err) == (0, "")
+    written = csv.reader((tmp_path / "a-generated.csv").read_text().splitlines())
+    near, large, same = (np.array(column) for column in zip(*written, strict=True))
+    assert len(set(near[1:])) > 40
+    assert 2e-7 < (near[1:].astype(float) - 1e6).std() < 2e-6
+    assert max(map(len, large[1:])) < 20
+    assert 2e98 < large[1:].astype(float).std() < 2e99
+    assert (same[1:] == "7").all()
+
+
 def test_digits_have_pictures(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["--n", 25, "--n-particles", 50, "--n-steps", 60, "--guidance", 0.5, "--animation", "digits.gif"]

@@ -331,7 +331,7 @@ def optimised(cost: Callable[[Times], float], grid: ArrayLike) -> Times:
     Parameters
     ----------
     cost : callable
-        ``cost(times)``: a number, smooth in the times.
+        ``cost(times)``: a finite number, smooth in the times; its unit does not matter.
     grid : array_like, shape (K + 1,)
         Falling times to start from.
 
@@ -359,8 +359,13 @@ def optimised(cost: Callable[[Times], float], grid: ArrayLike) -> Times:
         inner = first - (first - last) * np.cumsum(shares)[:-1] / shares.sum()
         return np.array([first, *inner, last])
 
-    found = optimize.minimize(lambda logs: float(cost(of(logs))), np.log(-np.diff(falling)), method="BFGS")
-    return of(found.x)
+    def value(logs: NDArray[np.float64]) -> float:
+        return validation.real("the result of cost", cost(of(logs)))
+
+    start = np.log(-np.diff(falling))
+    unit = abs(value(start)) or 1.0  # in which the method's tolerances are
+    found = optimize.minimize(lambda logs: value(logs) / unit, start, method="BFGS")
+    return checked("the best grid", of(found.x))
 
 
 def gaussian_error(forward: Forward, grid: ArrayLike, variances: ArrayLike) -> float:

@@ -115,7 +115,7 @@ class ClassifierGuided(Score):
     def noise(self, points: FloatArray, time: float) -> FloatArray:
         points = self._asked(points, time)
         push = validation.returned(
-            "the result of gradient", self.gradient(points, time), points.shape, points.dtype, "to match points"
+            "the result of gradient", self.gradient(points.copy(), time), points.shape, points.dtype, "to match points"
         )
         factor = points.dtype.type(self.weight * float(self.forward.sigma(time)))
         return np.asarray(self.inner.noise(points, time) - factor * push)

@@ -47,7 +47,7 @@ class Score(ABC):
 
     @abstractmethod
     def noise(self, points: FloatArray, time: float) -> FloatArray:
-        """Expected noise ``E(xi | x)`` at points, shape (n, p), at a time above 0."""
+        """Expected noise ``E(xi | x)`` at points, shape (n, p), at a time above 0: a new array, which samplers keep."""
 
     def score(self, points: FloatArray, time: float) -> FloatArray:
         """Gradient of the log-density at points, shape (n, p), at a time above 0."""
@@ -273,14 +273,16 @@ class FunctionScore(Score):
 
     def noise(self, points: FloatArray, time: float) -> FloatArray:
         why, points = "to match points", self._asked(points, time)
-        value = validation.returned(
-            "the result of function", self.function(points, time), points.shape, points.dtype, why
-        )
+        # Functions may change what they are given, and give the same array again: both are theirs alone.
+        result = self.function(points.copy(), time)
+        value = validation.returned("the result of function", result, points.shape, points.dtype, why)
         alpha, sigma = (points.dtype.type(f(time)) for f in (self.forward.alpha, self.forward.sigma))
         if self.kind == "score":
             value = -sigma * value
         elif self.kind == "data":
             value = (points - alpha * value) / sigma
+        else:
+            value = value.copy()
         return np.asarray(value)
 
 

@@ -52,9 +52,10 @@ class Denoising:
         How times are drawn, between the earliest one and the horizon: evenly in the clock of a named grid, see
         `mfld.diffusion.times`; or the density of a time, up to a factor. A density in place of another one is a weight.
     labels : array_like of int, shape (n,), optional
-        Numbers 0 .. n_classes - 1 of the rows, which the score is then conditional on.
+        Numbers 0 .. n_classes - 1 of the rows, which the score is then conditional on. A label is drawn in proportion
+        to the square root of the number of its rows, so that rare ones are learnt; no conditional score changes.
     label_dropout : float
-        Share of samples without their label, which teaches the unconditional score too.
+        Share of samples without their label, which teaches the unconditional score too; these rows are drawn evenly.
     n_frequencies : int
     waves : array_like, shape (J, p), optional
         Wave vectors of further inputs, ``cos`` and ``sin`` of their products with the scaled point: what lets a network
@@ -111,6 +112,8 @@ class Denoising:
         if labels is not None:
             self.labels = _labels(labels, len(rows))
             self.n_classes = int(self.labels.max()) + 1
+            shares = np.cumsum(1 / np.sqrt(np.bincount(self.labels)[self.labels]))
+            self._shares = shares / shares[-1]
         if isinstance(times, str):
             table = grids.times(self.forward, _TIMES, validation.choice("times", times, grids.NAMES))
         else:
@@ -165,10 +168,13 @@ class Denoising:
         times = self._times_at(drawn[:, 0], n_rows)
         rows = np.minimum((drawn[:, 1] * len(self.data)).astype(np.int64), len(self.data) - 1)
         alpha, sigma = (f(times)[:, np.newaxis].astype(dtype) for f in (self.forward.alpha, self.forward.sigma))
-        data = self.data[rows]
         labels = None
         if self.labels is not None:
-            labels = np.where(drawn[:, 2] < self.label_dropout, -1, self.labels[rows])
+            known = drawn[:, 2] >= self.label_dropout
+            by_label = np.searchsorted(self._shares, drawn[:, 1], side="right")
+            rows = np.where(known, np.minimum(by_label, len(self.data) - 1), rows)
+            labels = np.where(known, self.labels[rows], -1)
+        data = self.data[rows]
         noisy = alpha * data + sigma * xi
         inputs = _inputs(self.forward, noisy, times, self.n_frequencies, self.n_classes, labels, self.waves)
         if self.target == "noise":

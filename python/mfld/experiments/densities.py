@@ -6,6 +6,7 @@ import csv
 import datetime
 import io
 import json
+import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +26,7 @@ from mfld.files import replacing
 _FORMAT = "density 1"
 _MOST_CATEGORIES = 50
 _MOST_DECIMALS = 6
+_LARGEST_WHOLE = 1e16
 _LEAST_ROWS = 5
 MISSING = ("refuse", "drop")
 
@@ -122,7 +124,12 @@ class Variable:
             return [_date(value, self.unit == "time", self.decimals == 0) for value in values]
         if self.decimals is not None:
             values = np.round(values, self.decimals) + 0.0  # no negative zero
-        form = ".10g" if self.decimals is None else f".{self.decimals}f"
+        # Ten digits of what varies: an offset that all values have takes more. Whole numbers of hundreds of digits are
+        # floats that were written so.
+        size = max(abs(self.low), abs(self.high))
+        offset = math.log10(size / (self.high - self.low)) if self.width else 0.0
+        digits = min(10 + max(math.ceil(offset), 0), 17)
+        form = f".{digits}g" if self.decimals is None or size >= _LARGEST_WHOLE else f".{self.decimals}f"
         shown = [f"{value:{form}}".zfill(self.digits) for value in values]
         after = "" if not self.unit else self.unit if self.unit == "%" else f" {self.unit}"
         return [text.replace(".", decimal) + after for text in shown]
