@@ -103,10 +103,19 @@ def swept(comm, dtype, n_outputs=1, loss="half_squared", groups=1, num_threads=1
     particles = rng.normal(size=(SWEPT, objective.n_coordinates)).astype(dtype)
     log_weights, dual = rng.normal(size=SWEPT) / 10, dual_of_zero(objective) / 2
     ends = np.linspace(0, SWEPT, groups + 1).astype(int)
+    numbers = (0.02, variance, 2.0, 0.5)  # temperature, bounds on the neurons' variance and size, effective share
     done = _core.backend.dual_sweep(
-        *problem[:2], particles, *problem[2:5], rng.permutation(n), np.diff(ends), 0.02, variance, 2.0, 0.5, log_weights, dual,
-        num_threads, problem.ranks,
-    )  # fmt: skip
+        *problem[:2],
+        particles,
+        *problem[2:5],
+        rng.permutation(n),
+        np.diff(ends),
+        *numbers,
+        log_weights,
+        dual,
+        num_threads,
+        problem.ranks,
+    )
     return done, log_weights.tobytes(), dual.tobytes()
 
 
@@ -181,6 +190,28 @@ def test_kernel_objectives_share_their_pairs(count, dtype):
     mixture = mfld.MMD(mfld.mixtures.GaussianMixture(None, [[0.0, 0.0]], 1.0), mfld.kernels.Gaussian(1.0))
     with pytest.raises(TypeError, match="MMD from samples"):
         sharded(solver, 1, mixture, 2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_stein_discrepancy_shares_its_pairs(count, dtype, monkeypatch):
+    factors = np.random.default_rng(3).normal(size=(3, 3))
+    wells = mfld.potentials.Gaussian(np.zeros(3), factors @ factors.T + np.eye(3))  # a product of BLAS
+    objective = mfld.KSD(wells, mfld.kernels.InverseMultiquadric(1.0), l2=1e-3)
+    solver = mfld.MFLD(300, step_size=0.05, temperature=1e-3, dtype=dtype)
+    alone, together = (
+        run(objective, 6, seed=2) for run in (solver.run, lambda *a, **k: sharded(solver, count, *a, **k))
+    )
+    assert same(together.state, alone.state)
+    assert together.history["loss"].tobytes() == alone.history["loss"].tobytes()
+    sizes, alone_of = [], mfld.kernels.InverseMultiquadric.stein_of
+    expected = objective.loss(alone.state.measure)
+    monkeypatch.setattr(
+        mfld.kernels.InverseMultiquadric, "stein_of", lambda *own: (sizes.append(len(own[1])), alone_of(*own))[1]
+    )
+    found = on_ranks(count, lambda comm: objective.over_ranks(Ranks(comm)).loss(alone.state.measure))
+    assert found == [expected] * count
+    assert max(sizes) <= 192  # of 300: nobody sums all
 
 
 def test_certificates_are_those_of_one_process():

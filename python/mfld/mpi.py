@@ -36,8 +36,9 @@ class Sharded(Algorithm):
     Every process makes the same calls and gets the same results; each computes for the particles of its share. In the
     steps of `MFLD` that the core makes, with `FullBatch`, `Minibatch`, `SVRG` and `SARAH`, `Overdamped` and
     `Underdamped`, processes exchange sums of predictions of the rows that a step sees, and the particles where a call
-    ends; in sweeps of `PSDCA` over many particles the sums over their weights. Whatever else evaluates the objective, such as `PDA`, the refreshes of `PSDCA` and certificates, shares its
-    evaluations at many particles; the rest of it each process computes by itself.
+    ends; in sweeps of `PSDCA` over many particles the sums over their weights. Whatever else evaluates the objective,
+    such as `PDA`, the refreshes of `PSDCA` and certificates, shares its evaluations at many particles; the rest of it
+    each process computes by itself.
 
     The process of rank 0 leads a `run`: callbacks and recorded functions are called there only, so that a `Checkpoint`
     is one file, which a run of any number of processes may go on from. A stop or a divergence on one of them ends the

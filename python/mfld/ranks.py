@@ -69,25 +69,26 @@ class Ranks:
         size = len(slots) // self.count
         self.comm.Allgather(bytes(slots[self.rank * size : (self.rank + 1) * size]), slots)
 
-    def of_points(self, function: Any, points: FloatArray) -> tuple[FloatArray, ...]:
+    def of_points(self, function: Any, *points: FloatArray) -> tuple[FloatArray, ...]:
         """Values of a function of points one by one, of which each rank computes those of its share.
 
         Parameters
         ----------
         function : callable
-            Takes points, shape (m, p); returns a tuple of arrays that have m rows, and the precision of the points.
-        points : ndarray, shape (n, p)
-            The same on all ranks, as is the result.
+            Takes points, shape (m, p), and what belongs to them; returns a tuple of arrays of m rows.
+        points : ndarrays, shape (n, p)
+            Points, and what belongs to them: the same on all ranks, as is the result.
         """
-        n = len(points)
+        n = len(points[0])
         each = -(-n // (self.count * _ALIGNED)) * _ALIGNED
         begin, end = min(self.rank * each, n), min((self.rank + 1) * each, n)
-        mine = function(points[begin:end] if begin < end else points[:1])
+        own = slice(begin, end) if begin < end else slice(1)
+        mine = function(*(array[own] for array in points))
         gathered = []
         for array in mine:
             slots = np.empty((self.count, each, *array.shape[1:]), array.dtype)
-            own = np.zeros_like(slots[0])
-            own[: end - begin] = array[: end - begin]
-            self.comm.Allgather(own, slots)
+            slot = np.zeros_like(slots[0])
+            slot[: end - begin] = array[: end - begin]
+            self.comm.Allgather(slot, slots)
             gathered.append(slots.reshape(-1, *array.shape[1:])[:n])
         return tuple(gathered)

@@ -188,7 +188,7 @@ class Objective(ABC):
             If it cannot be.
         """
         raise TypeError(
-            "objective must be an EmpiricalRisk of a TwoLayerNetwork, or an MMD from samples, for Sharded, got "
+            "objective must be an EmpiricalRisk of a TwoLayerNetwork, an MMD from samples or a KSD for Sharded, got "
             f"{self!r}"
         )
 

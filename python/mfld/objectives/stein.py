@@ -10,8 +10,11 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from mfld import references, validation
 from mfld.kernels import Kernel, Statistics
+from mfld.kernels.core import in_core
+from mfld.kernels.pairwise import SteinSums, statistics
 from mfld.noise import Place
 from mfld.objectives.base import Measure, Objective, Potential, SetOnce
+from mfld.ranks import Ranks
 from mfld.references import Reference
 from mfld.space import Space
 from mfld.state import Cloud
@@ -63,6 +66,7 @@ class KSD(SetOnce, Objective):
     """
 
     any_precision = True
+    _ranks: Ranks | None = None
 
     def __init__(
         self,
@@ -93,6 +97,13 @@ class KSD(SetOnce, Objective):
         vars(same)["potential"] = self.potential.on_threads(num_threads)
         return same
 
+    def over_ranks(self, ranks: Ranks) -> Self:
+        if in_core(self.kernel, self.n_coordinates) is None:
+            raise TypeError(f"kernel must be one that the core knows, for Sharded, got {self.kernel!r}")
+        same = copy.copy(self)
+        vars(same)["_ranks"] = ranks
+        return same
+
     def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
         """The potential's initial particles."""
         return self.potential.initial_particles(n_particles, place, dtype)
@@ -106,7 +117,32 @@ class KSD(SetOnce, Objective):
         """
         cloud = self.cloud(measure)
         points = cloud.particles.astype(np.float64)
-        return self.kernel.stein_statistics(points, self.score(points), cloud.weights, self.num_threads)
+        scores = self.score(points)
+        sums = self.sums(points, scores, Cloud(points, cloud.weights), scores, False, self.num_threads).values
+        return statistics(sums, self.kernel.stein_diagonal(points, scores), cloud.weights)
+
+    def sums(
+        self,
+        points: FloatArray,
+        scores: FloatArray,
+        cloud: Cloud,
+        theirs: FloatArray,
+        with_gradient: bool,
+        num_threads: int | None,
+    ) -> SteinSums:
+        """Means of the Stein kernel over a cloud, at points with their scores; ranks share the pairs."""
+
+        def of(some: FloatArray, vectors: FloatArray) -> SteinSums:
+            others, weights = cloud.particles.astype(some.dtype, copy=False), cloud.weights
+            return self.kernel.stein_sums(
+                some, vectors, others, theirs, weights, with_gradient=with_gradient, num_threads=num_threads
+            )
+
+        if self._ranks is None:
+            return of(points, scores)
+        if with_gradient:
+            return SteinSums(*self._ranks.of_points(of, points, scores))
+        return SteinSums(*self._ranks.of_points(lambda *own: of(*own)[:1], points, scores), None, None)
 
     def loss(self, measure: Measure) -> float:
         return self.statistics(measure).v
@@ -160,15 +196,7 @@ class _Witness(Potential):
             self._scores[points.dtype] = ksd.score(others)
         theirs = self._scores[points.dtype]
         mine = theirs if np.array_equal(points, others) else ksd.score(points)
-        found = ksd.kernel.stein_sums(
-            points,
-            mine,
-            others,
-            theirs,
-            cloud.weights,
-            with_gradient=with_gradient,
-            num_threads=self.num_threads,
-        )
+        found = ksd.sums(points, mine, cloud, theirs, with_gradient, self.num_threads)
         if found.gradient is None or found.field is None:
             return 2 * found.values, points
         through_score = ksd.potential.hessian_vector(points, found.field) / points.dtype.type(ksd.target_temperature)
