@@ -19,6 +19,7 @@ from mfld.algorithms.psdca import dual_of_zero
 from mfld.ranks import Ranks
 from ranks import on_ranks, same
 
+SKEW = np.triu(np.ones((6, 6)), 1) - np.tril(np.ones((6, 6)), -1)
 N = 600  # particles: 38 leaves or fewer, shared unevenly among 3
 
 
@@ -41,7 +42,7 @@ def sharded(solver, count, objective, *arguments, **options):
 
 
 ESTIMATORS = [mfld.FullBatch(), mfld.Minibatch(16), mfld.SVRG(16, 7), mfld.SARAH(16, 7)]
-DYNAMICS = [mfld.Overdamped(), mfld.Underdamped(friction=2.0)]
+DYNAMICS = [mfld.Overdamped(), mfld.Underdamped(friction=2.0), mfld.dynamics.Preconditioned()]
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
@@ -66,6 +67,45 @@ def test_blocks_of_rows_and_threads_within_ranks():
     assert same(sharded(solver, 2, objective, 2).state, solver.run(objective, 2).state)
 
 
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        *(
+            mfld.MFLD(N, step_size=0.05, temperature=1e-3, gradient=gradient, dynamics=dynamics, n_replicates=3)
+            for gradient, dynamics in zip(
+                [mfld.FullBatch(), mfld.SVRG(16, 7), mfld.Minibatch(8)], DYNAMICS, strict=True
+            )
+        ),
+        mfld.PDA(N, step_size=0.1, temperature=1e-2, inner_steps=3, batch_size=20, n_replicates=2),
+        mfld.PSDCA(100, temperature=0.1, n_replicates=2),
+    ],
+    ids=lambda solver: f"{type(solver).__name__} {type(getattr(solver, 'dynamics', None)).__name__}",
+)
+def test_replicates_are_those_of_one_process(solver, count):
+    model = mfld.TwoLayerNetwork(4, readout="bounded", readout_bound=2.0)
+    objective = mfld.EmpiricalRisk(model, risk().inputs, risk().targets, loss="half_squared", l2=1e-2)
+    n_steps = 6 if isinstance(solver, mfld.MFLD) else 2
+    alone = solver.run(objective, n_steps, seed=3)
+    together = sharded(solver, count, objective, n_steps, seed=3)
+    assert same(together.state, alone.state)
+    assert {k: v.tobytes() for k, v in together.history.items()} == {k: v.tobytes() for k, v in alone.history.items()}
+    assert np.ptp(alone.state.clouds["mu"].particles, axis=0).min() > 0  # replicates differ
+
+
+def test_a_divergence_of_one_replicate_ends_all():
+    solver = mfld.MFLD(N, step_size=50.0, temperature=1e-3, gradient=mfld.SVRG(16, 7), n_replicates=3)
+    objective = risk()
+    start = np.array(solver.init(objective).clouds["mu"].particles)
+    start[1, N - 2] = 1e3
+    with pytest.raises(mfld.DivergenceError) as alone:
+        solver.run(objective, 300, particles=start)
+    for error in on_ranks(3, lambda comm: mfld.mpi.Sharded(solver, comm).run(objective, 300, particles=start)):
+        assert isinstance(error, mfld.DivergenceError), error
+        assert str(error) == str(alone.value)
+        assert same(error.state, alone.value.state)
+
+
 def test_more_ranks_than_leaves():
     solver = mfld.MFLD(5, step_size=0.05, temperature=1e-3)
     assert same(sharded(solver, 3, risk(), 10).state, solver.run(risk(), 10).state)
@@ -76,7 +116,7 @@ def test_more_ranks_than_leaves():
     [
         mfld.PDA(N, step_size=0.1, temperature=1e-2, inner_steps=3, batch_size=20),
         mfld.PSDCA(200, temperature=0.1),
-        mfld.MFLD(N, step_size=0.05, temperature=1e-3, dynamics=mfld.dynamics.Preconditioned()),
+        mfld.MFLD(N, step_size=0.05, temperature=1e-3, dynamics=mfld.dynamics.Irreversible(SKEW)),
         mfld.MFLD(N, step_size=None, temperature=1e-3),
         mfld.MFLD(N, step_size=0.05, temperature=1e-3, gradient=mfld.PerParticleMinibatch(8)),
     ],
@@ -311,7 +351,7 @@ def test_what_a_callback_raises_ends_all():
     assert same(first.state, second.state)
 
 
-@pytest.mark.parametrize("dynamics", DYNAMICS, ids=lambda part: type(part).__name__)
+@pytest.mark.parametrize("dynamics", DYNAMICS[:2], ids=lambda part: type(part).__name__)
 @pytest.mark.parametrize("particle", [3, N - 2])  # of the first rank, of the last
 def test_a_divergence_on_one_rank_ends_all(particle, dynamics):
     solver = mfld.MFLD(N, step_size=50.0, temperature=1e-3, dynamics=dynamics, gradient=mfld.SVRG(16, 7))
@@ -354,8 +394,6 @@ def test_what_cannot_be_shared_is_refused():
         well = mfld.Potential(lambda x: x, n_coordinates=1)
         with pytest.raises(TypeError, match="objective must be an EmpiricalRisk"):
             mfld.mpi.Sharded(mfld.MFLD(step_size=0.1, temperature=1.0), comm).run(well, 1)
-        with pytest.raises(ValueError, match="n_replicates of the solver must be 1 for Sharded, got 2"):
-            mfld.mpi.Sharded(mfld.MFLD(step_size=0.1, temperature=1.0, n_replicates=2), comm)
         with pytest.raises(TypeError, match="solver must be an Algorithm"):
             mfld.mpi.Sharded(3, comm)
 

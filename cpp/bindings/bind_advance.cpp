@@ -153,7 +153,6 @@ Report advance(const Backend& backend, const mfld_network& network, const mfld_l
                                 checked(targets, "targets", wide, {n, backend.target_width(loss, network.n_outputs)}),
                                 weights ? checked(*weights, "weights", wide, {n}) : nullptr, n};
   if (r < 1 || m < 1 || n < 1) throw py::value_error("advance needs at least one particle and one sample");
-  if (ranks && r > 1) throw py::value_error("particles must have one replicate for ranks, got " + std::to_string(r));
   if (static_cast<py::ssize_t>(keys.size()) != r)
     throw py::value_error("keys must have length " + std::to_string(r) + ", the number of replicates, got " +
                           std::to_string(keys.size()));

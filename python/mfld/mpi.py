@@ -47,7 +47,7 @@ class Sharded(Algorithm):
     Parameters
     ----------
     solver : Algorithm
-        Of one replicate.
+        Of one replicate or several, which are made one after the other.
     comm : mpi4py.MPI.Comm, optional
         By default ``MPI.COMM_WORLD``.
 
@@ -72,8 +72,6 @@ class Sharded(Algorithm):
 
     def __init__(self, solver: Algorithm, comm: Any = None) -> None:
         self.solver: Algorithm = validation.instance("solver", solver, Algorithm, "an Algorithm, like MFLD(...)")
-        if getattr(solver, "n_replicates", 1) > 1:
-            raise ValueError(f"n_replicates of the solver must be 1 for Sharded, got {solver.n_replicates}")  # type: ignore[attr-defined]
         self.comm: Any = world() if comm is None else validation.instance("comm", comm, Communicator, "one of mpi4py")
         self._ranks = Ranks(self.comm)
         self.num_threads = solver.num_threads
@@ -166,15 +164,12 @@ class Sharded(Algorithm):
         Parameters
         ----------
         result : Result
-            Of one replicate.
         confidence : float
             Of the upper bound.
         **options
             Further arguments of `Result.certificate`.
         """
         validation.instance("result", result, Result, "a Result")
-        if result.state.n_replicates > 1:
-            raise ValueError(f"result must have one replicate for Sharded, got {result.state.n_replicates}")
         shared = Result(result.algorithm, self._shared(result.objective), result.state, result.history, result.info)
         return shared.certificate(confidence, **options)
 

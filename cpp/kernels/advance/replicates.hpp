@@ -59,7 +59,8 @@ class Replicates {
     const double work = step_work();
     const int most = useful_threads(execution.num_threads, n_replicates,
                                     work * static_cast<double>(n_replicates) * static_cast<double>(n_steps));
-    const bool spread = useful_threads(execution.num_threads, layout.n_leaves, work) < most;
+    // Ranks make one replicate after the other: they meet within.
+    const bool spread = !ranks_.several() && useful_threads(execution.num_threads, layout.n_leaves, work) < most;
     threads_ = spread ? most : 1;
     threads_within_ = spread ? 1 : execution.num_threads;
     sizes_ = sizes_of(problem, method.scheme, threads_within_, ranks_);
@@ -156,11 +157,13 @@ class Replicates {
   // From the shares of ranks to whole clouds.
   void gather() {
     const PanelLayout<T>& layout = sizes_->layout;
+    const std::int64_t size = problem_.n_particles * layout.n_coordinates;
     for (void* cloud : clouds_)
-      ranks_.gather(static_cast<T*>(cloud), [&](std::int64_t r) {
-        const Range own = layout.particles_of(r, ranks_.count());
-        return Range{own.begin * layout.n_coordinates, own.end * layout.n_coordinates};
-      });
+      for (std::size_t replicate = 0; cloud && replicate < replicates_.size(); ++replicate)
+        ranks_.gather(static_cast<T*>(cloud) + static_cast<std::int64_t>(replicate) * size, [&](std::int64_t r) {
+          const Range own = layout.particles_of(r, ranks_.count());
+          return Range{own.begin * layout.n_coordinates, own.end * layout.n_coordinates};
+        });
   }
 
   // Multiply-adds of a step of one replicate, and what it costs beside them.

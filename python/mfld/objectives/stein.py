@@ -141,8 +141,9 @@ class KSD(SetOnce, Objective):
         if self._ranks is None:
             return of(points, scores)
         if with_gradient:
-            return SteinSums(*self._ranks.of_points(of, points, scores))
-        return SteinSums(*self._ranks.of_points(lambda *own: of(*own)[:1], points, scores), None, None)
+            return SteinSums._make(self._ranks.of_points(of, points, scores))
+        (values,) = self._ranks.of_points(lambda *own: of(*own)[:1], points, scores)
+        return SteinSums(values, None, None)
 
     def loss(self, measure: Measure) -> float:
         return self.statistics(measure).v
