@@ -38,6 +38,7 @@ def files(tmp_path):
     image = 2 * bump(np.hypot(rows - 8.3, columns - 11.2), 2) - bump(np.hypot(rows - 15, columns - 5), 2)
     np.savetxt(tmp_path / "image.csv", image, delimiter=",")
     (tmp_path / "words.csv").write_text("a,b\nx,1\ny,2\n")
+    np.savetxt(tmp_path / "even.csv", np.ones(6))
     (tmp_path / "gap.csv").write_text("1\nNA\n2\n")
     (tmp_path / "twice.csv").write_text("1,1\n2,2\n2,3\n")
     return tmp_path
@@ -83,6 +84,16 @@ def test_json_on_a_circle_and_in_two_dimensions(files, capsys):
         ("values.csv", ["--kernel", "gaussian:-1"], "--kernel must be gaussian:WIDTH or dirichlet:F"),
         ("values.csv", ["--kernel", "dirichlet:2:3:4"], "--kernel must be gaussian:WIDTH or dirichlet:F"),
         ("values.csv", ["--kernel", "none.csv"], "none.csv: No such file"),
+        ("values.csv", ["--kernel", "gaussian:1e300"], "'gaussian:1e300': width must be between 1e-100 and 1e+100"),
+        (
+            "values.csv",
+            ["--kernel", "dirichlet:1000000000"],
+            "frequencies must be between 1 and 100000, got 1000000000",
+        ),
+        ("values.csv", ["--kernel", "gaussian"], "or a file, got 'gaussian'"),
+        ("values.csv", ["--kernel", "box:3"], "or a file, got 'box:3'"),
+        ("values.csv", ["--kernel", ""], "or a file, got ''"),
+        ("values.csv", ["--kernel", "even.csv"], "--kernel even.csv: values must have shape (2 m + 1,)"),
         ("gap.csv", ["--kernel", "gaussian:1"], "must be a number, there is none"),
         ("words.csv", ["--kernel", "gaussian:1"], "column 'a' must hold numbers, it holds texts"),
         ("twice.csv", ["--kernel", "gaussian:1"], "each position must occur once, 2 occurs again"),

@@ -139,25 +139,30 @@ def _numbers(path: str, how: Format) -> NDArray[np.float64]:
 
 def _kernel(text: str, axis: NDArray[np.float64] | None, signal: NDArray[np.float64]) -> PointSpread:
     name, *parts = text.split(":")
-    try:
-        if name == "gaussian":
-            (width,) = parts
-            return Gaussian(float(width))
-        if name == "dirichlet":
-            frequencies, *period = parts
-            if len(period) > 1:
-                raise ValueError
-            return Dirichlet(int(frequencies), *(map(float, period) if period else [_period(axis, signal)]))
-    except ValueError as error:
-        raise ValueError(
-            f"--kernel must be gaussian:WIDTH or dirichlet:F[:PERIOD] with positive numbers, got {text!r}"
-        ) from error
+    expected = f"--kernel must be gaussian:WIDTH or dirichlet:F[:PERIOD] with positive numbers, or a file, got {text!r}"
+    if name in ("gaussian", "dirichlet"):
+        try:
+            first, *rest = ((int if name == "dirichlet" else float)(parts[0]), *map(float, parts[1:]))
+        except (ValueError, IndexError) as error:
+            raise ValueError(expected) from error
+        if len(rest) > (name == "dirichlet"):
+            raise ValueError(expected)
+        try:
+            return Gaussian(first) if name == "gaussian" else Dirichlet(int(first), *(rest or [_period(axis, signal)]))
+        except ValueError as error:
+            raise ValueError(f"{expected}: {error}") from error
+    if not text or (parts and "//" not in text and not Path(text).exists()):
+        raise ValueError(expected)
     values = _numbers(text, Format())
     if values.shape[1] != 1:
         raise ValueError(f"--kernel must be a file with one column, {text} has {values.shape[1]}")
     if len(values) > min(signal.shape) + 1:
         raise ValueError(f"--kernel must not be longer than the signal, {min(signal.shape)}, got {len(values)} samples")
-    return Sampled(values[:, 0], spacing=_spacing(axis))
+    spacing = _spacing(axis)
+    try:
+        return Sampled(values[:, 0], spacing=spacing)
+    except ValueError as error:
+        raise ValueError(f"--kernel {text}: {error}") from error
 
 
 def _period(axis: NDArray[np.float64] | None, signal: NDArray[np.float64]) -> float:
