@@ -49,6 +49,7 @@ Check = Callable[[str, Any], Any]
 VARIATIONS = ("small", "paper", "without")
 _BOUNDS = ("at_least", "at_most")
 _TITLE_SIZE = 9
+_MOST_IN_A_ROW = 3  # panels, so that they can be read on a page
 _LETTERS_PER_INCH = 14  # of a title
 
 
@@ -220,9 +221,11 @@ class Experiment:
             If matplotlib is not installed.
         """
         module = code(self.code)
-        width = 4.8 * module.PANELS + 0.4  # inches
-        drawn = plots.figure(width, 4.2)
-        panels = np.atleast_1d(drawn.subplots(1, module.PANELS))
+        n_rows = -(-module.PANELS // _MOST_IN_A_ROW)
+        n_columns = -(-module.PANELS // n_rows)
+        width = 4.8 * n_columns + 0.4  # inches
+        drawn = plots.figure(width, 3.8 * n_rows + 0.4)
+        panels = np.ravel(drawn.subplots(n_rows, n_columns))
         module.figure(findings.runs, list(panels))
         lines = [self.title or self.name]
         if self.claim is not None:

@@ -94,13 +94,13 @@ def figure(found: Sweep, panels: Sequence[Any]) -> None:
     ds, ns = found.axes["d"], found.axes["n_samples"]
     for k, axes in enumerate(panels):
         shown = axes.imshow(accuracy[:, :, k], vmin=0.5, vmax=1, origin="lower", aspect="auto", cmap="cividis")
-        axes.set(xlabel="samples n", ylabel="dimension d" if k == 0 else "", title=found.axes["method"][k])
+        axes.set(xlabel="samples n", ylabel="dimension d", title=found.axes["method"][k])
         axes.set_xticks(range(len(ns)), ns)
         axes.set_yticks(range(len(ds)), ds)
         for i, j in np.ndindex(len(ds), len(ns)):
             value = accuracy[i, j, k]
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", color="black" if value > 0.75 else "white")
-    panels[-1].figure.colorbar(shown, ax=panels[-1], label="accuracy on new rows")
+    panels[-1].figure.colorbar(shown, ax=panels, label="accuracy on new rows")
 
 
 def claim(found: Sweep) -> float:

@@ -87,7 +87,7 @@ def figure(found: Sweep, panels: Sequence[Any]) -> None:
         of_method = (run for run in found.runs if run["parameters"]["method"] == method)
         points = next(run["result"]["points"] for run in of_method if run["parameters"]["n_points"] == sizes[shown])
         axes.plot(*np.transpose(points), plots.marker(k), color=plots.colour(k), markersize=4)
-        axes.set(xlabel="intercept", ylabel="slope" if k == 0 else "", title=f"{method}, {sizes[shown]} points")
+        axes.set(xlabel="intercept", ylabel="slope", title=f"{method}, {sizes[shown]} points")
         last.plot(sizes, errors[:, k], plots.marker(k) + "-", color=plots.colour(k), label=method)
     last.set(xlabel="number of points", ylabel="largest error, in deviations", xscale="log", yscale="log")
     plots.ticks_at(last.xaxis, sizes)
