@@ -439,6 +439,15 @@ def test_refusals(call, error, message):
         call()
 
 
+def test_last_iterate_of_a_slope_that_float64_cannot_tell_from_none():
+    """Of hardly any convexity it is a random walk: n steps of h s apart, variance 2 h T n."""
+    size = {"sensitivity": 1.0, "n_rows": 10, "smoothness": 1.0, "step_size": 0.1, "temperature": 0.5, "n_steps": 7}
+    well = mfld.Potential(lambda x: x, n_coordinates=1)
+    for convexity in (1e-14, 1e-30):  # 1 - h convexity loses digits, is 1
+        found = privacy.last_iterate(well, 2.0, quadratic=True, convexity=convexity, **size)
+        assert found == pytest.approx(2.0 * (7 * 0.1 * 0.1) ** 2 / (2 * 2 * 0.1 * 0.5 * 7), rel=1e-12)
+
+
 @pytest.mark.parametrize("n_steps", [1, 7, 400])
 def test_last_iterate_of_a_quadratic(n_steps):
     """Means of (x - z_i)**2 lambda / 2 that differ in one z: both laws are Gaussian, by their recursions."""

@@ -140,6 +140,8 @@ def test_fisher_information_in_a_metric_of_points():
         return np.full((len(x), 1, 1), 2.0)
 
     assert theory.fisher(well, state, 1.0, double) == pytest.approx(2 * theory.fisher(well, state, 1.0, [[1.0]]))
+    with pytest.raises(ValueError, match="metric must be positive definite"):
+        theory.fisher(well, state, 1.0, [[-1.0]])
 
 
 def test_what_is_refused(rng):

@@ -201,6 +201,22 @@ def test_other_python_threads_run_meanwhile():
         ticker.join()
 
 
+@pytest.mark.parametrize(
+    "objective", ["risk", "mfld.Potential(lambda x: x, n_coordinates=3)"], ids=["one call", "many calls"]
+)
+def test_an_interpreter_may_end_during_a_run(objective):
+    """A thread that Python would end within a kernel must not end the process."""
+    code = f"""
+        import threading, time
+        risk, solver = make_problem()
+        threading.Thread(target=lambda: solver.run({objective}, 10**7), daemon=True).start()
+        time.sleep(0.2)
+        print("left")
+    """
+    for _ in range(2):
+        assert python(code) == "left"
+
+
 # ---- forks -----------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "lock.hpp"
 #include "mfld/kernels.h"
 
 namespace mfld::bindings {
@@ -45,14 +46,15 @@ class Meetings {
  private:
   static int exchange(void* self, void* slots, std::int64_t size) {
     auto& own = *static_cast<Meetings*>(self);
-    const py::gil_scoped_acquire lock;
-    try {
-      own.ranks_->exchange(py::memoryview::from_memory(slots, own.ranks_->n_ranks * size));
-      return 0;
-    } catch (py::error_already_set& error) {
-      own.error_.emplace(std::move(error));
-      return 1;
-    }
+    unless_python_ends([&own, slots, size] {
+      const py::gil_scoped_acquire lock;
+      try {
+        own.ranks_->exchange(py::memoryview::from_memory(slots, own.ranks_->n_ranks * size));
+      } catch (py::error_already_set& error) {
+        own.error_.emplace(std::move(error));
+      }
+    });
+    return own.error_ ? 1 : 0;
   }
 
   const Ranks* ranks_;

@@ -9,6 +9,7 @@
 #include <new>
 #include <string>
 
+#include "lock.hpp"
 #include "mfld/kernels.h"
 #include "ranks.hpp"
 
@@ -26,7 +27,7 @@ class Signals {
     const auto now = std::chrono::steady_clock::now();
     if (now < next_) return 0;
     next_ = now + std::chrono::milliseconds(50);
-    const py::gil_scoped_acquire lock;
+    const WithLock lock;
     return PyErr_CheckSignals();  // non-zero: an exception is set
   }
   std::chrono::steady_clock::time_point next_ = std::chrono::steady_clock::now() + std::chrono::milliseconds(50);
@@ -41,7 +42,7 @@ bool run(int num_threads, const Kernel& kernel, const Ranks* ranks = nullptr) {
   const mfld_execution execution = {num_threads, &Signals::poll, &signals, meetings.get()};
   int status;
   {
-    const py::gil_scoped_release release;
+    const WithoutLock released;
     status = kernel(&execution);
   }
   if (status == MFLD_OUT_OF_MEMORY) throw std::bad_alloc();

@@ -90,7 +90,8 @@ struct OfPair {
   }
 };
 
-// sums (targets) += sum_j coefficients_j k(y_j, x_i) over sources j of `from`, coefficients counted from its begin.
+// sums_i += sum_j coefficients_j k(y_j, x_i) for targets i, over sources j of `from`; both arrays begin with their
+// ranges.
 template <class T>
 using AddSums = void (*)(const Columns<T>& to, Range targets, const Columns<T>& from, Range sources,
                          const T* coefficients, const KernelNumbers<T>& numbers, double* sums);
@@ -123,7 +124,7 @@ void add_sums_of(const Columns<T>& to, Range targets, const Columns<T>& from, Ra
       }
       alignas(64) T out[tile<T>];
       for (int r = 0; r < registers; ++r) sum[r].store(out + r * V::size);
-      for (std::int64_t i = 0; i < count; ++i) sums[first + i] += static_cast<double>(out[i]);
+      for (std::int64_t i = 0; i < count; ++i) sums[first - targets.begin + i] += static_cast<double>(out[i]);
     }
   }
 }
@@ -237,7 +238,7 @@ class Halving {
 
  private:
   void add(Range sources, Range targets) {
-    problem_.add_to(points_, targets, points_, sources, &signs_[sources.begin], psi_.get());
+    problem_.add_to(points_, targets, points_, sources, &signs_[sources.begin], psi_.get() + targets.begin);
   }
 
   // The signs of the pairs of a block, one after the other: + with probability (1 - alpha / |k(x, .) - k(x', .)|^2)
@@ -246,8 +247,8 @@ class Halving {
   void decide(const std::int64_t* rows, Range block, int level) {
     double first[2 * block_pairs], second[2 * block_pairs];  // the kernel from either of a pair, at all of the block
     for (std::int64_t i = block.begin; i < block.end; i += 2) {
-      row(i, {i, block.end}, first - i);
-      row(i + 1, {i, block.end}, second - i);
+      row(i, {i, block.end}, first);
+      row(i + 1, {i, block.end}, second);
       // The kernels depend on the difference only, so that k(x, x) = k(x', x').
       const double square = 2 * (first[0] - first[1]);
       const double alpha = psi_[i] - psi_[i + 1];
@@ -260,7 +261,7 @@ class Halving {
   }
   void row(std::int64_t source, Range targets, double* out) {
     const T one = 1;
-    std::fill(out + targets.begin, out + targets.end, 0.0);
+    std::fill_n(out, targets.size(), 0.0);
     problem_.add_to(points_, targets, points_, {source, source + 1}, &one, out);
   }
 
@@ -408,13 +409,13 @@ class Refinement {
         if (stop.aborting()) return;
         const Range at = {targets.begin + t * tile<T>, std::min(targets.end, targets.begin + (t + 1) * tile<T>)};
         std::fill(out + at.begin, out + at.end, 0.0);
-        problem_.add_to(points_, at, points_, sources, coefficients_.get(), out);
+        problem_.add_to(points_, at, points_, sources, coefficients_.get(), out + at.begin);
       }
     });
   }
   void add(std::int64_t source, double coefficient, Range targets, double* out) {
     const T as_is = static_cast<T>(coefficient);
-    problem_.add_to(points_, targets, points_, {source, source + 1}, &as_is, out);
+    problem_.add_to(points_, targets, points_, {source, source + 1}, &as_is, out + targets.begin);
   }
 
   const Problem<T>& problem_;

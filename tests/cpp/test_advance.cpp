@@ -22,7 +22,7 @@ template <class T>
 std::vector<T> numbers(std::uint64_t key, std::int64_t rows, std::int64_t columns) {
   std::vector<T> out(static_cast<std::size_t>(rows * columns));
   const mfld_noise noise = {key, 0, 0};
-  const mfld_execution execution = {1, nullptr, nullptr};
+  const mfld_execution execution = {1, nullptr, nullptr, nullptr};
   mfld::normals<T>(&noise, MFLD_STREAM_INIT, 1, rows, columns, out.data(), &execution);
   return out;
 }
@@ -95,7 +95,7 @@ struct Problem {
       coefficients.push_back({dynamics_kind == MFLD_BAOAB ? baoab_rows[r] : affine_rows[r], 0});
       noises.push_back({42 + static_cast<std::uint64_t>(r), 7, 1});
     }
-    const mfld_execution execution = {threads, nullptr, nullptr};
+    const mfld_execution execution = {threads, nullptr, nullptr, nullptr};
     CHECK(mfld::advance<T>(&network, &half_squared, &samples, moved.data(), n_replicates, n_particles, steps,
                            &estimator, &dynamics, coefficients.data(), &flat, noises.data(), &report,
                            &execution) == MFLD_DONE);
@@ -123,7 +123,7 @@ struct Problem {
         rows.data(),        n_samples,   groups, groups[1] > 0 ? 2 : 1, temperature, 4.0 * network.n_outputs, 3.0, 1e-9,
         log_weights.data(), dual.data(), 0};
     const mfld_loss description = {loss, 0};
-    const mfld_execution execution = {threads, nullptr, nullptr};
+    const mfld_execution execution = {threads, nullptr, nullptr, nullptr};
     CHECK(mfld::dual_sweep<T>(&network, &description, &samples, particles.data(), n_particles, &sweep, &execution) ==
           MFLD_DONE);
     CHECK(sweep.rows_done == n_samples);
@@ -190,7 +190,8 @@ TEST_CASE_TEMPLATE("a stop leaves whole steps only", T, float, double) {
       const mfld_coefficients coefficients[] = {{affine_rows[0], 0}, {affine_rows[1], 0}, {affine_rows[2], 0}};
       const mfld_noise noises[] = {{42, 7, 1}, {43, 7, 1}, {44, 7, 1}};
       int calls = 0;
-      const mfld_execution execution = {2, [](void* count) { return int(++*static_cast<int*>(count) > 1500); }, &calls};
+      const mfld_execution execution = {2, [](void* count) { return int(++*static_cast<int*>(count) > 1500); }, &calls,
+                                        nullptr};
       Report report, again;
       mfld_estimator estimator = {};
       estimator.kind = MFLD_MINIBATCH;

@@ -217,8 +217,8 @@ TEST_CASE_TEMPLATE("special values are exact", T, float, double) {
   using V = Vec<T>;
   const T inf = infinity<T>, nan = not_a_number<T>, largest = std::numeric_limits<T>::max();
   const auto table = [](const std::string& name, auto f, std::vector<std::pair<T, T>> pairs) {
-    for (const auto& [x, y] : pairs) {
-      const T got = at<T>(f, x);
+    for (const std::pair<T, T>& pair : pairs) {
+      const T x = pair.first, y = pair.second, got = at<T>(f, x);
       INFO(name, "(", x, ") = ", got, ", not ", y);
       CHECK(same(got, y));
     }

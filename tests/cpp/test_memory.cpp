@@ -381,8 +381,9 @@ TEST_CASE_TEMPLATE("nothing allocates in a parallel region", T, float, double) {
       for (int threads : {2, 3}) {
         CAPTURE(call.name);
         bool met_in_region = false;
-        const mfld_execution execution = {
-            threads, [](void* met) { return int(*static_cast<bool*>(met) |= in_region()) * 0; }, &met_in_region};
+        const mfld_execution execution = {threads,
+                                          [](void* met) { return int(*static_cast<bool*>(met) |= in_region()) * 0; },
+                                          &met_in_region, nullptr};
         allocations_in_regions = 0;
         CHECK(call.run(&execution) == MFLD_DONE);
         CHECK(allocations_in_regions == 0);
@@ -398,7 +399,7 @@ TEST_CASE_TEMPLATE("a kernel without memory says so", T, float, double) {
   const std::vector<T> before = arrays.particles;
   for (const Call& call : arrays.calls(kernels_of<T>())) {
     CAPTURE(call.name);
-    const mfld_execution execution = {2, nullptr, nullptr};
+    const mfld_execution execution = {2, nullptr, nullptr, nullptr};
     // The first allocation fails, then the second one, ... until all that the call asks for is there.
     int status = MFLD_OUT_OF_MEMORY;
     for (long enough = 0; status == MFLD_OUT_OF_MEMORY; ++enough) {

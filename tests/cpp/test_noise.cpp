@@ -67,7 +67,7 @@ template <class T>
 std::vector<T> make_normals(const mfld_noise& noise, std::uint32_t stream, std::int64_t n_particles,
                             std::int64_t n_coordinates, int num_threads = 1) {
   std::vector<T> z(static_cast<std::size_t>(n_particles * n_coordinates));
-  const mfld_execution execution{num_threads, nullptr, nullptr};
+  const mfld_execution execution{num_threads, nullptr, nullptr, nullptr};
   CHECK(normals<T>(&noise, stream, 1, n_particles, n_coordinates, z.data(), &execution) == MFLD_DONE);
   return z;
 }

@@ -304,8 +304,8 @@ def last_iterate(
         raise ValueError(f"step_size must be at most 1 / smoothness, {1 / smoothness:g}, got {h:g}")
     if not validation.boolean("quadratic", quadratic):
         return a * s**2 / (convexity * temperature) * -math.expm1(-convexity * h * n_steps / 2)
-    kept = 1 - h * convexity
-    log_kept = math.log(kept) if kept > 0 else -math.inf
-    distance = h * s * -math.expm1(n_steps * log_kept) / (1 - kept)
-    variance = 2 * h * temperature * -math.expm1(2 * n_steps * log_kept) / (1 - kept**2)
+    lost = h * convexity  # of a distance, in a step; 1 - lost may be 1
+    log_kept = math.log1p(-lost) if lost < 1 else -math.inf
+    distance = h * s * -math.expm1(n_steps * log_kept) / lost
+    variance = 2 * h * temperature * -math.expm1(2 * n_steps * log_kept) / (lost * (2 - lost))
     return a * distance**2 / (2 * variance)

@@ -300,7 +300,7 @@ def fisher(
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind or shape.
+        If an argument is of the wrong kind or shape, or the metric is not positive definite.
 
     Examples
     --------
@@ -330,6 +330,7 @@ def fisher(
         v = state.buffers["velocities"][0][:, :m].astype(np.float64)
         x, slopes = np.concatenate([x, v], axis=1), np.concatenate([slopes, v], axis=1)
     validation.shape("metric", p[-1] if p.ndim == 3 else p, (x.shape[1], x.shape[1]), "to match the moving coordinates")
+    _root(p)  # refuses what is no metric
     offsets = x - x.mean(axis=0)
     covariance = offsets.T @ offsets / len(x)
     g = slopes / temperature - np.linalg.solve(covariance, offsets.T).T
