@@ -247,8 +247,8 @@ def test_the_loss_at_a_finite_epsilon_is_that_of_the_noise():
     rng = np.random.default_rng(3)
     label = rng.integers(0, 2, size=(4000, 1))
     x = np.clip(rng.normal(0.3 + 0.4 * label, 0.1), 0, 1)
-    private = synthesis.fit(x, label, [2], 0, epsilon=1.0, delta=1e-5, seed=0, n_steps=700)
-    exact = synthesis.fit(x, label, [2], 0, epsilon=math.inf, delta=1e-5, seed=0, n_steps=700)
+    private = synthesis.fit(x, label, [2], 0, epsilon=1.0, delta=1e-5, seed=0, n_particles=500, n_steps=700)
+    exact = synthesis.fit(x, label, [2], 0, epsilon=math.inf, delta=1e-5, seed=0, n_particles=500, n_steps=700)
     assert exact.loss < 2e-3
     assert 0.4 * private.floor < private.loss < 1.6 * private.floor + 2 * exact.loss
 

@@ -1,14 +1,17 @@
 """Synthetic rows: particles matched to a private embedding of a table, and rows drawn from them.
 
-1. `mfld.privacy.PrivateEmbedding` releases the mean features of the rows, once.
+1. `mfld.privacy.PrivateEmbedding` releases the mean features of the rows, once: those of `mfld.privacy.table_features`,
+   without pairs of columns where noise would hide them: how many rows there are says so, where that is public.
 2. `MFLD` on `mfld.FeatureMatching` places particles; classes of a label have particles in proportion to their noisy
-   shares, which do not change class. This and what follows sees the release only.
-3. A row is drawn from a particle: its numbers with a normal jitter of a hundredth of their range, reflected at the
-   bounds, and categories by their probabilities.
+   shares, which do not change class. Numbers start within a twentieth of the middle: where noise hides how they are
+   spread, they stay as near to each other as they began. This and what follows sees the release only.
+3. A row is drawn from a particle: its numbers with a normal jitter of a twentieth of their range, reflected at the
+   bounds, and categories by their probabilities. Less would leave so many rows alike that classifiers learn them.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +24,15 @@ from mfld.algorithms import MFLD
 from mfld.features import ProductFeatures
 from mfld.objectives import FeatureMatching
 from mfld.privacy import Ledger, PrivateEmbedding, table_features
+from mfld.privacy.embedding import multiplier_of
 from mfld.validation import FloatArray
 
-_JITTER = 0.01
+_JITTER = 0.05
+_SPREAD = 0.1  # of the numbers of particles at the start, over their range
 _TEMPERATURE = 1e-6
+_PAIRS = 0.3  # share of pairs of columns
+_COARSEST = 0.05  # deviation of what is released of a pair, beyond which pairs say nothing
+_WAVES = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +94,8 @@ def fit(
     delta: float | None = None,
     noise_multiplier: float | None = None,
     neighbours: str = "replace",
-    n_particles: int = 500,
-    n_steps: int = 250,
+    n_particles: int = 200,
+    n_steps: int = 150,
     seed: int | random.Random | None = None,
     num_threads: int | None = None,
 ) -> Synthesis:
@@ -109,7 +117,12 @@ def fit(
     TypeError, ValueError
         If an argument is of the wrong kind or out of range.
     """
-    features = table_features(validation.array("numbers", numbers).shape[1], sizes, label)
+    shape = validation.array("numbers", numbers).shape
+    n_columns = shape[-1] + len(sizes) - (label is not None)
+    multiplier = multiplier_of(epsilon, delta, noise_multiplier)
+    deviation = 2 * multiplier / shape[0] * math.sqrt(max(1, math.comb(n_columns, 2)) / _PAIRS)
+    pairs = 0.0 if neighbours == "replace" and deviation > _COARSEST else _PAIRS
+    features = table_features(shape[-1], sizes, label, pairs=pairs, waves=_WAVES)
     released = PrivateEmbedding(
         numbers,
         codes,
@@ -130,6 +143,9 @@ def fit(
         temperature=_TEMPERATURE,
         num_threads=num_threads,
     )
-    result = solver.run(matching, n_steps)
+    start = matching.initial_particles(validation.integer("n_particles", n_particles, 1))
+    numbers_of = np.s_[:, : features.n_numbers]
+    start[numbers_of] = 0.5 + _SPREAD * (start[numbers_of] - 0.5)
+    result = solver.run(matching, n_steps, particles=start)
     floor = features.n_features * released.deviation**2
     return Synthesis(features, result.particles, matching.loss(result.measure), floor, released.ledger)

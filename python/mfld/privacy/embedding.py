@@ -199,7 +199,7 @@ class PrivateEmbedding:
         if n_rows is not None and replace:
             raise ValueError(f"n_rows must be left out where neighbours replace a row, got {n_rows}")
         counted = not replace and n_rows is None
-        multiplier = _multiplier(epsilon, delta, noise_multiplier)
+        multiplier = multiplier_of(epsilon, delta, noise_multiplier)
         if counted:
             multiplier *= math.sqrt(1 + _COUNT**-2)
         source = seed if isinstance(seed, random.Random) else generator(seed)
@@ -267,7 +267,8 @@ def grid_sum(
     return total
 
 
-def _multiplier(epsilon: float | None, delta: float | None, given: float | None) -> float:
+def multiplier_of(epsilon: float | None, delta: float | None, given: float | None) -> float:
+    """Noise multiplier that is given, or that of epsilon and delta."""
     if given is not None:
         if epsilon is not None or delta is not None:
             raise ValueError("epsilon and delta must be left out where noise_multiplier is given")

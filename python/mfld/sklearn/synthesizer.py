@@ -71,8 +71,8 @@ class PrivateSynthesizer(BaseEstimator):  # type: ignore[misc]  # untyped
         epsilon: float = 1.0,
         delta: float = 1e-5,
         bounds: Sequence[tuple[float, float]] | None = None,
-        n_particles: int = 500,
-        n_steps: int = 250,
+        n_particles: int = 200,
+        n_steps: int = 150,
         noise_seed: int | None = None,
         n_jobs: int | None = None,
     ) -> None:
