@@ -38,7 +38,7 @@ _HELD_OUT = 5  # of so many rows one
 def add(commands: Any) -> None:
     synth = commands.add_parser(
         "synth",
-        examples=("mfld synth people.csv --epsilon 1 --target rich --bounds age=18:100",),
+        examples=("mfld synth people.csv --epsilon 1 --rows 10000 --bounds age=18:100",),
         help="draw rows like those of a file, under differential privacy",
         description="Release the mean features of a file with noise, once; match particles to them, and draw rows with "
         "the file's columns and types. What was spent on what is written beside them, and kept in a ledger, by which "
