@@ -122,17 +122,21 @@ MEASURE = """
     inputs, targets = (np.load(f"{sys.argv[1]}/{name}.npy", mmap_mode="r") for name in ("inputs", "targets"))
     before = peak()
     risk = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(inputs.shape[1]), inputs, targets, loss="half_squared", l2=1e-3)
-    solver = mfld.MFLD(100, step_size=0.1, temperature=1e-4, gradient=mfld.Minibatch(64), num_threads=1)
+    gradient = {"batch": mfld.Minibatch(64), "full": mfld.FullBatch(), "refreshed": mfld.SVRG(64, 2)}[sys.argv[3]]
+    solver = mfld.MFLD(int(sys.argv[4]), step_size=0.1, temperature=1e-4, gradient=gradient, num_threads=1)
     result = solver.run(risk, int(sys.argv[2]), record_every=100)
+    if sys.argv[3] == "full":
+        risk.loss(result.measure)
     print(before, peak(), np.ptp(result.particles) > 0)
 """
 
 
-def memory(folder, n_steps):
+def memory(folder, n_steps, gradient="batch", n_particles=100):
     """Peak in MiB before the risk is made, and after the run."""
     script = folder / "script.py"
     script.write_text(textwrap.dedent(MEASURE))
-    done = subprocess.run([sys.executable, script, folder, str(n_steps)], capture_output=True, text=True, check=True)
+    command = [sys.executable, script, folder, str(n_steps), gradient, str(n_particles)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     before, after, moved = done.stdout.split()
     assert moved == "True"
     return float(before), float(after)
@@ -146,6 +150,26 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     before, after = memory(tmp_path, 20)
     # The check reads 16 MiB, with a byte for each number; steps map up to 1 MiB around a row, and keep 256 MiB at most.
     assert after - before < 130
+
+
+@pytest.mark.parametrize("gradient", ["full", "refreshed"])
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_full_batches_give_back_what_they_read(tmp_path, gradient):
+    n, d = 250_000, 200  # 200 MB
+    np.lib.format.open_memmap(tmp_path / "inputs.npy", "w+", np.float32, (n, d))[::1000] = 1
+    np.save(tmp_path / "targets.npy", np.zeros(n, np.float32))
+    before, after = memory(tmp_path, 3, gradient, n_particles=16)
+    # 16 MiB of rows, and a few numbers for each of all rows; 64 rows of a mini-batch, each with 1 MiB around it.
+    assert after - before < (110 if gradient == "refreshed" else 60)
+
+
+def test_predictions_are_made_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr("mfld.objectives.risk._AT_ONCE", 24 * 7)  # seven rows
+    inputs, targets = stored(tmp_path, n=333)
+    risk, rows = make_risk(inputs, targets), make_risk(np.array(inputs), np.array(targets))
+    particles = rows.initial_particles(70)
+    assert risk.loss(particles) == rows.loss(particles)
+    assert risk.derivative(particles)[0].tobytes() == rows.derivative(particles)[0].tobytes()
 
 
 def test_steps_are_cut_where_memory_is_released(tmp_path, monkeypatch):

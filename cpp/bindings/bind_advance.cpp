@@ -144,14 +144,14 @@ Report advance(const Backend& backend, const mfld_network& network, const mfld_l
                Estimator& estimator, Dynamics& dynamics, const std::vector<py::object>& coefficients,
                std::int64_t n_steps, const std::vector<std::uint64_t>& keys, std::uint64_t step,
                std::int64_t population, int num_threads, const std::optional<Domain>& domain,
-               const std::optional<Ranks>& ranks) {
+               const std::optional<Ranks>& ranks, bool on_disk) {
   const bool wide = precision(particles, "particles");
   const auto p = backend.n_coordinates(network);
   void* x = checked_writable(particles, "particles", wide, {-1, -1, p});
   const auto r = particles.shape(0), m = particles.shape(1), n = inputs.ndim() == 2 ? inputs.shape(0) : 0;
   const mfld_samples samples = {checked(inputs, "inputs", wide, {-1, network.n_features}),
                                 checked(targets, "targets", wide, {n, backend.target_width(loss, network.n_outputs)}),
-                                weights ? checked(*weights, "weights", wide, {n}) : nullptr, n};
+                                weights ? checked(*weights, "weights", wide, {n}) : nullptr, n, on_disk};
   if (r < 1 || m < 1 || n < 1) throw py::value_error("advance needs at least one particle and one sample");
   if (static_cast<py::ssize_t>(keys.size()) != r)
     throw py::value_error("keys must have length " + std::to_string(r) + ", the number of replicates, got " +
@@ -288,7 +288,7 @@ void bind_advance(py::module_& m, BackendClass& backend) {
               py::arg("targets"), py::arg("weights").none(true), py::arg("estimator"), py::arg("dynamics"),
               py::arg("coefficients"), py::arg("n_steps"), py::arg("keys"), py::arg("step"), py::arg("population") = 0,
               py::arg("num_threads") = 1, py::arg("domain").none(true) = py::none(),
-              py::arg("ranks").none(true) = py::none());
+              py::arg("ranks").none(true) = py::none(), py::arg("on_disk") = false);
   backend.def("advance_pairs", &advance_pairs, py::arg("own"), py::arg("own_factor"), py::arg("cross"),
               py::arg("cross_factor"), py::arg("particles"), py::arg("n_moving"), py::arg("target"),
               py::arg("weights").none(true), py::arg("coefficients"), py::arg("n_steps"), py::arg("keys"),

@@ -100,7 +100,10 @@ class Problem(Protocol):
 
 
 class RiskOfNetwork(NamedTuple):
-    """A network, a loss, and the samples in the precision of the particles; the ranks that share these."""
+    """A network, a loss, and the samples in the precision of the particles; the ranks that share these.
+
+    ``on_disk`` says that the inputs are part of a mapped file, see `mfld.validation.mapped`.
+    """
 
     network: _core.Network
     loss: _core.Loss
@@ -108,6 +111,7 @@ class RiskOfNetwork(NamedTuple):
     targets: FloatArray
     weights: FloatArray | None
     ranks: _core.Ranks | None = None
+    on_disk: bool = False
 
     @property
     def samples(self) -> bool:
@@ -140,6 +144,7 @@ class RiskOfNetwork(NamedTuple):
             due.num_threads,
             due.domain,
             self.ranks,
+            self.on_disk,
         )
 
 

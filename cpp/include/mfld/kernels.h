@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define MFLD_KERNEL_ABI 14
+#define MFLD_KERNEL_ABI 15
 
 /* Streams of noise: what a random number is for. A new one is a line at the end. Never renumber: the numbers are part
  * of every published result. */
@@ -63,6 +63,7 @@ typedef struct {
   const void* targets; /* (n, 1) for class targets, else (n, n_outputs) */
   const void* weights; /* (n,), summing to 1; NULL stands for 1/n */
   int64_t n_samples;
+  int32_t on_disk; /* 1: inputs are part of a file that is mapped read-only, to which passes give back what they read */
 } mfld_samples;
 
 /* How a step moves a particle theta with the gradient g and normals xi, by numbers of which it has a row:

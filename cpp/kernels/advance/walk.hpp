@@ -23,6 +23,7 @@
 #include <mutex>
 
 #include "anchor.hpp"
+#include "mfld/on_disk.hpp"
 #include "mfld/parts.hpp"
 #include "mfld/team.hpp"
 #include "moves.hpp"
@@ -54,6 +55,7 @@ class Advance {
         first_(moves_.first()),
         end_(moves_.end()),
         last_whole_(first_ - 1),
+        on_disk_(problem.samples, problem.network.n_features * static_cast<std::int64_t>(sizeof(T))),
         stop_(execution) {}
 
   Reached run() {
@@ -132,6 +134,7 @@ class Advance {
         }
         if (member == 0) stop_.publish(turn);
         barrier.wait();
+        if (full && member == 0) on_disk_.read_to(block.range.begin);
         if (ranks_.several()) {
           if (member == 0) meet(q, turn, team, summed(corrected), block.size());
           barrier.wait();
@@ -257,6 +260,7 @@ class Advance {
   Ranks& ranks_;
   const std::int64_t first_, end_;  // of the gradients
   std::int64_t last_whole_;
+  OnDisk on_disk_;
   StopSignal stop_;
   std::atomic<bool> diverged_[2] = {false, false};  // by the parity of the gradient: see StopSignal
   std::mutex bad_mutex_;

@@ -26,6 +26,7 @@ from mfld.validation import FloatArray, FloatDType
 
 _FAR = 1e100  # stands for an infinite prediction
 _RESIDENT = 1 << 28  # bytes of rows on disk that stay in memory between two calls of the core
+_AT_ONCE = 1 << 24  # bytes of rows on disk for which predictions are made at once
 _READ_AROUND = 1 << 20  # bytes that a system may map around one that is read: 64 KiB of Linux, 0.7 MiB were seen
 _Samples: TypeAlias = Callable[[FloatDType], tuple[FloatArray, FloatArray]]
 
@@ -348,7 +349,8 @@ class EmpiricalRisk(Risk):
         if network is None or loss is None:
             return None
         ranks = None if self._ranks is None else self._ranks.native
-        return RiskOfNetwork(network, loss, *self.data.cast(dtype), ranks)
+        samples = self.data.cast(dtype)
+        return RiskOfNetwork(network, loss, *samples, ranks, validation.mapped(samples.inputs) is not None)
 
     def bounds(self) -> Bounds:
         """Bounds on ``sum_i s_i l'(u_i, y_i) h(theta, z_i)``, by those on derivatives of the loss and on neurons."""
@@ -380,6 +382,15 @@ class EmpiricalRisk(Risk):
         return self.data.sizes
 
     def _predict(self, cloud: Cloud, inputs: FloatArray) -> FloatArray:
+        if validation.mapped(inputs) is None:
+            return self._predict_at_once(cloud, inputs)
+        n_rows, predictions = max(1, _AT_ONCE // int(inputs[0].nbytes)), []
+        for first in range(0, len(inputs), n_rows):
+            predictions.append(self._predict_at_once(cloud, inputs[first : first + n_rows]))
+            validation.release(inputs)
+        return np.concatenate(predictions)
+
+    def _predict_at_once(self, cloud: Cloud, inputs: FloatArray) -> FloatArray:
         threads = validation.num_threads(self.num_threads)
         if self._ranks is None:
             return self.model.predictions(cloud.particles, cloud.weights, inputs, threads)
