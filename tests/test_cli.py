@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import sys
 import zipfile
 
 import numpy as np
@@ -43,7 +44,7 @@ def test_predict_prints_what_train_printed(name, method, tmp_path, capsys):
     model = tmp_path / "model.npz"
     status, trained, progress = run(capsys, "train", name, "--output", model, *QUICK[method])
     assert status == 0
-    assert progress  # the bar
+    assert not progress  # no bar where nobody sees it move
     assert (tmp_path / "model.png").read_bytes().startswith(b"\x89PNG")
     table = tmp_path / "predictions.csv"
     status, predicted, _ = run(capsys, "predict", model, name, "--output", table)
@@ -63,6 +64,14 @@ def test_predict_prints_what_train_printed(name, method, tmp_path, capsys):
     else:
         recomputed = np.mean(target == prediction)
     assert abs(score - recomputed) < 2e-6
+
+
+def test_a_terminal_sees_a_bar(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    for quiet in ([], ["--quiet"]):
+        status, _, progress = run(capsys, "train", "iris", "--output", tmp_path / "model.npz", *QUICK["mfld"], *quiet)
+        assert status == 0
+        assert bool(progress) == (not quiet)
 
 
 def test_the_same_seed_trains_the_same_model_and_another_seed_another(tmp_path):
