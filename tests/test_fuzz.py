@@ -1,9 +1,12 @@
-"""Calls of the public parts at random (tests/fuzz.py), and that what is wrong is seen."""
+"""Calls of the public parts at random (tests/fuzz.py), that what is wrong is seen, and many calls in one process."""
+
+import sys
 
 import numpy as np
 import pytest
 
 import fuzz
+import soak
 
 
 @pytest.fixture(autouse=True)
@@ -14,6 +17,16 @@ def elsewhere(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_random_calls_are_right_or_refused():
     assert fuzz.search(3000, seed=7_000_000) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("call", "count"), [(soak.run, 6000), (soak.fit, 1000)])
+def test_nothing_is_left_behind(call, count):
+    grown, opened = soak.growth(call, count)
+    assert opened <= 0
+    assert grown < 2_000_000
 
 
 def divides(size):

@@ -443,10 +443,9 @@ def _read(path: StrPath) -> tuple[State, dict[str, str]]:
         file.seek(0)
         # From here on the file is what was written on purpose.
         try:
-            with np.load(file, allow_pickle=False) as stored:
-                metadata = json.loads(str(stored["metadata"][()]))
-                version, made_by = metadata["format"], metadata["version"]
-                arrays = {name: stored[name] for name in stored.files} if version == _FORMAT else {}
+            arrays = files.arrays(file)
+            metadata = json.loads(str(arrays["metadata"][()]))
+            version, made_by = metadata["format"], metadata["version"]
         except OSError:
             raise
         except Exception as error:

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mfld import _core, density, validation
+from mfld import _core, density, files, validation
 from mfld.density import Density
 from mfld.experiments import tables
 from mfld.experiments.encoding import refuse_gaps
 from mfld.experiments.tables import Column, Format, Table
-from mfld.files import replacing
 
 _FORMAT = "density 1"
 _MOST_CATEGORIES = 50
@@ -234,7 +233,7 @@ class DensityModel:
             "provenance": self.provenance,
         }
         found = self.density
-        with replacing(path) as file:
+        with files.replacing(path) as file:
             np.savez(
                 file,
                 metadata=np.array(json.dumps(metadata)),
@@ -256,8 +255,7 @@ class DensityModel:
         """
         content = Path(path).read_bytes()
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-                arrays = dict(stored)
+            arrays = files.arrays(io.BytesIO(content))
             metadata = json.loads(str(arrays.pop("metadata")[()]))
             if metadata["format"] != _FORMAT:
                 raise ValueError(f"its format is {metadata['format']}")

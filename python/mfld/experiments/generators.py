@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfld import _core, generative, validation
+from mfld import _core, files, generative, validation
 from mfld.experiments.densities import Variable, as_csv, columns_of, form_of, read_rows
 from mfld.experiments.tables import Format
-from mfld.files import replacing
 from mfld.generative import Generator
 
 _FORMAT = "generator 1"
@@ -80,7 +79,7 @@ class GeneratorModel:
             "variables": [asdict(variable) for variable in self.variables],
             "provenance": self.provenance,
         }
-        with replacing(path) as file:
+        with files.replacing(path) as file:
             np.savez(
                 file,
                 metadata=np.array(json.dumps(metadata)),
@@ -103,9 +102,9 @@ class GeneratorModel:
         """
         content = Path(path).read_bytes()
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-                arrays = {name: validation.array(name, stored[name]) for name in _ARRAYS}
-                metadata = json.loads(str(stored["metadata"][()]))
+            stored = files.arrays(io.BytesIO(content))
+            arrays = {name: validation.array(name, stored[name]) for name in _ARRAYS}
+            metadata = json.loads(str(stored["metadata"][()]))
             if metadata["format"] != _FORMAT:
                 raise ValueError(f"its format is {metadata['format']}")
             variables = tuple(

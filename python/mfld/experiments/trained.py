@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mfld import _core, fitting, validation
+from mfld import _core, files, fitting, validation
 from mfld.experiments.datasets import Dataset
 from mfld.experiments.encoding import Encoding
-from mfld.files import replacing
 from mfld.losses import Loss
 from mfld.models import TwoLayerNetwork
 from mfld.residual import ResidualNetwork
@@ -166,7 +165,7 @@ class TrainedModel:
         arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
         arrays |= {stored: getattr(self.scaling, name) for name, stored in _SCALING.items()}
         arrays = {name: array for name, array in arrays.items() if array is not None}
-        with replacing(path) as file:
+        with files.replacing(path) as file:
             np.savez(file, metadata=np.array(json.dumps(metadata)), **arrays)
 
     @classmethod
@@ -182,12 +181,11 @@ class TrainedModel:
         """
         content = Path(path).read_bytes()  # by itself: what cannot be read is an OSError, and all else the file's fault
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-                arrays = dict(stored)
+            arrays = files.arrays(io.BytesIO(content))
             metadata = json.loads(str(arrays.pop("metadata")[()]))
             found = metadata["format"]
         except Exception as error:
-            raise ValueError(f"{path} is not a model file of mfld") from error
+            raise ValueError(f"{path} is not a model file of mfld: {error}") from error
         if found not in _READABLE:
             known = ", ".join(map(str, _READABLE))
             raise ValueError(f"{path} has model format {found}; this mfld {_core.__version__} reads {known}")
@@ -239,6 +237,8 @@ class TrainedModel:
             validation.shape(stored, values, (n_columns,))
             if name != "centre" and not (values > 0).all():
                 raise ValueError(f"{stored} must be positive, got {values.min()}")
+        if not (math.isfinite(self.target_mean) and 0 < self.target_scale < math.inf):
+            raise ValueError(f"targets must have a finite mean and scale, got {self.target_mean}, {self.target_scale}")
         if len(self.encoding.feature_names) != n_columns:
             raise ValueError(f"encoding must have {n_columns} features, got {self.encoding.feature_names}")
         if self.test_rows.dtype.kind not in "iu" or self.test_rows.ndim != 1:
