@@ -147,6 +147,8 @@ def nan_in(thing, depth=0):
         return ""
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         thing = {field.name: getattr(thing, field.name, None) for field in dataclasses.fields(thing)}
+    if isinstance(thing, tuple) and hasattr(thing, "_asdict"):
+        thing = thing._asdict()
     if isinstance(thing, dict):
         for key, value in thing.items():
             if key not in MAY_BE_NAN and (found := nan_in(value, depth + 1)):
@@ -157,11 +159,11 @@ def nan_in(thing, depth=0):
 
 
 def is_extreme(arguments):
-    """Whether the question itself has NaN, an infinite number, or one whose powers float64 does not hold."""
+    """Whether the question itself has NaN, an infinite number, or one whose square float32 does not hold."""
     for value in arguments.values():
         with contextlib.suppress(TypeError, ValueError, OverflowError):
             size = np.abs(np.asarray(value, float))
-            if not ((size <= 1e100) & ((size >= 1e-100) | (size == 0))).all():
+            if not ((size <= 1e18) & ((size >= 1e-100) | (size == 0))).all():
                 return True
     return False
 
