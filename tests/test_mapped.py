@@ -112,6 +112,49 @@ def test_what_is_no_number_is_refused_by_its_place(tmp_path, change, message, en
     assert not list((tmp_path / "rows").iterdir())  # nothing is left of it
 
 
+def test_a_folder_trains_like_its_table(tmp_path):
+    path, folder = written(tmp_path / "table.csv", table()), tmp_path / "rows"
+    experiments.convert(path, folder, target="count", dtype="float64")
+    options = ["--target", "count", "--n-steps", "20", "--quiet"]
+    for source, name in ((path, "a.npz"), (folder, "b.npz")):
+        assert cli.main(["train", str(source), *options, "--output", str(tmp_path / name)]) == 0
+    first, second = (np.load(tmp_path / name)["particles"] for name in ("a.npz", "b.npz"))
+    assert first.tobytes() == second.tobytes()
+
+
+@pytest.mark.parametrize("damage", ["columns.json", "targets.npy", "rows"])
+def test_a_folder_of_something_else_is_refused(tmp_path, damage, capsys):
+    folder = tmp_path / "rows"
+    experiments.convert(written(tmp_path / "table.csv", table(80)), folder)
+    if damage == "rows":
+        np.save(folder / "targets.npy", np.zeros(79, np.float32))
+    else:
+        (folder / damage).unlink()
+    assert cli.main(["train", str(folder), "--output", str(tmp_path / "model.npz")]) == 2
+    assert str(folder) in capsys.readouterr().err
+    assert not (tmp_path / "model.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must have names in its first line, got an empty one"),
+        ("a,b\n", "must have at least one row, got none"),
+        ("1,2\n3,4\n", r"must have names in its first line, got the numbers \['1', '2'\]"),
+        ("a,a,b\n1,2,3\n", "must have each column once, got 'a' twice"),
+        ("a;b\n1;2\n", r"must have a column beside the target, between commas, got \['a;b'\]"),
+        ("größe,b\n1,2\n", "must be text in UTF-8"),
+    ],
+    ids=["nothing", "names alone", "no names", "a name twice", "semicolons", "another encoding"],
+)
+def test_odd_tables_are_refused_by_name(tmp_path, text, message):
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "table.csv"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"table\.csv " + message):
+        experiments.convert(path, tmp_path / "rows")
+
+
 MEASURE = """
     import resource, sys
     import numpy as np

@@ -28,6 +28,10 @@ FUNCTIONS = """
         if a == 3:
             os.kill(os.getpid(), 9)
         return a * a
+    def ends(a):
+        raise SystemExit(a)
+    def ragged(a):
+        return [0] * a
     def slow(a):
         time.sleep(0.05)
         return a
@@ -159,6 +163,27 @@ def test_results_that_are_no_json_fail_and_nan_is_kept():
     with pytest.warns(RuntimeWarning, match="Object of type set|set is no value of JSON"):
         mfld.sweep(lambda a: {"x": {1, 2}}, {"a": [1]}, executor=0)
     assert np.isnan(mfld.sweep(lambda a: np.float32("nan"), {"a": [1]}, executor=0).column("value")).all()
+
+
+@pytest.mark.parametrize("executor", [0, 1])
+def test_a_run_that_asks_python_to_exit_fails_alone(functions, executor):
+    with pytest.warns(RuntimeWarning, match="2 of 2 runs failed, .*: SystemExit: 3"):
+        mfld.sweep(functions.ends, {"a": [3, 4]}, executor=executor)
+
+
+def test_columns_have_one_shape(functions):
+    found = mfld.sweep(functions.ragged, {"a": [1, 2]}, executor=0)
+    with pytest.raises(ValueError, match="'value' must have one shape in all runs to be a column"):
+        found.column("value")
+
+
+def test_empty_lines_in_the_file_do_no_harm(functions, tmp_path):
+    path = tmp_path / "runs.jsonl"
+    mfld.sweep(functions.ragged, {"a": [1, 2]}, path, executor=0)
+    path.write_text(path.read_text().replace("\n", "\n\n"))
+    found = mfld.sweep(functions.ragged, {"a": [1, 2, 3]}, path, executor=0)
+    assert found.n_new == 1
+    assert len(path.read_text().split("\n")) == 6  # what was there stays
 
 
 def test_a_run_that_kills_its_worker_takes_no_other_along(functions, tmp_path):

@@ -85,6 +85,8 @@ class Sweep:
         ------
         KeyError
             If no run has it.
+        ValueError
+            If it is arrays of several shapes.
         """
         rows = [{**run["parameters"], "seed": run["seed"], **run.get("result", {})} for run in self.runs]
         known = set().union(*rows)
@@ -92,7 +94,11 @@ class Sweep:
             raise KeyError(f"name must be one of {', '.join(sorted(known))}; got {name!r}")
         some: Any = next(row[name] for row in rows if name in row)
         missing = None if isinstance(some, str) else np.full(np.shape(some), math.nan)
-        values = np.array([row.get(name, missing) for row in rows])
+        each = [row.get(name, missing) for row in rows]
+        try:
+            values = np.array(each)
+        except ValueError:
+            raise ValueError(f"{name!r} must have one shape in all runs to be a column, take `runs`") from None
         shape = [len(axis) for axis in self.axes.values()] or [len(rows)]
         return values.reshape(*shape, *values.shape[1:])
 
@@ -325,6 +331,9 @@ def _lines(
         file.seek(0)
         whole = 0
         for number, line in enumerate(file, 1):
+            if line.isspace():  # of an editor
+                whole += len(line)
+                continue
             if not line.endswith(b"\n") and (line.startswith(_BEGIN) or _BEGIN.startswith(line)):
                 break  # cut off by a crash
             whole += len(line)
@@ -365,7 +374,7 @@ def _measured(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[s
         if not isinstance(result, Mapping):
             result = {"value": result}
         outcome = {"result": json.loads(json.dumps(dict(result), default=_number))}
-    except Exception:
+    except (Exception, SystemExit):  # a script that is called as a function may end by sys.exit
         outcome = {"error": traceback.format_exc()}
     return {**outcome, "seconds": time.perf_counter() - start}
 

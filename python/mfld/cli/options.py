@@ -91,7 +91,7 @@ def checked(name: str, parse: Callable[[str], Any], check: Callable[[str, Any], 
 
 
 def add_data(data: Any, names: str) -> None:
-    kinds = "text with delimiters, Parquet, Arrow, JSON lines or .npz, compressed or not"
+    kinds = "text with delimiters, Parquet, Arrow, JSON lines or .npz, compressed or not; a folder of mfld convert"
     source = data.add_argument(
         "data", metavar="DATA", help=f"file or URL ({kinds}), - for standard input, or one of {names}"
     )

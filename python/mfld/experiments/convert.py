@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from mfld import validation
 from mfld.experiments import sources
+from mfld.experiments.fields import looks_like_number
 from mfld.experiments.sources import Source
 from mfld.files import replacing
 
@@ -38,6 +39,30 @@ class Stored:
     n_rows: int
     inputs: list[str]
     target: str
+
+    @classmethod
+    def of(cls, folder: str | os.PathLike[str]) -> Stored:
+        """Arrays that `convert` has written into a folder.
+
+        Raises
+        ------
+        OSError
+            If a file cannot be read.
+        ValueError
+            If it is no such folder, or its files do not belong together.
+        """
+        place = Path(folder)
+        try:
+            about = json.loads((place / "columns.json").read_text())
+            stored = cls(place, about["rows"], list(about["inputs"]), about["target"])
+            inputs, targets = stored.arrays()
+        except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{place} is no folder that mfld convert wrote: {error}") from error
+        if (inputs.shape, targets.shape) != ((stored.n_rows, len(stored.inputs)), (stored.n_rows,)):
+            raise ValueError(
+                f"{place} has arrays of shape {inputs.shape} and {targets.shape}, which columns.json denies"
+            )
+        return stored
 
     def arrays(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Inputs, shape (n, d), and targets, shape (n,), as read-only maps of the files."""
@@ -83,7 +108,11 @@ def convert(
         names, blocks = _read(source)
         name = names[-1] if target is None else validation.choice("target", target, names)
         if len(names) < 2:
-            raise ValueError(f"{source.name} must have a column beside the target, got {names}")
+            commas = ", between commas" if source.kind == "csv" else ""
+            raise ValueError(f"{source.name} must have a column beside the target{commas}, got {names}")
+        if len(set(names)) < len(names):
+            twice = next(one for one in names if names.count(one) > 1)
+            raise ValueError(f"{source.name} must have each column once, got {twice!r} twice")
         column = names.index(name)
         kept = [i for i in range(len(names)) if i != column]
         place = Path(folder)
@@ -156,7 +185,15 @@ def _read(source: Source) -> tuple[list[str], Iterator[Any]]:
         raise ValueError(f"{source.name} must be CSV, Parquet or Arrow to be converted, got {source.kind}")
     arrow, csv = (sources.engine(module, source.name) for module in ("pyarrow", "pyarrow.csv"))
     first = source.file.readline()
+    try:
+        first.decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{source.name} must be text in UTF-8 to be converted, got {first[:40]!r}") from None
+    if not first.strip():
+        raise ValueError(f"{source.name} must have names in its first line, got an empty one")
     header = csv.read_csv(arrow.BufferReader(first + first))  # a row of names is a row of texts
+    if all(looks_like_number(name) for name in header.column_names):
+        raise ValueError(f"{source.name} must have names in its first line, got the numbers {header.column_names[:5]}")
     types = csv.ConvertOptions(column_types=dict.fromkeys(header.column_names, arrow.float64()))
     named = csv.ReadOptions(column_names=header.column_names)
 
@@ -164,6 +201,8 @@ def _read(source: Source) -> tuple[list[str], Iterator[Any]]:
         try:
             yield from csv.open_csv(source.file, read_options=named, convert_options=types)
         except arrow.ArrowInvalid as error:
+            if "Empty CSV" in str(error):
+                return
             raise ValueError(f"{source.name} must hold numbers: {error}") from None
 
     return header.column_names, blocks()

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfld.experiments import fields, sources
+from mfld.experiments.convert import Stored
 from mfld.experiments.fields import FieldError, looks_like_name, looks_like_number, number
 from mfld.experiments.sources import Source
 
@@ -194,8 +195,8 @@ def read(
     `mfld.experiments.fields.meaning` has what is taken for what. The first line has names if it has names above
     numbers, or numbers that run on (0, 1, 2) above others, or if no text of it occurs again in its column. JSON is one
     object a line. ``.npz`` has the arrays ``inputs`` (or ``X``) of shape (n, d) and, possibly, ``targets`` (or ``y``,
-    or what `target` says) of shape (n,). Parquet, Arrow and zstd need pyarrow, and large CSV files are read several
-    times faster with it.
+    or what `target` says) of shape (n,). A folder that `convert` wrote is read as a whole. Parquet, Arrow and zstd need
+    pyarrow, and large CSV files are read several times faster with it.
 
     Parameters
     ----------
@@ -219,6 +220,8 @@ def read(
         If pyarrow is needed and not there.
     """
     how = how or Format()
+    if os.path.isfile(os.path.join(path, "columns.json")):
+        return _read_folder(Stored.of(path), only, drop)
     source = sources.opened(path)
     with source.file:
         if source.kind == "npz":
@@ -899,6 +902,19 @@ def _of_arrow(arrow: Any, source: str, name: str, column: Any, how: Format) -> C
         seconds = column.cast(arrow.time64("us")).cast(arrow.int64()).cast(arrow.float64(), safe=False)
         return Column(name, np.array(seconds.to_numpy() / 86400e6, np.float64), None, "date", "time")
     raise ValueError(f"{source}, column {name!r} is of the type {kind}, no numbers, texts or dates; --drop {name}")
+
+
+def _read_folder(stored: Stored, only: Collection[str] | None, drop: Collection[str]) -> Table:
+    inputs, targets = stored.arrays()
+    names, where = [*stored.inputs, stored.target], str(stored.folder)
+    dropped = _dropped(where, names, drop)
+    columns = tuple(
+        Column(name, np.array(targets if i == len(stored.inputs) else inputs[:, i], np.float64))
+        for i, name in enumerate(names)
+        if i not in dropped and (only is None or name in only)
+    )
+    reading: dict[str, Any] = {"format": "arrays", "compression": None, "left_out": {}}
+    return Table(where, columns, names, True, np.arange(stored.n_rows), "row", stored.target, reading)
 
 
 def _read_npz(source: Source, target: str | None, drop: Collection[str]) -> Table:
