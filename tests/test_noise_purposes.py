@@ -91,7 +91,7 @@ class Spy:
 
     @staticmethod
     def _of_advance(network, loss, particles, inputs, *arguments):
-        n_steps, keys, first, population, *_ = arguments[-7:]
+        n_steps, keys, first, population = arguments[5:9]
         found = []
         for key, k in itertools.product(keys, range(n_steps)):
             found += Spy._moves(particles[0], particles.shape[2], key, first + k, population)
