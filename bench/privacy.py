@@ -81,21 +81,23 @@ def adult_like(n, rng):
     return np.clip((numbers - low) / (high - low), 0, 1), codes, [2, 3, 6, 4, 5, 3, 2]
 
 
-def tables():
-    """Names, rows to learn from, rows to test on, sizes of categories; the label is the last of them."""
+def table(name, draw):
+    """Rows to learn from, rows to test on, sizes of categories: the label is the last; each draw has its own split."""
     from sklearn.datasets import load_breast_cancer, load_digits  # noqa: PLC0415
 
-    x, codes, sizes = adult_like(30000, np.random.default_rng(0))
-    yield "adult-like", (x[:20000], codes[:20000]), (x[20000:], codes[20000:]), sizes
-    for name, load, columns in (("breast_cancer", load_breast_cancer, 10), ("digits", load_digits, 64)):
-        inputs, labels = load(return_X_y=True)
-        inputs = inputs[:, :columns]
-        # Bounds as somebody who knows the instrument would give them: here those of the table, for all methods alike.
-        span = np.maximum(np.ptp(inputs, axis=0), 1)
-        inputs, labels = (inputs - inputs.min(axis=0)) / span, labels[:, np.newaxis].astype(np.int64)
-        chosen = np.random.default_rng(1).permutation(len(inputs))
-        train, test = chosen[len(inputs) // 5 :], chosen[: len(inputs) // 5]
-        yield name, (inputs[train], labels[train]), (inputs[test], labels[test]), [int(labels.max()) + 1]
+    rng = np.random.default_rng(draw)
+    if name == "adult-like":
+        x, codes, sizes = adult_like(30000, rng)
+        return (x[:20000], codes[:20000]), (x[20000:], codes[20000:]), sizes
+    load, columns = {"breast_cancer": (load_breast_cancer, 10), "digits": (load_digits, 64)}[name]
+    inputs, labels = load(return_X_y=True)
+    inputs = inputs[:, :columns]
+    # Bounds as somebody who knows the instrument would give them: here those of the table, for all methods alike.
+    span = np.maximum(np.ptp(inputs, axis=0), 1)
+    inputs, labels = (inputs - inputs.min(axis=0)) / span, labels[:, np.newaxis].astype(np.int64)
+    chosen = rng.permutation(len(inputs))
+    train, test = chosen[len(inputs) // 5 :], chosen[: len(inputs) // 5]
+    return (inputs[train], labels[train]), (inputs[test], labels[test]), [int(labels.max()) + 1]
 
 
 def area(train, test, sizes):
@@ -128,30 +130,33 @@ def area(train, test, sizes):
     return float(np.mean(found))
 
 
-def rows(draws, only):
-    from peers import merf_peer  # noqa: PLC0415  needs torch
+def rows(draws, names, peers):
+    if peers:
+        from peers import merf_peer  # noqa: PLC0415  needs torch
 
     print("table | real rows | ours: ROC-AUC, s | peer: ROC-AUC, s", flush=True)
     multiplier = privacy.noise_multiplier(1.0, DELTA)
-    for name, train, test, sizes in tables():
-        if only and name not in only:
-            continue
-        label, n = len(sizes) - 1, len(train[0])
-        ours, peer, seconds = [], [], ([], [])
-        for draw in range(draws):
+    for name in names:
+        real, ours, peer, seconds = [], [], [], ([], [])
+        for draw in draws:
+            train, test, sizes = table(name, draw)
+            label, n = len(sizes) - 1, len(train[0])
+            real.append(area(train, test, sizes))
             start = time.process_time()
             made = synthesis.fit(*train, sizes, label, epsilon=1.0, delta=DELTA, num_threads=1).sample(n, draw)
             seconds[0].append(time.process_time() - start)
             ours.append(area(made, test, sizes))
+            if not peers:
+                continue
             start = time.process_time()
             made = merf_peer.synthesize(*train, sizes, label, noise_multiplier=multiplier, n_rows=n, seed=draw)
             seconds[1].append(time.process_time() - start)
             peer.append(area(made, test, sizes))
-        print(
-            f"{name} | {area(train, test, sizes):.3f} | {np.mean(ours):.3f} +- {np.std(ours):.3f}, "
-            f"{np.median(seconds[0]):.1f} | {np.mean(peer):.3f} +- {np.std(peer):.3f}, {np.median(seconds[1]):.1f}",
-            flush=True,
-        )
+        shown = [
+            f"{np.mean(areas):.3f} +- {np.std(areas):.3f}, {np.median(own):.1f}" if areas else "-"
+            for areas, own in zip((ours, peer), seconds, strict=True)
+        ]
+        print(f"{name} | {np.mean(real):.3f} | {' | '.join(shown)}", flush=True)
 
 
 # ---- training
@@ -203,22 +208,22 @@ def opacus_accuracy(train, test, n_classes, epsilon, rate, n_steps, hidden, seed
     return best
 
 
-def training(draws, output, peers):
+def training(draws, names, epsilons, output, peers):
     from sklearn.datasets import load_breast_cancer, load_digits  # noqa: PLC0415
     from sklearn.model_selection import train_test_split  # noqa: PLC0415
 
     from mfld.sklearn import MeanFieldClassifier  # noqa: PLC0415
 
     lines = ["| data | epsilon | mfld | Opacus, logistic regression | Opacus, network |", "|---|---|---|---|---|"]
-    for name, load in (("digits", load_digits), ("breast_cancer", load_breast_cancer)):
-        inputs, labels = load(return_X_y=True)
+    for name in names:
+        inputs, labels = {"digits": load_digits, "breast_cancer": load_breast_cancer}[name](return_X_y=True)
         # For all methods alike: pixels are from 0 to 16, and bounds of the other table are taken as known.
         low, high = (0.0, 16.0) if name == "digits" else (inputs.min(axis=0), inputs.max(axis=0))
         low, high = (np.broadcast_to(end, inputs.shape[1]) for end in (low, high))
         scaled = (inputs - (low + high) / 2) / ((high - low) / math.sqrt(12))
-        for epsilon in EPSILONS:
+        for epsilon in epsilons:
             found = [[], [], []]
-            for draw in range(draws):
+            for draw in draws:
                 x, tested, y, truth = train_test_split(
                     scaled, labels, test_size=0.2, random_state=draw, stratify=labels
                 )
@@ -251,16 +256,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("clipped", "rows", "training"))
     parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--tables", nargs="*", help="of rows: adult-like, breast_cancer, digits (all)")
+    parser.add_argument("--first-draw", type=int, default=0, help="number of the first split: others are fresh (0)")
+    parser.add_argument("--tables", nargs="+", help="adult-like (of rows), breast_cancer, digits (all)")
+    parser.add_argument("--epsilons", nargs="+", type=float, default=EPSILONS, help="of training (0.5 1 2 4 8)")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--no-peers", action="store_true")
     options = parser.parse_args()
+    draws = range(options.first_draw, options.first_draw + options.draws)
     if options.what == "clipped":
         clipped()
     elif options.what == "rows":
-        rows(options.draws, options.tables)
+        rows(draws, options.tables or ("adult-like", "breast_cancer", "digits"), not options.no_peers)
     else:
-        training(options.draws, options.output, not options.no_peers)
+        names = options.tables or ("digits", "breast_cancer")
+        training(draws, names, options.epsilons, options.output, not options.no_peers)
 
 
 if __name__ == "__main__":

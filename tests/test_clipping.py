@@ -379,6 +379,25 @@ def test_a_budget_stops_the_run():
     assert after > 2.0
     with pytest.raises(ValueError, match="epsilon must allow the first 5 steps"):
         solver.run(RISK, 400, callbacks=[mfld.PrivacyBudget(0.01, 1e-5)])
+    with pytest.raises(ValueError, match="delta must be below 1, got 1"):
+        mfld.PrivacyBudget(2.0, 1.0)
+
+
+def test_a_run_that_goes_on_from_a_checkpoint_has_new_noise_and_one_budget(tmp_path):
+    solver = mfld.MFLD(10, step_size=0.2, temperature=0.0, gradient=mfld.Clipped(1.0, 3.0, 0.2))
+    path, budget = tmp_path / "run.npz", mfld.PrivacyBudget(4.0, 1e-5)
+    whole = solver.run(RISK, 400, callbacks=[budget]).state.step
+    mfld.checkpoint.run(solver, RISK, 10, path=path)
+    state = mfld.checkpoint.load(path, algorithm=solver, objective=RISK)
+    first, second = (solver.run(RISK, 400, state=state, callbacks=[budget]) for _ in range(2))
+    assert first.state.step == second.state.step == whole
+    assert first.privacy_spent(1e-5) == pytest.approx(privacy.training_epsilon(np.full(whole, 3.0), 0.2, 1e-5))
+    # Noise of a deviation of 3 sqrt(10) on the sum of a batch, in steps of 0.2: twice the same would cancel.
+    expected = 0.2 * 3.0 * math.sqrt(2 * 10 * (whole - 10)) / (0.2 * RISK.n_samples)
+    assert np.std(first.particles - second.particles) > 0.7 * expected
+    other = mfld.MFLD(10, step_size=0.2, temperature=0.0, gradient=mfld.Clipped(1.0, 5.0, 0.2))
+    with pytest.raises(ValueError, match=r"algorithm\.gradient was Clipped"):
+        mfld.checkpoint.run(other, RISK, 20, path=path)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,9 @@ import csv
 import datetime
 import json
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -88,7 +91,7 @@ def test_rows_have_the_columns_and_types_of_the_file(people, tmp_path, monkeypat
     # A second run on the same file would cost more than was to be spent.
     assert synth(people, *RUN, "--drop", "id") == 2
     error = capsys.readouterr().err
-    assert "with the 1 runs in people-privacy-ledger.json this one makes epsilon 1." in error
+    assert "with 1 earlier run in people-privacy-ledger.json this one makes epsilon 1." in error
     needed = float(error.split("at least ")[1].split(",")[0])
     twice = privacy.gaussian_epsilon(1.8e-5 + 1e-6, privacy.noise_multiplier(1.0, 0.9e-5) / math.sqrt(2))
     assert needed == pytest.approx(twice, rel=0.02)
@@ -206,6 +209,52 @@ def test_utility_of_rows_themselves_is_that_of_sampling():
     assert utility.compare(shifted, *parts[1:], ["x", "c", "y"], [3, 2], 1).columns["x"] > 0.5
 
 
+def test_what_another_process_spends_in_the_meantime_counts(people, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    fit, command = SyntheticTable.fit, [*RUN, "--drop", "id"]
+
+    def meanwhile(*arguments, **options):
+        subprocess.run([sys.executable, "-m", "mfld", "synth", people, *command], check=True, capture_output=True)
+        os.remove("people-synth.csv")
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(SyntheticTable, "fit", meanwhile)
+    assert synth(people, *command) == 2
+    assert "with 1 earlier run in people-privacy-ledger.json" in capsys.readouterr().err
+    assert not os.path.exists("people-synth.csv")  # nothing was released
+    # With a budget for both the ledger and the register have both, under one key.
+    monkeypatch.setattr(SyntheticTable, "fit", fit)
+    assert synth(people, *command, "--budget", "3") == 0
+    assert len(json.loads((tmp_path / "people-privacy-ledger.json").read_text())["runs"]) == 2
+    known = register.Register.load(register.default_path())
+    assert len(known.runs_of(known.digests(tables.read(people, drop=["id"])))) == 2
+    assert sorted(os.listdir()) == ["people-privacy-ledger.json", "people-synth.csv", "people-synth.json"]
+
+
+def test_processes_wait_for_a_file(tmp_path):
+    program = """
+import json, pathlib, sys
+from mfld.files import locked, replacing
+path = pathlib.Path(sys.argv[1])
+for _ in range(200):
+    with locked(path):
+        found = json.loads(path.read_text()) if path.exists() else []
+        with replacing(path) as file:
+            file.write(json.dumps([*found, sys.argv[2]]).encode())
+"""
+    path = tmp_path / "kept.json"
+    own = [subprocess.Popen([sys.executable, "-c", program, path, str(k)]) for k in range(2)]
+    assert [each.wait() for each in own] == [0, 0]
+    assert sorted(json.loads(path.read_text())) == ["0"] * 200 + ["1"] * 200
+    assert os.listdir(tmp_path) == ["kept.json"]
+
+
+def test_the_register_is_no_ledger(people, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert synth(people, *RUN, "--drop", "id", "--ledger", "one.json", "--register", "one.json") == 2
+    assert "rows, report, ledger and register must be different files" in capsys.readouterr().err
+
+
 def test_a_damaged_ledger_is_no_empty_one(people, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "people-privacy-ledger.json").write_text("{}")
@@ -217,6 +266,14 @@ def test_names_identify_rows(tmp_path):
     path = tmp_path / "names.csv"
     path.write_text("name,x\n" + "".join(f"person {k * 7919 % 10007},{k % 7}\n" for k in range(100)))
     with pytest.raises(ValueError, match="column 'name' identifies rows: 100 different texts in 100 rows"):
+        SyntheticTable.fit(path, epsilon=1.0, delta=1e-5)
+
+
+@pytest.mark.parametrize("numbers", [[1, *range(1, 200)], [7919 * k % 100003 for k in (1, *range(1, 200))]])
+def test_numbers_of_rows_identify_them_though_one_comes_twice(tmp_path, numbers):
+    path = tmp_path / "numbers.csv"
+    path.write_text("customer,x\n" + "".join(f"{number},{k % 7}\n" for k, number in enumerate(numbers)))
+    with pytest.raises(ValueError, match="column 'customer' identifies rows: 199 different whole numbers in 200 rows"):
         SyntheticTable.fit(path, epsilon=1.0, delta=1e-5)
 
 

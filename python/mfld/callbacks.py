@@ -16,6 +16,7 @@ from mfld import validation
 from mfld.algorithms.base import Algorithm, Callback
 from mfld.certificates import dual_at
 from mfld.objectives import EmpiricalRisk, Objective
+from mfld.privacy.mechanism import check_delta
 from mfld.state import Info, State
 
 
@@ -84,7 +85,7 @@ class PrivacyBudget(Callback):
 
     def __init__(self, epsilon: float, delta: float, *, every: int = 5, count_dynamics: bool = False) -> None:
         self.epsilon = validation.real("epsilon", epsilon, positive=True)
-        self.delta = validation.real("delta", delta, positive=True)
+        self.delta = check_delta(delta)
         self.every = validation.integer("every", every, 1)
         self.count_dynamics = validation.boolean("count_dynamics", count_dynamics)
 

@@ -1,8 +1,9 @@
-"""Files written as a whole or not at all, and archives that are read in no more memory than they have bytes."""
+"""Files written whole and by one process at a time, and archives read in no more memory than they have bytes."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import glob
 import io
 import os
@@ -64,6 +65,34 @@ def arrays(file: BinaryIO) -> dict[str, Any]:
     file.seek(0)
     with np.load(file, allow_pickle=False) as stored:
         return dict(stored)
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Wait for, and have, a file for oneself among the processes that ask: to read it and replace it as one.
+
+    The lock is that of a file beside it, since `replacing` puts another file in its place, which is gone afterwards.
+    """
+    target = followed(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = target.with_name(f"{target.name}.lock")
+    while True:
+        own = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(own, fcntl.LOCK_EX)
+            # If whoever had it before has removed it, this lock is on a file without a name, which others do not see.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(own), os.stat(lock)):
+                    break
+        except BaseException:
+            os.close(own)
+            raise
+        os.close(own)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(own)
 
 
 def sweep(path: str | os.PathLike[str]) -> None:

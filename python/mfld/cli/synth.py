@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,9 @@ from mfld.experiments import register, sources, synthesis
 from mfld.experiments.densities import MISSING, complete
 from mfld.experiments.register import Register
 from mfld.experiments.synthesis import SyntheticTable
-from mfld.experiments.tables import Format
+from mfld.experiments.tables import Format, Table
 from mfld.experiments.utility import Utility
-from mfld.files import replacing
+from mfld.files import locked, replacing
 from mfld.privacy import NEIGHBOURS, Expense, Ledger, noise_multiplier
 from mfld.privacy.mechanism import check_delta, check_epsilon
 
@@ -122,19 +124,18 @@ def _run(options: argparse.Namespace) -> int:
     kept = options.ledger or output.with_name(f"{stem}-privacy-ledger.json")
     for path in (output, told, kept):
         check_output(path, [options.data])
-    if len({path.resolve() for path in (output, told, kept)}) < 3:
-        raise ValueError(f"rows, report and ledger must be different files, got {output}, {told}, {kept}")
-    runs = _runs(kept)
-    known = Register.load(options.register or register.default_path())
+    registered = options.register or register.default_path()
+    written = (output, told, kept, registered)
+    if len({path.resolve() for path in written}) < len(written):
+        raise ValueError(
+            f"rows, report, ledger and register must be different files, got {', '.join(map(str, written))}"
+        )
     header = None if options.header is None else options.header == "yes"
     how = Format(header=header, types=dict(options.types), **format_options(options))
     categories = dict(options.categories)
     read = synthesis.read(options.data, how, categories=categories, target=options.target, drop=options.drop)
-    digests = known.digests(read)
-    identities = {run.get("id") for run in runs}
-    elsewhere = [run for run in known.runs_of(digests) if run["id"] not in identities]
-    budget = options.epsilon if options.budget is None else options.budget
-    _check_budget(runs, elsewhere, options, budget, kept)
+    with _accounts(kept, registered) as (runs, known):
+        _check_budget(runs, known, read, options, kept)
 
     seen = complete(read, options.missing)
     held_out = np.zeros(len(seen.rows), bool)
@@ -153,12 +154,14 @@ def _run(options: argparse.Namespace) -> int:
         seed=options.seed,
         num_threads=options.num_threads,
     )
-    # The register and the ledger first: what is released and not written down would be forgotten.
+    # The register and the ledger first: what is released and not written down would be forgotten. They are read again,
+    # for another process may have spent on the same rows in the meantime.
     run = {"id": secrets.token_hex(8), "delta": table.delta, **table.ledger.as_json()}
-    known.add({**run, "columns": digests, "ledger": str(kept.resolve())})
-    runs.append(run)
-    with replacing(kept) as file:
-        file.write(json.dumps({"format": "mfld privacy ledger 1", "runs": runs}, indent=1).encode())
+    with _accounts(kept, registered) as (runs, known):
+        _check_budget(runs, known, read, options, kept)
+        known.add({**run, "columns": known.digests(read), "ledger": str(kept.resolve())})
+        with replacing(kept) as file:
+            file.write(json.dumps({"format": "mfld privacy ledger 1", "runs": [*runs, run]}, indent=1).encode())
     with replacing(output) as file:
         file.write(table.csv(table.sample(options.rows)).encode())
     spent = table.report() | {"reproducible_noise": options.seed is not None}
@@ -188,6 +191,13 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _accounts(kept: Path, registered: Path) -> Iterator[tuple[list[dict[str, Any]], Register]]:
+    """Runs of a ledger, and the register, which no other process reads or writes in the meantime."""
+    with locked(registered), locked(kept):
+        yield _runs(kept), Register.load(registered)
+
+
 def _runs(kept: Path) -> list[dict[str, Any]]:
     if not kept.exists():
         return []
@@ -201,13 +211,12 @@ def _runs(kept: Path) -> list[dict[str, Any]]:
 
 
 def _check_budget(
-    runs: list[dict[str, Any]],
-    elsewhere: list[dict[str, Any]],
-    options: argparse.Namespace,
-    budget: float,
-    kept: Path,
+    runs: list[dict[str, Any]], known: Register, read: Table, options: argparse.Namespace, kept: Path
 ) -> None:
     """Refuse a run that would spend more than the budget together with those before it."""
+    budget = options.epsilon if options.budget is None else options.budget
+    identities = {run.get("id") for run in runs}
+    elsewhere = [run for run in known.runs_of(known.digests(read)) if run["id"] not in identities]
     before = runs + elsewhere
     if not before:
         if options.epsilon > budget:
@@ -219,7 +228,7 @@ def _check_budget(
     total = sum((Ledger.from_json(run) for run in before), start=Ledger()) + own
     together = total.epsilon(delta)
     if together > budget:
-        counted = [f"the {len(runs)} runs in {kept}"] * bool(runs)
+        counted = [f"{len(runs)} earlier {'run' if len(runs) == 1 else 'runs'} in {kept}"] * bool(runs)
         counted += [f"{len(elsewhere)} on the same rows, in {_names(elsewhere)}"] * bool(elsewhere)
         raise ValueError(
             f"budget must be at least {together:.4g}, got {budget:.4g}: with {' and '.join(counted)} this one makes "

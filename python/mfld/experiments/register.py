@@ -110,8 +110,7 @@ class Register:
         return found
 
     def add(self, run: dict[str, Any]) -> None:
-        """Write the register with one run more, for its owner alone to read."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Write the register with one run more, for its owner alone to read: `mfld.files.locked` since it was read."""
         content = {"format": _FORMAT, "key": self.key.hex(), "runs": [*self.runs, run]}
         with replacing(self.path) as file:
             os.fchmod(file.fileno(), 0o600)

@@ -24,6 +24,7 @@ _DOMAINS = 0.1  # share of the budget for bounds, and for categories, where thes
 _FAILING = 0.1  # share of delta for categories that pass and should not
 _COARSEST = 0.05  # deviation of the share of a category, beyond which rows say nothing
 _LEAST_ROWS = 20
+_OWN = 0.9  # share of the rows that have a whole number of their own, beyond which it is taken for their name
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,10 +250,11 @@ def _refuse_identifiers(table: Table, column: Column, known: bool) -> None:
         steps = np.diff(np.sort(column.values))
         if (steps > 0).all() and (steps == steps[0]).all():
             raise ValueError(f"{where} identifies rows: it counts them; leave it out with --drop")
-        whole = np.array_equal(column.values, np.round(column.values))
-        if whole and (steps > 0).all() and np.abs(column.values).max() >= n:
+        different = 1 + int(np.count_nonzero(steps))
+        if different > _OWN * n and np.array_equal(column.values, np.round(column.values)):
             raise ValueError(
-                f"{where} identifies rows: whole numbers, each of them once; leave it out with --drop, or round it"
+                f"{where} identifies rows: {different} different whole numbers in {n} rows; leave it out with --drop, "
+                "or round it"
             )
 
 
