@@ -527,3 +527,14 @@ def test_frozen_potentials_of_a_risk_are_pickled(batch, rng):
         assert np.array_equal(again(points), frozen(points))
         assert np.array_equal(again.gradient(points), frozen.gradient(points))
         assert (again.l2, again.num_threads) == (frozen.l2, frozen.num_threads)
+
+
+def test_targets_whose_squares_overflow_are_refused_in_float32_only():
+    inputs, targets = np.linspace(-1, 1, 9)[:, np.newaxis], np.full(9, 1.0)
+    targets[4] = 1e25
+    risk = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(1), inputs, targets, loss="half_squared")
+    solver = mfld.MFLD(10, step_size=0.1, temperature=0.0)
+    with pytest.raises(ValueError, match=r"targets must be at most 1e\+18 in size for float32.*got 1e\+25"):
+        solver.run(risk, 1)
+    wide = mfld.MFLD(10, step_size=0.1, temperature=0.0, dtype="float64").run(risk, 1)
+    np.testing.assert_allclose(wide.info.loss, 1e50 / 18, rtol=1e-12)

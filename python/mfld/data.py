@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from mfld import validation
 from mfld.validation import FloatArray, FloatDType
 
+_LARGEST = 1e18  # of targets in float32
+
 
 class Samples(NamedTuple):
     """Inputs, targets and sample weights in one precision; weights None stand for 1/n each."""
@@ -75,9 +77,20 @@ class Rows:
         self.samples, self._casts = Samples(**state), {}
 
     def cast(self, dtype: FloatDType) -> Samples:
-        """The samples in a precision, kept for the next time; those that stay on disk have the one they have there."""
+        """The samples in a precision, kept for the next time; those that stay on disk have the one they have there.
+
+        Raises
+        ------
+        ValueError
+            If that precision does not hold the samples, or the squares of the targets.
+        """
         if dtype.char not in self._casts:
             inputs, targets, weights = self.samples
+            if dtype.char == "f" and validation.mapped(targets) is None and np.abs(targets).max(initial=0) > _LARGEST:
+                raise ValueError(
+                    f"targets must be at most {_LARGEST:g} in size for float32, in which their squares overflow, got "
+                    f"{np.abs(targets).max():g}: scale them, or run with dtype='float64'"
+                )
             self._casts[dtype.char] = Samples(
                 _in_precision("inputs", inputs, dtype),
                 _in_precision("targets", targets, dtype),
