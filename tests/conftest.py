@@ -1,6 +1,7 @@
 """Fixtures that several files of tests share."""
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -36,6 +37,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # Shells start what is in the background with Ctrl-C ignored, and tests that interrupt a run would wait for ever.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "slow: takes too long for every day; run with --run-slow")
 
 
