@@ -265,7 +265,7 @@ void advance(Random random, Call& call) {
   const Array<T> inputs = numbers<T>(random, n * network.n_features),
                  targets = targets_of<T>(random, loss, n, network.n_outputs), weights = weights_of<T>(random, n);
   const bool weighted = estimator.kind != MFLD_STREAM && random.one_in(3);
-  const mfld_samples samples = {inputs.data(), targets.data(), weighted ? weights.data() : nullptr, n};
+  const mfld_samples samples = {inputs.data(), targets.data(), weighted ? weights.data() : nullptr, n, 0};
 
   const bool anchored = estimator.kind == MFLD_SVRG || estimator.kind == MFLD_SARAH;
   Array<T> anchor = numbers<T>(random, anchored ? size : 0), anchor_gradient = numbers<T>(random, anchored ? size : 0),
@@ -361,7 +361,7 @@ void stages(Random random, Call& call) {
       std::vector<std::int64_t> ends;
       for (std::int64_t end = random.below(n + 1); end < n; end += random.between(0, n)) ends.push_back(end);
       ends.push_back(n);
-      const mfld_samples samples = {inputs.data(), targets.data(), nullptr, n};
+      const mfld_samples samples = {inputs.data(), targets.data(), nullptr, n, 0};
       Array<double> norms(random, n), gradient(random, m * network.p);
       call.ended(k.pull_back_clipped(&network, &loss, particles.data(), m, &samples, ends.data(),
                                      static_cast<std::int64_t>(ends.size()), random.uniform() + 1e-3, norms.data(),
@@ -523,7 +523,7 @@ void dual_sweep(Random random, Call& call) {
   std::vector<std::int64_t> groups;
   for (std::int64_t left = m; left > 0; left -= groups.back())
     groups.push_back(random.one_in(3) ? left : random.between(1, left));
-  const mfld_samples samples = {inputs.data(), targets.data(), random.one_in(2) ? weights.data() : nullptr, n};
+  const mfld_samples samples = {inputs.data(), targets.data(), random.one_in(2) ? weights.data() : nullptr, n, 0};
   Array<double> log_weights = numbers<double>(random, m, Numbers::ordinary),
                 dual = numbers<double>(random, n * network.n_outputs,
                                        random.one_in(4) ? Numbers::zeros : Numbers::ordinary);
