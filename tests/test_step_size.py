@@ -187,34 +187,52 @@ GRADIENTS = [mfld.FullBatch(), mfld.Minibatch(8), mfld.SVRG(8), mfld.Minibatch(1
 THINNED = 31  # coprime to the numbers of choices, so that each choice is met with each other one
 
 
-def problems(name):
+def problems(name, thinned=THINNED):
     """All combinations, thinned out."""
     losses = REGRESSION if name in ("diabetes", "linnerud", "wide") else CLASSIFICATION
     every = itertools.product(SCALINGS, ("tanh", "relu", "silu"), ("linear", "bounded"), losses, GRADIENTS)
     for number, choice in enumerate(every):
-        if number % THINNED == 0:
-            yield (*choice, (0.0, 1e-3, 10.0)[number // THINNED % 3])
+        if number % thinned == 0:
+            yield (*choice, (0.0, 1e-3, 10.0)[number // thinned % 3])
 
 
-@pytest.mark.parametrize("name", ["iris", "wine", "breast_cancer", "digits", "diabetes", "linnerud", "wide"])
+def risen(name, problem):
+    """Largest value on the way over the first one, and the last step size."""
+    scaling, activation, readout, (loss, _), gradient, l2 = problem
+    inputs, y = data_sets()[name]
+    if loss in ("logistic", "hinge") or (loss == "squared" and y.dtype.kind in "iu"):
+        y = np.where(y == 0, -1.0, 1.0)
+    n_outputs = int(y.max()) + 1 if loss == "cross_entropy" else 1 if y.ndim == 1 else y.shape[1]
+    model = mfld.TwoLayerNetwork(inputs.shape[1], n_outputs, activation=activation, readout=readout)
+    risk = mfld.EmpiricalRisk(model, SCALINGS[scaling](inputs), y, loss=loss, l2=l2)
+    solver = make_solver(n_particles=5 if name == "wide" else 20, gradient=gradient)
+    state = solver.init(risk, seed=1)
+    values = [risk.value(state.particles)]
+    for n_steps in (1, 1, 2, 8, 18, 20):
+        state, info = solver.advance(risk, state, n_steps)
+        values.append(risk.value(state.particles))
+    # Noise and batches may raise it a little; an unstable step size doubles it in a few steps.
+    return max(values) <= 1.5 * values[0] + 1e-3, (problem, info.step_size, values)
+
+
+NAMES = ["iris", "wine", "breast_cancer", "digits", "diabetes", "linnerud", "wide"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_it_is_never_unstable(name):
-    inputs, targets = data_sets()[name]
-    for scaling, activation, readout, (loss, _), gradient, l2 in problems(name):
-        y = targets
-        if loss in ("logistic", "hinge") or (loss == "squared" and y.dtype.kind in "iu"):
-            y = np.where(targets == 0, -1.0, 1.0)
-        n_outputs = int(y.max()) + 1 if loss == "cross_entropy" else 1 if y.ndim == 1 else y.shape[1]
-        model = mfld.TwoLayerNetwork(inputs.shape[1], n_outputs, activation=activation, readout=readout)
-        risk = mfld.EmpiricalRisk(model, SCALINGS[scaling](inputs), y, loss=loss, l2=l2)
-        solver = make_solver(n_particles=5 if name == "wide" else 20, gradient=gradient)
-        state = solver.init(risk, seed=1)
-        values = [risk.value(state.particles)]
-        for n_steps in (1, 1, 2, 8, 18, 20):
-            state, info = solver.advance(risk, state, n_steps)
-            values.append(risk.value(state.particles))
-        case = (scaling, activation, readout, loss, gradient, l2, info.step_size)
-        # Noise and batches may raise it a little; an unstable step size doubles it in a few steps.
-        assert max(values) <= 1.5 * values[0] + 1e-3, (case, values)
+    for problem in problems(name):
+        stable, case = risen(name, problem)
+        assert stable, case
+
+
+@pytest.mark.slow
+def test_hardly_any_problem_is_unstable():
+    # Neurons of inputs times 1000 are steps, whose curvature no look sees for sure: 8 of 1800 were seen, all but two of
+    # which rise by less than 1.8 and come down again.
+    outcomes = [risen(name, problem) for name in NAMES for problem in problems(name, thinned=1)]
+    unstable = [case for stable, case in outcomes if not stable]
+    assert len(outcomes) > 1500
+    assert len(unstable) <= len(outcomes) // 150, unstable
 
 
 @pytest.mark.parametrize("l2", [0.0, 1e-3, 1e4])
