@@ -227,8 +227,8 @@ def test_it_is_never_unstable(name):
 
 @pytest.mark.slow
 def test_hardly_any_problem_is_unstable():
-    # Neurons of inputs times 1000 are steps, whose curvature no look sees for sure. Of 1800 problems 8 were seen to rise
-    # by more than half, all but one of them by less than 1.8.
+    # Neurons of inputs times 1000 are steps, whose curvature no look sees for sure. Of 1800 problems 8 were seen to
+    # rise by more than half, all but one of them by less than 1.8.
     outcomes = [risen(name, problem) for name in NAMES for problem in problems(name, thinned=1)]
     unstable = [case for stable, case in outcomes if not stable]
     assert len(outcomes) > 1500
