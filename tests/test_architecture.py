@@ -1,6 +1,9 @@
 """The structure of the package: imports point one way, and no part asks for the class of another."""
 
 import ast
+import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,7 +37,7 @@ LAYERS = [
     ["gibbs"],
     ["certificates", "signed_certificates"],
     ["algorithms", "fokker_planck"],
-    ["diagnostics", "mpi", "scaling"],
+    ["diagnostics", "mpi", "pieces", "scaling"],
     ["quantities", "callbacks", "statistics", "description", "spikes"],
     ["bias", "theory", "equilibria", "control"],
     ["checkpoint", "posteriors", "sweeps"],
@@ -109,6 +112,37 @@ def test_no_circle_among_files():
 
     for module in GRAPH:
         visit(module, ())
+
+
+def test_names_of_the_package_are_those_that_checkers_see():
+    block = next(node for node in ast.parse(FILES["mfld"].read_text()).body if isinstance(node, ast.If))
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    homes = {alias.name: node.module for node in imports for alias in node.names}
+    modules = {name for name, home in homes.items() if home == "mfld"}
+    assert {name: home.removeprefix("mfld.") for name, home in homes.items() if name not in modules} == mfld._HOME
+    assert {*homes, "__version__", "Loss", "LossFunction", "losses"} == set(mfld.__all__)
+    for name, home in homes.items():
+        expected = (
+            importlib.import_module(f"mfld.{name}") if home == "mfld" else vars(importlib.import_module(home))[name]
+        )
+        assert getattr(mfld, name) is expected
+    assert set(mfld.__all__) <= set(dir(mfld))
+
+
+def test_importing_the_package_loads_what_is_asked_for():
+    program = """
+import sys, mfld
+loaded = {name for name in sys.modules if name.startswith("mfld.")}
+assert loaded == {"mfld._core", "mfld._core._binding", "mfld.losses", "mfld.native", "mfld.validation"}, loaded
+assert not hasattr(mfld, "nothing")
+assert mfld.data.Stream.__module__ == "mfld.data"  # a module without being listed
+import mfld.models, mfld.losses
+assert "tanh" in mfld.activations() and "squared" in mfld.losses()
+assert "mfld.algorithms" not in sys.modules
+from mfld import *
+assert MFLD is mfld.MFLD and "mfld.algorithms" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 OPEN = {"State", "Cloud", "Schedule", "GaussianMixture"}  # kinds of values, not parts that behave differently

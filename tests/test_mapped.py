@@ -1,5 +1,6 @@
 """Data that stay on disk: read-only memory maps are neither copied nor changed, and train like arrays."""
 
+import json
 import subprocess
 import sys
 import textwrap
@@ -56,7 +57,9 @@ def test_what_is_not_finite_is_found_on_disk(tmp_path, monkeypatch):
 def test_another_precision_is_refused_by_name(tmp_path):
     inputs, targets = stored(tmp_path, dtype="float64")
     solver = mfld.MFLD(50, step_size=0.1, temperature=1e-3)
-    with pytest.raises(ValueError, match="inputs must be float32 on disk for a run in this precision, got float64"):
+    with pytest.raises(
+        ValueError, match="inputs must be float32 on disk for what is computed in this precision, got float64"
+    ):
         solver.run(make_risk(inputs, targets), 1)
 
 
@@ -122,6 +125,19 @@ def test_a_folder_trains_like_its_table(tmp_path):
     assert first.tobytes() == second.tobytes()
 
 
+def test_a_folder_that_memory_does_not_hold_is_refused_before_it_is_read(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mfld.files.physical_memory", lambda: 8 * 2.0**30)
+    n, d = 50_000_000, 100  # sparse files: 20 GB
+    for name, shape in (("inputs", (n, d)), ("targets", (n,))):
+        np.lib.format.open_memmap(tmp_path / f"{name}.npy", "w+", np.float32, shape)
+    names = [f"x{i}" for i in range(d)]
+    (tmp_path / "columns.json").write_text(json.dumps({"inputs": names, "target": "y", "rows": n}))
+    assert cli.main(["train", str(tmp_path), "--output", str(tmp_path / "model.npz")]) == 2
+    message = capsys.readouterr().err
+    assert f"{tmp_path} has {n} rows of {d + 1} columns, which as a table take some 94.1 GiB of memory" in message
+    assert "MFLD on an EmpiricalRisk of numpy.load" in message
+
+
 @pytest.mark.parametrize("damage", ["columns.json", "targets.npy", "rows"])
 def test_a_folder_of_something_else_is_refused(tmp_path, damage, capsys):
     folder = tmp_path / "rows"
@@ -153,6 +169,88 @@ def test_odd_tables_are_refused_by_name(tmp_path, text, message):
     path.write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=r"table\.csv " + message):
         experiments.convert(path, tmp_path / "rows")
+
+
+def test_names_have_no_blanks_around_them(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("height, weight ,price\n1, 2 ,3\n4,5,7\n")
+    pytest.importorskip("pyarrow")
+    stored = experiments.convert(path, tmp_path / "rows", target="weight")
+    names = [column.name for column in experiments.tables.read(path).columns]
+    assert ([*stored.inputs, stored.target], names) == (["height", "price", "weight"], ["height", "weight", "price"])
+    assert stored.arrays()[1].tolist() == [2, 5]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ([1.0, 123456789.0, 5.0], r"got 123456789 in row 1, column 'a', which it makes 123456792"),
+        ([1.7e9 + 0.5, 1.7e9 - 3, 1.7e9 + 2], r"got column 'a' near 1\.7e\+09, where its steps are of 203, with a dev"),
+    ],
+    ids=["whole", "offset"],
+)
+def test_what_single_precision_does_not_tell_apart_is_refused(tmp_path, ending, column, message, capsys):
+    path = written(tmp_path / f"table.{ending}", {"a": column, "b": [1.0, 2.0, 3.0]})
+    with pytest.raises(ValueError, match=f"must hold numbers that float32 tells apart, {message}.*--dtype float64"):
+        experiments.convert(path, tmp_path / "rows")
+    assert not list((tmp_path / "rows").iterdir())
+    assert cli.main(["convert", str(path), str(tmp_path / "rows")]) == 2
+    stored = experiments.convert(path, tmp_path / "rows", dtype="float64")
+    assert stored.arrays()[0][:, 0].tolist() == column
+
+
+def test_what_single_precision_rounds_as_it_rounds_all_is_taken(tmp_path, monkeypatch):
+    columns = {"a": [0.1, 16777217.5, 2.0], "b": [6.02e23, 1e-9, 0.5], "c": [16777216.0, 3.0, 2.0], "d": [0.1] * 3}
+    stored = experiments.convert(written(tmp_path / "table.parquet", columns), tmp_path / "rows")
+    np.testing.assert_array_equal(stored.arrays()[0].T, np.array([columns[name] for name in "abc"], np.float32))
+
+
+def test_sweeps_of_rows_on_disk_are_those_of_rows_in_memory(tmp_path):
+    inputs, targets = stored(tmp_path, n=500)
+    model = mfld.TwoLayerNetwork(6, readout="bounded", readout_bound=1.0)
+    options = {"loss": "half_squared", "l2": 1e-3}
+    solver = mfld.PSDCA(70, temperature=0.05)
+    ours = solver.run(mfld.EmpiricalRisk(model, inputs, targets, **options), 2)
+    expected = solver.run(mfld.EmpiricalRisk(model, np.array(inputs), np.array(targets), **options), 2)
+    assert ours.particles.tobytes() == expected.particles.tobytes()
+    assert ours.state.buffers["dual"].tobytes() == expected.state.buffers["dual"].tobytes()
+
+
+SWEEP = """
+    import sys
+    import numpy as np
+    import mfld
+    def own():
+        with open("/proc/self/status") as lines:
+            return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024
+    inputs, targets = (np.load(f"{sys.argv[1]}/{name}.npy", mmap_mode="r") for name in ("inputs", "targets"))
+    before = own()
+    model = mfld.TwoLayerNetwork(inputs.shape[1], readout="bounded", readout_bound=1.0)
+    risk = mfld.EmpiricalRisk(model, inputs, targets, loss="half_squared", l2=1e-3)
+    result = mfld.PSDCA(16, temperature=0.1, num_threads=1).run(risk, 1)
+    print(before, own(), np.ptp(result.particles) > 0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_sweeps_map_their_rows_and_copy_none(tmp_path):
+    n, d = 250_000, 200  # 200 MB
+    np.lib.format.open_memmap(tmp_path / "inputs.npy", "w+", np.float32, (n, d))[::1000] = 1
+    np.save(tmp_path / "targets.npy", np.zeros(n, np.float32))
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(SWEEP))
+    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, check=True)
+    before, after, moved = done.stdout.split()
+    assert moved == "True"
+    assert float(after) - float(before) < 60  # some numbers for each row; what is mapped the system may take back
+
+
+def test_averages_of_rows_on_disk_need_double_precision(tmp_path):
+    inputs, targets = stored(tmp_path)
+    solver = mfld.PDA(50, step_size=0.1, temperature=1e-2)
+    with pytest.raises(ValueError, match="inputs must be float64 on disk for what is computed in this precision, got"):
+        solver.run(make_risk(inputs, targets), 1)
 
 
 MEASURE = """

@@ -47,13 +47,14 @@ class Spy:
         return called
 
     @staticmethod
-    def _of_normals(key, step, n, p, dtype, stream, population, threads, members=()):
-        shape = itertools.product(range(math.prod(members)), range(n), blocks(p, dtype))
+    def _of_normals(key, step, n, p, dtype, stream, population, threads, members=(), first=0):
+        shape = itertools.product(range(math.prod(members)), range(first, first + n), blocks(p, dtype))
         return [("", (key, m, b, stream, step, population + e)) for e, m, b in shape]
 
     @staticmethod
-    def _of_uniforms(key, step, n, p, dtype, stream, population, threads, members=()):
-        return [("", (key, m, b, stream, step, population)) for m in range(n) for b in blocks(p, "float64")]
+    def _of_uniforms(key, step, n, p, dtype, stream, population, threads, members=(), first=0):
+        particles = range(first, first + n)
+        return [("", (key, m, b, stream, step, population)) for m in particles for b in blocks(p, "float64")]
 
     @staticmethod
     def _of_batch(key, step, n, batch_size, population=0):

@@ -803,6 +803,10 @@ TABLE = {
         {"signal": np.hanning(9), "point_spread": mfld.deconvolution.Gaussian(1.0), "strength": 0.01, "axes": None}
         | {"penalty": "tv", "n_particles": 5, "n_steps": 3, "gap": 1e-3, "seed": 0, "num_threads": None},
     ),
+    "pieces.InPieces": (
+        mfld.pieces.InPieces,
+        {"solver": make_solver(), "path": "cloud.npy", "n_pieces": 3},
+    ),
     "mpi.Sharded": (mfld.mpi.Sharded, {"solver": make_solver(), "comm": ALONE}),
     "mpi.Sharded.run": (
         mfld.mpi.Sharded(make_solver(), ALONE).run,

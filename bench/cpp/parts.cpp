@@ -50,7 +50,7 @@ std::vector<float> numbers(std::uint64_t key, std::int64_t rows, std::int64_t co
   std::vector<float> out(static_cast<std::size_t>(rows * columns));
   const mfld_noise noise = {key, 0, 0};
   const mfld_execution execution = {1, nullptr, nullptr, nullptr};
-  normals<float>(&noise, MFLD_STREAM_INIT, 1, rows, columns, out.data(), &execution);
+  normals<float>(&noise, MFLD_STREAM_INIT, 1, 0, rows, columns, out.data(), &execution);
   return out;
 }
 

@@ -153,6 +153,15 @@ Report advance(const Backend& backend, const mfld_network& network, const mfld_l
                                 checked(targets, "targets", wide, {n, backend.target_width(loss, network.n_outputs)}),
                                 weights ? checked(*weights, "weights", wide, {n}) : nullptr, n, on_disk};
   if (r < 1 || m < 1 || n < 1) throw py::value_error("advance needs at least one particle and one sample");
+  const bool apart = ranks && ranks->n_particles > 0;
+  const std::int64_t n_particles = apart ? ranks->n_particles : m;
+  if (apart) {
+    std::int64_t begin = 0, end = 0;
+    backend.kernels(wide).share(n_particles, ranks->rank, ranks->n_ranks, &begin, &end);
+    if (r != 1 || n_steps != 1 || m != end - begin)
+      throw py::value_error("particles apart must be those of the share, of one replicate and one step: " +
+                            std::to_string(end - begin) + ", got " + std::to_string(m));
+  }
   if (static_cast<py::ssize_t>(keys.size()) != r)
     throw py::value_error("keys must have length " + std::to_string(r) + ", the number of replicates, got " +
                           std::to_string(keys.size()));
@@ -172,7 +181,7 @@ Report advance(const Backend& backend, const mfld_network& network, const mfld_l
   const KernelDomain on(domain, backend.n_moving(network));
   if (domain && dynamics.kind != MFLD_AFFINE) throw py::value_error("domain must be None for this kind of a dynamics");
   std::vector<mfld_noise> noises;
-  const Drawn drawn = {n_gradients, std::max<std::int64_t>(m, estimator.batch_size),
+  const Drawn drawn = {n_gradients, std::max<std::int64_t>(n_particles, estimator.batch_size),
                        p,           normals_per_block(wide),
                        "particles", "particles"};
   for (const std::uint64_t key : keys) noises.push_back(place_of(key, step, population, drawn));
@@ -198,8 +207,8 @@ Report advance(const Backend& backend, const mfld_network& network, const mfld_l
   report.gradient_norm.resize(keys.size());
   mfld_report raw = {0, 0, -1, -1, report.loss.data(), report.gradient_norm.data()};
   const auto kernel = [&](const mfld_execution* execution) {
-    return backend.kernels(wide).advance(&network, &loss, &samples, x, r, m, n_steps, &e, &d, rows.each(), on.get(),
-                                         noises.data(), &raw, execution);
+    return backend.kernels(wide).advance(&network, &loss, &samples, x, r, n_particles, n_steps, &e, &d, rows.each(),
+                                         on.get(), noises.data(), &raw, execution);
   };
   const bool finished = run(num_threads, kernel, ranks ? &*ranks : nullptr);
   estimator.valid = e.valid != 0;
@@ -260,6 +269,8 @@ void bind_advance(py::module_& m, BackendClass& backend) {
            py::arg("anchor").none(true) = py::none(), py::arg("anchor_gradient").none(true) = py::none(),
            py::arg("anchor_predictions").none(true) = py::none(), py::arg("valid") = false)
       .def_readonly("batch_size", &Estimator::batch_size, "rows of a mini-batch, or 0")
+      .def_property_readonly(
+          "anchored", [](const Estimator& e) { return e.anchored(); }, "whether it has an anchor for each particle")
       .def_readonly("valid", &Estimator::valid, "whether the buffers hold what the next step needs");
   py::class_<Dynamics>(m, "Dynamics", "How steps move particles; its buffers are changed in place.")
       .def(py::init(&Dynamics::make), py::arg("kind"), py::arg("velocities").none(true) = py::none(),

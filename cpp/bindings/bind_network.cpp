@@ -176,10 +176,12 @@ void bind_network(py::module_& m, BackendClass& backend) {
            py::arg("n_features"), py::arg("n_outputs"), py::arg("has_bias"), py::arg("activation"), py::arg("readout"),
            py::arg("output_scale"), py::arg("readout_bound"));
   py::class_<Ranks>(m, "Ranks", "Processes that share the particles of a call: all make it alike.")
-      .def(py::init([](std::int64_t rank, std::int64_t n_ranks, py::typing::Callable<void(py::memoryview)> exchange) {
-             return Ranks::make(rank, n_ranks, std::move(exchange));
+      .def(py::init([](std::int64_t rank, std::int64_t n_ranks, py::typing::Callable<void(py::memoryview)> exchange,
+                       std::int64_t n_particles, bool only_sums) {
+             return Ranks::make(rank, n_ranks, std::move(exchange), n_particles, only_sums);
            }),
-           py::arg("rank"), py::arg("n_ranks"), py::arg("exchange"))
+           py::arg("rank"), py::arg("n_ranks"), py::arg("exchange"), py::arg("n_particles") = 0,
+           py::arg("only_sums") = false)
       .def_readonly("rank", &Ranks::rank)
       .def_readonly("n_ranks", &Ranks::n_ranks);
   backend

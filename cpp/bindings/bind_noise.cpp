@@ -35,37 +35,40 @@ void check_stream(std::int64_t stream) {
 template <class Kernel>
 py::array drawn(const Backend& backend, Kernel mfld_noise_kernels::* kernel, std::int64_t coordinates_per_block,
                 std::uint64_t key, std::uint64_t step, std::int64_t n_particles, std::int64_t n_coordinates, bool wide,
-                std::int64_t stream, std::int64_t population, int num_threads, std::vector<py::ssize_t> members) {
-  if (n_particles < 0 || n_coordinates < 0) throw py::value_error("n_particles and n_coordinates must not be negative");
+                std::int64_t stream, std::int64_t population, int num_threads, std::vector<py::ssize_t> members,
+                std::int64_t first) {
+  if (first < 0 || n_particles < 0 || n_coordinates < 0)
+    throw py::value_error("first, n_particles and n_coordinates must not be negative");
   check_stream(stream);
   const std::int64_t n_members = std::accumulate(members.begin(), members.end(), std::int64_t{1}, std::multiplies<>());
-  const mfld_noise noise =
-      place_of(key, step, population,
-               {1, n_particles, n_coordinates, coordinates_per_block, "n_particles", "n_coordinates", n_members});
+  constexpr std::int64_t too_many = MFLD_NOISE_PARTICLES + 1;
+  const std::int64_t end = std::min(first, too_many) + std::min(n_particles, too_many);
+  const mfld_noise noise = place_of(
+      key, step, population, {1, end, n_coordinates, coordinates_per_block, "n_particles", "n_coordinates", n_members});
   std::vector<py::ssize_t> shape = std::move(members);
   shape.insert(shape.end(), {n_particles, n_coordinates});
   auto out = empty(wide, std::move(shape));
   run_or_throw(num_threads, [&, to = out.mutable_data()](const mfld_execution* e) {
-    return (backend.kernels(wide).noise.*kernel)(&noise, static_cast<std::uint32_t>(stream), n_members, n_particles,
-                                                 n_coordinates, to, e);
+    return (backend.kernels(wide).noise.*kernel)(&noise, static_cast<std::uint32_t>(stream), n_members, first,
+                                                 n_particles, n_coordinates, to, e);
   });
   return out;
 }
 
 py::array normals(const Backend& backend, std::uint64_t key, std::uint64_t step, std::int64_t n_particles,
                   std::int64_t n_coordinates, const py::dtype& dtype, std::int64_t stream, std::int64_t population,
-                  int num_threads, std::vector<py::ssize_t> members) {
+                  int num_threads, std::vector<py::ssize_t> members, std::int64_t first) {
   const bool wide = is_wide(dtype);
   return drawn(backend, &mfld_noise_kernels::normals, normals_per_block(wide), key, step, n_particles, n_coordinates,
-               wide, stream, population, num_threads, std::move(members));
+               wide, stream, population, num_threads, std::move(members), first);
 }
 
 py::array uniforms(const Backend& backend, std::uint64_t key, std::uint64_t step, std::int64_t n_particles,
                    std::int64_t n_coordinates, const py::dtype& dtype, std::int64_t stream, std::int64_t population,
-                   int num_threads, std::vector<py::ssize_t> members) {
+                   int num_threads, std::vector<py::ssize_t> members, std::int64_t first) {
   constexpr std::int64_t per_block = 2;
   return drawn(backend, &mfld_noise_kernels::uniforms, per_block, key, step, n_particles, n_coordinates, is_wide(dtype),
-               stream, population, num_threads, std::move(members));
+               stream, population, num_threads, std::move(members), first);
 }
 
 py::array_t<std::int64_t> batch(const Backend& backend, std::uint64_t key, std::uint64_t step, std::int64_t n,
@@ -152,10 +155,10 @@ void bind_noise(py::module_& m, BackendClass& backend) {
   backend
       .def("normals", &normals, py::arg("key"), py::arg("step"), py::arg("n_particles"), py::arg("n_coordinates"),
            py::arg("dtype"), py::arg("stream") = static_cast<int>(MFLD_STREAM_MOVE), py::arg("population") = 0,
-           py::arg("num_threads") = 1, py::arg("members") = std::vector<py::ssize_t>())
+           py::arg("num_threads") = 1, py::arg("members") = std::vector<py::ssize_t>(), py::arg("first") = 0)
       .def("uniforms", &uniforms, py::arg("key"), py::arg("step"), py::arg("n_particles"), py::arg("n_coordinates"),
            py::arg("dtype"), py::arg("stream") = static_cast<int>(MFLD_STREAM_MOVE), py::arg("population") = 0,
-           py::arg("num_threads") = 1, py::arg("members") = std::vector<py::ssize_t>())
+           py::arg("num_threads") = 1, py::arg("members") = std::vector<py::ssize_t>(), py::arg("first") = 0)
       .def(
           "philox",
           [](const Backend& b, const Words4& counter, const std::pair<std::uint32_t, std::uint32_t>& key) {

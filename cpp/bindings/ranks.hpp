@@ -15,16 +15,23 @@ namespace mfld::bindings {
 
 namespace py = pybind11;
 
-// `exchange(buffer)` takes n_ranks slots of bytes, of which that of this rank is filled, and fills the others.
+// `exchange(buffer)` takes n_ranks slots of bytes, of which that of this rank is filled, and fills the others. Where
+// n_particles is not 0, arrays hold the rank's share of so many particles.
 struct Ranks {
   std::int64_t rank, n_ranks;
   py::function exchange;
+  std::int64_t n_particles;
+  bool only_sums;
 
-  static Ranks make(std::int64_t rank, std::int64_t n_ranks, py::function exchange) {
+  static Ranks make(std::int64_t rank, std::int64_t n_ranks, py::function exchange, std::int64_t n_particles,
+                    bool only_sums) {
     if (n_ranks < 1 || rank < 0 || rank >= n_ranks)
       throw py::value_error("rank must be between 0 and n_ranks - 1, got " + std::to_string(rank) + " of " +
                             std::to_string(n_ranks));
-    return {rank, n_ranks, std::move(exchange)};
+    if (n_particles < 0 || (only_sums && n_particles == 0))
+      throw py::value_error("n_particles must be positive for only_sums, and 0 without shares apart, got " +
+                            std::to_string(n_particles));
+    return {rank, n_ranks, std::move(exchange), n_particles, only_sums};
   }
 };
 
@@ -32,7 +39,8 @@ struct Ranks {
 class Meetings {
  public:
   explicit Meetings(const Ranks* ranks) : ranks_(ranks) {
-    if (ranks) info_ = {ranks->rank, ranks->n_ranks, &Meetings::exchange, this};
+    if (ranks)
+      info_ = {ranks->rank, ranks->n_ranks, &Meetings::exchange, this, ranks->n_particles > 0, ranks->only_sums};
   }
   const mfld_ranks* get() const { return ranks_ ? &info_ : nullptr; }
 

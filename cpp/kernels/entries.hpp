@@ -107,11 +107,11 @@ int dual_step(const mfld_loss*, double* dual, const double* predictions, const d
 
 // noise.cpp
 template <class T>
-int normals(const mfld_noise*, std::uint32_t stream, std::int64_t n_members, std::int64_t n_particles,
-            std::int64_t n_coordinates, void* out, const mfld_execution*);
+int normals(const mfld_noise*, std::uint32_t stream, std::int64_t n_members, std::int64_t first_particle,
+            std::int64_t n_particles, std::int64_t n_coordinates, void* out, const mfld_execution*);
 template <class T>
-int uniforms(const mfld_noise*, std::uint32_t stream, std::int64_t n_members, std::int64_t n_particles,
-             std::int64_t n_coordinates, void* out, const mfld_execution*);
+int uniforms(const mfld_noise*, std::uint32_t stream, std::int64_t n_members, std::int64_t first_particle,
+             std::int64_t n_particles, std::int64_t n_coordinates, void* out, const mfld_execution*);
 void philox(const std::uint32_t counter[4], const std::uint32_t key[2], std::uint32_t out[4]);
 std::uint64_t noise_key(std::uint64_t seed, std::uint64_t replica);
 int batch(const mfld_noise*, std::int64_t n, std::int64_t batch_size, std::int64_t* rows, const mfld_execution*);

@@ -53,11 +53,12 @@ MFLD_INLINE void store_rows(const Vec<T> (&columns)[group_size], T* out, std::in
   }(std::make_index_sequence<Vec<T>::size / group_size>());
 }
 
+// A panel of `out`, whose particles have numbers in the noise that are higher by `offset`.
 template <class T>
-void fill_panel(const NoisePlace& place, std::int64_t first_particle, std::int64_t n_particles, Range coordinates,
-                std::int64_t n_coordinates, T* out) {
+void fill_panel(const NoisePlace& place, std::int64_t offset, std::int64_t first_particle, std::int64_t n_particles,
+                Range coordinates, std::int64_t n_coordinates, T* out) {
   constexpr int lanes = 2 * Vec<T>::size;
-  const PanelNoise<T> panel(place, static_cast<std::uint32_t>(first_particle));
+  const PanelNoise<T> panel(place, static_cast<std::uint32_t>(offset + first_particle));
   const std::int64_t count = std::min<std::int64_t>(lanes, n_particles - first_particle);
   T* const rows = out + first_particle * n_coordinates;
   // The processor does not foresee short stores to 32 rows in turn: what the next panel writes is fetched meanwhile.
@@ -88,10 +89,10 @@ void fill_panel(const NoisePlace& place, std::int64_t first_particle, std::int64
 
 // Two coordinates of a panel of double's lanes, block by block.
 template <class T>
-void fill_uniforms(const NoisePlace& place, std::int64_t first_particle, std::int64_t n_particles, Range coordinates,
-                   std::int64_t n_coordinates, T* out) {
+void fill_uniforms(const NoisePlace& place, std::int64_t offset, std::int64_t first_particle, std::int64_t n_particles,
+                   Range coordinates, std::int64_t n_coordinates, T* out) {
   constexpr int lanes = 2 * HalfVec::size, at_once = 4;
-  const PanelNoise<double> panel(place, static_cast<std::uint32_t>(first_particle));
+  const PanelNoise<double> panel(place, static_cast<std::uint32_t>(offset + first_particle));
   const std::int64_t count = std::min<std::int64_t>(lanes, n_particles - first_particle);
   T* const rows = out + first_particle * n_coordinates;
   for (std::int64_t first = coordinates.begin; first < coordinates.end; first += at_once) {
@@ -140,28 +141,28 @@ int over_panels(const mfld_noise& noise, std::uint32_t stream, std::int64_t n_me
 }  // namespace
 
 template <class T>
-int normals(const mfld_noise* noise, std::uint32_t stream, std::int64_t n_members, std::int64_t n_particles,
-            std::int64_t n_coordinates, void* out, const mfld_execution* execution) {
+int normals(const mfld_noise* noise, std::uint32_t stream, std::int64_t n_members, std::int64_t first_particle,
+            std::int64_t n_particles, std::int64_t n_coordinates, void* out, const mfld_execution* execution) {
   return over_panels(*noise, stream, n_members, n_particles, n_coordinates, 2 * Vec<T>::size, static_cast<T*>(out),
                      *execution, [=](const NoisePlace& place, std::int64_t first, Range coordinates, T* own) {
-                       fill_panel(place, first, n_particles, coordinates, n_coordinates, own);
+                       fill_panel(place, first_particle, first, n_particles, coordinates, n_coordinates, own);
                      });
 }
 
 template <class T>
-int uniforms(const mfld_noise* noise, std::uint32_t stream, std::int64_t n_members, std::int64_t n_particles,
-             std::int64_t n_coordinates, void* out, const mfld_execution* execution) {
+int uniforms(const mfld_noise* noise, std::uint32_t stream, std::int64_t n_members, std::int64_t first_particle,
+             std::int64_t n_particles, std::int64_t n_coordinates, void* out, const mfld_execution* execution) {
   return over_panels(*noise, stream, n_members, n_particles, n_coordinates, 2 * HalfVec::size, static_cast<T*>(out),
                      *execution, [=](const NoisePlace& place, std::int64_t first, Range coordinates, T* own) {
-                       fill_uniforms(place, first, n_particles, coordinates, n_coordinates, own);
+                       fill_uniforms(place, first_particle, first, n_particles, coordinates, n_coordinates, own);
                      });
 }
 
-#define MFLD_INSTANTIATE(T)                                                                                   \
-  template int normals<T>(const mfld_noise*, std::uint32_t, std::int64_t, std::int64_t, std::int64_t, void*,  \
-                          const mfld_execution*);                                                             \
-  template int uniforms<T>(const mfld_noise*, std::uint32_t, std::int64_t, std::int64_t, std::int64_t, void*, \
-                           const mfld_execution*);
+#define MFLD_INSTANTIATE(T)                                                                                          \
+  template int normals<T>(const mfld_noise*, std::uint32_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t,  \
+                          void*, const mfld_execution*);                                                             \
+  template int uniforms<T>(const mfld_noise*, std::uint32_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, \
+                           void*, const mfld_execution*);
 MFLD_INSTANTIATE(float)
 MFLD_INSTANTIATE(double)
 #undef MFLD_INSTANTIATE

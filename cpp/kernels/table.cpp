@@ -6,6 +6,7 @@
 #include "entries.hpp"
 #include "mfld/activations.hpp"
 #include "mfld/losses.hpp"
+#include "mfld/panels.hpp"
 #include "mfld/radial.hpp"
 #include "mfld/readouts.hpp"
 #include "mfld/team.hpp"
@@ -53,6 +54,13 @@ double quadratic_growth(const mfld_network* network) {
 }
 
 template <class T>
+void share(std::int64_t n_particles, std::int64_t rank, std::int64_t n_ranks, std::int64_t* begin, std::int64_t* end) {
+  const Range own = PanelLayout<T>(n_particles, 1).particles_of(rank, n_ranks);
+  *begin = own.begin;
+  *end = own.end;
+}
+
+template <class T>
 constexpr mfld_kernels kernels() {
   return {{&activation<T>, &loss<T>, &conjugate<T>},
           {&neurons<T>, &predict<T>, &pull_back<T>, &pull_back_rows<T>, &pull_back_inputs<T>, &pull_back_clipped<T>},
@@ -63,7 +71,8 @@ constexpr mfld_kernels kernels() {
           {&split<T>, &compress<T>, &refine<T>},
           &advance<T>,
           &advance_pairs<T>,
-          &dual_sweep<T>};
+          &dual_sweep<T>,
+          &share<T>};
 }
 
 double smoothness_of(const mfld_loss* loss) { return loss_smoothness[loss->id](loss->parameter); }

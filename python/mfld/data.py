@@ -121,7 +121,7 @@ def _in_precision(name: str, values: FloatArray, dtype: FloatDType) -> FloatArra
     if values.dtype == dtype:
         return values  # known to be finite
     if validation.mapped(values) is not None:
-        raise ValueError(f"{name} must be {dtype} on disk for a run in this precision, got {values.dtype}")
+        raise ValueError(f"{name} must be {dtype} on disk for what is computed in this precision, got {values.dtype}")
     return validation.array(name, values, dtype)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import glob
 import io
+import math
 import os
 import zipfile
 from collections.abc import Iterator
@@ -93,6 +94,14 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     finally:
         lock.unlink(missing_ok=True)
         os.close(own)
+
+
+def physical_memory() -> float:
+    """Bytes of memory of the machine; infinite where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 def sweep(path: str | os.PathLike[str]) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import os
 from typing import NamedTuple
 
 import numpy as np
 
-from mfld import _core
+from mfld import _core, files
 from mfld.validation import FloatArray
 
 
@@ -47,19 +45,12 @@ def pull_back(
 def check_memory(n_frequencies: int, n_coordinates: int) -> None:
     """Raise ValueError if so many frequencies, with what is computed at each, do not fit into the machine's memory."""
     needed = 8 * n_frequencies * (2 * n_coordinates + 8)
-    memory = _physical_memory()
+    memory = files.physical_memory()
     if needed > memory:
         raise ValueError(
             f"features must fit into memory: {n_frequencies:.3g} frequencies of {n_coordinates} coordinates take "
             f"{needed / 2**30:.3g} GiB, this machine has {memory / 2**30:.3g}"
         )
-
-
-def _physical_memory() -> float:
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not everywhere known
-        return math.inf
 
 
 def _waves(n_coordinates: int) -> tuple[_core.Network, _core.Network]:

@@ -95,8 +95,10 @@ class Problem(Protocol):
     def moved_by(self, dynamics: _core.Dynamics) -> bool:
         """True if the core makes steps of this objective by these dynamics."""
 
-    def advance(self, particles: FloatArray, estimator: _core.Estimator, dynamics: _core.Dynamics, due: Due) -> Outlook:
-        """Make the steps that are due in place."""
+    def advance(
+        self, particles: FloatArray, estimator: _core.Estimator, dynamics: _core.Dynamics, due: Due
+    ) -> tuple[FloatArray, Outlook]:
+        """Particles after the steps that are due, as far as they were made, and how that ended."""
 
 
 class RiskOfNetwork(NamedTuple):
@@ -126,11 +128,12 @@ class RiskOfNetwork(NamedTuple):
 
     def advance(
         self, particles: FloatArray, estimator: _core.Estimator, dynamics: _core.Dynamics, due: Due
-    ) -> _core.Report:
-        return _core.backend.advance(
+    ) -> tuple[FloatArray, _core.Report]:
+        moving = particles.copy()
+        report = _core.backend.advance(
             self.network,
             self.loss,
-            particles,
+            moving,
             self.inputs,
             self.targets,
             self.weights,
@@ -146,6 +149,7 @@ class RiskOfNetwork(NamedTuple):
             self.ranks,
             self.on_disk,
         )
+        return moving, report
 
 
 class Reached(NamedTuple):
@@ -180,7 +184,9 @@ class StreamOfNetwork(NamedTuple):
     def moved_by(self, dynamics: _core.Dynamics) -> bool:
         return True
 
-    def advance(self, particles: FloatArray, estimator: _core.Estimator, dynamics: _core.Dynamics, due: Due) -> Outlook:
+    def advance(
+        self, particles: FloatArray, estimator: _core.Estimator, dynamics: _core.Dynamics, due: Due
+    ) -> tuple[FloatArray, Outlook]:
         n_rows, ahead = estimator.batch_size, int(dynamics.looks_ahead)
         at_once, made = max(1, _ROWS_OF_STREAM // n_rows), 0
         unseen = [np.nan] * len(particles)
@@ -191,13 +197,13 @@ class StreamOfNetwork(NamedTuple):
             end = made + len(inputs) // n_rows - ahead
             if end > made:
                 risk = RiskOfNetwork(self.network, self.loss, inputs, targets, None)
-                report = risk.advance(particles, estimator, dynamics, due.part(made, end))
+                particles, report = risk.advance(particles, estimator, dynamics, due.part(made, end))
                 made, seen = made + report.steps, (report.loss, report.gradient_norm)
                 if report.bad is not None or report.exception is not None:
-                    return Reached(made, report.bad, *seen, report.exception)
+                    return particles, Reached(made, report.bad, *seen, report.exception)
             if error is not None:
-                return Reached(made, None, *seen, error)
-        return Reached(made, None, *seen, None)
+                return particles, Reached(made, None, *seen, error)
+        return particles, Reached(made, None, *seen, None)
 
 
 class Discrepancy(NamedTuple):
@@ -223,13 +229,14 @@ class Discrepancy(NamedTuple):
 
     def advance(
         self, particles: FloatArray, estimator: _core.Estimator, dynamics: _core.Dynamics, due: Due
-    ) -> _core.Report:
-        return _core.backend.advance_pairs(
+    ) -> tuple[FloatArray, _core.Report]:
+        moving = particles.copy()
+        report = _core.backend.advance_pairs(
             self.own,
             self.own_factor,
             self.cross,
             self.cross_factor,
-            particles,
+            moving,
             due.n_moving,
             self.points,
             self.weights,
@@ -241,6 +248,7 @@ class Discrepancy(NamedTuple):
             due.num_threads,
             due.domain,
         )
+        return moving, report
 
 
 def final(part: _Part) -> _Part:

@@ -142,6 +142,7 @@ class Place(NamedTuple):
 
     It is what objectives, estimators and dynamics draw from. ``num_threads`` says on how many threads (None: as many as
     OpenMP would take), which changes no number. With a ``coupling`` the numbers are made of those of another run.
+    Normals and uniforms are those of the particles from the ``first`` on.
 
     Examples
     --------
@@ -157,6 +158,7 @@ class Place(NamedTuple):
     population: int = 0
     num_threads: int | None = None
     coupling: Coupling | None = None
+    first: int = 0
 
     @classmethod
     def of(cls, seed: int, replica: int = 0, *, step: int = 0, num_threads: int | None = None) -> Place:
@@ -234,7 +236,7 @@ class Place(NamedTuple):
                 self, stream, lambda place: place._drawn(kernel, n, n_coordinates, dtype, stream, members)
             )
         key, step, population, threads = self.of_members(members)
-        own = np.dtype(dtype), STREAMS[stream], population, threads, members
+        own = np.dtype(dtype), STREAMS[stream], population, threads, members, self.first
         return kernel(key, step, n_particles, n_coordinates, *own)
 
     def batch(self, n: int, batch_size: int) -> NDArray[np.int64]:

@@ -69,6 +69,10 @@ class Ranks:
         size = len(slots) // self.count
         self.comm.Allgather(bytes(slots[self.rank * size : (self.rank + 1) * size]), slots)
 
+    def sharing(self, problem: Any) -> Any:
+        """A problem of the core that these ranks make together."""
+        return problem._replace(ranks=self.native)
+
     def of_points(self, function: Any, *points: FloatArray) -> tuple[FloatArray, ...]:
         """Values of a function of points one by one, of which each rank computes those of its share.
 

@@ -142,7 +142,6 @@ def _in_core(objective: Objective, particles: FloatArray, buffers: Buffers, n_st
     if count == 0:
         return None
     place = plan.places[0]
-    moving = particles.copy()
     due = Due(
         plan.coefficients(count),
         count,
@@ -153,13 +152,13 @@ def _in_core(objective: Objective, particles: FloatArray, buffers: Buffers, n_st
         objective.n_moving,
         objective.space.native(),
     )
-    report = problem.advance(moving, estimator.form, dynamics.form, due)
+    moved, report = problem.advance(particles, estimator.form, dynamics.form, due)
     reached = dict(buffers)
     for part in (estimator, dynamics):
         part.renew(reached)
     unknown = [np.nan] * len(particles)
     return Outcome(
-        moving,
+        moved,
         reached,
         report.steps,
         report.loss if problem.reports else unknown,

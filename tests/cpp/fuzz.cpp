@@ -633,7 +633,7 @@ void noise(Random random, Call& call) {
     case 1: {
       Array<T> out(random, members * particles * coordinates);
       const auto draw = random.one_in(2) ? kernels<T>().noise.normals : kernels<T>().noise.uniforms;
-      call.ended(draw(&at, stream, members, particles, coordinates, out.data(), &e));
+      call.ended(draw(&at, stream, members, random.size(1000) - 1, particles, coordinates, out.data(), &e));
       return call.wrote(out);
     }
     case 2: {

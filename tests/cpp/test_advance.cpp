@@ -23,7 +23,7 @@ std::vector<T> numbers(std::uint64_t key, std::int64_t rows, std::int64_t column
   std::vector<T> out(static_cast<std::size_t>(rows * columns));
   const mfld_noise noise = {key, 0, 0};
   const mfld_execution execution = {1, nullptr, nullptr, nullptr};
-  mfld::normals<T>(&noise, MFLD_STREAM_INIT, 1, rows, columns, out.data(), &execution);
+  mfld::normals<T>(&noise, MFLD_STREAM_INIT, 1, 0, rows, columns, out.data(), &execution);
   return out;
 }
 

@@ -221,10 +221,10 @@ struct Arrays {
   void noise_calls(const mfld_noise_kernels& kernels, const Add& add) {
     static constexpr std::int64_t rows = 5000, columns = 200;
     add("normals", true, [this, &kernels, out = array(rows * columns)](const mfld_execution* e) mutable {
-      return kernels.normals(&noise, MFLD_STREAM_MOVE, 2, rows / 2, columns, out.data(), e);
+      return kernels.normals(&noise, MFLD_STREAM_MOVE, 2, 0, rows / 2, columns, out.data(), e);
     });
     add("uniforms", true, [this, &kernels, out = array(rows * columns)](const mfld_execution* e) mutable {
-      return kernels.uniforms(&noise, MFLD_STREAM_MOVE, 2, rows / 2, columns, out.data(), e);
+      return kernels.uniforms(&noise, MFLD_STREAM_MOVE, 2, 0, rows / 2, columns, out.data(), e);
     });
     const mfld_words& words = mfld_kernel_table()->words;
     add("batch", false, [this, &words, out = std::vector<std::int64_t>(1000)](const mfld_execution* e) mutable {

@@ -16,8 +16,8 @@
 
 namespace mfld {
 template <class T>
-int normals(const mfld_noise*, std::uint32_t stream, std::int64_t n_members, std::int64_t n_particles,
-            std::int64_t n_coordinates, void* out, const mfld_execution*);
+int normals(const mfld_noise*, std::uint32_t stream, std::int64_t n_members, std::int64_t first_particle,
+            std::int64_t n_particles, std::int64_t n_coordinates, void* out, const mfld_execution*);
 void philox(const std::uint32_t counter[4], const std::uint32_t key[2], std::uint32_t out[4]);
 std::uint64_t noise_key(std::uint64_t seed, std::uint64_t replica);
 int batch(const mfld_noise*, std::int64_t n, std::int64_t batch_size, std::int64_t* rows, const mfld_execution*);
@@ -68,7 +68,7 @@ std::vector<T> make_normals(const mfld_noise& noise, std::uint32_t stream, std::
                             std::int64_t n_coordinates, int num_threads = 1) {
   std::vector<T> z(static_cast<std::size_t>(n_particles * n_coordinates));
   const mfld_execution execution{num_threads, nullptr, nullptr, nullptr};
-  CHECK(normals<T>(&noise, stream, 1, n_particles, n_coordinates, z.data(), &execution) == MFLD_DONE);
+  CHECK(normals<T>(&noise, stream, 1, 0, n_particles, n_coordinates, z.data(), &execution) == MFLD_DONE);
   return z;
 }
 

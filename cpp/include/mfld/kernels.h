@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define MFLD_KERNEL_ABI 15
+#define MFLD_KERNEL_ABI 16
 
 /* Streams of noise: what a random number is for. A new one is a line at the end. Never renumber: the numbers are part
  * of every published result. */
@@ -143,11 +143,14 @@ typedef int (*mfld_poll_fn)(void* context); /* non-zero: stop as soon as possibl
 typedef int (*mfld_exchange_fn)(void* context, void* slots, int64_t size);
 
 /* Processes that share the particles of a call. All make the same call, on the same arrays: each computes for the
- * leaves of particles that are its own, and all get the results of all. */
+ * leaves of particles that are its own, and all get the results of all. Or they are pieces of a cloud that one process
+ * takes one after the other, with `apart`. */
 typedef struct {
   int64_t rank, n_ranks;
   mfld_exchange_fn exchange; /* called by the calling thread */
   void* context;
+  int32_t apart; /* of `advance`: arrays of particles hold the share of the rank alone, and nothing else is filled */
+  int32_t only_sums; /* of `advance`: it ends behind the sums over particles of its first gradient, without a step */
 } mfld_ranks;
 
 typedef struct {
@@ -315,14 +318,14 @@ typedef struct {
                 const mfld_execution*);
 } mfld_thinning_kernels;
 
-/* Noise as numbers, out (n_members, n_particles, n_coordinates). */
+/* Noise as numbers, out (n_members, n_particles, n_coordinates), of the particles from first_particle on. */
 typedef struct {
   /* standard normals */
-  int (*normals)(const mfld_noise*, uint32_t stream, int64_t n_members, int64_t n_particles, int64_t n_coordinates,
-                 void* out, const mfld_execution*);
+  int (*normals)(const mfld_noise*, uint32_t stream, int64_t n_members, int64_t first_particle, int64_t n_particles,
+                 int64_t n_coordinates, void* out, const mfld_execution*);
   /* uniform on (0, 1) */
-  int (*uniforms)(const mfld_noise*, uint32_t stream, int64_t n_members, int64_t n_particles, int64_t n_coordinates,
-                  void* out, const mfld_execution*);
+  int (*uniforms)(const mfld_noise*, uint32_t stream, int64_t n_members, int64_t first_particle, int64_t n_particles,
+                  int64_t n_coordinates, void* out, const mfld_execution*);
 } mfld_noise_kernels;
 
 typedef struct {
@@ -360,6 +363,8 @@ typedef struct {
   /* visits rows one after the other: dual variables and log-weights of the particles, in place */
   int (*dual_sweep)(const mfld_network*, const mfld_loss*, const mfld_samples*, const void* particles,
                     int64_t n_particles, mfld_dual_sweep*, const mfld_execution*);
+  /* which particles are those of a rank */
+  void (*share)(int64_t n_particles, int64_t rank, int64_t n_ranks, int64_t* begin, int64_t* end);
 } mfld_kernels;
 
 /* Columns of the cells of secret.cpp, 1024 each: how often a column is its own cell and not its alias, and a lower

@@ -24,6 +24,9 @@ class Ranks {
   bool several() const { return count() > 1; }
   std::int64_t rank() const { return ranks_ ? ranks_->rank : 0; }
   std::int64_t count() const { return ranks_ ? ranks_->n_ranks : 1; }
+  // Arrays are those of the share; and whether its sums are all that is asked for.
+  bool apart() const { return ranks_ && ranks_->apart; }
+  bool only_sums() const { return ranks_ && ranks_->only_sums; }
   // A meeting did not come about: this rank is on its own, and gives up.
   bool failed() const { return failed_.load(std::memory_order_relaxed); }
 

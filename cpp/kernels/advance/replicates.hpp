@@ -67,6 +67,7 @@ class Replicates {
     for (int member = 0; member < threads_; ++member) memories_.emplace_back(problem, method.scheme, *sizes_, ranks_);
     // A rank writes its share of a cloud.
     for (Replicate& own : replicates_) {
+      if (ranks_.apart()) break;
       const std::int64_t offset = sizes_->layout.first_particle * layout.n_coordinates;
       for (void** array : {&own.particles, &own.dynamics.velocities, &own.dynamics.force, &own.dynamics.second_moment,
                            &own.estimator.anchor, &own.estimator.anchor_gradient})
@@ -88,6 +89,7 @@ class Replicates {
       const std::int64_t count = std::min(round_, end - report.steps);
       if (ranks_.any(!keep())) return report.status = MFLD_STOPPED;
       const int status = make(report.steps, count);
+      if (ranks_.only_sums()) return report.status = status;
       const auto first = std::min_element(replicates_.begin(), replicates_.end(), diverges_before);
       const bool diverged = first->reached.bad_particle >= 0;
       const bool whole = std::all_of(replicates_.begin(), replicates_.end(),
@@ -156,6 +158,7 @@ class Replicates {
 
   // From the shares of ranks to whole clouds.
   void gather() {
+    if (ranks_.apart()) return;
     const PanelLayout<T>& layout = sizes_->layout;
     const std::int64_t size = problem_.n_particles * layout.n_coordinates;
     for (void* cloud : clouds_)

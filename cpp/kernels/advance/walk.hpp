@@ -142,6 +142,10 @@ class Advance {
         }
         // All members see the same answers here, and leave with whole steps only.
         const bool stopped = stop_.stopped(turn);
+        if (ranks_.only_sums()) {
+          if (stopped || b + 1 == blocks.n_blocks) return;
+          continue;
+        }
         if ((stopped && !sizes_.ends_steps) || (q > 0 && diverged_[(q - 1) & 1].load(std::memory_order_relaxed))) {
           finish(member, mine, q - 1);
           return;

@@ -55,7 +55,7 @@ class Backend:
         ...
     def noise_key(self, seed: typing.SupportsInt | typing.SupportsIndex, replica: typing.SupportsInt | typing.SupportsIndex = 0) -> int:
         ...
-    def normals(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n_particles: typing.SupportsInt | typing.SupportsIndex, n_coordinates: typing.SupportsInt | typing.SupportsIndex, dtype: numpy.dtype[typing.Any], stream: typing.SupportsInt | typing.SupportsIndex = 1, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, members: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = []) -> numpy.ndarray:
+    def normals(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n_particles: typing.SupportsInt | typing.SupportsIndex, n_coordinates: typing.SupportsInt | typing.SupportsIndex, dtype: numpy.dtype[typing.Any], stream: typing.SupportsInt | typing.SupportsIndex = 1, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, members: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], first: typing.SupportsInt | typing.SupportsIndex = 0) -> numpy.ndarray:
         ...
     def output_range(self, network: Network) -> tuple[float, float]:
         """
@@ -105,6 +105,10 @@ class Backend:
         """
         Solution of (B B' + ridge I) x = right with B the scaled factor, and whether the matrix is positive.
         """
+    def share(self, n_particles: typing.SupportsInt | typing.SupportsIndex, rank: typing.SupportsInt | typing.SupportsIndex, n_ranks: typing.SupportsInt | typing.SupportsIndex, dtype: numpy.dtype[typing.Any]) -> tuple[int, int]:
+        """
+        The first particle of a rank, and the first behind its own.
+        """
     def thinning_compress(self, kernel: PairKernel, points: numpy.ndarray, rows: typing.Annotated[numpy.typing.ArrayLike, numpy.int64], levels: typing.SupportsInt | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.typing.NDArray[numpy.int64]:
         """
         A share of 1 / 2^levels of the rows.
@@ -117,7 +121,7 @@ class Backend:
         """
         The rows by parts, and where each of the 2^levels parts ends.
         """
-    def uniforms(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n_particles: typing.SupportsInt | typing.SupportsIndex, n_coordinates: typing.SupportsInt | typing.SupportsIndex, dtype: numpy.dtype[typing.Any], stream: typing.SupportsInt | typing.SupportsIndex = 1, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, members: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = []) -> numpy.ndarray:
+    def uniforms(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n_particles: typing.SupportsInt | typing.SupportsIndex, n_coordinates: typing.SupportsInt | typing.SupportsIndex, dtype: numpy.dtype[typing.Any], stream: typing.SupportsInt | typing.SupportsIndex = 1, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, members: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], first: typing.SupportsInt | typing.SupportsIndex = 0) -> numpy.ndarray:
         ...
     @property
     def activation_bounds(self) -> list[tuple[float, float, float]]:
@@ -170,7 +174,7 @@ class Ranks:
     """
     Processes that share the particles of a call: all make it alike.
     """
-    def __init__(self, rank: typing.SupportsInt | typing.SupportsIndex, n_ranks: typing.SupportsInt | typing.SupportsIndex, exchange: collections.abc.Callable[[memoryview], None]) -> None:
+    def __init__(self, rank: typing.SupportsInt | typing.SupportsIndex, n_ranks: typing.SupportsInt | typing.SupportsIndex, exchange: collections.abc.Callable[[memoryview], None], n_particles: typing.SupportsInt | typing.SupportsIndex = 0, only_sums: bool = False) -> None:
         ...
     @property
     def n_ranks(self) -> int:
@@ -200,6 +204,11 @@ class Estimator:
     """
     def __init__(self, kind: str, batch_size: typing.SupportsInt | typing.SupportsIndex = 0, refresh_every: typing.SupportsInt | typing.SupportsIndex = 0, anchor: numpy.ndarray | None = None, anchor_gradient: numpy.ndarray | None = None, anchor_predictions: numpy.ndarray | None = None, valid: bool = False) -> None:
         ...
+    @property
+    def anchored(self) -> bool:
+        """
+        whether it has an anchor for each particle
+        """
     @property
     def batch_size(self) -> int:
         """

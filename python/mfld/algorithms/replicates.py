@@ -44,14 +44,16 @@ def start(
         validation.shape("particles", given, (n_replicates, *one), "(n_replicates, n_particles, coordinates)")
     else:
         validation.shape("particles", given, one, "(n_particles, coordinates)")
-        given = np.repeat(given[np.newaxis], n_replicates, axis=0)
+        # One replicate takes them as they are: they may be a map of a file that is larger than memory.
+        given = given[np.newaxis] if n_replicates == 1 else np.repeat(given[np.newaxis], n_replicates, axis=0)
+    if objective.space.flat:
+        return given
     moving = np.s_[..., : objective.n_moving]
     there = objective.space.retract(given[moving])
     if np.abs(there - given[moving]).max() > _OFF_DOMAIN:
         raise ValueError(f"particles must lie on the domain {objective.space.domain} of the objective")
-    if not objective.space.flat:
-        given = given.copy()
-        given[moving] = there
+    given = given.copy()
+    given[moving] = there
     return given
 
 

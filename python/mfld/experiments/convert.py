@@ -20,6 +20,7 @@ from mfld.experiments.sources import Source
 from mfld.files import replacing
 
 _MOST_ROWS = 10**18  # of a file: its header has room for the number
+_GRAIN = 0.01  # of float32 where a column is, as a share of its deviation
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def convert(
     target : str, optional
         Column of the targets; by default the last one.
     dtype : {"float32", "float64"}
-        Of the arrays, and of the runs on them.
+        Of the arrays, and of the runs on them. Columns that float32 does not tell apart are refused: whole numbers that
+        it rounds, like 123456789, and numbers so far from 0 that its grain there is a hundredth of their deviation.
 
     Raises
     ------
@@ -97,7 +99,8 @@ def convert(
     OSError
         If a file cannot be read or written.
     TypeError, ValueError
-        If there is no such column, or one holds something else than finite numbers; the message names it.
+        If there is no such column, or one holds something else than finite numbers, or numbers that the precision does
+        not tell apart; the message names it.
     """
     validation.path("path", path)
     validation.path("folder", folder)
@@ -121,6 +124,7 @@ def convert(
             _Growing(stack.enter_context(replacing(place / f"{part}.npy")), dtype, width)
             for part, width in (("inputs", len(kept)), ("targets", None))
         )
+        rounding = _Rounding(len(names))
         for block in blocks:
             values = np.column_stack([_numbers(source, names[i], block.column(i), inputs.n) for i in range(len(names))])
             with np.errstate(over="ignore", under="ignore"):
@@ -131,16 +135,65 @@ def convert(
                     f"{source.name} must hold finite numbers of {dtype}, got {values[row, i]} in row {inputs.n + row}, "
                     f"column {names[i]!r}"
                 )
+            rounding.look(values, cast, inputs.n)
             inputs.append(np.ascontiguousarray(cast[:, kept]))
             targets.append(np.ascontiguousarray(cast[:, column]))
         if inputs.n == 0:
             raise ValueError(f"{source.name} must have at least one row, got none")
+        lost = rounding.lost(names)
+        if lost is not None:
+            raise ValueError(f"{source.name} must hold numbers that {dtype} tells apart, got {lost}: {_WIDER}")
         inputs.finish()
         targets.finish()
         about = stack.enter_context(replacing(place / "columns.json"))
         columns = [names[i] for i in kept]
         about.write(json.dumps({"inputs": columns, "target": name, "rows": inputs.n}).encode())
     return Stored(place, inputs.n, columns, name)
+
+
+_WIDER = "convert it with dtype='float64' (--dtype float64), or leave the column out"
+
+
+class _Rounding:
+    """Rounding of the columns of a table to the precision of the arrays, seen block by block."""
+
+    def __init__(self, n_columns: int) -> None:
+        self._whole = np.ones(n_columns, bool)  # all of its numbers
+        self._first: dict[int, tuple[int, float, float]] = {}  # that is rounded: row, value, and what becomes of it
+        self._n, self._origin = 0, np.zeros(n_columns)
+        self._sum, self._squares = np.zeros(n_columns), np.zeros(n_columns)  # of the differences from the origin
+
+    def look(self, values: NDArray[np.float64], cast: NDArray[Any], n_before: int) -> None:
+        """One more block of rows, and what it becomes."""
+        if cast.dtype == values.dtype or len(values) == 0:
+            return
+        self._whole &= (values == np.floor(values)).all(axis=0)
+        rounded = cast.astype(np.float64) != values
+        for i in np.flatnonzero(rounded.any(axis=0)):
+            row = int(np.argmax(rounded[:, i]))
+            self._first.setdefault(int(i), (n_before + row, float(values[row, i]), float(cast[row, i])))
+        if self._n == 0:
+            self._origin = values[0].copy()
+        self._n += len(values)
+        with np.errstate(over="ignore"):
+            self._sum += (values - self._origin).sum(axis=0)
+            self._squares += ((values - self._origin) ** 2).sum(axis=0)
+
+    def lost(self, names: list[str]) -> str | None:
+        """Numbers that are lost, and where; None where that is no more than rounding always loses."""
+        n = max(self._n, 1)
+        mean = self._sum / n
+        deviation = np.sqrt(np.maximum(self._squares / n - mean**2, 0))
+        grain = np.finfo(np.float32).eps * np.abs(self._origin + mean)
+        for i, (row, value, became) in sorted(self._first.items()):
+            if self._whole[i]:
+                return f"{value:.0f} in row {row}, column {names[i]!r}, which it makes {became:.0f}"
+            if grain[i] > _GRAIN * deviation[i] > 0:
+                return (
+                    f"column {names[i]!r} near {self._origin[i] + mean[i]:.6g}, where its steps are of {grain[i]:.3g}, "
+                    f"with a deviation of {deviation[i]:.3g}"
+                )
+        return None
 
 
 class _Growing:
@@ -192,10 +245,11 @@ def _read(source: Source) -> tuple[list[str], Iterator[Any]]:
     if not first.strip():
         raise ValueError(f"{source.name} must have names in its first line, got an empty one")
     header = csv.read_csv(arrow.BufferReader(first + first))  # a row of names is a row of texts
-    if all(looks_like_number(name) for name in header.column_names):
-        raise ValueError(f"{source.name} must have names in its first line, got the numbers {header.column_names[:5]}")
-    types = csv.ConvertOptions(column_types=dict.fromkeys(header.column_names, arrow.float64()))
-    named = csv.ReadOptions(column_names=header.column_names)
+    names = [name.strip() for name in header.column_names]  # as `tables` has them
+    if all(looks_like_number(name) for name in names):
+        raise ValueError(f"{source.name} must have names in its first line, got the numbers {names[:5]}")
+    types = csv.ConvertOptions(column_types=dict.fromkeys(names, arrow.float64()))
+    named = csv.ReadOptions(column_names=names)
 
     def blocks() -> Iterator[Any]:
         try:
@@ -205,7 +259,7 @@ def _read(source: Source) -> tuple[list[str], Iterator[Any]]:
                 return
             raise ValueError(f"{source.name} must hold numbers: {error}") from None
 
-    return header.column_names, blocks()
+    return names, blocks()
 
 
 def _numbers(source: Source, name: str, column: Any, first: int) -> NDArray[np.float64]:

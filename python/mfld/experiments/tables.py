@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from mfld import files
 from mfld.experiments import fields, sources
 from mfld.experiments.convert import Stored
 from mfld.experiments.fields import FieldError, looks_like_name, looks_like_number, number
@@ -31,6 +32,7 @@ _SAMPLE = 200  # of them tell what columns hold, where it is open whether the fi
 _LONGEST_FIELD = 2**31 - 1
 _INPUTS, _TARGETS = ("inputs", "X", "x"), ("targets", "target", "y")
 _LONGEST_SEP = 16
+_BYTES = 20  # of memory for a number of a table that is trained on: itself, scaled, and as the run has it
 _LARGEST_WHOLE = 2**53  # up to which float64 has all whole numbers
 _SEP = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
@@ -195,8 +197,8 @@ def read(
     `mfld.experiments.fields.meaning` has what is taken for what. The first line has names if it has names above
     numbers, or numbers that run on (0, 1, 2) above others, or if no text of it occurs again in its column. JSON is one
     object a line. ``.npz`` has the arrays ``inputs`` (or ``X``) of shape (n, d) and, possibly, ``targets`` (or ``y``,
-    or what `target` says) of shape (n,). A folder that `convert` wrote is read as a whole. Parquet, Arrow and zstd need
-    pyarrow, and large CSV files are read several times faster with it.
+    or what `target` says) of shape (n,). A folder that `convert` wrote is read as a whole, and refused where memory is
+    too small for it. Parquet, Arrow and zstd need pyarrow, and large CSV files are read several times faster with it.
 
     Parameters
     ----------
@@ -908,6 +910,14 @@ def _read_folder(stored: Stored, only: Collection[str] | None, drop: Collection[
     inputs, targets = stored.arrays()
     names, where = [*stored.inputs, stored.target], str(stored.folder)
     dropped = _dropped(where, names, drop)
+    n_columns = sum(i not in dropped and (only is None or name in only) for i, name in enumerate(names))
+    needed, memory = float(_BYTES) * stored.n_rows * n_columns, files.physical_memory()
+    if needed > memory:
+        raise ValueError(
+            f"{where} has {stored.n_rows} rows of {n_columns} columns, which as a table take some "
+            f"{needed / 2**30:.3g} GiB of memory, and this machine has {memory / 2**30:.3g}: train on the arrays where "
+            "they are, by MFLD on an EmpiricalRisk of numpy.load(..., mmap_mode='r') (docs/clusters.md)"
+        )
     columns = tuple(
         Column(name, np.array(targets if i == len(stored.inputs) else inputs[:, i], np.float64))
         for i, name in enumerate(names)

@@ -348,9 +348,9 @@ class EmpiricalRisk(Risk):
         network, loss = self.model.native, self.loss_function.native
         if network is None or loss is None:
             return None
-        ranks = None if self._ranks is None else self._ranks.native
         samples = self.data.cast(dtype)
-        return RiskOfNetwork(network, loss, *samples, ranks, validation.mapped(samples.inputs) is not None)
+        alone = RiskOfNetwork(network, loss, *samples, on_disk=validation.mapped(samples.inputs) is not None)
+        return alone if self._ranks is None else self._ranks.sharing(alone)
 
     def bounds(self) -> Bounds:
         """Bounds on ``sum_i s_i l'(u_i, y_i) h(theta, z_i)``, by those on derivatives of the loss and on neurons."""
