@@ -1,4 +1,4 @@
-"""Memory that is not there, at each allocation in turn: MemoryError, nothing changed, nothing leaked, and then the same bytes.
+"""Memory that is not there, at each allocation in turn: MemoryError, nothing changed or leaked, the same bytes after.
 
 `failing_malloc.c` is compiled and put before the C library's allocator in a process of its own, which calls `refused`.
 The kernels without Python around them are tested in `cpp/test_memory.cpp`.

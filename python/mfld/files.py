@@ -20,6 +20,10 @@ def check_writable(path: Path) -> None:
     """Raise OSError if a file of this name could not be written: to be asked before the work, not after it."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} cannot be written: it is a folder")
+    if _is_device(path):
+        if not os.access(path, os.W_OK):
+            raise PermissionError(f"{path} cannot be written: no permission to write to it")
+        return
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path} cannot be written: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
@@ -31,15 +35,24 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write to; at the end it takes the place of `path`, after an error it is gone and `path` untouched.
 
     It is brought to the disk before it gets the name, and lies beside it until then; a symbolic link is followed.
+    What is no file, such as /dev/null or a pipe, is written to. An OSError of writing has the name of `path`.
     """
     target = followed(path)
+    if _is_device(target):
+        with naming(path), open(target, "wb") as device:
+            yield device
+        return
     temporary = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        with open(temporary, "w+b") as file:
+        with naming(path):
+            raw = _Named(temporary, path)
+        with io.BufferedRandom(raw) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+            with naming(path):
+                os.fsync(file.fileno())
+        with naming(path):
+            os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -49,6 +62,28 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         os.fsync(folder)  # the new name, too, is to survive a crash of the machine
     finally:
         os.close(folder)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Give an OSError of the body the name of a file: the system's own of writing has none, or one of our making."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = os.fspath(path), None
+        raise
+
+
+class _Named(io.FileIO):
+    """A new file that is told of by another name."""
+
+    def __init__(self, path: Path, told: str | os.PathLike[str]) -> None:
+        super().__init__(path, "w+")
+        self._told = told
+
+    def write(self, data: Any, /) -> int:
+        with naming(self._told):
+            return super().write(data)
 
 
 def arrays(file: BinaryIO) -> dict[str, Any]:
@@ -116,6 +151,10 @@ def sweep(path: str | os.PathLike[str]) -> None:
 def followed(path: str | os.PathLike[str]) -> Path:
     """Path of the file itself, behind symbolic links."""
     return Path(os.path.realpath(path))
+
+
+def _is_device(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _alive(pid: int) -> bool:

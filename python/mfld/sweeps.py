@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from mfld import extras, validation
 from mfld.description import describe
-from mfld.files import followed
+from mfld.files import followed, naming
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _AHEAD = 2  # runs that are submitted for each worker, so that none waits for the next one
@@ -356,9 +356,17 @@ _BEGIN = b'{"parameters":'  # of every record
 
 
 def _append(file: BinaryIO, record: dict[str, Any]) -> None:
-    file.write(json.dumps(record).encode() + b"\n")
-    file.flush()
-    os.fsync(file.fileno())
+    """Write a line more to the disk, whole or not at all."""
+    line, own = memoryview(json.dumps(record).encode() + b"\n"), file.fileno()
+    end = os.fstat(own).st_size
+    try:
+        with naming(file.name):
+            while line:  # a disk that fills takes a part first
+                line = line[os.write(own, line) :]
+            os.fsync(own)
+    except BaseException:
+        os.ftruncate(own, end)
+        raise
 
 
 # ---- workers ---------------------------------------------------------------------------------------------------------

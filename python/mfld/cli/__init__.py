@@ -33,7 +33,7 @@ def _main(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> i
     options = parser.parse_args(arguments)
     try:
         status: int = options.command(options)
-    except (ValueError, ImportError, OSError, DivergenceError, ConvergenceError, FailedRunsError) as error:
+    except (ValueError, ImportError, OSError, MemoryError, DivergenceError, ConvergenceError, FailedRunsError) as error:
         if getattr(options, "leads", True):  # of several processes that fail alike one says so
             print(f"mfld: {_message(error)}", file=sys.stderr)
         return 2
@@ -52,6 +52,8 @@ def _main(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> i
 def _message(error: Exception) -> str:
     """One line, with the option in place of the Python argument."""
     text = str(error)
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {text}"
     if isinstance(error, OSError) and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"
     name, *rest = text.split() or [type(error).__name__]
