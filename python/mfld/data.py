@@ -99,6 +99,12 @@ class Rows:
         return self._casts[dtype.char]
 
     @functools.cached_property
+    def largest_input(self) -> float:
+        """Size of the largest input; 0, which is no bound, of those on disk."""
+        inputs = self.samples.inputs
+        return 0.0 if validation.mapped(inputs) is not None else float(max(inputs.max(initial=0), -inputs.min(initial=0)))
+
+    @functools.cached_property
     def sizes(self) -> NDArray[np.float64]:
         """Squared lengths of the inputs times n and the weight of each sample."""
         inputs, _, weights = self.samples

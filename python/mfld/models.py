@@ -138,10 +138,12 @@ class Model(ABC):
         Raises
         ------
         TypeError, ValueError
-            If an array has the wrong shape, is no array of reals, or is not finite.
+            If an array has the wrong shape, is no array of reals, or is not finite; if its precision does not hold the
+            result.
         """
         particles, inputs = self._check(particles, inputs)
-        return self._drop_output_axis(self._neurons(particles, inputs, validation.num_threads(num_threads)))
+        outputs = self._neurons(particles, inputs, validation.num_threads(num_threads))
+        return self._drop_output_axis(validation.held("neurons", outputs, particles.dtype))
 
     def predict(
         self,
@@ -166,14 +168,18 @@ class Model(ABC):
         Raises
         ------
         TypeError, ValueError
-            If an array has the wrong shape, is no array of reals, or is not finite.
+            If an array has the wrong shape, is no array of reals, or is not finite; if its precision does not hold the
+            result.
         """
         particles, inputs = self._check(particles, inputs)
         if weights is not None:
             weights = validation.array("weights", weights, particles.dtype)
             validation.shape("weights", weights, (len(particles),), "to match particles")
         predictions = self.predictions(particles, weights, inputs, validation.num_threads(num_threads))
-        return self._drop_output_axis(predictions)
+        return self._drop_output_axis(validation.held("predictions", predictions, particles.dtype))
+
+    def check_range(self, particles: FloatArray, largest_input: float) -> None:
+        """Refuse particles whose products with inputs of a size overflow on the way, where the result may hide it."""
 
     @abstractmethod
     def initial_particles(self, n_particles: int, place: Place | int = 0, dtype: DTypeLike = "float32") -> FloatArray:
@@ -267,6 +273,7 @@ class Model(ABC):
         validation.shape("particles", particles, ("N", self.n_coordinates), "(number, coordinates of the model)")
         inputs = validation.array("inputs", inputs, particles.dtype)
         validation.shape("inputs", inputs, ("n", self.n_features), "(number, n_features of the model)")
+        self.check_range(particles, float(np.abs(inputs).max()))
         return particles, inputs
 
     def _drop_output_axis(self, outputs: FloatArray) -> FloatArray:
@@ -550,6 +557,15 @@ class TwoLayerNetwork(Model):
             saturated = np.tanh(r)
             return bound * saturated, bound * (1 - saturated**2)
         return (bound / 3 * one, 0 * one) if self.readout == "parity" else (r, one)
+
+    def check_range(self, particles: FloatArray, largest_input: float) -> None:
+        # tanh of what has overflown to the wrong side is finite, and wrong.
+        largest = float(max(particles.max(), -particles.min()))
+        if largest * max(largest_input, 1.0) > np.finfo(particles.dtype).max / (self.n_features + 1):
+            raise ValueError(
+                f"particles must have products with the inputs that {particles.dtype} holds, got numbers up to "
+                f"{largest:.3g} and inputs up to {largest_input:.3g}: scale them, or take float64"
+            )
 
     def _neurons(self, particles: FloatArray, inputs: FloatArray, num_threads: int) -> FloatArray:
         return _core.backend.neurons(self.native, particles, inputs, num_threads)

@@ -137,6 +137,14 @@ def array(name: str, value: ArrayLike, dtype: DTypeLike | None = None) -> FloatA
     return result
 
 
+def held(name: str, value: FloatArray, dtype: FloatDType) -> FloatArray:
+    """What was computed in a precision, once it is known that no number of it has overflown on the way."""
+    if not np.isfinite(value).all():
+        got = _first(value, ~np.isfinite(value))
+        raise ValueError(f"{name} must be finite in {dtype}, got {got}: scale particles or data, or take float64")
+    return value
+
+
 def mapped(value: NDArray[Any]) -> mmap.mmap | None:
     """The file that an array is a part of, mapped so that nothing can write to it; None for arrays in memory."""
     base: Any = value

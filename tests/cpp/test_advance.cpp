@@ -190,7 +190,7 @@ TEST_CASE_TEMPLATE("a stop leaves whole steps only", T, float, double) {
       const mfld_coefficients coefficients[] = {{affine_rows[0], 0}, {affine_rows[1], 0}, {affine_rows[2], 0}};
       const mfld_noise noises[] = {{42, 7, 1}, {43, 7, 1}, {44, 7, 1}};
       int calls = 0;
-      const mfld_execution execution = {2, [](void* count) { return int(++*static_cast<int*>(count) > 1500); }, &calls,
+      const mfld_execution execution = {2, [](void* count) { return int(++*static_cast<int*>(count) > 3000); }, &calls,
                                         nullptr};
       Report report, again;
       mfld_estimator estimator = {};

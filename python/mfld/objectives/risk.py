@@ -202,12 +202,22 @@ class EmpiricalRisk(Risk):
         """Weights s of sum 1, shape (n,), read-only; None stands for 1/n each."""
         return self.data.samples.weights
 
+    def cloud(self, measure: Measure) -> Cloud:
+        """A measure as a `Cloud`, whose particles suit the risk; those whose products with the inputs overflow do not."""
+        cloud = super().cloud(measure)
+        self.model.check_range(cloud.particles, self.data.largest_input)
+        return cloud
+
     def loss(self, measure: Measure) -> float:
         """The risk without its ridge, ``sum_i s_i l(f_mu(z_i), y_i)``."""
         return self.derivative(measure)[1]
 
     def loss_of_batch(self, measure: Measure, batch: ArrayLike) -> float:
         return self.derivative(measure, batch)[1]
+
+    def gradient(self, measure: Measure, batch: ArrayLike | None = None) -> FloatArray:
+        cloud = self.cloud(measure)
+        return validation.held("the gradient", super().gradient(cloud, batch), cloud.particles.dtype)
 
     def loss_gradient(self, measure: Measure, batch: ArrayLike | None = None) -> FloatArray:
         """Gradient of the first variation of the risk without its ridge; see `Objective.loss_gradient`.
@@ -269,8 +279,15 @@ class EmpiricalRisk(Risk):
         float
             ``sum_i s_i l(f_mu(z_i), y_i)`` over the rows; of a batch its unbiased estimate, times n / B.
         """
-        _, values, derivative, weights = self._evaluate(self.cloud(measure), batch)
-        return derivative, float(np.sum(weights * values))
+        cloud = self.cloud(measure)
+        _, values, derivative, weights = self._evaluate(cloud, batch)
+        loss = float(np.sum(weights * values, dtype=np.float64))
+        if not math.isfinite(loss) or not np.isfinite(derivative).all():
+            raise ValueError(
+                f"the loss must be finite in {cloud.particles.dtype}, got {loss} at particles of up to "
+                f"{np.abs(cloud.particles).max():.3g}: scale them or the data, or take float64"
+            )
+        return derivative, loss
 
     def linearised(
         self,
@@ -405,7 +422,11 @@ class EmpiricalRisk(Risk):
         weights = self._weights(rows)
         if rows is not None:
             inputs, targets = inputs[rows], targets[rows]
-        values, derivative = self.loss_function.evaluate(self._predict(cloud, inputs), targets)
+        predictions = self._predict(cloud, inputs)
+        values, derivative = self.loss_function.evaluate(predictions, targets)
+        if values.dtype != np.float64 and not np.isfinite(values).all() and np.isfinite(predictions).all():
+            # Squares of what float32 holds, which it does not.
+            values, _ = self.loss_function.evaluate(predictions.astype(np.float64), targets.astype(np.float64))
         return inputs, values, derivative, weights
 
     def _weights(self, rows: NDArray[np.int64] | None) -> FloatArray:
