@@ -102,7 +102,9 @@ class Rows:
     def largest_input(self) -> float:
         """Size of the largest input; 0, which is no bound, of those on disk."""
         inputs = self.samples.inputs
-        return 0.0 if validation.mapped(inputs) is not None else float(max(inputs.max(initial=0), -inputs.min(initial=0)))
+        if validation.mapped(inputs) is not None:
+            return 0.0
+        return float(max(inputs.max(initial=0), -inputs.min(initial=0)))
 
     @functools.cached_property
     def sizes(self) -> NDArray[np.float64]:

@@ -178,7 +178,7 @@ class Model(ABC):
         predictions = self.predictions(particles, weights, inputs, validation.num_threads(num_threads))
         return self._drop_output_axis(validation.held("predictions", predictions, particles.dtype))
 
-    def check_range(self, particles: FloatArray, largest_input: float) -> None:
+    def check_range(self, particles: FloatArray, largest_input: float) -> None:  # noqa: B027  most need none
         """Refuse particles whose products with inputs of a size overflow on the way, where the result may hide it."""
 
     @abstractmethod
@@ -561,7 +561,7 @@ class TwoLayerNetwork(Model):
     def check_range(self, particles: FloatArray, largest_input: float) -> None:
         # tanh of what has overflown to the wrong side is finite, and wrong.
         largest = float(max(particles.max(), -particles.min()))
-        if largest * max(largest_input, 1.0) > np.finfo(particles.dtype).max / (self.n_features + 1):
+        if largest * max(largest_input, 1.0) > float(np.finfo(particles.dtype).max) / (self.n_features + 1):
             raise ValueError(
                 f"particles must have products with the inputs that {particles.dtype} holds, got numbers up to "
                 f"{largest:.3g} and inputs up to {largest_input:.3g}: scale them, or take float64"

@@ -106,6 +106,9 @@ def steps(objective: Objective, particles: FloatArray, buffers: Buffers, n_steps
     Particles have shape (R, N, n_coordinates) for R replicates, and buffers that leading axis too; where a measure has
     several members, (R, ..., N, n_coordinates).
     """
+    least, tiny = float(np.min(plan.step_size)), float(np.finfo(particles.dtype).tiny)
+    if least < tiny:
+        raise ValueError(f"step_size must be at least {tiny:.3g} for {particles.dtype}, got {least:.3g}")
     most = objective.steps_at_once(plan.gradient.rows_of_a_step(objective))
     if most is None:
         return _steps(objective, particles, buffers, n_steps, plan)

@@ -20,6 +20,7 @@ FloatArray: TypeAlias = NDArray[np.floating[Any]]
 FloatDType: TypeAlias = np.dtype[np.floating[Any]]
 
 _Kind = TypeVar("_Kind")
+_Array = TypeVar("_Array", bound=FloatArray)
 
 _DOUBLE = np.dtype(np.float64)
 _FLOATS = frozenset([np.dtype(np.float32), _DOUBLE])
@@ -137,11 +138,20 @@ def array(name: str, value: ArrayLike, dtype: DTypeLike | None = None) -> FloatA
     return result
 
 
-def held(name: str, value: FloatArray, dtype: FloatDType) -> FloatArray:
-    """What was computed in a precision, once it is known that no number of it has overflown on the way."""
+def held(name: str, value: _Array, dtype: FloatDType) -> _Array:
+    """The result of a computation in a precision, once it is known that none of its numbers has overflown."""
     if not np.isfinite(value).all():
         got = _first(value, ~np.isfinite(value))
         raise ValueError(f"{name} must be finite in {dtype}, got {got}: scale particles or data, or take float64")
+    return value
+
+
+def squarable(name: str, value: _Array) -> _Array:
+    """An array whose squares, and sums of many, its precision holds."""
+    limit = 1e18 if value.dtype == np.float32 else 1e150
+    largest = float(np.abs(value).max(initial=0))
+    if largest > limit:
+        raise ValueError(f"{name} must be at most {limit:g} in size, for their squares, got {largest:g}")
     return value
 
 

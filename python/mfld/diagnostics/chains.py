@@ -114,4 +114,4 @@ def _chains(draws: ArrayLike) -> Numbers:
     checked = validation.array("draws", draws, np.float64)
     if checked.ndim < 2 or checked.shape[1] < 4 or 0 in checked.shape:
         raise ValueError(f"draws must have shape (chains, draws, ...) with at least 4 draws, got {checked.shape}")
-    return np.asarray(checked)
+    return np.asarray(validation.squarable("draws", checked))

@@ -74,7 +74,7 @@ def unweighted(name: str, measure: Cloud | ArrayLike) -> Vector:
     points, weights = one_cloud(name, measure)
     if weights is not None and np.ptp(weights) > 1e-6 * weights.max():
         raise ValueError(f"{name} must not be weighted here: mfld.resample makes a cloud without weights of it")
-    return points
+    return validation.squarable(name, points)
 
 
 def blocks(n_rows: int, n_columns: int) -> Iterator[slice]:

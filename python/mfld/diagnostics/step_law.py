@@ -121,7 +121,7 @@ class StepLaw:
     def _checked(self, points: ArrayLike) -> Vector:
         checked = validation.array("points", points, np.float64)
         validation.shape("points", checked, ("M", self.centres.shape[1]), "(number, moving coordinates)")
-        return checked.astype(np.float64)
+        return validation.squarable("points", checked.astype(np.float64))
 
     def _log_density_and_score(self, points: Vector) -> tuple[Vector, Vector]:
         return mixture(points, self.centres, self.variance, self._weights)

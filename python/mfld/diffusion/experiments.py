@@ -45,7 +45,7 @@ def exponent(x: ArrayLike, y: ArrayLike) -> Slope:
     Raises
     ------
     TypeError, ValueError
-        If an array is of the wrong kind or shape, or not positive.
+        If an array is of the wrong kind or shape, or not positive; if all of x are equal.
 
     Examples
     --------
@@ -61,6 +61,8 @@ def exponent(x: ArrayLike, y: ArrayLike) -> Slope:
             raise ValueError(f"{name} must be at least 3 positive numbers, got {validation.show(values)}")
         logs.append(np.log(given))
     validation.shape("y", logs[1], logs[0].shape, "to match x")
+    if logs[0].min() == logs[0].max():
+        raise ValueError(f"x must hold different numbers, got {validation.show(x)}")
     u, v = (own - own.mean() for own in logs)
     slope = float(u @ v / (u @ u))
     residual = v - slope * u

@@ -67,6 +67,7 @@ def log_likelihood(
     validation.instance("score", score, Score, "a Score")
     x = validation.array("points", points, np.float64)
     validation.shape("points", x, ("n", score.n_coordinates), "to match the score")
+    validation.squarable("points", x)
     forward, p = score.forward, score.n_coordinates
     grid = grids.times(forward, n_steps, validation.choice("times", times, grids.NAMES))[::-1]
     threads = None if num_threads is None else validation.num_threads(num_threads)
@@ -93,7 +94,7 @@ def log_likelihood(
         gained += h / 6 * (da + 2 * db + 2 * dc + dd)
     ratio, alpha = float(forward.ratio(grid[-1])), float(forward.alpha(grid[0]))
     end = -np.sum(y**2, axis=1) / (2 * ratio**2) - p / 2 * math.log(2 * math.pi * ratio**2)
-    return np.asarray(end + gained - p * math.log(alpha))
+    return validation.held("the log-density at points", np.asarray(end + gained - p * math.log(alpha)), x.dtype)
 
 
 def _estimated(score: Score, points: FloatArray, time: float, n_probes: int, place: Place) -> FloatArray:

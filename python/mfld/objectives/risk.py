@@ -203,7 +203,7 @@ class EmpiricalRisk(Risk):
         return self.data.samples.weights
 
     def cloud(self, measure: Measure) -> Cloud:
-        """A measure as a `Cloud`, whose particles suit the risk; those whose products with the inputs overflow do not."""
+        """A measure as a `Cloud`, whose particles suit the risk: their products with the inputs do not overflow."""
         cloud = super().cloud(measure)
         self.model.check_range(cloud.particles, self.data.largest_input)
         return cloud

@@ -483,7 +483,8 @@ class SignedRisk(SetOnce, Objective):
             If an array has the wrong shape, or is not finite, or the weights are not the best ones, as in `Lifting`.
         """
         cloud = self.cloud(measure)
-        return self.reduction.gradient_at(self, cloud, self._numbers("coefficients", coefficients, cloud))
+        gradient = self.reduction.gradient_at(self, cloud, self._numbers("coefficients", coefficients, cloud))
+        return validation.held("the gradient", gradient, cloud.particles.dtype)
 
     def gradient_with_errors(self, measure: Measure, errors: FloatArray, follows: bool) -> FloatArray:
         """Gradient of the risk at the weights that fit targets with errors; where `fits_targets`.

@@ -199,7 +199,8 @@ def together(multipliers: Sequence[float]) -> float:
     given = [validation.real("multipliers", each, non_negative=True) for each in multipliers]
     if not given:
         return math.inf
-    return 0.0 if min(given) == 0 else sum(each**-2 for each in given) ** -0.5
+    least = min(given)  # in units of which no square overflows
+    return 0.0 if least == 0 else least * sum((least / each) ** 2 for each in given) ** -0.5
 
 
 class _System(random.Random):

@@ -6,6 +6,7 @@ import copy
 import functools
 import inspect
 import math
+import sys
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
@@ -563,6 +564,8 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         frames.check_range("X", inputs)
         if sample_weight is None:
             return inputs, targets, None
+        if isinstance(sample_weight, int) and abs(sample_weight) > sys.float_info.max:
+            raise ValueError(f"sample_weight must be finite, got {validation.show(sample_weight)}")
         weights = _check_sample_weight(sample_weight, inputs, dtype=np.float64)
         if (weights < 0).any():
             raise ValueError("Negative values in data passed to `sample_weight`: weights must be at least 0")
