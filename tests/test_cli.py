@@ -476,7 +476,7 @@ def test_json_is_one_object_with_all_that_is_printed_otherwise(tmp_path, capsys,
         "model": "wine.npz",
         "picture": "wine.png",
     }
-    assert [each["l2"] for each in report["validation"]] == [1e-3, 1e-2, 3e-2, 1e-1]
+    assert [each["l2"] for each in report["validation"]] == [1e-4, 1e-3, 1e-2, 3e-2, 1e-1]
     assert report["hyperparameters"]["n_particles"] == 20
     status, text, _ = run(capsys, "train", "wine", *quick)
     for part, (loss, score) in figures(text).items():
@@ -504,7 +504,7 @@ def test_many_rows_take_as_many_steps_as_five_passes():
     inputs = rng.normal(size=(100_000, 1))
     data = experiments.Dataset("", inputs, inputs[:, 0], None, experiments.Encoding((), "", ()))
     chosen = experiments.train(data, 0, Recipe(n_particles=4, l2=0.1)).trained.hyperparameters
-    assert chosen["n_steps"] == 2000  # more than 3 passes
+    assert chosen["n_steps"] == 2000  # more than 10 passes
     assert chosen["gradient"] == "Minibatch(batch_size=128)"
     chosen = experiments.train(data, 0, Recipe(n_particles=4, l2=0.1, batch_size=50)).trained.hyperparameters
     assert chosen["n_steps"] == 3 * 80_000 / 50

@@ -107,7 +107,7 @@ def add(commands: Any) -> None:
     run = train.add_argument_group("algorithm")
     knob(run, "method", str, "NAME", "mfld, mean-field Langevin dynamics; pda, dual averaging; psdca, dual ascent")
     knob(run, "n_particles", int, "N", "neurons; of each layer with --depth, by default then 500 / depth")
-    steps = f"steps; of psdca epochs ({by_method('n_steps')}, and at least 3 passes over the rows with mini-batches)"
+    steps = f"steps; of psdca epochs ({by_method('n_steps')}, and at least 10 passes over the rows with mini-batches)"
     knob(run, "n_steps", int, "N", steps)
     knob(run, "inner_steps", int, "N", "Langevin steps in each step of pda (10)")
     knob(run, "step_size", step_size, "H", "a number, or fuse, which finds one (a share of the largest stable one)")

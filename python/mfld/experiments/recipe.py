@@ -59,8 +59,8 @@ from mfld.schedules import Schedule, Scheduled
 from mfld.state import Cloud, State
 from mfld.validation import FloatArray
 
-_PASSES = 3
-_SAMPLE_STEPS = 500  # to compare values of l2 on a sample of the rows
+_PASSES = 10
+_SAMPLE_STEPS = 2000  # some ten passes, too, to compare values of l2 on a sample of the rows
 _CHECKPOINT_SECONDS = 30.0
 _HISTORY_ROWS = 500  # of each curve in the picture
 _TARGETS = {"real": "a regression", "sign": "two classes", "class": "classes"}  # of losses
@@ -126,12 +126,12 @@ _count = partial(validation.integer, minimum=1)
 _positive = partial(validation.real, positive=True)
 _non_negative = partial(validation.real, non_negative=True)
 
-_LANGEVIN = {"activation": "silu", "readout_bound": 5.0, "l2": (1e-3, 1e-2, 3e-2, 1e-1)}
+_LANGEVIN = {"activation": "silu", "readout_bound": 5.0}
 
 _OWN: dict[str, dict[str, Any]] = {
-    "mfld": {**_LANGEVIN, "n_steps": 2000},
+    "mfld": {**_LANGEVIN, "l2": (1e-4, 1e-3, 1e-2, 3e-2, 1e-1), "n_steps": 2000},
     # A few more inner steps make the first outer ones overshoot, where neurons are not bounded.
-    "pda": {**_LANGEVIN, "n_steps": 100, "inner_steps": 10},
+    "pda": {**_LANGEVIN, "l2": (1e-3, 1e-2, 3e-2, 1e-1), "n_steps": 100, "inner_steps": 10},
     "psdca": {"activation": "tanh", "readout_bound": 10.0, "l2": (1e-2, 3e-2, 0.2), "n_steps": 10},
 }
 _CERTIFIED: dict[str, dict[str, Any]] = {  # what takes the place of these where the answer is to be certified
@@ -238,7 +238,7 @@ class Recipe:
         Default: that of the reference measure.
     n_particles : int
     n_steps : int, optional
-        Default: by the method, and in mini-batches of MFLD at least as many as 3 passes over the rows take.
+        Default: by the method, and in mini-batches of MFLD at least as many as 10 passes over the rows take.
     step_size : float or "fuse", optional
         "fuse" finds one on the way, for MFLD, and takes neither a share nor a schedule: see `MFLD`. Like all
         that follows to the schedules, it has no meaning for P-SDCA and is refused there.
@@ -276,7 +276,7 @@ class Recipe:
     validation_samples : int
         Rows that validation should score in all: small data sets are cut into up to 5 folds, large ones held out once.
     validation_rows : int
-        Rows that validation sees at most: a random sample of larger data sets, on which 500 steps decide.
+        Rows that validation sees at most: a random sample of larger data sets, on which 2000 steps decide.
 
     Raises
     ------
@@ -317,7 +317,7 @@ class Recipe:
     test_share: float = 0.2
     validation_particles: int = 256
     validation_samples: int = 300
-    validation_rows: int = 10_000
+    validation_rows: int = 30_000
 
     def __post_init__(self) -> None:
         for name, check in CHECKS.items():
