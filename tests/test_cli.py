@@ -499,27 +499,27 @@ def test_every_loss_of_two_classes_trains(loss):
     assert trained.split_scores(data)["test"].score > 0.93
 
 
-def test_many_rows_take_as_many_steps_as_five_passes():
+def test_many_rows_take_as_many_steps_as_ten_passes():
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(100_000, 1))
     data = experiments.Dataset("", inputs, inputs[:, 0], None, experiments.Encoding((), "", ()))
     chosen = experiments.train(data, 0, Recipe(n_particles=4, l2=0.1)).trained.hyperparameters
-    assert chosen["n_steps"] == 2000  # more than 10 passes
+    assert chosen["n_steps"] == 10 * 80_000 / 128
     assert chosen["gradient"] == "Minibatch(batch_size=128)"
     chosen = experiments.train(data, 0, Recipe(n_particles=4, l2=0.1, batch_size=50)).trained.hyperparameters
-    assert chosen["n_steps"] == 3 * 80_000 / 50
+    assert chosen["n_steps"] == 10 * 80_000 / 50
     chosen = experiments.train(data, 0, Recipe(n_particles=4, l2=0.1, n_steps=10)).trained.hyperparameters
     assert chosen["n_steps"] == 10
 
 
-def test_500_steps_on_a_sample_of_many_rows_decide_about_l2(rng, monkeypatch):
+def test_2000_steps_on_a_sample_of_many_rows_decide_about_l2(rng, monkeypatch):
     seen = []
     monkeypatch.setattr(
         recipe_module, "_validated", lambda *args: seen.append(args[2].n_steps) or ({0.1: 1.0}, {0.1: 0.0})
     )
     inputs = rng.normal(size=(400, 1))
     data = experiments.Dataset("", inputs, inputs[:, 0], None, experiments.Encoding((), "", ()))
-    for rows, n_steps, decide in ((400, 700, 700), (200, 700, 500), (200, 30, 30)):
+    for rows, n_steps, decide in ((400, 7000, 7000), (200, 7000, 2000), (200, 30, 30)):
         experiments.train(data, 0, Recipe(n_particles=4, n_steps=n_steps, l2=(0.1, 0.2), validation_rows=rows))
         assert seen.pop() == decide
 
