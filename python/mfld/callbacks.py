@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import sys
 import time
@@ -68,7 +67,8 @@ class PrivacyBudget(Callback):
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind or out of range; at the start of a run, if its first steps cost more.
+        If an argument is of the wrong kind or out of range; at the start of a run, if its first steps cost more, or it
+        goes on from a state that has no account of its steps.
 
     Examples
     --------
@@ -101,8 +101,9 @@ class PrivacyBudget(Callback):
 
     def _after(self, state: State, n_steps: int) -> float:
         algorithm, objective = self._problem
-        later = dataclasses.replace(state, step=state.step + n_steps)
-        return algorithm.privacy_spent(objective, later, self.delta, count_dynamics=self.count_dynamics)
+        return algorithm.privacy_spent(
+            objective, state, self.delta, n_steps=n_steps, count_dynamics=self.count_dynamics
+        )
 
 
 class AverageDual(Callback):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,8 @@ class Clipped(GradientEstimator):
     batch_rate: float
     seed: int | None = None
 
+    bounds_rows: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {
             "max_norm": validation.real("max_norm", self.max_norm, positive=True),
@@ -115,11 +117,11 @@ class Clipped(GradientEstimator):
         n_particles: int,
         scales: NDArray[np.float64],
         deviations: NDArray[np.float64],
-    ) -> tuple[float, NDArray[np.float64]]:
+    ) -> tuple[float, float, NDArray[np.float64]]:
         self.check(objective)
         assert objective.n_samples is not None
         of_dynamics = deviations * self.batch_rate * objective.n_samples / (scales * self.max_norm)
-        return self.batch_rate, np.hypot(self.noise_multiplier, of_dynamics / math.sqrt(n_particles))
+        return self.batch_rate, self.noise_multiplier, of_dynamics / math.sqrt(n_particles)
 
     def norms(self, objective: EmpiricalRisk, particles: FloatArray, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Lengths ``|G_i|`` of the gradients of some samples, shape (B,)."""

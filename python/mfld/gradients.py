@@ -36,6 +36,8 @@ class GradientEstimator(ABC):
         True where the estimate is the gradient itself.
     n_summed : int
         Clouds whose predictions a step of the core sums.
+    bounds_rows : bool
+        True where what one row does to the estimate is bounded, so that `noise_multipliers` is defined.
 
     Examples
     --------
@@ -53,6 +55,7 @@ class GradientEstimator(ABC):
     buffer_names: ClassVar[tuple[str, ...]] = ()
     exact: ClassVar[bool] = False
     n_summed: ClassVar[int] = 1
+    bounds_rows: ClassVar[bool] = False
 
     def rows_of_a_step(self, objective: Objective) -> int | None:
         """Number of rows that the estimate of a step sees; None where the objective has no samples."""
@@ -82,15 +85,13 @@ class GradientEstimator(ABC):
         n_particles: int,
         scales: NDArray[np.float64],
         deviations: NDArray[np.float64],
-    ) -> tuple[float, NDArray[np.float64]]:
+    ) -> tuple[float, float, NDArray[np.float64]]:
         """Rate at which rows are sampled, and noise multipliers of steps ``- scale * estimate + deviation * xi``.
 
-        Raises
-        ------
-        TypeError
-            If nothing bounds what a row does to the estimate.
+        That of the noise in the estimate, and those of the deviations: they add in squares. Defined where
+        ``bounds_rows`` is True.
         """
-        raise TypeError(f"gradient must be Clipped(max_norm, noise_multiplier, batch_rate) for privacy, got {self!r}")
+        raise NotImplementedError(f"{type(self).__name__} must define noise_multipliers")
 
     @abstractmethod
     def estimate(

@@ -40,7 +40,8 @@ class Cooling(Algorithm):
     Parameters
     ----------
     solver : MFLD
-        Its temperature, a number for each replicate or one for all, is that of the first steps.
+        Its temperature, a number for each replicate or one for all, is that of the first steps. Its gradients are not
+        `Clipped`: the temperature tells of the loss.
     every : int
         Steps of one temperature: a look at the loss costs about as much as a step.
 
@@ -75,6 +76,8 @@ class Cooling(Algorithm):
     def __post_init__(self) -> None:
         validation.instance("solver", self.solver, MFLD, "an MFLD")
         object.__setattr__(self, "every", validation.integer("every", self.every, 1))
+        if self.solver.gradient.bounds_rows:
+            raise ValueError(f"solver must not have {self.solver.gradient}: the temperature tells of the loss of rows")
         given = self.solver.temperature
         for own in given if isinstance(given, tuple) else (given,):
             if callable(own):

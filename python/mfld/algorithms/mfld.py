@@ -23,7 +23,7 @@ from mfld.floating import underflow_is_zero
 from mfld.gradients import FullBatch, GradientEstimator
 from mfld.noise import Coupling, Place
 from mfld.objectives import Objective
-from mfld.privacy import training_epsilon
+from mfld.privacy import steps as private_steps
 from mfld.schedules import Scheduled
 from mfld.state import Cloud, Info, State
 from mfld.stepping import Plan, steps
@@ -285,6 +285,10 @@ class MFLD(Algorithm):
         kept = {buffer: value for buffer, value in outcome.buffers.items() if buffer in carried}
         if self.step_size is None:
             kept.update({name: state.buffers[name] for name in (_CURVATURE, _STEEPEST)})
+        if outcome.steps == 0 and private_steps.ACCOUNT in state.buffers:
+            kept[private_steps.ACCOUNT] = state.buffers[private_steps.ACCOUNT]
+        elif outcome.steps and self._is_accounted:
+            kept[private_steps.ACCOUNT] = self._account(objective, state, plan, outcome.steps)
         reached = state.after(outcome.steps, {name: Cloud(outcome.particles)}, kept)
         if outcome.interrupt is not None:
             outcome.interrupt.state = reached  # type: ignore[attr-defined]
@@ -384,34 +388,55 @@ class MFLD(Algorithm):
         *,
         count_dynamics: bool = False,
         accountant: str = "rdp",
+        n_steps: int = 0,
         **options: Any,
     ) -> float:
         """Epsilon at delta of the steps that led to a state, with `mfld.Clipped` gradients, for add/remove neighbours.
 
         All particles after each step may be published. A step ``theta - h g + s xi`` has noise of its own: with
         ``count_dynamics`` its deviation counts beside that of the gradients, which holds as long as the seed is secret.
-        A state does not know who led to it: its steps count as if this algorithm had made all of them, and a run from
-        particles of another counts from 0. What earlier runs on the same rows have cost comes on top.
+        The state has the account of its steps, with the noise that each of them had, whichever solver made it and on
+        whichever rows: all of them are added up. A run from particles counts from 0, whatever led to these, and what
+        other runs on the same rows have cost comes on top.
 
         Parameters
         ----------
         objective : Objective
         state : State
-            Its count of steps and its number of particles.
         delta : float
             Between 0 and 1.
         count_dynamics : bool
             Needs a run with ``seed=mfld.privacy.secret_seed()``, and a state that is not published.
         accountant : {"rdp", "pld"}
             Renyi divergences, or the tighter loss distributions of dp-accounting (extra ``privacy``).
+        n_steps : int
+            Steps of this solver that are to follow, and count too.
 
         Raises
         ------
         TypeError, ValueError
             If an argument is of the wrong kind or out of range; if the gradients are not clipped, the dynamics are not
-            `Affine`, the step size looks at the data, or the seed is one that people guess.
+            `Affine`, the step size looks at the data, or the seed is one that people guess; if some step that led to
+            the state was such a one.
+
+        Examples
+        --------
+        What a run will cost, before it:
+
+        >>> import numpy as np
+        >>> import mfld
+        >>> X = np.random.default_rng(0).normal(size=(1000, 2))
+        >>> risk = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(2), X, np.sign(X[:, 0]), loss="logistic")
+        >>> gradient = mfld.Clipped(max_norm=1.0, noise_multiplier=1.0, batch_rate=0.1)
+        >>> solver = mfld.MFLD(50, step_size=0.5, temperature=0.0, gradient=gradient)
+        >>> planned = solver.privacy_spent(risk, solver.init(risk), 1e-5, n_steps=40)
+        >>> bool(planned == solver.run(risk, 40).privacy_spent(1e-5))
+        True
         """
         validation.instance("state", state, State, "a State")
+        if not self.gradient.bounds_rows:
+            fits = "Clipped(max_norm, noise_multiplier, batch_rate)"
+            raise TypeError(f"gradient must be {fits} for privacy, got {self.gradient!r}")
         if self._finds_size:
             raise ValueError("step_size must be given for privacy: one that is found looks at the data")
         if validation.boolean("count_dynamics", count_dynamics) and state.seed < 2**32:
@@ -421,17 +446,30 @@ class MFLD(Algorithm):
             )
         if state.n_replicates > 1:
             raise ValueError(f"n_replicates must be 1 for an account of privacy, got {state.n_replicates}")
-        if state.step == 0:
-            return 0.0
-        plan = self._plan(objective, dataclasses.replace(state, step=0), state.step)
-        numbers = [plan.numbers(k, 0) for k in range(state.step)]
         if not self.dynamics.affine:  # others may ask for more gradients than they make steps
             raise ValueError(f"dynamics must be Affine, like Overdamped(), for privacy, got {self.dynamics}")
-        made = np.array([self.dynamics.coefficients(*each) for each in numbers], np.float64)
-        deviations = made[:, 2] if count_dynamics else np.zeros(len(made))
-        n_particles = state.particles.shape[-2]
-        rate, multipliers = self.gradient.noise_multipliers(objective, n_particles, made[:, 1], deviations)
-        return training_epsilon(multipliers, rate, delta, accountant=accountant)
+        self.gradient.check(objective)
+        private_steps.check(state)
+        n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)
+        if n_steps:
+            ahead = self._account(objective, state, self._plan(objective, state, n_steps), n_steps)
+            buffers = {**state.buffers, private_steps.ACCOUNT: ahead}
+            state = dataclasses.replace(state, step=state.step + n_steps, buffers=buffers)
+        return private_steps.spent(state, delta, count_dynamics=count_dynamics, accountant=accountant)
+
+    @property
+    def _is_accounted(self) -> bool:
+        """True where steps have an account of privacy."""
+        return self.gradient.bounds_rows and self.dynamics.affine and not self._finds_size
+
+    def _account(self, objective: Objective, state: State, plan: Plan, n_steps: int) -> NDArray[np.float64]:
+        """Account of privacy of a state and so many steps of a plan."""
+        _, scales, deviations = np.broadcast_arrays(*map(np.atleast_2d, plan.coefficients(n_steps)))
+        n_particles = next(iter(state.clouds.values())).particles.shape[-2]
+        rate, own, of_dynamics = self.gradient.noise_multipliers(objective, n_particles, scales, deviations)
+        n_columns = of_dynamics.shape[1]
+        of_each = np.broadcast_to(of_dynamics, (state.n_replicates, n_columns))
+        return private_steps.recorded(state, n_steps // n_columns, rate, own, np.abs(of_each))
 
     def check(self, objective: Objective, state: State | None = None) -> None:
         validation.instance("objective", objective, Objective, "an Objective")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import secrets
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from mfld.privacy.mechanism import check_delta, check_epsilon, gaussian_epsilon,
 _ORDERS = np.concatenate([1 + np.geomspace(0.01, 1, 30)[:-1], np.geomspace(2, 1024, 80)])
 _CELLS = 40  # of the quadrature, in a deviation of the noise
 _REACH = 14.0
+_LEVELS = 1000  # of noise, to a factor of e
 _GRID = 1e-6  # by which noise is taken for less than it is: for a billion numbers `mfld.privacy.secret` adds that
 
 
@@ -67,6 +69,11 @@ def sampled_gaussian(order: float, rate: float, noise_multiplier: float) -> floa
         raise ValueError(f"rate must be at most 1, got {q:g}")
     if not 0.01 <= s <= 1e6:
         raise ValueError(f"noise_multiplier must be between 0.01 and 1e6, got {s:g}")
+    return _divergence(a, q, s)
+
+
+@functools.lru_cache(maxsize=2**17)  # a budget asks for the same ones at each look
+def _divergence(a: float, q: float, s: float) -> float:
     if q == 1:
         return a / (2 * s**2)
     cell = s / _CELLS
@@ -80,7 +87,7 @@ def sampled_gaussian(order: float, rate: float, noise_multiplier: float) -> floa
 
 def training_epsilon(
     noise_multipliers: ArrayLike,
-    rate: float,
+    rate: ArrayLike,
     delta: float,
     *,
     releases: Sequence[float] = (),
@@ -88,14 +95,14 @@ def training_epsilon(
 ) -> float:
     """Epsilon at delta of steps with Gaussian noise on rows that are sampled independently, for add/remove neighbours.
 
-    At the rate 1 all steps together are one Gaussian mechanism, whose epsilon is exact. Source: Dong, Roth, Su 2022,
-    "Gaussian differential privacy".
+    Each step may choose by what those before it have published. At the rate 1 all steps together are one Gaussian
+    mechanism, whose epsilon is exact. Source: Dong, Roth, Su 2022, "Gaussian differential privacy".
 
     Parameters
     ----------
     noise_multipliers : array_like, shape (n_steps,)
         Of each step; 0 gives infinity.
-    rate : float
+    rate : float or array_like, shape (n_steps,)
         At which rows are sampled, at most 1.
     delta : float
         Between 0 and 1.
@@ -125,18 +132,49 @@ def training_epsilon(
     validation.choice("accountant", accountant, ("rdp", "pld"))
     if (given < 0).any():
         raise ValueError(f"noise_multipliers must be at least 0, got {given.min():g}")
-    beside = _beside(releases)
-    if min(float(given.min(initial=math.inf)), beside) < 0.01:
+    rates = validation.array("rate", rate, np.float64).astype(np.float64)
+    if rates.ndim > 0:
+        validation.shape("rate", rates, given.shape, "to match noise_multipliers")
+    outside = rates[(rates <= 0) | (rates > 1)]
+    if len(outside):
+        raise ValueError(f"rate must be positive and at most 1, got {outside[0]:g}")
+    rates = np.broadcast_to(rates, given.shape)
+    return composed(
+        np.ones(given.shape), rates, given.astype(np.float64), delta, beside=_beside(releases), accountant=accountant
+    )
+
+
+def composed(
+    counts: NDArray[np.float64],
+    rates: NDArray[np.float64],
+    noise_multipliers: NDArray[np.float64],
+    delta: float,
+    *,
+    beside: float = math.inf,
+    accountant: str = "rdp",
+) -> float:
+    """`training_epsilon` of kinds of steps, shapes (k,), each with how many there are of it."""
+    if min(float(noise_multipliers.min(initial=math.inf)), beside) < 0.01:
         return math.inf
-    if validation.real("rate", rate, positive=True) == 1:
-        return _exact(float(np.sum(given.astype(float) ** -2)), beside, delta)
+    # Steps on all rows are Gaussian mechanisms, and one together with what is released beside them.
+    whole = rates == 1
+    of_whole = float(np.sum(counts[whole] * noise_multipliers[whole] ** -2.0))
+    if whole.all():
+        return _exact(of_whole, beside, delta)
+    beside = (of_whole + beside**-2) ** -0.5 if of_whole > 0 else beside
+    counts, rates, own = counts[~whole], rates[~whole], noise_multipliers[~whole]
     # Steps of about the same noise are taken together, with the least of it.
-    levels = np.exp(np.floor(np.log(np.minimum(given, 1e6)) * 1000) / 1000)
-    kinds, counts = np.unique(levels if len(np.unique(given)) > 20 else given, return_counts=True)
-    kinds = np.clip(kinds, 0.01, 1e6)
-    if accountant == "pld":
-        return _loss_distributions(kinds, counts, rate, delta, beside)
-    return _renyi(list(zip(kinds.tolist(), counts.tolist(), strict=True)), rate, delta, beside)
+    levels = rounded(np.minimum(own, 1e6)) if len(np.unique(own)) > 20 else own
+    kinds, places = np.unique(np.stack([rates, np.clip(levels, 0.01, 1e6)], axis=1), axis=0, return_inverse=True)
+    numbers = np.bincount(places.ravel(), weights=counts)
+    steps = [(int(n), q, s) for n, (q, s) in zip(numbers.tolist(), kinds.tolist(), strict=True)]
+    return (_loss_distributions if accountant == "pld" else _renyi)(steps, delta, beside)
+
+
+def rounded(noise_multipliers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Positive noise multipliers to a thousandth, from below."""
+    found: NDArray[np.float64] = np.exp(np.floor(np.log(noise_multipliers) * _LEVELS) / _LEVELS)
+    return found
 
 
 def _exact(steps: float, beside: float, delta: float) -> float:
@@ -156,11 +194,11 @@ def _beside(releases: Any) -> float:
     return together(given.astype(float).tolist())
 
 
-def _renyi(steps: Sequence[tuple[float, int]], rate: float, delta: float, beside: float) -> float:
-    """Epsilon of steps by noise multiplier and number, and of what is released beside them, by Renyi divergences."""
+def _renyi(steps: Sequence[tuple[int, float, float]], delta: float, beside: float) -> float:
+    """Epsilon of numbers of steps by rate and noise multiplier, and of what is released beside them."""
     best = math.inf
     for a in _ORDERS.tolist():
-        spent = a / (2 * beside**2) + sum(n * sampled_gaussian(a, rate, s) for s, n in steps)
+        spent = a / (2 * beside**2) + sum(n * _divergence(a, q, s) for n, q, s in steps)
         best = min(best, spent + math.log1p(-1 / a) - (math.log(delta) + math.log(a)) / (a - 1))
     return max(0.0, best)
 
@@ -197,11 +235,13 @@ def training_multiplier(
 
     beside = _beside(releases)
     rate = validation.real("rate", rate, positive=True)
+    if rate > 1:
+        raise ValueError(f"rate must be at most 1, got {rate:g}")
 
     def spent(multiplier: float) -> float:
         if rate == 1:
             return _exact(n_steps * multiplier**-2, beside, delta)
-        return _renyi([(multiplier, n_steps)], rate, delta, beside)
+        return _renyi([(n_steps, rate, multiplier)], delta, beside)
 
     low, high = 0.05, 1e4
     if beside < 0.01 or spent(high) > epsilon:
@@ -214,14 +254,12 @@ def training_multiplier(
     return high
 
 
-def _loss_distributions(
-    kinds: NDArray[np.float64], counts: NDArray[np.int64], rate: float, delta: float, beside: float
-) -> float:
+def _loss_distributions(steps: Sequence[tuple[int, float, float]], delta: float, beside: float) -> float:
     library: Any = extras.library("dp_accounting", "privacy", "accountant='pld'")
     extras.library("dp_accounting.pld", "privacy", "accountant='pld'")
     account = library.pld.PLDAccountant()
-    for s, n in zip(kinds.tolist(), counts.tolist(), strict=True):
-        account.compose(library.PoissonSampledDpEvent(rate, library.GaussianDpEvent(s)), n)
+    for n, q, s in steps:
+        account.compose(library.PoissonSampledDpEvent(q, library.GaussianDpEvent(s)), n)
     if beside < math.inf:
         account.compose(library.GaussianDpEvent(beside))
     return float(account.get_epsilon(delta))
