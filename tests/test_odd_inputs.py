@@ -1003,7 +1003,7 @@ TABLE = {
     "privacy.table_features": (
         privacy.table_features,
         {"n_numbers": 2, "sizes": [2, 3], "label": 1, "marginals": 0.4, "pairs": 0.3, "joint": 0.3}
-        | {"waves": 5, "length_scale": 0.25, "seed": 0},
+        | {"classes": 0.1, "waves": 5, "length_scale": 0.25, "by_label": False, "seed": 0},
     ),
     "privacy.PrivateEmbedding": (
         privacy.PrivateEmbedding,

@@ -150,9 +150,10 @@ def length(units):
     return math.isqrt(sum(int(unit) ** 2 for unit in units)) + 1
 
 
+@pytest.mark.parametrize("by_label", [True, False])
 @pytest.mark.parametrize("neighbours", privacy.NEIGHBOURS)
-def test_no_neighbours_are_further_apart_than_the_sensitivity(neighbours):
-    features = mixed()
+def test_no_neighbours_are_further_apart_than_the_sensitivity(neighbours, by_label):
+    features = mixed(by_label=by_label)
     sensitivity = 2.0 if neighbours == "replace" else 1.0
     mechanism, rng = privacy.GaussianMechanism(0.7, sensitivity), np.random.default_rng(3)
     common = rows(5, rng)
@@ -261,6 +262,27 @@ def test_a_category_that_is_not_known_has_no_features():
     phi = features.of_rows(np.zeros((2, 0)), [[-1, -1], [1, 0]])
     assert (phi[0] == 0).all()
     assert np.sum(phi[1] ** 2) == pytest.approx(1, abs=1e-9)
+
+
+def test_columns_of_numbers_are_known_for_each_class_or_for_all_rows():
+    """By their parts: 3 numbers of 24 waves each, categories of 4 and 3 values, 40 waves of all numbers, 2 classes."""
+    rng = np.random.default_rng(1)
+    x, codes = rng.uniform(size=(50, 3)), np.stack([rng.integers(0, size, size=50) for size in (4, 3, 2)], axis=1)
+    found = {}
+    for by_label in (True, False):
+        features = mixed(by_label=by_label, pairs=0.0)
+        phi = features.of_rows(x, codes)
+        np.testing.assert_allclose(np.sum(phi**2, axis=1), 1, atol=1e-9)
+        found[by_label] = [
+            (part.stop - part.start, np.mean(np.sum(phi[:, part] ** 2, axis=1))) for part in features.parts
+        ]
+    assert [width for width, _ in found[True]] == [48, 48, 48, 8, 6, 80, 2]
+    assert [width for width, _ in found[False]] == [24, 24, 24, 8, 6, 80, 2]
+    each = np.array([0.08] * 5 + [0.3, 0.1]) / 0.8  # 0.4 of five columns, 0.3, and 0.1 of the classes
+    np.testing.assert_allclose([length for _, length in found[True]], each, atol=1e-9)
+    moved = np.array([-0.06] * 3 + [0, 0, 0.18, 0]) / 0.8  # three quarters of the share of three columns
+    np.testing.assert_allclose([length for _, length in found[False]], each + moved, atol=1e-9)
+    assert privacy.table_features(1, [2], label=0, by_label=False).parts[0].stop == 48  # nothing else has the classes
 
 
 def test_waves_have_the_kernel():

@@ -1,7 +1,9 @@
 """Synthetic rows: particles matched to a private embedding of a table, and rows drawn from them.
 
 1. `mfld.privacy.PrivateEmbedding` releases the mean features of the rows, once: those of `mfld.privacy.table_features`,
-   without pairs of columns where noise would hide them: how many rows there are says so, where that is public.
+   without pairs of columns where noise would hide them, and with columns of numbers for all rows in place of for each
+   class where it would hide these; then the embedding of all numbers together tells classes apart. How many rows there
+   are says so, where that is public.
 2. `MFLD` on `mfld.FeatureMatching` places particles; classes of a label have particles in proportion to their noisy
    shares, which do not change class. Numbers start within a twentieth of the middle: where noise hides how they are
    spread, they stay as near to each other as they began. This and what follows sees the release only.
@@ -31,8 +33,9 @@ _JITTER = 0.05
 _SPREAD = 0.1  # of the numbers of particles at the start, over their range
 _TEMPERATURE = 1e-6
 _PAIRS = 0.3  # share of pairs of columns
-_COARSEST = 0.05  # deviation of what is released of a pair, beyond which pairs say nothing
-_WAVES = 200
+_MARGINALS = 0.4  # of columns
+_COARSEST = 0.05  # deviation of what is released of a pair, or of a column in a class, beyond which it says nothing
+_WAVES, _WAVES_OF_A_NUMBER, _MOST_WAVES = 200, 16, 2000
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,9 +123,21 @@ def fit(
     shape = validation.array("numbers", numbers).shape
     n_columns = shape[-1] + len(sizes) - (label is not None)
     multiplier = multiplier_of(epsilon, delta, noise_multiplier)
-    deviation = 2 * multiplier / shape[0] * math.sqrt(max(1, math.comb(n_columns, 2)) / _PAIRS)
-    pairs = 0.0 if neighbours == "replace" and deviation > _COARSEST else _PAIRS
-    features = table_features(shape[-1], sizes, label, pairs=pairs, waves=_WAVES)
+    n_labels = 1 if label is None else sizes[label]
+
+    def hidden(share: float, n_blocks: int, n_classes: int) -> bool:
+        deviation = 2 * multiplier / shape[0] * math.sqrt(max(1, n_blocks) / share) * n_classes
+        return neighbours == "replace" and deviation > _COARSEST
+
+    features = table_features(
+        shape[-1],
+        sizes,
+        label,
+        marginals=_MARGINALS,
+        pairs=0.0 if hidden(_PAIRS, math.comb(n_columns, 2), 1) else _PAIRS,
+        waves=min(max(_WAVES, _WAVES_OF_A_NUMBER * shape[-1]), _MOST_WAVES),
+        by_label=not hidden(_MARGINALS, n_columns, n_labels),
+    )
     released = PrivateEmbedding(
         numbers,
         codes,

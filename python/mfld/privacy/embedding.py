@@ -24,6 +24,7 @@ from mfld.privacy.mechanism import (
 )
 
 _ROWS = 4096  # whose features are in memory at a time
+_OF_ALL = 0.25  # share of a column of numbers that is not released for each class, in that of one that is
 _COUNT = 10.0  # noise multiplier of the number of rows, in that of the embedding: a hundredth of the budget
 
 
@@ -35,8 +36,10 @@ def table_features(
     marginals: float = 0.4,
     pairs: float = 0.3,
     joint: float = 0.3,
+    classes: float = 0.1,
     waves: int = 100,
     length_scale: float = 0.25,
+    by_label: bool = True,
     seed: int = 0,
 ) -> ProductFeatures:
     """Features of a table: of each column, of pairs of columns, and of all numbers together, by the label.
@@ -49,12 +52,16 @@ def table_features(
     ----------
     n_numbers, sizes, label
         As in `mfld.features.ProductFeatures`.
-    marginals, pairs, joint : float
-        Shares of the squared length, hence of the budget: at least 0, made to sum to 1 over those that there are.
+    marginals, pairs, joint, classes : float
+        Shares of the squared length, hence of the budget, of columns, pairs, all numbers together, and the label alone:
+        at least 0, made to sum to 1 over those that there are.
     waves : int
         Random waves of all numbers together.
     length_scale : float
         Of their Gaussian kernel, times the root of the number of numbers, which are in [0, 1].
+    by_label : bool
+        Whether each column of numbers is multiplied by the indicators of the label. Where not, all numbers together
+        still are, and have three quarters of its share; without these it always is.
     seed : int
         Of the random waves, which are public.
 
@@ -73,19 +80,20 @@ def table_features(
     sizes = [validation.integer("sizes", size, 1, MOST) for size in sequence("sizes", sizes)]
     shares = {
         name: validation.real(name, value, non_negative=True)
-        for name, value in (("marginals", marginals), ("pairs", pairs), ("joint", joint))
+        for name, value in (("marginals", marginals), ("pairs", pairs), ("joint", joint), ("classes", classes))
     }
     waves = validation.integer("waves", waves, 1, MOST)
     length_scale = validation.real("length_scale", length_scale, positive=True)
     if not 1e-6 < length_scale < 1e6:
         raise ValueError(f"length_scale must be between 1e-6 and 1e6, for numbers in [0, 1], got {length_scale:g}")
-    seed = validation.seed(seed)
+    by_label, seed = validation.boolean("by_label", by_label), validation.seed(seed)
     factors: list[Factor] = [Waves.series(j, 12) for j in range(n_numbers)]
     factors += [OneHot(t, size) for t, size in enumerate(sizes)]
     of_label = () if label is None else (n_numbers + validation.integer("label", label, 0, len(sizes) - 1),)
     columns = [f for f in range(len(factors)) if f not in of_label]
     groups: dict[str, list[tuple[int, ...]]] = {name: [] for name in shares}
-    groups["marginals"] = [(f, *of_label) for f in columns]
+    by_label = by_label or not of_label or n_numbers < 2 or not shares["joint"]
+    groups["marginals"] = [(f, *(of_label if by_label or f >= n_numbers else ())) for f in columns]
     for a, b in combinations(columns, 2) if shares["pairs"] else ():
         if b < n_numbers:
             factors.append(Waves.gaussian((a, b), 30, length_scale, (seed + len(factors)) % 2**64))
@@ -97,15 +105,15 @@ def table_features(
         factors.append(Waves.gaussian(range(n_numbers), waves, scale, seed))
         groups["joint"] = [(len(factors) - 1, *of_label)]
     if of_label:
-        groups["marginals"].append(of_label)
+        groups["classes"] = [of_label]
     if not any(shares[name] and members for name, members in groups.items()):
         raise ValueError(f"marginals, pairs and joint must leave a column and a share above 0, got {shares}")
-    blocks = [
-        Block(places, shares[name] / len(members))
-        for name, members in groups.items()
-        for places in members
-        if shares[name]
-    ]
+    each = {places: shares[name] / len(members) for name, members in groups.items() for places in members}
+    if not by_label:
+        for f in range(n_numbers):
+            each[groups["joint"][0]] += (1 - _OF_ALL) * each[(f,)]
+            each[(f,)] *= _OF_ALL
+    blocks = [Block(places, share) for places, share in each.items() if share]
     return ProductFeatures(n_numbers, sizes, factors, blocks, label)
 
 
