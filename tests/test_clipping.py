@@ -393,9 +393,10 @@ def test_a_run_that_goes_on_from_a_checkpoint_has_new_noise_and_one_budget(tmp_p
     first, second = (solver.run(RISK, 400, state=state, callbacks=[budget]) for _ in range(2))
     assert first.state.step == second.state.step == whole
     assert first.privacy_spent(1e-5) == pytest.approx(privacy.training_epsilon(np.full(whole, 3.0), 0.2, 1e-5))
-    # Noise of a deviation of 3 sqrt(10) on the sum of a batch, in steps of 0.2: twice the same would cancel.
+    # Noise of a deviation of 3 sqrt(10) on the sum of a batch, in steps of 0.2: twice the same would cancel. The ridge
+    # leaves 0.78 of it, and 50 numbers tell a deviation to a tenth.
     expected = 0.2 * 3.0 * math.sqrt(2 * 10 * (whole - 10)) / (0.2 * RISK.n_samples)
-    assert np.std(first.particles - second.particles) > 0.7 * expected
+    assert np.std(first.particles - second.particles) > 0.4 * expected
     other = mfld.MFLD(10, step_size=0.2, temperature=0.0, gradient=mfld.Clipped(1.0, 5.0, 0.2))
     with pytest.raises(ValueError, match=r"algorithm\.gradient was Clipped"):
         mfld.checkpoint.run(other, RISK, 20, path=path)
