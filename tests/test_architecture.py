@@ -19,7 +19,7 @@ FILES = {
 # Each layer may import from those above it in this list, and from its own package.
 LAYERS = [
     ["_core"],
-    ["validation", "floating", "extras"],
+    ["validation", "floating", "extras", "lazy"],
     ["native", "noise", "ranks"],
     ["space"],
     ["state", "references", "files", "standard", "config"],
@@ -114,33 +114,45 @@ def test_no_circle_among_files():
         visit(module, ())
 
 
-def test_names_of_the_package_are_those_that_checkers_see():
-    block = next(node for node in ast.parse(FILES["mfld"].read_text()).body if isinstance(node, ast.If))
+LAZY = [module for module, path in FILES.items() if "lazy.names(" in path.read_text() and module != "mfld.lazy"]
+
+
+@pytest.mark.parametrize("module", LAZY)
+def test_names_that_are_loaded_late_are_those_that_checkers_see(module):
+    package = importlib.import_module(module)
+    block = next(node for node in ast.parse(FILES[module].read_text()).body if isinstance(node, ast.If))
     imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
     homes = {alias.name: node.module for node in imports for alias in node.names}
-    modules = {name for name, home in homes.items() if home == "mfld"}
-    assert {name: home.removeprefix("mfld.") for name, home in homes.items() if name not in modules} == mfld._HOME
-    assert {*homes, "__version__", "Loss", "LossFunction", "losses"} == set(mfld.__all__)
+    told = {name: f"{module}.{home}" for home, names in package._HOMES.items() for name in names.split()}
+    assert told == {name: home for name, home in homes.items() if home != module}
+    assert {*homes, *(("__version__", "Loss", "LossFunction", "losses") if module == "mfld" else ())} == {
+        *package.__all__
+    }
     for name, home in homes.items():
-        expected = (
-            importlib.import_module(f"mfld.{name}") if home == "mfld" else vars(importlib.import_module(home))[name]
+        there = (
+            importlib.import_module(f"{module}.{name}")
+            if home == module
+            else getattr(importlib.import_module(home), name)
         )
-        assert getattr(mfld, name) is expected
-    assert set(mfld.__all__) <= set(dir(mfld))
+        assert getattr(package, name) is there
+    assert set(package.__all__) <= set(dir(package))
 
 
 def test_importing_the_package_loads_what_is_asked_for():
     program = """
 import sys, mfld
-loaded = {name for name in sys.modules if name.startswith("mfld.")}
-assert loaded == {"mfld._core", "mfld._core._binding", "mfld.losses", "mfld.native", "mfld.validation"}, loaded
+loaded = {name[5:] for name in sys.modules if name.startswith("mfld.")}
+assert loaded == {"_core", "_core._binding", "lazy", "losses", "native", "validation"}, loaded
 assert not hasattr(mfld, "nothing")
 assert mfld.data.Stream.__module__ == "mfld.data"  # a module without being listed
 import mfld.models, mfld.losses
 assert "tanh" in mfld.activations() and "squared" in mfld.losses()
 assert "mfld.algorithms" not in sys.modules
+assert mfld.MFLD and mfld.EmpiricalRisk
+loaded = {name[5:] for name in sys.modules if name.startswith("mfld.")}
+assert not loaded & {"algorithms.pda", "objectives.control", "dynamics.stein", "kernels"}, loaded
 from mfld import *
-assert MFLD is mfld.MFLD and "mfld.algorithms" in sys.modules
+assert MFLD is mfld.MFLD and "mfld.algorithms.pda" in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 

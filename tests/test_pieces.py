@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -165,6 +166,37 @@ def test_a_full_disk_leaves_the_last_whole_step(tmp_path, monkeypatch):
         apart.advance(risk, state, 5)
     assert error.value.state.step == 2
     assert error.value.state.particles.tobytes() == make_solver().run(risk, 2).particles.tobytes()
+
+
+ENDLESS = """
+    import sys
+    import numpy as np
+    import mfld
+    inputs = np.linspace(-2, 2, 32)[:, np.newaxis]
+    risk = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(1), inputs, np.sin(inputs[:, 0]), loss="half_squared", l2=1e-4)
+    solver = mfld.MFLD(300_000, step_size=0.1, temperature=1e-5, num_threads=1)
+    apart = mfld.pieces.InPieces(solver, sys.argv[1])
+    apart.run(risk, 100_000, record_every=[])
+"""
+
+
+def test_kill_9_leaves_a_whole_step(tmp_path):
+    path, script = tmp_path / "cloud.npy", tmp_path / "script.py"
+    script.write_text(textwrap.dedent(ENDLESS))
+    process = subprocess.Popen([sys.executable, script, path])
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("cloud.npy.*.part")) or not path.exists():  # until a step is being written
+        assert time.monotonic() < deadline
+    process.kill()
+    process.wait()
+    cloud = np.load(path)
+    assert cloud.shape == (300_000, 3)
+    assert np.isfinite(cloud).all()
+    InPieces(make_solver(), path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "cloud.npy",
+        "script.py",
+    ]  # what was half written is gone
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path):

@@ -1,8 +1,8 @@
 """Mean-field Langevin dynamics: optimisation over probability measures with interacting noisy particles."""
 
-import importlib.util
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from mfld import lazy
 from mfld._core import __version__
 from mfld.losses import Loss, LossFunction, losses  # now: a module that is loaded later would take the function's name
 
@@ -259,7 +259,7 @@ __all__ = [
     "three_point_error",
 ]
 
-# Where names are that are loaded when they are first asked for: a program pays for what it uses.
+# Where names are that are loaded when they are first asked for.
 _HOMES = {
     "algorithms": (
         "MFLD PDA PSDCA SVIS Algorithm AveragedGradient BestResponse Callback Cooling DescentAscent "
@@ -296,19 +296,6 @@ _HOMES = {
     "sweeps": "Sweep sweep",
     "warm_start": "WarmStart",
 }
-_HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 if not TYPE_CHECKING:  # a checker knows the names from above
-
-    def __getattr__(name: str) -> Any:
-        if name in _HOME:
-            value = getattr(importlib.import_module(f"mfld.{_HOME[name]}"), name)
-        elif not name.startswith("_") and importlib.util.find_spec(f"mfld.{name}") is not None:
-            value = importlib.import_module(f"mfld.{name}")
-        else:
-            raise AttributeError(f"module 'mfld' has no attribute {name!r}")
-        globals()[name] = value
-        return value
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = lazy.names(__name__, _HOMES, __all__)

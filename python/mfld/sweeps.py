@@ -239,7 +239,7 @@ class _Run:
     point: dict[str, Any]
     seed: int | None
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         return _canonical({"parameters": self.point, "seed": self.seed})
 
