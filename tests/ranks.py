@@ -5,7 +5,7 @@ import threading
 import numpy as np
 
 
-class _Meeting:
+class Meeting:
     def __init__(self, count):
         self.count, self.slots, self.barrier = count, [None] * count, threading.Barrier(count)
 
@@ -41,7 +41,7 @@ class ThreadComm:
 
 def on_ranks(count, function):
     """What ``function(comm)`` returns or raises on each of so many ranks."""
-    meeting = _Meeting(count)
+    meeting = Meeting(count)
     found = [None] * count
 
     def work(rank):
@@ -69,4 +69,4 @@ def same(a, b):
     )
 
 
-ALONE = ThreadComm(_Meeting(1), 0)
+ALONE = ThreadComm(Meeting(1), 0)

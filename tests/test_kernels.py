@@ -603,6 +603,38 @@ def test_moves_and_normals_of_members_are_those_of_each(dtype, rng):
         _core.backend.affine(particles, gradient, 5, row, KEY, 4, 2**16 - 3, 3)
 
 
+@pytest.mark.parametrize("first", [1, 64, 120])
+def test_moves_of_some_particles_are_those_of_all(dtype, rng, first):
+    particles, gradient, velocities, proposals, slopes = rng.normal(size=(5, 130, 6)).astype(dtype)
+    values, proposed = rng.normal(size=(2, 130)).astype(dtype)
+    row, rows = (0.02, 0.1, 0.3), (0.05, 0.01, 0.8, 0.3)
+
+    def moved(some, first_particle):
+        def own(array):
+            return array[some].copy()
+
+        affine, x, v, y, u, g = (own(a) for a in (particles, particles, velocities, particles, values, gradient))
+        _core.backend.affine(affine, own(gradient), 5, row, KEY, 4, 7, 2, first=first_particle)
+        _core.backend.baoab(x, v, own(gradient), False, 5, rows, KEY, 4, 7, 2, first=first_particle)
+        there = (own(proposals), own(proposed), own(slopes))
+        accepted, probabilities = _core.backend.accept(y, u, g, *there, 5, row, KEY, 4, 7, 2, first=first_particle)
+        return [affine, x, v, y, u, g, probabilities], accepted
+
+    (whole, n), (before, n_before), (behind, n_behind) = (
+        moved(slice(None), 0),
+        moved(slice(first), 0),
+        moved(slice(first, None), first),
+    )
+    for array, front, back in zip(whole, before, behind, strict=True):
+        assert_array_equal(array, np.concatenate([front, back]))
+    assert n == n_before + n_behind
+    assert np.ptp(whole[-1]) > 0.5
+    assert not np.array_equal(moved(slice(first, None), 0)[0][0], behind[0])
+    for wrong, match in ((-1, "first must be at least 0"), (2**32, "n_particles must be at most")):
+        with pytest.raises(ValueError, match=match):
+            moved(slice(None), wrong)
+
+
 # Relative to the radius of a Box-Muller pair noise.hpp promises 4e-7 in float32 and, at worst, 1.4e-15 in float64; the
 # angle of the reference is rounded to 7e-16.
 NORMALS = {"float32": 4e-7 / EPS["float32"], "float64": 2.1e-15 / EPS["float64"]}

@@ -1,12 +1,14 @@
 """Runs whose particles are shared out: the same bytes as in one process."""
 
 import importlib.util
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import mfld
 from mfld import _core
 from mfld.algorithms.psdca import dual_of_zero
 from mfld.ranks import Ranks
-from ranks import on_ranks, same
+from ranks import Meeting, ThreadComm, on_ranks, same
 
 SKEW = np.triu(np.ones((6, 6)), 1) - np.tril(np.ones((6, 6)), -1)
 N = 600  # particles: 38 leaves or fewer, shared unevenly among 3
@@ -91,6 +93,181 @@ def test_replicates_are_those_of_one_process(solver, count):
     assert same(together.state, alone.state)
     assert {k: v.tobytes() for k, v in together.history.items()} == {k: v.tobytes() for k, v in alone.history.items()}
     assert np.ptp(alone.state.clouds["mu"].particles, axis=0).min() > 0  # replicates differ
+
+
+# Rows, particles, features: of 4, 8 and 4 leaves of rows.
+MANY_ROWS = [(40_000, 20, 4), (70_000, 20, 4), (40_000, 300, 4)]
+
+
+def tall(n, n_features, n_outputs=1, dtype="float64", **options):
+    rng = np.random.default_rng(5)
+    inputs = rng.normal(size=(n, n_features)).astype(dtype)
+    model = mfld.TwoLayerNetwork(n_features, n_outputs=n_outputs, activation="tanh")
+    targets = np.sin(inputs[:, :n_outputs])
+    return mfld.EmpiricalRisk(model, inputs, targets, loss="half_squared", l2=1e-3, **options)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("size", "dynamics", "counts", "num_threads"),
+    [
+        (MANY_ROWS[0], DYNAMICS[0], (2, 3, 4), 1),
+        (MANY_ROWS[1], DYNAMICS[1], (2, 4, 9), 1),
+        (MANY_ROWS[1], DYNAMICS[2], (2, 3), 1),
+        (MANY_ROWS[2], DYNAMICS[0], (2, 4), 2),
+    ],
+    ids=["4 leaves", "underdamped, fewer leaves than ranks", "preconditioned", "two threads"],
+)
+def test_ranks_that_share_rows_make_the_bytes_of_one_process(size, dynamics, counts, num_threads, dtype):
+    n, n_particles, n_features = size
+    weights = np.random.default_rng(1).uniform(1, 2, n)
+    objective = tall(n, n_features, 2, dtype, sample_weight=weights)
+    solver = mfld.MFLD(
+        n_particles, step_size=0.05, temperature=1e-3, dynamics=dynamics, dtype=dtype, num_threads=num_threads
+    )
+    alone = solver.run(objective, 5, seed=3, record_every=2)
+    assert mfld.scaling.Work.of(solver, objective).n_row_leaves >= 4
+    for count, shard in [(count, "rows") for count in counts] + [(3, "particles")]:
+
+        def run(comm, shard=shard):
+            return mfld.mpi.Sharded(solver, comm, shard=shard).run(objective, 5, seed=3, record_every=2)
+
+        for together in on_ranks(count, run):
+            assert same(together.state, alone.state)
+            for name, values in alone.history.items():
+                assert together.history[name].tobytes() == values.tobytes(), name
+    assert np.ptp(alone.particles) > 0.1
+
+
+def test_a_sum_over_leaves_of_rows_is_that_over_rows():
+    # The same rows in two orders: other leaves, and the same numbers to rounding.
+    objective = tall(40_000, 4, sample_weight=np.linspace(1, 2, 40_000))
+    order = np.random.default_rng(0).permutation(40_000)
+    other = mfld.EmpiricalRisk(
+        objective.model,
+        objective.inputs[order],
+        objective.targets[order],
+        loss="half_squared",
+        l2=1e-3,
+        sample_weight=objective.sample_weight[order],
+    )
+    solver = mfld.MFLD(20, step_size=0.5, temperature=0.0, dtype="float64")
+    one, two = (solver.run(risk, 3) for risk in (objective, other))
+    particles = np.array(solver.init(objective).particles)
+    for _ in range(3):  # the loss's gradient by other kernels, which know no leaves
+        particles = particles - 0.5 * (objective.loss_gradient(particles) + 2e-3 * particles)
+    for found in (one, two):
+        np.testing.assert_allclose(found.particles, particles, rtol=1e-9, atol=1e-12)
+    assert one.particles.tobytes() != two.particles.tobytes()
+
+
+@pytest.mark.parametrize("delay", [0.02, 0.1, 0.3])
+@pytest.mark.parametrize("shard", ["particles", "rows"])
+def test_an_interrupt_of_one_rank_ends_all(shard, delay):
+    objective, solver = tall(70_000, 40, dtype="float32"), mfld.MFLD(300, step_size=0.05, temperature=1e-3)
+    meeting, found = Meeting(2), {}
+
+    def run(rank):
+        sharded = mfld.mpi.Sharded(solver, ThreadComm(meeting, rank), shard=shard)
+        try:
+            sharded.advance(objective, sharded.init(objective), 10**6)
+        except KeyboardInterrupt as error:
+            found[rank] = error.state
+
+    def handler(number, frame):
+        # That of MPI is no code in Python, within which a handler could run.
+        while frame is not None:
+            if frame.f_code is ThreadComm.Allgather.__code__:
+                threading.Timer(0.002, signal.raise_signal, [number]).start()
+                return
+            frame = frame.f_back
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, handler)
+    other = threading.Thread(target=run, args=(1,))
+    timer = threading.Timer(delay, signal.raise_signal, [signal.SIGINT])
+    try:
+        other.start()
+        timer.start()
+        run(0)
+        other.join(60)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
+    assert not other.is_alive()
+    assert same(found[0], found[1])
+    assert same(found[0], solver.run(objective, found[0].step).state)
+
+
+@pytest.mark.parametrize("particle", [3, 17])
+def test_a_divergence_ends_all_that_share_rows(particle):
+    objective, solver = tall(40_000, 4), mfld.MFLD(20, step_size=50.0, temperature=1e-3)
+    start = np.array(solver.init(objective).particles)
+    start[particle] = 1e3
+    with pytest.raises(mfld.DivergenceError) as alone:
+        solver.run(objective, 300, particles=start)
+    for error in on_ranks(
+        3, lambda comm: mfld.mpi.Sharded(solver, comm, shard="rows").run(objective, 300, particles=start)
+    ):
+        assert isinstance(error, mfld.DivergenceError), error
+        assert str(error) == str(alone.value)
+        assert same(error.state, alone.value.state)
+
+
+def test_what_is_shared_is_chosen_and_said():
+    solver, many, few = mfld.MFLD(20, step_size=0.05, temperature=1e-3), tall(70_000, 4), risk()
+    batches = mfld.MFLD(20, step_size=0.05, temperature=1e-3, gradient=mfld.Minibatch(16))
+
+    def run(comm):
+        chosen = mfld.mpi.Sharded(solver, comm)
+        assert [chosen.plan(one).shard for one in (many, few)] == ["rows", "particles"]
+        plan = chosen.plan(many)
+        assert plan.seconds["rows"] < plan.seconds["particles"]
+        assert str(plan).startswith("8 processes share rows: by the model ")
+        slow = mfld.scaling.Machine(latency=1.0, bandwidth=1e9, seconds_per_particle=1e-6)
+        assert mfld.mpi.Sharded(solver, comm, shard="particles").plan(many).shard == "particles"
+        assert mfld.mpi.Sharded(solver, comm, shard="rows").plan(few).shard == "rows"
+        assert mfld.mpi.Sharded(solver, comm, machine=slow).plan(many).shard == "rows"  # one message and not many
+        assert "shard='auto'" in repr(chosen)
+        assert mfld.mpi.Sharded(batches, comm).plan(many).shard == "particles"
+        assert "rows are shared in full gradients" in str(mfld.mpi.Sharded(batches, comm).plan(many))
+        with pytest.raises(ValueError, match="shard must be 'particles' or 'auto' here"):
+            mfld.mpi.Sharded(batches, comm, shard="rows").run(many, 1)
+
+    assert on_ranks(8, run) == [None] * 8
+
+
+def test_ranks_that_share_rows_read_their_own():
+    # Rows of the other rank are not numbers: whoever looked at them would have none either.
+    solver, objective = mfld.MFLD(20, step_size=0.05, temperature=1e-3), tall(40_000, 4, dtype="float32")
+    alone = solver.run(objective, 1).state
+
+    def run(comm):
+        ranks = Ranks(comm, by_rows=True)
+        problem = objective.over_ranks(ranks).native(np.dtype("float32"))
+        half = slice(20_000, None) if comm.rank == 0 else slice(20_000)
+        inputs = problem.inputs.copy()
+        inputs[half] = np.nan
+        particles = np.array(solver.init(objective).clouds["mu"].particles)
+        dynamics = mfld.Overdamped().native(particles, {}).form
+        estimator = mfld.FullBatch().native(objective, particles, {}).form
+        coefficients = mfld.Overdamped().coefficients(0.05, 1e-3, 1e-3)
+        _core.backend.advance(
+            *problem[:2],
+            particles,
+            inputs,
+            *problem[3:5],
+            estimator,
+            dynamics,
+            coefficients,
+            1,
+            [alone.key],
+            0,
+            ranks=ranks.native,
+        )
+        return particles.tobytes()
+
+    assert on_ranks(2, run) == [alone.clouds["mu"].particles.tobytes()] * 2
 
 
 def test_a_divergence_of_one_replicate_ends_all():
@@ -186,6 +363,38 @@ def test_a_sweep_of_dual_ascent_shares_its_weights(dtype, case):
     assert (met[4] > alone[0]) == (case.get("n_outputs") == 3)  # else each makes the sweep by itself
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("loss", ["logistic", "cross_entropy"])
+def test_chains_of_a_refresh_stay_where_they_are(loss, dtype, monkeypatch):
+    n, rng = 900, np.random.default_rng(1)
+    inputs = rng.normal(size=(40, 4))
+    n_outputs, targets = (1, np.sign(inputs[:, 0])) if loss == "logistic" else (3, rng.integers(0, 3, 40))
+    model = mfld.TwoLayerNetwork(4, n_outputs=n_outputs, readout="bounded", readout_bound=2.0)
+    objective = mfld.EmpiricalRisk(model, inputs, targets, loss=loss, l2=0.1)
+    solver = mfld.PSDCA(n, temperature=0.1, dtype=dtype)
+    alone = solver.run(objective, 2, seed=4)
+    for count in (2, 3, 4, 20):  # fewer leaves than the last
+        assert same(sharded(solver, count, objective, 2, seed=4).state, alone.state)
+    assert alone.state.buffers["sampler_moves"][0] > 3
+
+    evaluated, sent, pull_back = [], [], mfld.TwoLayerNetwork.pull_back
+    monkeypatch.setattr(
+        mfld.TwoLayerNetwork, "pull_back", lambda *own: (evaluated.append(len(own[1])), pull_back(*own))[1]
+    )
+
+    def run(comm):
+        gather = comm.Allgather
+        comm.Allgather = lambda mine, out: (sent.append(memoryview(mine).nbytes), gather(mine, out))
+        return mfld.mpi.Sharded(solver, comm).run(objective, 2, seed=4)
+
+    on_ranks(2, run)
+    assert max(evaluated) <= 512  # 8 of 15 leaves
+    moves = alone.state.buffers["sampler_moves"][0]
+    cloud = 512 * objective.n_coordinates * np.dtype(dtype).itemsize
+    # Positions once a refresh, and not once a move.
+    assert sum(size >= cloud for size in sent) < moves
+
+
 def test_a_run_of_dual_ascent_with_shared_sweeps():
     rng = np.random.default_rng(1)
     inputs = rng.normal(size=(30, 6))
@@ -254,7 +463,8 @@ def test_a_stein_discrepancy_shares_its_pairs(count, dtype, monkeypatch):
     assert max(sizes) <= 192  # of 300: nobody sums all
 
 
-def test_certificates_are_those_of_one_process():
+@pytest.mark.parametrize("count", [2, 4])
+def test_certificates_are_those_of_one_process(count):
     objective = mfld.EmpiricalRisk(
         mfld.TwoLayerNetwork(4, readout="bounded", readout_bound=2.0),
         risk(n=40).inputs,
@@ -266,8 +476,10 @@ def test_certificates_are_those_of_one_process():
     options = {"n_chains": 320, "seed": 2}
     expected = mfld.certificate(objective, result.algorithm.dual(objective, result.state), 0.1, **options)
     dual = result.algorithm.dual(objective, result.state)
-    found = on_ranks(2, lambda comm: mfld.mpi.Sharded(result.algorithm, comm).certificate(result, dual=dual, **options))
-    assert [repr(one) for one in found] == [repr(expected)] * 2
+    found = on_ranks(
+        count, lambda comm: mfld.mpi.Sharded(result.algorithm, comm).certificate(result, dual=dual, **options)
+    )
+    assert [repr(one) for one in found] == [repr(expected)] * count
 
 
 def test_messages_are_predictions_and_not_particles():
@@ -371,9 +583,7 @@ def test_a_failed_meeting_leaves_the_state_as_it_was():
     solver, objective = mfld.MFLD(N, step_size=0.05, temperature=1e-3, gradient=mfld.SVRG(16, 7)), risk()
 
     def run(comm):
-        sharded = mfld.mpi.Sharded(solver, comm)
-        state, _ = sharded.advance(objective, sharded.init(objective), 5)
-        meet, end = comm.Allgather, comm.meetings + 20
+        meet, end = comm.Allgather, math.inf
 
         def fail(mine, out):
             if comm.meetings == end:
@@ -381,6 +591,9 @@ def test_a_failed_meeting_leaves_the_state_as_it_was():
             meet(mine, out)
 
         comm.Allgather = fail
+        sharded = mfld.mpi.Sharded(solver, comm)
+        state, _ = sharded.advance(objective, sharded.init(objective), 5)
+        end = comm.meetings + 20
         with pytest.raises(ConnectionError, match="down") as caught:
             sharded.advance(objective, state, 50)
         return caught.value.state, state
@@ -442,6 +655,46 @@ def test_mpi_makes_the_bytes_of_one_process(tmp_path):
 
 
 @MPI
+def test_mpi_processes_share_rows(tmp_path):
+    script = PROBLEM + (
+        """
+    rows, targets = (np.tile(array, (400, 1)) for array in (inputs, risk.targets))
+    tall = mfld.EmpiricalRisk(risk.model, rows, targets, loss="half_squared")
+    small = mfld.MFLD(20, step_size=0.05, temperature=1e-3, num_threads=1)
+    sharded = mfld.mpi.Sharded(small)
+    plan, result, alone = sharded.plan(tall), sharded.run(tall, 40), small.run(tall, 40)
+    same = result.particles.tobytes() == alone.particles.tobytes()
+    sys.stdout.write(f"{same} {plan.shard}\\n")
+    """
+    )
+    process = mpirun(2, tmp_path / "script.py", script)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    assert output.split() == ["True", "rows"] * 2
+
+
+@MPI
+def test_a_divergence_ends_all_processes_cleanly(tmp_path):
+    script = PROBLEM + (
+        """
+    wild = mfld.MFLD(600, step_size=50.0, temperature=1e-3, gradient=mfld.SVRG(16, 7), num_threads=1)
+    start = np.array(wild.init(risk).particles)
+    start[598] = 1e3  # of the last process
+    try:
+        mfld.mpi.Sharded(wild).run(risk, 300, particles=start)
+    except mfld.DivergenceError as error:
+        sys.stdout.write(f"diverged {error.state.step}\\n")
+    """
+    )
+    process = mpirun(2, tmp_path / "script.py", script)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    first, second = output.splitlines()
+    assert first == second
+    assert first.startswith("diverged")
+
+
+@MPI
 def test_the_command_line_trains_over_processes(tmp_path):
     rows = np.random.default_rng(1).normal(size=(200, 3))
     table = tmp_path / "table.csv"
@@ -472,18 +725,33 @@ def test_the_end_of_one_rank_is_the_end_of_all(tmp_path, number):
     script = PROBLEM + (
         """
     import os
-    if MPI.COMM_WORLD.Get_rank() == 1:
-        open(sys.argv[2] + ".new", "w").write(str(os.getpid()))
-        os.rename(sys.argv[2] + ".new", sys.argv[2])
+    name = sys.argv[2] + str(MPI.COMM_WORLD.Get_rank())
+    open(name + ".new", "w").write(str(os.getpid()))
+    os.rename(name + ".new", name)
     mfld.mpi.Sharded(solver).run(risk, 10**9, record_every=[], callbacks=[mfld.Checkpoint(sys.argv[1], every=50)])
     """
     )
     state, pid = tmp_path / "state.npz", tmp_path / "pid"
     process = mpirun(2, tmp_path / "script.py", script, state, pid)
     deadline = time.monotonic() + 60
-    while not (state.exists() and pid.exists()) and time.monotonic() < deadline and process.poll() is None:
+    pids = [pid.with_name(f"pid{rank}") for rank in range(2)]
+    files = [state, *pids]
+    while not all(file.exists() for file in files) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
-    os.kill(int(pid.read_text()), number)
+    ranks = [int(file.read_text()) for file in pids]
+    os.kill(ranks[1], number)
     process.communicate(timeout=60)
     assert process.returncode != 0
     assert mfld.checkpoint.load(state).step > 0
+    deadline = time.monotonic() + 30
+    while any(map(_lives, ranks)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(_lives, ranks)), "a process hangs"
+
+
+def _lives(number):
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -36,13 +36,13 @@ class Spy:
             return member
 
         @functools.wraps(member)
-        def called(*arguments):
+        def called(*arguments, **options):
             frame = sys._getframe(1)
             while frame.f_globals["__name__"] in NOT_ASKING:
                 frame = frame.f_back
-            for purpose, counter in counters(*arguments):
+            for purpose, counter in counters(*arguments, **options):
                 self.drawn[counter].add((self.stage, frame.f_globals["__name__"], frame.f_code.co_name, purpose))
-            return member(*arguments)
+            return member(*arguments, **options)
 
         return called
 
@@ -72,23 +72,24 @@ class Spy:
         return [("", (key[0] | key[1] << 32, particle, word1 & 0xFFFFFF, word1 >> 24, step, population))]
 
     @staticmethod
-    def _moves(particles, n_moving, key, step, population):
-        members = range(math.prod(particles.shape[:-2]))
-        shape = itertools.product(members, range(particles.shape[-2]), blocks(n_moving, particles.dtype))
+    def _moves(particles, n_moving, key, step, population, first=0):
+        members, numbers = range(math.prod(particles.shape[:-2])), range(first, first + particles.shape[-2])
+        shape = itertools.product(members, numbers, blocks(n_moving, particles.dtype))
         return [("move", (key, m, b, STREAMS["move"], step, population + e)) for e, m, b in shape]
 
     @staticmethod
-    def _of_affine(particles, gradient, n_moving, coefficients, key, step, population, threads, domain=None):
-        return Spy._moves(particles, n_moving, key, step, population)
+    def _of_affine(particles, gradient, n_moving, coefficients, key, step, population, threads, domain=None, first=0):
+        return Spy._moves(particles, n_moving, key, step, population, first)
 
     @staticmethod
-    def _of_baoab(particles, v, gradient, closing, n_moving, coefficients, key, step, population, threads):
-        return [] if closing else Spy._moves(particles, n_moving, key, step, population)
+    def _of_baoab(particles, v, gradient, closing, n_moving, coefficients, key, step, population, threads, first=0):
+        return [] if closing else Spy._moves(particles, n_moving, key, step, population, first)
 
     @staticmethod
-    def _of_accept(particles, *arguments):
+    def _of_accept(particles, *arguments, first=0):
         key, step, population, _ = arguments[-4:]
-        return [("accept", (key, m, 0, STREAMS["acceptance"], step, population)) for m in range(len(particles))]
+        numbers = range(first, first + len(particles))
+        return [("accept", (key, m, 0, STREAMS["acceptance"], step, population)) for m in numbers]
 
     @staticmethod
     def _of_advance(network, loss, particles, inputs, *arguments):

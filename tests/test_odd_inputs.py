@@ -807,12 +807,13 @@ TABLE = {
         mfld.pieces.InPieces,
         {"solver": make_solver(), "path": "cloud.npy", "n_pieces": 3},
     ),
-    "mpi.Sharded": (mfld.mpi.Sharded, {"solver": make_solver(), "comm": ALONE}),
+    "mpi.Sharded": (mfld.mpi.Sharded, {"solver": make_solver(), "comm": ALONE, "shard": "auto", "machine": None}),
     "mpi.Sharded.run": (
         mfld.mpi.Sharded(make_solver(), ALONE).run,
         {"objective": SIMPLE, "n_steps": 2, "seed": 0, "particles": None, "state": None}
         | {"record_every": 1, "record": None, "callbacks": ()},
     ),
+    "mpi.Sharded.plan": (mfld.mpi.Sharded(make_solver(), ALONE).plan, {"objective": SIMPLE}),
     "mpi.Sharded.certificate": (
         mfld.mpi.Sharded(make_solver(), ALONE).certificate,
         {"result": make_solver().run(SIMPLE, 8), "confidence": 0.9, **QUICK},
@@ -826,6 +827,7 @@ TABLE = {
         mfld.scaling.Machine,
         {"latency": 1e-6, "bandwidth": 1e9, "seconds_per_particle": 1e-6, "seconds_per_step": 0.0},
     ),
+    "scaling.typical": (mfld.scaling.typical, {"work": mfld.scaling.Work(10, 2, 9)}),
     "scaling.measure": (
         mfld.scaling.measure,
         {"comm": ALONE, "solver": make_solver(), "risk": SIMPLE, "seconds": 1e-6},
@@ -1221,6 +1223,7 @@ MADE = {
     "Result",
     "Row",
     "Sandwich",
+    "SharePlan",
     "SignedCertificate",
     "Spectrum",
     "Statistics",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mfld
-from mfld.scaling import Machine, Work, measure
+from mfld.scaling import Machine, Work, measure, typical
 from ranks import ALONE, on_ranks
 
 CLUSTER = Machine(latency=3e-6, bandwidth=5e9, seconds_per_particle=2e-8, seconds_per_step=2e-5)
@@ -38,20 +38,40 @@ def test_messages_are_those_of_the_model(n_particles, n, n_outputs, gradient, dt
     risk = problem(n, n_outputs=n_outputs)
     solver = mfld.MFLD(n_particles, step_size=0.01, temperature=1e-3, gradient=gradient, dtype=dtype, num_threads=1)
     start, _ = solver.advance(risk, solver.init(risk), 1)  # a refresh, where there are any
+    work = Work.of(solver, risk)
+    expected = Counter([work.slot(ranks, rows) for rows in work.blocks * 3])
+    assert sent_by_three_steps(solver, risk, start, ranks, "particles") == expected
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 5])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("n_particles", "n", "d", "n_outputs"), [(50, 40_000, 5, 2), (300, 70_000, 40, 1), (30, 500, 5, 1)]
+)
+def test_messages_of_shared_rows_are_those_of_the_model(n_particles, n, d, n_outputs, dtype, ranks):
+    risk = problem(n, d, n_outputs)
+    solver = mfld.MFLD(n_particles, step_size=0.01, temperature=1e-3, dtype=dtype, num_threads=1)
+    start, _ = solver.advance(risk, solver.init(risk), 1)
+    work = Work.of(solver, risk)
+    assert (work.questions(ranks) > 0) == (d == 40)
+    assert work.n_row_leaves == {40_000: 4, 70_000: 8, 500: 1}[n]
+    expected = Counter({8: 3 * work.questions(ranks), work.gradient_slot(ranks): 3})
+    assert sent_by_three_steps(solver, risk, start, ranks, "rows") == +expected
+
+
+def sent_by_three_steps(solver, risk, start, ranks, shard):
+    """Sizes of messages that five steps send more than two, and how many of each."""
     sent = []
 
     def advance(comm, n_steps):
         gather, sizes = comm.Allgather, []
         comm.Allgather = lambda mine, out: (sizes.append(memoryview(mine).nbytes), gather(mine, out))
-        mfld.mpi.Sharded(solver, comm).advance(risk, start, n_steps)
+        mfld.mpi.Sharded(solver, comm, shard=shard).advance(risk, start, n_steps)
         sent.append(Counter(sizes))
 
     on_ranks(ranks, lambda comm: advance(comm, 2))
     on_ranks(ranks, lambda comm: advance(comm, 5))
-    work = Work.of(solver, risk)
-    expected = Counter([work.slot(ranks, rows) for rows in work.blocks * 3])
-    assert sent[-1] - sent[0] == expected  # what three more steps sent
-    assert sum((sent[-1] - sent[0]).values()) == 3 * len(work.blocks)
+    return sent[-1] - sent[0]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5, 8, 13, 64])
@@ -96,6 +116,28 @@ def test_memory_of_a_thousand_million_particles():
     alone, many = work.memory(1), work.memory(64)
     assert 2 * cloud < many < 3 * cloud
     assert alone - 2 * cloud == pytest.approx(64 * (many - 2 * cloud), rel=1e-6)
+
+
+def test_rows_are_shared_by_few_long_messages():
+    work = Work(n_particles=1000, n_features=10, n_rows=10_000_000, isa="v4")
+    machine = typical(work)
+    assert work.n_leaves == 16
+    assert work.n_row_leaves == 64
+    # One message of the gradients of 1000 particles, by the formula of the module.
+    message = math.ceil(math.log2(64)) * machine.latency + 63 * work.gradient_slot(64) / machine.bandwidth
+    asked = 6 * machine.latency + 63 * 8 / machine.bandwidth
+    moves = 20 * 12 / (20 * 12 + 2 * 10_000_000 * 18)
+    share = moves + (1 - moves) * work.longest_share_of_rows(64)
+    expected = machine.step(work) * share + work.questions(64) * asked + message
+    assert machine.step(work, 64, "rows") == pytest.approx(expected, rel=1e-3)
+    assert machine.step(work, 64, "rows") < machine.step(work, 16, "particles") / 5
+    assert machine.best(work, shard="rows") == 64
+    assert machine.best(work) <= 16
+    assert work.memory(64, "rows") < 1.1 * work.memory(1, "rows")
+    few = Work(n_particles=100_000, n_features=30, n_rows=256)
+    assert typical(few).step(few, 16) < typical(few).step(few, 16, "rows") / 10
+    with pytest.raises(ValueError, match="shard must be"):
+        machine.step(work, 2, "samples")
 
 
 def test_measured_numbers_predict_the_time_they_were_measured_from():

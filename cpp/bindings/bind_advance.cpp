@@ -170,6 +170,8 @@ Report advance(const Backend& backend, const mfld_network& network, const mfld_l
   if (estimator.batch_size < (batches ? 1 : 0) || estimator.batch_size > (batches ? n : 0))
     throw py::value_error("batch_size must be between 1 and " + std::to_string(n) + ", or 0 for the full batch, got " +
                           std::to_string(estimator.batch_size));
+  if (batches && ranks && ranks->by_rows)
+    throw py::value_error("ranks must share particles and not rows where there are mini-batches");
   if (estimator.anchored() && estimator.refresh_every < 1)
     throw py::value_error("refresh_every must be at least 1, got " + std::to_string(estimator.refresh_every));
   // A BAOAB run takes one more gradient, at the step after the last.
@@ -250,7 +252,7 @@ Report advance_pairs(const Backend& backend, const PairKernel& own, double own_f
                                         own_factor,
                                         cross_factor,
                                         {points, weights ? checked(*weights, "weights", wide, {n}) : nullptr, n}};
-  const mfld_shape shape = {1, m, p, n_moving};
+  const mfld_shape shape = {1, m, p, n_moving, 0};
   mfld_report raw = {MFLD_DONE, 0, -1, -1, nullptr, nullptr};
   const bool finished = run(num_threads, [&](const mfld_execution* execution) {
     return backend.kernels(wide).advance_pairs(&discrepancy, x, r, &shape, n_steps, rows.each(), on.get(),

@@ -175,13 +175,14 @@ void bind_network(py::module_& m, BackendClass& backend) {
            }),
            py::arg("n_features"), py::arg("n_outputs"), py::arg("has_bias"), py::arg("activation"), py::arg("readout"),
            py::arg("output_scale"), py::arg("readout_bound"));
-  py::class_<Ranks>(m, "Ranks", "Processes that share the particles of a call: all make it alike.")
-      .def(py::init([](std::int64_t rank, std::int64_t n_ranks, py::typing::Callable<void(py::memoryview)> exchange,
-                       std::int64_t n_particles, bool only_sums) {
-             return Ranks::make(rank, n_ranks, std::move(exchange), n_particles, only_sums);
+  py::class_<Ranks>(m, "Ranks", "Processes that share the particles of a call, or its rows: all make it alike.")
+      .def(py::init([](std::int64_t rank, std::int64_t n_ranks,
+                       py::typing::Callable<void(py::bytes, py::memoryview)> exchange, std::int64_t n_particles,
+                       bool only_sums, bool by_rows) {
+             return Ranks::make(rank, n_ranks, std::move(exchange), n_particles, only_sums, by_rows);
            }),
            py::arg("rank"), py::arg("n_ranks"), py::arg("exchange"), py::arg("n_particles") = 0,
-           py::arg("only_sums") = false)
+           py::arg("only_sums") = false, py::arg("by_rows") = false)
       .def_readonly("rank", &Ranks::rank)
       .def_readonly("n_ranks", &Ranks::n_ranks);
   backend

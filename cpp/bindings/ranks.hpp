@@ -15,23 +15,24 @@ namespace mfld::bindings {
 
 namespace py = pybind11;
 
-// `exchange(buffer)` takes n_ranks slots of bytes, of which that of this rank is filled, and fills the others. Where
-// n_particles is not 0, arrays hold the rank's share of so many particles.
+// `exchange(mine, all)` puts the bytes of each rank, as many of all, side by side into the second buffer. It is called
+// from here and not by code in Python, where the handler of a signal could raise before or behind it: other ranks would
+// wait. Where n_particles is not 0, arrays hold the rank's share of so many particles.
 struct Ranks {
   std::int64_t rank, n_ranks;
   py::function exchange;
   std::int64_t n_particles;
-  bool only_sums;
+  bool only_sums, by_rows;
 
   static Ranks make(std::int64_t rank, std::int64_t n_ranks, py::function exchange, std::int64_t n_particles,
-                    bool only_sums) {
+                    bool only_sums, bool by_rows) {
     if (n_ranks < 1 || rank < 0 || rank >= n_ranks)
       throw py::value_error("rank must be between 0 and n_ranks - 1, got " + std::to_string(rank) + " of " +
                             std::to_string(n_ranks));
     if (n_particles < 0 || (only_sums && n_particles == 0))
       throw py::value_error("n_particles must be positive for only_sums, and 0 without shares apart, got " +
                             std::to_string(n_particles));
-    return {rank, n_ranks, std::move(exchange), n_particles, only_sums};
+    return {rank, n_ranks, std::move(exchange), n_particles, only_sums, by_rows};
   }
 };
 
@@ -40,7 +41,8 @@ class Meetings {
  public:
   explicit Meetings(const Ranks* ranks) : ranks_(ranks) {
     if (ranks)
-      info_ = {ranks->rank, ranks->n_ranks, &Meetings::exchange, this, ranks->n_particles > 0, ranks->only_sums};
+      info_ = {ranks->rank, ranks->n_ranks,         ranks->by_rows,  &Meetings::exchange,
+               this,        ranks->n_particles > 0, ranks->only_sums};
   }
   const mfld_ranks* get() const { return ranks_ ? &info_ : nullptr; }
 
@@ -56,8 +58,10 @@ class Meetings {
     auto& own = *static_cast<Meetings*>(self);
     unless_python_ends([&own, slots, size] {
       const py::gil_scoped_acquire lock;
+      const py::error_scope of_a_stop;  // which the other ranks are to hear of: no code of Python runs beside an error
       try {
-        own.ranks_->exchange(py::memoryview::from_memory(slots, own.ranks_->n_ranks * size));
+        const py::bytes mine(static_cast<const char*>(slots) + own.ranks_->rank * size, static_cast<std::size_t>(size));
+        own.ranks_->exchange(mine, py::memoryview::from_memory(slots, own.ranks_->n_ranks * size));
       } catch (py::error_already_set& error) {
         own.error_.emplace(std::move(error));
       }

@@ -81,7 +81,7 @@ int pull_back_clipped(const mfld_network* description, const mfld_loss* loss_des
     for (std::int64_t b = 0; b < n_blocks; ++b) most = std::max(most, rows_of(b).size());
     const std::int64_t stride = round_up(most, V::size), kept = stride * lanes, terms_size = outputs * lanes;
 
-    const LeafSums<T> predictions(layout, outputs, stride), squares(layout, 1, stride);
+    const LeafSums<T> predictions(layout.n_leaves, outputs, stride), squares(layout.n_leaves, 1, stride);
     const std::int64_t panel_memory = PanelTerms<T>::size(layout.panel_size(), terms_size);
     const Buffer<T> panels(layout.n_panels * panel_memory), values(layout.n_panels * kept),
         gains(layout.n_panels * kept), slopes(network.activation.stores_slope ? layout.n_panels * kept : 0);

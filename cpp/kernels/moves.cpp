@@ -3,7 +3,6 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
-#include <numeric>
 #include <vector>
 
 #include "baoab.hpp"
@@ -37,15 +36,21 @@ constexpr std::int64_t work_of_coordinate = 20;
 template <class T>
 struct Panels {
   PanelLayout<T> layout;
-  std::int64_t n_members, n_moving;
+  std::int64_t n_members, n_moving, first_particle;
   std::vector<NoisePlace> places;  // of each member
 
   Panels(const mfld_shape& shape, const mfld_noise& noise)
-      : layout(shape.n_particles, shape.p), n_members(shape.n_members), n_moving(shape.n_moving) {
+      : layout(shape.n_particles, shape.p),
+        n_members(shape.n_members),
+        n_moving(shape.n_moving),
+        first_particle(shape.first_particle) {
     for (std::int64_t e = 0; e < n_members; ++e) places.emplace_back(of_member(noise, e), MFLD_STREAM_MOVE);
   }
 
   std::int64_t count() const { return n_members * layout.n_panels; }
+  // Numbers of the particles in the noise.
+  std::int64_t first_of(std::int64_t panel) const { return first_particle + panel * panel_lanes<T>; }
+  std::int64_t end_particle() const { return first_particle + layout.n_particles; }
   double work() const { return static_cast<double>(layout.panel_size() * work_of_coordinate); }
   // Particles of one member.
   template <class Array>
@@ -106,7 +111,7 @@ int affine(void* particles, const void* gradient, const mfld_shape* shape, const
       layout.pack(x, p, panel);
       layout.pack(panels.of(static_cast<const T*>(gradient), e), p, slope);
       const std::int64_t bad = scheme(panel, panel, {slope, panels.n_moving, nullptr, nullptr}, panels.n_moving,
-                                      p * panel_lanes<T>, layout.n_particles, panels.places[e], on);
+                                      panels.first_of(p), panels.end_particle(), panels.places[e], on);
       layout.unpack(panel, p, x);
       return bad;
     });
@@ -131,7 +136,7 @@ int baoab(void* particles, void* velocities, const void* gradient, const mfld_sh
       layout.pack(x, p, panel);
       layout.pack(v, p, velocity);
       layout.pack(panels.of(static_cast<const T*>(gradient), e), p, slope);
-      const std::int64_t first = p * panel_lanes<T>, n = layout.n_particles;
+      const std::int64_t first = panels.first_of(p), n = panels.end_particle();
       if (part == MFLD_BAOAB_CLOSE) {
         const std::int64_t bad = scheme.close(panel, velocity, slope, panels.n_moving, first, n);
         layout.unpack(velocity, p, v);
@@ -149,14 +154,13 @@ int baoab(void* particles, void* velocities, const void* gradient, const mfld_sh
 template <class T>
 int accept(void* particles, void* values, void* gradient, const void* proposals, const void* proposal_values,
            const void* proposal_gradient, const mfld_shape* shape, const double* coefficients, const mfld_noise* noise,
-           std::int64_t* accepted, double* probability, const mfld_execution* execution) {
+           std::int64_t* accepted, double* probabilities, const mfld_execution* execution) {
   return guarded([&] {
     auto *x = static_cast<T*>(particles), *u = static_cast<T*>(values), *g = static_cast<T*>(gradient);
     const auto *y = static_cast<const T*>(proposals), *w = static_cast<const T*>(proposal_values),
                *f = static_cast<const T*>(proposal_gradient);
     const std::int64_t p = shape->p, n_moving = shape->n_moving, n = shape->n_members * shape->n_particles;
     const auto finite = [](T z) { return std::isfinite(z); };
-    const Buffer<double> ratios(n);
     std::atomic<std::int64_t> count{0};
     const int threads = useful_threads(execution->num_threads, n, static_cast<double>(n * (n_moving + 20)));
     StopSignal stop(*execution);
@@ -166,7 +170,7 @@ int accept(void* particles, void* values, void* gradient, const void* proposals,
       for (std::int64_t i = mine.begin; i < mine.end && !stop.aborting(); ++i) {
         if (member == 0) stop.poll(static_cast<double>(4 * n_moving + 100));
         const std::int64_t at = i * p;
-        ratios[i] = 0;
+        probabilities[i] = 0;
         if (!finite(w[i]) || !std::all_of(y + at, y + at + n_moving, finite) ||
             !std::all_of(f + at, f + at + n_moving, finite))
           continue;
@@ -174,9 +178,9 @@ int accept(void* particles, void* values, void* gradient, const void* proposals,
             metropolis_log_ratio<T>({x + at, static_cast<double>(u[i]), g + at},
                                     {y + at, static_cast<double>(w[i]), f + at}, n_moving, coefficients);
         if (std::isnan(log_ratio)) continue;  // of numbers so large that their squares overflow
-        ratios[i] = std::exp(std::min(log_ratio, 0.0));
+        probabilities[i] = std::exp(std::min(log_ratio, 0.0));
         const mfld_noise own = of_member(*noise, i / shape->n_particles);
-        if (!(std::log(acceptance_uniform(own, i % shape->n_particles)) < log_ratio)) continue;
+        if (!(std::log(acceptance_uniform(own, shape->first_particle + i % shape->n_particles)) < log_ratio)) continue;
         std::copy_n(y + at, p, x + at);
         std::copy_n(f + at, p, g + at);
         u[i] = w[i];
@@ -186,7 +190,6 @@ int accept(void* particles, void* values, void* gradient, const void* proposals,
     });
     if (stop.aborting()) return MFLD_STOPPED;
     *accepted = count;
-    *probability = std::accumulate(&ratios[0], &ratios[n], 0.0) / static_cast<double>(n);
     return MFLD_DONE;
   });
 }

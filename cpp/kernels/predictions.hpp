@@ -42,7 +42,8 @@ struct Sharing {
 };
 
 // Leaf sums of one block of samples: sums[leaf][output][row], rows padded to whole registers. Two copies take turns, so
-// that one barrier a block is enough.
+// that one barrier a block is enough. The gradients of panels are summed over leaves of rows in the same way, where
+// outputs stand for panels, and rows for the numbers of one; they have one copy.
 //
 // The leaves are the ends of a binary tree whose nodes are aligned powers of two of them. Predictions are its root, so
 // they do not depend on the number of members: each member adds its own leaves as far up as they make whole nodes, in
@@ -50,15 +51,22 @@ struct Sharing {
 template <class T>
 class LeafSums {
  public:
-  LeafSums(const PanelLayout<T>& layout, std::int64_t n_outputs, std::int64_t stride)
-      : n_leaves_(layout.n_leaves), row_size_(n_outputs * stride), stride_(stride), sums_(2 * n_leaves_ * row_size_) {}
+  LeafSums(std::int64_t n_leaves, std::int64_t n_outputs, std::int64_t stride, int copies = 2)
+      : n_leaves_(n_leaves),
+        row_size_(n_outputs * stride),
+        stride_(stride),
+        copies_(copies),
+        sums_(copies * n_leaves_ * row_size_) {}
 
   std::int64_t stride() const { return stride_; }
-  T* leaf(std::int64_t turn, std::int64_t leaf) const { return &sums_[((turn & 1) * n_leaves_ + leaf) * row_size_]; }
+  T* leaf(std::int64_t turn, std::int64_t leaf) const {
+    return &sums_[((turn & (copies_ - 1)) * n_leaves_ + leaf) * row_size_];
+  }
 
   // After leaf `l`, the leaves of `mine` being done in their order: adds it to its neighbour, their sum to theirs, and
-  // so on. `n_rows` of each of the first `outputs`.
-  void join(std::int64_t turn, std::int64_t l, Range mine, std::int64_t outputs, std::int64_t n_rows) const {
+  // so on. `n_rows` of each of so many outputs from the first on.
+  void join(std::int64_t turn, std::int64_t l, Range mine, std::int64_t outputs, std::int64_t n_rows,
+            std::int64_t first_output = 0) const {
     for (std::int64_t size = 1; size < n_leaves_; size *= 2) {
       const std::int64_t right = l / size * size, left = right - size;
       // The tree's last nodes may be short of leaves: they are whole when the last leaf is.
@@ -68,7 +76,8 @@ class LeafSums {
         if (l + 1 == n_leaves_) continue;  // without a right neighbour a node is its left half
         return;
       }
-      add(leaf(turn, right), leaf(turn, left), outputs, n_rows);
+      const std::int64_t first = first_output * stride_;
+      add(leaf(turn, right) + first, leaf(turn, left) + first, outputs, n_rows);
     }
   }
 
@@ -165,7 +174,7 @@ class LeafSums {
         (Vec<T>::load(sum + i) + Vec<T>::load(other + i)).store(sum + i);
   }
 
-  std::int64_t n_leaves_, row_size_, stride_;
+  std::int64_t n_leaves_, row_size_, stride_, copies_;
   Buffer<T> sums_;
 };
 
@@ -178,9 +187,10 @@ class SumsOfRanks {
     std::int64_t bad_step = std::numeric_limits<std::int64_t>::max(), bad_particle = -1;  // the first divergence
   };
 
-  SumsOfRanks(const LeafSums<T>& sums, const Ranks& ranks, std::int64_t n_outputs)
+  // used: whether ranks meet here.
+  SumsOfRanks(const LeafSums<T>& sums, const Ranks& ranks, std::int64_t n_outputs, bool used)
       : sums_(sums), rank_(ranks.rank()), count_(ranks.count()), row_size_(n_outputs * sums.stride()) {
-    if (!ranks.several()) return;
+    if (!used) return;
     for (std::int64_t r = 0; r < count_; ++r) {
       std::int64_t nodes = 0;
       sums.each_node(r, count_, [&nodes](std::int64_t) { ++nodes; });

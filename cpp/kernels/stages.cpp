@@ -26,8 +26,8 @@ int predict(const mfld_network* description, const void* particles, const void* 
     const double scale = coefficients ? 1.0 : 1.0 / static_cast<double>(n_particles);
     // Activations are not kept: a block is one panel's, and bounded by the first-level cache.
     const SampleBlocks blocks(n, NetworkPanel<T>::most_rows_at_once);
-    const LeafSums<T> sums(layout, outputs, round_up(blocks.most_rows, Vec<T>::size));
-    const SumsOfRanks<T> sums_of_ranks(sums, ranks, outputs);
+    const LeafSums<T> sums(layout.n_leaves, outputs, round_up(blocks.most_rows, Vec<T>::size));
+    const SumsOfRanks<T> sums_of_ranks(sums, ranks, outputs, ranks.several());
     const std::int64_t stride = sums.stride();
 
     const auto panel_work = static_cast<double>(lanes * blocks.most_rows * (network.n_features + 16));

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, cast
 
 from numpy.typing import ArrayLike, NDArray
@@ -12,9 +13,10 @@ from mfld.algorithms.base import Algorithm, Callback, Result
 from mfld.certificates import Certificate
 from mfld.objectives import Objective
 from mfld.ranks import Communicator, Ranks
+from mfld.scaling import SHARDS, Machine, Work, typical
 from mfld.state import Info, State
 
-__all__ = ["Sharded", "world"]
+__all__ = ["Sharded", "SharePlan", "world"]
 
 _Value = TypeVar("_Value")
 
@@ -30,15 +32,51 @@ def world() -> Any:
     return extras.library("mpi4py.MPI", "mpi", "Sharded").COMM_WORLD
 
 
+@dataclass(frozen=True)
+class SharePlan:
+    """Choice of what the processes of a run share, and the times of a step that it goes by: `Sharded.plan`.
+
+    Attributes
+    ----------
+    shard : {"particles", "rows"}
+    seconds : dict
+        Of a step by the model of `mfld.scaling`, if they shared the one or the other; empty where rows cannot be
+        shared.
+    n_processes : int
+
+    Examples
+    --------
+    >>> from mfld.mpi import SharePlan
+    >>> print(SharePlan("rows", {"particles": 1.4, "rows": 0.5}, 16))
+    16 processes share rows: by the model 0.5 s a step, against 1.4 s if they shared particles
+    """
+
+    shard: str
+    seconds: dict[str, float]
+    n_processes: int
+
+    def __str__(self) -> str:
+        said = f"{self.n_processes} processes share {self.shard}"
+        if not self.seconds:
+            return f"{said}: rows are shared in full gradients of MFLD on an EmpiricalRisk alone"
+        (other,) = set(SHARDS) - {self.shard}
+        own, others = (f"{self.seconds[name]:.3g} s" for name in (self.shard, other))
+        return f"{said}: by the model {own} a step, against {others} if they shared {other}"
+
+
 class Sharded(Algorithm):
     """An algorithm whose particles are shared out among processes: the same numbers, to the last bit.
 
     Every process makes the same calls and gets the same results; each computes for the particles of its share. In the
     steps of `MFLD` that the core makes, with `FullBatch`, `Minibatch`, `SVRG` and `SARAH`, `Overdamped` and
     `Underdamped`, processes exchange sums of predictions of the rows that a step sees, and the particles where a call
-    ends; in sweeps of `PSDCA` over many particles the sums over their weights. Whatever else evaluates the objective,
-    such as `PDA`, the refreshes of `PSDCA` and certificates, shares its evaluations at many particles; the rest of it
-    each process computes by itself.
+    ends; in sweeps of `PSDCA` over many particles the sums over their weights, and in its refreshes those over chains
+    that stay where they are until the last move. Whatever else evaluates the objective, such as `PDA` and certificates,
+    shares its evaluations at many particles; the rest of it each process computes by itself.
+
+    With `FullBatch` they may share the rows of the data instead: each moves all particles, sees its own rows only, and
+    all exchange their gradients, once a step. That is less where there are many rows and few particles, and the rest of
+    a file that `numpy.load` maps is not read. By default a model of both chooses, `plan` says what.
 
     The process of rank 0 leads a `run`: callbacks and recorded functions are called there only, so that a `Checkpoint`
     is one file, which a run of any number of processes may go on from. A stop or a divergence on one of them ends the
@@ -50,6 +88,10 @@ class Sharded(Algorithm):
         Of one replicate or several, which are made one after the other.
     comm : mpi4py.MPI.Comm, optional
         By default ``MPI.COMM_WORLD``.
+    shard : {"auto", "particles", "rows"}
+        What is shared out in the steps of `MFLD` with `FullBatch`; it changes no number.
+    machine : Machine, optional
+        For the choice, as `mfld.scaling.measure` finds it; by default `mfld.scaling.typical`.
 
     Raises
     ------
@@ -70,18 +112,45 @@ class Sharded(Algorithm):
     >>> result = mfld.mpi.Sharded(solver).run(risk, 500)  # doctest: +SKIP
     """
 
-    def __init__(self, solver: Algorithm, comm: Any = None) -> None:
+    def __init__(
+        self, solver: Algorithm, comm: Any = None, *, shard: str = "auto", machine: Machine | None = None
+    ) -> None:
         self.solver: Algorithm = validation.instance("solver", solver, Algorithm, "an Algorithm, like MFLD(...)")
         self.comm: Any = world() if comm is None else validation.instance("comm", comm, Communicator, "one of mpi4py")
-        self._ranks = Ranks(self.comm)
+        self.shard = validation.choice("shard", shard, ("auto", *SHARDS))
+        self.machine = None if machine is None else validation.instance("machine", machine, Machine, "a Machine")
+        self._ranks, self._by_rows = Ranks(self.comm), Ranks(self.comm, by_rows=True)
         self.num_threads = solver.num_threads
 
     def __repr__(self) -> str:
-        return f"Sharded({self.solver!r}, {self._ranks.count} processes)"
+        return f"Sharded({self.solver!r}, {self._ranks.count} processes, shard={self.shard!r})"
 
     @property
     def described(self) -> Algorithm:
         return self.solver
+
+    def plan(self, objective: Objective) -> SharePlan:
+        """Choice of what the processes share in steps down this objective.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the objective is none, or rows were asked for and cannot be shared.
+        """
+        validation.instance("objective", objective, Objective, "an Objective")
+        solver, count = self.solver, self._ranks.count
+        if not (solver.sees_all_rows and objective.shares_rows):
+            if self.shard == "rows":
+                raise ValueError(
+                    "shard must be 'particles' or 'auto' here: rows are shared in full gradients of MFLD on an "
+                    f"EmpiricalRisk alone, got {solver!r} on {objective!r}"
+                )
+            return SharePlan("particles", {}, count)
+        work = Work.of(cast(Any, solver), cast(Any, objective))
+        machine = typical(work) if self.machine is None else self.machine
+        seconds = {shard: machine.step(work, count, shard) for shard in SHARDS}
+        best = min(SHARDS, key=seconds.__getitem__) if self.shard == "auto" else self.shard
+        return SharePlan(best, seconds, count)
 
     def init(
         self,
@@ -174,8 +243,8 @@ class Sharded(Algorithm):
         return shared.certificate(confidence, **options)
 
     def _shared(self, objective: Objective) -> Objective:
-        validation.instance("objective", objective, Objective, "an Objective")
-        return objective.over_ranks(self._ranks)
+        by_rows = self.plan(objective).shard == "rows"
+        return objective.over_ranks(self._by_rows if by_rows else self._ranks)
 
 
 class _Order(NamedTuple):

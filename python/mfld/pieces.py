@@ -247,7 +247,7 @@ class _StepInPieces:
         particles: FloatArray = np.load(self._problem.path, mmap_mode="r")[np.newaxis]
         return particles
 
-    def _call(self, piece: int, exchange: Callable[[int, memoryview], None], *, only_sums: bool) -> FloatArray:
+    def _call(self, piece: int, exchange: Callable[[int, bytes, memoryview], None], *, only_sums: bool) -> FloatArray:
         begin, end = self._shares[piece]
         own = self._particles[:, begin:end]
         count, n = len(self._shares), self._particles.shape[1]
@@ -259,13 +259,11 @@ class _StepInPieces:
         self.loss, self.gradient_norm = report.loss, report.gradient_norm
         return moved
 
-    def _hear_itself(self, piece: int, slots: memoryview) -> None:
-        mine = _slot(slots, piece, len(self._shares))
+    def _hear_itself(self, piece: int, mine: bytes, slots: memoryview) -> None:
         self._sums[piece].append(mine)
         slots[:] = mine * len(self._shares)
 
-    def _hear_all(self, piece: int, slots: memoryview) -> None:
-        mine = _slot(slots, piece, len(self._shares))
+    def _hear_all(self, piece: int, mine: bytes, slots: memoryview) -> None:
         said = self._said[piece]
         meeting = len(said)
         said.append(mine)
@@ -274,11 +272,6 @@ class _StepInPieces:
         else:
             heard = [other[meeting] for other in self._said] + [mine] * (len(self._shares) - piece - 1)
         slots[:] = b"".join(heard)
-
-
-def _slot(slots: memoryview, piece: int, count: int) -> bytes:
-    size = len(slots) // count
-    return bytes(slots[piece * size : (piece + 1) * size])
 
 
 def _shares(n_particles: int, n_pieces: int, dtype: FloatDType) -> list[tuple[int, int]]:

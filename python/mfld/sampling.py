@@ -15,6 +15,7 @@ from mfld.dynamics import MALA, Step
 from mfld.floating import underflow_is_zero
 from mfld.gradients import Drift, FullBatch
 from mfld.objectives import Potential
+from mfld.ranks import ALONE, Share
 from mfld.state import Buffers, Cloud
 from mfld.validation import FloatArray
 
@@ -57,6 +58,9 @@ class GibbsSampler:
         Place in the noise, see `mfld.noise`.
     num_threads : int, optional
         It never changes a result.
+    share : Share, optional
+        Where processes share the chains: this process has those of its share, and the potential evaluates them by
+        itself. By default it has all of them.
 
     Raises
     ------
@@ -83,6 +87,7 @@ class GibbsSampler:
     key: int
     population: int = 0
     num_threads: int | None = None
+    share: Share | None = None
 
     def __post_init__(self) -> None:
         validation.real("temperature", self.temperature, positive=True)
@@ -90,10 +95,12 @@ class GibbsSampler:
         _MALA.check_space(self.potential)
 
     def start(self, points: FloatArray, step_size: float | None = None, moves: int = 0) -> Chains:
-        """Chains at these points."""
+        """Chains at these points, those of all processes."""
+        share = self._share(points)
+        points = points[share.own]
         values, gradient = self.potential.value_and_gradient(points)
         if step_size is None:
-            slope = float(np.mean(np.sum(gradient.astype(np.float64) ** 2, axis=1)))
+            slope = float(share.mean(np.sum(gradient.astype(np.float64) ** 2, axis=1)))
             if not math.isfinite(slope):
                 wrong = int(np.argmin(np.isfinite(gradient).all(axis=1)))
                 raise ValueError(f"potential must have a finite gradient, got {gradient[wrong]} at {points[wrong]}")
@@ -105,13 +112,15 @@ class GibbsSampler:
 
     def move(self, chains: Chains, adapt: bool = True) -> Chains:
         """One move of every chain."""
-        place = noise.Place(self.key, chains.moves, self.population, self.num_threads)
+        share = self._share(chains.points)
+        place = noise.Place(self.key, chains.moves, self.population, self.num_threads, first=share.own.start)
         step = Step(chains.step_size, self.temperature, self.potential.l2, self.potential.space, place)
         known: Buffers = {"potential": chains.values, "force": chains.gradient}
-        moved = _MALA.move(chains.points, known, Drift(self.potential, _FULL), step)
-        step_size = chains.step_size
+        drift = Drift(self.potential, _FULL)
+        moved, probabilities = _MALA.move_chains(chains.points, known, drift, step)
+        acceptance, step_size = float(share.mean(probabilities)), chains.step_size
         if adapt:
-            step_size *= math.exp(moved.acceptance - TARGET_ACCEPTANCE)
+            step_size *= math.exp(acceptance - TARGET_ACCEPTANCE)
             if self.potential.l2 > 0:
                 step_size = min(step_size, _LONGEST_STEP / self.potential.l2)
         return Chains(
@@ -120,18 +129,32 @@ class GibbsSampler:
             moved.buffers["force"],
             step_size,
             chains.moves + 1,
-            moved.acceptance,
+            acceptance,
         )
 
     def move_until_forgotten(self, chains: Chains, watched: Watched, most_moves: int) -> Chains:
         """Move until no watched function of the points keeps a correlation above 0.3 with what it was, over chains."""
-        start = _standardised(watched(chains))
+        share, before = self._share(chains.points), watched(chains)
+        centre = share.mean(before)
+        start = before - centre
+        spread = _root(share.mean(start**2))
         for _ in range(most_moves):
             chains = self.move(chains)
-            kept = np.mean(start * _standardised(watched(chains)), axis=0)
+            now = watched(chains) - centre
+            # One meeting: sums from the old mean on cancel no more than chains move away from it.
+            mean, square, product = share.mean(np.stack([now, now**2, start * now], axis=1))
+            scale = spread * _root(square - mean**2)
+            kept = np.divide(product, scale, out=np.zeros_like(product), where=scale > 0)
             if np.max(np.abs(kept)) < 0.3:
                 break
         return chains
+
+    def points(self, chains: Chains) -> FloatArray:
+        """Points of the chains of all processes."""
+        return self._share(chains.points).gather(chains.points)
+
+    def _share(self, points: FloatArray) -> Share:
+        return ALONE.share(len(points)) if self.share is None else self.share
 
 
 def systematic(weights: NDArray[np.float64], size: int, offset: float) -> NDArray[np.int64]:
@@ -189,9 +212,7 @@ def resample(cloud: Cloud, n_particles: int | None = None, seed: int = 0) -> Clo
     return Cloud(cloud.particles[systematic(weights, size, offset)])
 
 
-def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Columns of mean 0 and variance 1; a constant is 0."""
-    centred = values - values.mean(axis=0)
-    deviation = centred.std(axis=0)
-    standardised: NDArray[np.float64] = np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0)
-    return standardised
+def _root(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Square roots of what rounding alone makes negative."""
+    root: NDArray[np.float64] = np.sqrt(np.maximum(values, 0.0))
+    return root

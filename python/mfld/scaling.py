@@ -1,13 +1,22 @@
-"""Time and memory of a step whose particles are shared by many processes: a model of what `mfld.mpi.Sharded` does.
+"""Time and memory of a step that many processes share: a model of what `mfld.mpi.Sharded` does.
 
-A step takes the longest share of the particles, what every process does for itself, and for each block of rows one
-exchange, in which all get the sums of all::
+Where they share the particles, a step takes the longest share of them, what every process does for itself, and for each
+block of rows one exchange, in which all get the sums of all::
 
-    t(R) = seconds_per_step + seconds_per_particle * N * longest share + blocks * t_exchange(R)
-    t_exchange(R) = ceil(log2 R) * latency + (R - 1) * slot / bandwidth
+    t(R) = seconds_per_step + seconds_per_particle * N * longest share + blocks * t_exchange(R, sums of predictions)
+    t_exchange(R, slot) = ceil(log2 R) * latency + (R - 1) * slot / bandwidth
 
 by the algorithm of Bruck, which MPI libraries take for short messages. Source: Thakur, Rabenseifner, Gropp 2005,
 "Optimization of collective communication operations in MPICH".
+
+Where they share the rows of full gradients, every process moves all particles, and a step has one exchange of
+gradients, beside some of a few bytes that ask whether one of them was stopped::
+
+    t(R) = seconds_per_step + seconds_per_particle * N * (moves + (1 - moves) * longest share)
+           + questions * t_exchange(R, 8) + t_exchange(R, gradients)
+
+with ``moves`` the part of the work that is no evaluation of neurons. So rows are worth sharing where there are many of
+them beside the numbers of all particles: the messages are n K numbers of predictions, or N p of gradients.
 """
 
 from __future__ import annotations
@@ -28,12 +37,19 @@ from mfld.algorithms import MFLD
 from mfld.objectives import EmpiricalRisk
 from mfld.ranks import Communicator
 
-__all__ = ["Machine", "Work", "measure"]
+__all__ = ["SHARDS", "Machine", "Work", "measure", "typical"]
+
+SHARDS = ("particles", "rows")
+"""What processes may share."""
 
 _REGISTER = {"base": 16, "v3": 32, "v4": 64}  # bytes
 _LEAVES, _ENOUGH_PANELS = 64, 16  # panels.hpp
 _CACHE, _DATA, _FEWEST, _MOST = 1 << 20, 4 << 20, 24, 1024  # advance/sizes.hpp
 _NEWS = 64  # bytes before the numbers of a slot
+_ENOUGH_ROWS, _LITTLE, _BETWEEN_QUESTIONS = 1 << 13, 1 << 25, 2e8  # advance/sizes.hpp
+_MOVE = 20  # multiply-adds that take as long as the move of a coordinate, moves.cpp
+_ACTIVATION = 8  # and an activation
+_MULTIPLY_ADD = 2.4e-11  # seconds of one core with AVX-512: 20,000 particles on 256 rows of 30 features take 9.2 ms
 _LONGEST = 3600  # seconds of a measurement
 
 
@@ -128,27 +144,61 @@ class Work:
     @property
     def blocks(self) -> list[int]:
         """Rows of the blocks in which a step sees its rows."""
+        count = self.n_blocks
+        return [self.n_rows * (b + 1) // count - self.n_rows * b // count for b in range(count)]
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of the blocks: they are cut evenly, so that there are two sizes at most."""
         kept, lanes = self.n_summed * self.kept, 2 * self._register
         fit = _CACHE // (self._panels * lanes * kept * self._number)
         worth = max(min(2 * self._p // kept, _DATA // (self.n_features * self._number)), 2 * _FEWEST)
         target = min(max(fit, worth) if fit < _FEWEST or self.n_rows <= worth else fit, _MOST)
-        count = math.ceil(self.n_rows / target)
-        return [self.n_rows * (b + 1) // count - self.n_rows * b // count for b in range(count)]
+        return -(-self.n_rows // target)
+
+    @property
+    def n_row_leaves(self) -> int:
+        """Parts of the rows of a full gradient, beyond whose number more processes have no rows."""
+        room = max(self.n_rows * self.n_outputs, _LITTLE) // (self.n_particles * self._p)
+        return 1 << (max(1, min(_LEAVES, self.n_blocks, self.n_rows // _ENOUGH_ROWS, room)).bit_length() - 1)
+
+    def longest_share_of_rows(self, ranks: int) -> float:
+        """Share of the blocks of rows that the busiest of so many processes has."""
+        return max(end - begin for begin, end in self._shares_of_blocks(ranks)) / self.n_blocks
+
+    def gradient_slot(self, ranks: int) -> int:
+        """Bytes that each process gives in the exchange of gradients over its rows, of neurons that have a bias."""
+        root, shares = self.n_row_leaves, self._shares_of_leaves(ranks)
+        nodes = max(_nodes(0, root, root, begin, end) for begin, end in shares)
+        panel = (min(self._p, self.n_features + 1) + self.n_outputs) * 2 * self._register
+        return _NEWS + 64 * math.ceil(nodes * (self._panels + 1) * panel * self._number / 64)
+
+    def questions(self, ranks: int) -> int:
+        """How often in a step processes that share rows ask whether one of them was stopped."""
+        lanes = 2 * self._register
+        per_leaf = max(math.ceil(self._panels / _LEAVES), 1 if self._panels < _ENOUGH_PANELS else 2)
+        work = 2.0 * self.n_leaves * per_leaf * lanes * self._most_rows * (self.n_features + _ACTIVATION)
+        most = max(end - begin for begin, end in self._shares_of_blocks(ranks))
+        return most // max(1, int(_BETWEEN_QUESTIONS / work))
 
     def slot(self, ranks: int, rows: int) -> int:
         """Bytes that each process gives in the exchange of a block of so many rows."""
-        nodes = max(self._nodes(0, self._root, begin, end) for begin, end in self._shares(ranks))
+        nodes = max(_nodes(0, self._root, self.n_leaves, begin, end) for begin, end in self._shares(ranks))
         padded = math.ceil(rows / self._register) * self._register
         return _NEWS + 64 * math.ceil(nodes * self.n_outputs * self.n_summed * padded * self._number / 64)
 
-    def memory(self, ranks: int) -> float:
+    def memory(self, ranks: int, shard: str = "particles") -> float:
         """Bytes of each process for particles, panels, activations and gradients, without the data and buffers.
 
-        The cloud itself twice, before and behind a call; the panels, activations and gradients of the share.
+        The cloud itself twice, before and behind a call; the panels, activations and gradients of the share of
+        particles, or of all particles, and gradients for each leaf of rows.
         """
-        rows = max(self.blocks)
+        by_rows = validation.choice("shard", shard, SHARDS) == "rows"
+        rows = self._most_rows
         cloud = 2 * self.n_particles * self._p
         own = 2 * self._p + 2 * self.n_outputs + self.n_summed * self.kept * rows
+        if by_rows:
+            return self._number * self.n_particles * float(2 * self._p + own + self.n_row_leaves * self._p)
         return self._number * (cloud + own * self.n_particles * self.longest_share(ranks))
 
     @property
@@ -159,14 +209,29 @@ class Work:
         leaves = self.n_leaves
         return [(leaves * r // ranks, leaves * (r + 1) // ranks) for r in range(ranks)]
 
-    def _nodes(self, first: int, size: int, begin: int, end: int) -> int:
-        """Nodes of the tree over leaves that make up those from begin to end."""
-        last = min(first + size, self.n_leaves)
-        if last <= begin or end <= first or last <= first:
-            return 0
-        if begin <= first and last <= end:
-            return 1
-        return self._nodes(first, size // 2, begin, end) + self._nodes(first + size // 2, size // 2, begin, end)
+    @property
+    def _most_rows(self) -> int:
+        """Of a block."""
+        return -(-self.n_rows // self.n_blocks)
+
+    def _shares_of_leaves(self, ranks: int) -> list[tuple[int, int]]:
+        leaves = self.n_row_leaves
+        return [(leaves * r // ranks, leaves * (r + 1) // ranks) for r in range(ranks)]
+
+    def _shares_of_blocks(self, ranks: int) -> list[tuple[int, int]]:
+        leaves, blocks = self.n_row_leaves, self.n_blocks
+        return [(blocks * begin // leaves, blocks * end // leaves) for begin, end in self._shares_of_leaves(ranks)]
+
+
+def _nodes(first: int, size: int, n_leaves: int, begin: int, end: int) -> int:
+    """Nodes of the tree over leaves that make up those from begin to end."""
+    last = min(first + size, n_leaves)
+    if last <= begin or end <= first or last <= first:
+        return 0
+    if begin <= first and last <= end:
+        return 1
+    half = size // 2
+    return _nodes(first, half, n_leaves, begin, end) + _nodes(first + half, half, n_leaves, begin, end)
 
 
 @dataclass(frozen=True)
@@ -208,11 +273,20 @@ class Machine:
         """Seconds until each of so many processes has the bytes of all."""
         return math.ceil(math.log2(ranks)) * self.latency + (ranks - 1) * slot / self.bandwidth
 
-    def step(self, work: Work, ranks: int = 1) -> float:
-        """Seconds of a step of so many processes."""
+    def step(self, work: Work, ranks: int = 1, shard: str = "particles") -> float:
+        """Seconds of a step of so many processes, which share ``"particles"``, or the ``"rows"`` of full gradients."""
         ranks = validation.integer("ranks", ranks, 1)
+        if validation.choice("shard", shard, SHARDS) == "rows":
+            evaluations = 2 * work.n_rows * (work.n_features + _ACTIVATION)
+            moves = _MOVE * work._p / (_MOVE * work._p + evaluations)
+            share = moves + (1 - moves) * work.longest_share_of_rows(ranks)
+            asked = work.questions(ranks) * self.exchange(ranks, 8)
+            own = self.seconds_per_step + self.seconds_per_particle * work.n_particles * share
+            return own + asked + self.exchange(ranks, work.gradient_slot(ranks))
         own = self.seconds_per_step + self.seconds_per_particle * work.n_particles * work.longest_share(ranks)
-        return own + sum(self.exchange(ranks, work.slot(ranks, rows)) for rows in work.blocks)
+        few, longer = divmod(work.n_rows, work.n_blocks)  # of the two sizes of blocks
+        sizes = ((few, work.n_blocks - longer), (few + 1, longer))
+        return own + sum(count * self.exchange(ranks, work.slot(ranks, rows)) for rows, count in sizes if count)
 
     def strong(self, work: Work, ranks: Sequence[int]) -> NDArray[np.float64]:
         """Speedups ``t(1) / t(R)`` at one size of the problem."""
@@ -223,11 +297,11 @@ class Machine:
         larger = [(replace(work, n_particles=count * work.n_particles), count) for count in ranks]
         return np.array([self.step(work) / self.step(own, count) for own, count in larger])
 
-    def best(self, work: Work, gain: float = 1.25) -> int:
+    def best(self, work: Work, gain: float = 1.25, shard: str = "particles") -> int:
         """How many processes pay: doubled as long as that makes a step at least so many times as fast."""
         gain = validation.real("gain", gain, positive=True)
-        ranks = 1
-        while ranks < work.n_leaves and self.step(work, ranks) >= gain * self.step(work, 2 * ranks):
+        ranks, most = 1, work.n_row_leaves if validation.choice("shard", shard, SHARDS) == "rows" else work.n_leaves
+        while ranks < most and self.step(work, ranks, shard) >= gain * self.step(work, 2 * ranks, shard):
             ranks *= 2
         return ranks
 
@@ -257,8 +331,26 @@ class Machine:
         return float(clocks.max()) / n_steps
 
 
+def typical(work: Work) -> Machine:
+    """A machine with the numbers of docs/clusters.md: MPI within one of AVX-512, and the work at the pace of its cores.
+
+    Examples
+    --------
+    >>> from mfld.scaling import Work, typical
+    >>> work = Work(n_particles=1000, n_features=10, n_rows=10_000_000, isa="v4")
+    >>> machine = typical(work)
+    >>> [round(machine.step(work, 16, shard), 2) for shard in ("particles", "rows")]     # seconds
+    [1.43, 0.54]
+    """
+    validation.instance("work", work, Work, "a Work")
+    per_row = 2 * (work.n_features + _ACTIVATION) * _MULTIPLY_ADD
+    return Machine(latency=3e-6, bandwidth=1.5e9, seconds_per_particle=per_row * work.n_rows)
+
+
 def measure(comm: Any, solver: MFLD, risk: EmpiricalRisk, *, seconds: float = 1.0) -> Machine:
     """The machine that a solver and its processes run on: exchanges timed, and steps of one process on its own.
+
+    It is the same on all of them, the mean of what they measured.
 
     Parameters
     ----------
@@ -293,12 +385,11 @@ def measure(comm: Any, solver: MFLD, risk: EmpiricalRisk, *, seconds: float = 1.
     whole, half = (_step_time(replace(solver, n_particles=n), risk, seconds) for n in _sizes(solver.n_particles))
     n, m = _sizes(solver.n_particles)
     per_particle = max((whole - half) / (n - m), whole / (2 * n))
-    return Machine(
-        latency if ranks > 1 else 1e-6,
-        bandwidth if ranks > 1 else 1e10,
-        per_particle,
-        max(whole - per_particle * n, 0.0),
-    )
+    own = max(whole - per_particle * n, 0.0)
+    mine = np.array([latency, bandwidth, per_particle, own] if ranks > 1 else [1e-6, 1e10, per_particle, own])
+    each = np.empty((ranks, len(mine)))
+    comm.Allgather(mine, each)
+    return Machine(*each.mean(axis=0).tolist())
 
 
 def _sizes(n_particles: int) -> tuple[int, int]:

@@ -409,7 +409,7 @@ void elementwise(Random random, Call& call) {
 template <class T>
 void moves(Random random, Call& call) {
   const std::int64_t p = random.size(70);
-  const mfld_shape shape = {random.size(5), random.size(900), p, random.between(0, p)};
+  const mfld_shape shape = {random.size(5), random.size(900), p, random.between(0, p), random.between(0, 1 << 20)};
   const std::int64_t many = shape.n_members * shape.n_particles, size = many * p;
   Array<T> particles = numbers<T>(random, size), other = numbers<T>(random, size), values = numbers<T>(random, many);
   const Array<T> gradient = numbers<T>(random, size), proposals = numbers<T>(random, size),
@@ -420,7 +420,7 @@ void moves(Random random, Call& call) {
   const Coefficients coefficients(random, kind == 1 ? MFLD_BAOAB : MFLD_AFFINE, 1, 1);
   const Domain domain(random, shape.n_moving);
   std::int64_t number = -1;
-  double probability = 0;
+  std::vector<double> probabilities(static_cast<std::size_t>(many));
   const mfld_move_kernels& k = kernels<T>().moves;
   const double* row = coefficients.each[0].rows;
   if (kind == 0)
@@ -430,10 +430,10 @@ void moves(Random random, Call& call) {
                        random.one_in(2) ? MFLD_BAOAB_OPEN : MFLD_BAOAB_CLOSE, row, &noise, &number, &e));
   else
     call.ended(k.accept(particles.data(), values.data(), other.data(), proposals.data(), proposal_values.data(),
-                        gradient.data(), &shape, row, &noise, &number, &probability, &e));
+                        gradient.data(), &shape, row, &noise, &number, probabilities.data(), &e));
   for (const auto* array : {&particles, &other, &values}) call.wrote(*array);
   call.wrote(&number, sizeof number);
-  call.wrote(&probability, sizeof probability);
+  call.wrote(probabilities.data(), many * static_cast<std::int64_t>(sizeof(double)));
 }
 
 struct PairKernel : mfld_pair_kernel {
@@ -492,7 +492,7 @@ void pairs(Random random, Call& call) {
 template <class T>
 void advance_pairs(Random random, Call& call) {
   const std::int64_t p = random.size(20), n = random.size(200), n_replicates = random.size(4), n_steps = random.size(4);
-  const mfld_shape shape = {1, random.size(200), p, random.between(0, p)};
+  const mfld_shape shape = {1, random.size(200), p, random.between(0, p), 0};
   const PairKernel own(random, p, 1), cross(random, p, 1);
   Array<T> particles = numbers<T>(random, n_replicates * shape.n_particles * p);
   const Array<T> target = numbers<T>(random, n * p), weights = weights_of<T>(random, n);

@@ -192,7 +192,7 @@ struct Arrays {
     // Of many particles that do not move: their number is what makes the work.
     static constexpr std::int64_t many = 50'000, moving = 4;
     const auto cloud = [] { return array(many * moving); };
-    static constexpr mfld_shape shape = {2, many / 2, moving, moving};
+    static constexpr mfld_shape shape = {2, many / 2, moving, moving, 0};
     static constexpr mfld_block sphere = {MFLD_SPHERE, moving, nullptr, nullptr};
     static constexpr mfld_domain domain = {&sphere, 1};
     for (const mfld_domain* on : {&flat, &domain})
@@ -208,12 +208,11 @@ struct Arrays {
             return kernels.baoab(x.data(), v.data(), g.data(), &shape, part, baoab_row, &noise, &bad, e);
           });
     add("accept", true,
-        [this, &kernels, x = cloud(), u = array(many), g = cloud(), y = cloud(), w = array(many),
-         c = cloud()](const mfld_execution* e) mutable {
+        [this, &kernels, x = cloud(), u = array(many), g = cloud(), y = cloud(), w = array(many), c = cloud(),
+         probabilities = std::vector<double>(many)](const mfld_execution* e) mutable {
           std::int64_t accepted;
-          double probability;
           return kernels.accept(x.data(), u.data(), g.data(), y.data(), w.data(), c.data(), &shape, affine_row, &noise,
-                                &accepted, &probability, e);
+                                &accepted, probabilities.data(), e);
         });
   }
 

@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define MFLD_KERNEL_ABI 16
+#define MFLD_KERNEL_ABI 17
 
 /* Streams of noise: what a random number is for. A new one is a line at the end. Never renumber: the numbers are part
  * of every published result. */
@@ -147,6 +147,7 @@ typedef int (*mfld_exchange_fn)(void* context, void* slots, int64_t size);
  * takes one after the other, with `apart`. */
 typedef struct {
   int64_t rank, n_ranks;
+  int32_t by_rows;           /* `advance` on full batches: they share the rows instead, and each has all particles */
   mfld_exchange_fn exchange; /* called by the calling thread */
   void* context;
   int32_t apart; /* of `advance`: arrays of particles hold the share of the rank alone, and nothing else is filled */
@@ -234,9 +235,9 @@ typedef struct {
 } mfld_network_kernels;
 
 /* Particles (n_members, n_particles, p), of which the first n_moving coordinates move. Members draw from the
- * populations behind that of the noise. */
+ * populations behind that of the noise, their particles from first_particle on. */
 typedef struct {
-  int64_t n_members, n_particles, p, n_moving;
+  int64_t n_members, n_particles, p, n_moving, first_particle;
 } mfld_shape;
 
 /* One step in place, by one row of coefficients. bad_particle: the first that is not finite afterwards, counted through
@@ -249,10 +250,10 @@ typedef struct {
                const double* coefficients, const mfld_noise*, int64_t* bad_particle, const mfld_execution*);
   /* The Metropolis step: proposals, made by `affine` with the same coefficients, replace particles, values and
    * gradients where accepted; never where they are not finite. values: (n_members, n_particles), ridge excluded.
-   * accepted: how many; probability: the mean of those with which they were. */
+   * accepted: how many; probabilities (n_members, n_particles): with which they were. */
   int (*accept)(void* particles, void* values, void* gradient, const void* proposals, const void* proposal_values,
                 const void* proposal_gradient, const mfld_shape*, const double* coefficients, const mfld_noise*,
-                int64_t* accepted, double* probability, const mfld_execution*);
+                int64_t* accepted, double* probabilities, const mfld_execution*);
 } mfld_move_kernels;
 
 /* A kernel k(x, y) of pairs of points, of their differences times `inverse_scales`. */

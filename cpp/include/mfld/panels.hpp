@@ -124,6 +124,8 @@ struct PanelLayout {
     return {first, std::min(n_panels, first + panels_per_leaf)};
   }
 
+  std::int64_t leaf_of(std::int64_t panel) const { return leaves.begin + panel / panels_per_leaf; }
+
   // Lanes beyond the last particle are zero, and stay so.
   void pack(const T* particles, std::int64_t panel, T* out) const {
     const std::int64_t count = particles_in(panel);

@@ -1,4 +1,4 @@
-// Processes that share the particles of a call, each with leaves of its own.
+// Processes that share the particles of a call, each with leaves of its own; or the rows of its full gradients.
 //
 // They meet by one operation: every rank fills its slot of a buffer, and gets those of all others. Sums over ranks are
 // then made by each for itself, in the order of the leaves, so that they do not depend on the number of ranks. Ranks
@@ -24,6 +24,9 @@ class Ranks {
   bool several() const { return count() > 1; }
   std::int64_t rank() const { return ranks_ ? ranks_->rank : 0; }
   std::int64_t count() const { return ranks_ ? ranks_->n_ranks : 1; }
+  // What several of them share.
+  bool share_rows() const { return several() && ranks_->by_rows; }
+  bool share_particles() const { return several() && !ranks_->by_rows; }
   // Arrays are those of the share; and whether its sums are all that is asked for.
   bool apart() const { return ranks_ && ranks_->apart; }
   bool only_sums() const { return ranks_ && ranks_->only_sums; }

@@ -158,7 +158,7 @@ class Replicates {
 
   // From the shares of ranks to whole clouds.
   void gather() {
-    if (ranks_.apart()) return;
+    if (ranks_.apart() || !ranks_.share_particles()) return;
     const PanelLayout<T>& layout = sizes_->layout;
     const std::int64_t size = problem_.n_particles * layout.n_coordinates;
     for (void* cloud : clouds_)

@@ -32,10 +32,29 @@ inline constexpr Scheme scheme_of = {Anchor::corrects,   Anchor::n_summed,    An
                                      Anchor::looks_back, Moves::splits_steps, Moves::has_velocities,
                                      Moves::has_moments};
 
+// Leaves of the rows of a full gradient, over which it is summed along a tree like predictions over particles: where
+// ranks share rows, each has whole leaves. They are a power of two of whole blocks, with so many rows each that joining
+// them takes no time, and so few that the gradients of all are no more numbers than the predictions of all rows, or
+// take little memory.
+struct RowLeaves {
+  std::int64_t n_blocks = 0, count = 1;
+  Range own = {0, 1};                 // of this rank
+  bool summed = false;                // else the one leaf's gradient is the whole one
+  std::int64_t n_turns = 0;           // blocks of the rank that has most
+  std::int64_t between_meetings = 1;  // blocks after which ranks ask whether one of them stops
+
+  Range blocks_of(std::int64_t leaf) const { return even_part(n_blocks, leaf, count); }
+  std::int64_t leaf_of(std::int64_t block) const { return part_holding(block, n_blocks, count); }
+  Range own_blocks() const {
+    return own.size() ? Range{blocks_of(own.begin).begin, blocks_of(own.end - 1).end} : Range{0, 0};
+  }
+};
+
 template <class T>
 struct Sizes {
   PanelLayout<T> layout;
   SampleBlocks full_blocks, batch_blocks;
+  RowLeaves row_leaves;
   std::int64_t stride = 0;                         // from one output to the next in predictions and cotangents
   std::int64_t kept_rows = 0;                      // of activations that a panel keeps from forward to pull back
   int clouds = 1;                                  // that have a gradient: the particles, and an anchor
@@ -75,12 +94,37 @@ SampleBlocks blocks_of(const NetworkPanel<T>& network, const PanelLayout<T>& lay
 }
 
 template <class T>
+RowLeaves row_leaves_of(const NetworkPanel<T>& network, const PanelLayout<T>& whole, const SampleBlocks& blocks,
+                        double block_work, const Ranks& ranks) {
+  RowLeaves leaves;
+  leaves.n_blocks = blocks.n_blocks;
+  constexpr std::int64_t most = PanelLayout<T>::most_leaves, enough_rows = 1 << 13, little = 1 << 25;  // numbers
+  const std::int64_t room = std::max(blocks.n_rows * network.n_outputs, little);
+  const std::int64_t worth = std::min(blocks.n_rows / enough_rows, room / (whole.n_all * network.n_coordinates()));
+  while (2 * leaves.count <= std::min({most, blocks.n_blocks, worth})) leaves.count *= 2;
+  leaves.own = ranks.share_rows() ? even_part(leaves.count, ranks.rank(), ranks.count()) : Range{0, leaves.count};
+  leaves.summed = leaves.count > 1 || ranks.share_rows();
+  leaves.n_turns = blocks.n_blocks;
+  if (ranks.share_rows()) {
+    leaves.n_turns = 0;
+    for (std::int64_t r = 0; r < ranks.count(); ++r) {
+      RowLeaves other = leaves;
+      other.own = even_part(leaves.count, r, ranks.count());
+      leaves.n_turns = std::max(leaves.n_turns, other.own_blocks().size());
+    }
+    constexpr double between = 2e8;  // multiply-adds, some milliseconds
+    leaves.between_meetings = std::max<std::int64_t>(1, static_cast<std::int64_t>(between / block_work));
+  }
+  return leaves;
+}
+
+template <class T>
 Sizes<T> sizes_of(const Problem<T>& problem, const Scheme& scheme, int num_threads, const Ranks& ranks) {
   constexpr std::int64_t lanes = panel_lanes<T>;
   const NetworkPanel<T>& network = problem.network;
   // Blocks of rows and what else shapes a sum go by the whole cloud, memory and threads by the rank's share of it.
   const PanelLayout<T> whole(problem.n_particles, network.n_coordinates());
-  const PanelLayout<T> layout = whole.share(ranks.rank(), ranks.count());
+  const PanelLayout<T> layout = ranks.share_particles() ? whole.share(ranks.rank(), ranks.count()) : whole;
   const std::int64_t batch = problem.batch_size;
   // A mini-batch that nothing corrects is never followed by all rows.
   const bool all_rows = scheme.corrects || batch == 0;
@@ -89,8 +133,10 @@ Sizes<T> sizes_of(const Problem<T>& problem, const Scheme& scheme, int num_threa
            static_cast<double>(blocks.most_rows * (network.n_features + 8));
   };
 
-  Sizes<T> s = {layout, blocks_of(network, whole, all_rows ? problem.samples.n_samples : 0, 1),
-                blocks_of(network, whole, batch, scheme.n_summed)};
+  Sizes<T> s = {layout,
+                blocks_of(network, whole, all_rows ? problem.samples.n_samples : 0, 1),
+                blocks_of(network, whole, batch, scheme.n_summed),
+                {}};
   s.clouds = scheme.corrects ? 2 : 1;
   const std::int64_t full_stride = values_stride<T>(s.full_blocks), batch_stride = values_stride<T>(s.batch_blocks);
   s.stride = std::max(full_stride, batch_stride);
@@ -100,10 +146,14 @@ Sizes<T> sizes_of(const Problem<T>& problem, const Scheme& scheme, int num_threa
   s.gradient = (network.n_affine() + network.n_outputs) * lanes;
   s.full_leaf_work = work(1, s.full_blocks);
   s.batch_leaf_work = work(s.clouds, s.batch_blocks);
+  if (all_rows)
+    s.row_leaves =
+        row_leaves_of(network, whole, s.full_blocks, 2 * s.full_leaf_work * static_cast<double>(whole.n_leaves), ranks);
 
   const std::int64_t own_leaves = layout.leaves.size();
   s.threads = useful_threads(num_threads, own_leaves, 2 * s.leaf_work(batch == 0) * static_cast<double>(own_leaves));
-  const bool one_block = s.full_blocks.n_blocks == 1 && s.batch_blocks.n_blocks == 1;
+  // Those of row leaves have places of their own.
+  const bool one_block = (s.full_blocks.n_blocks == 1 || s.row_leaves.summed) && s.batch_blocks.n_blocks == 1;
   s.gradients = s.clouds * s.gradient * (one_block ? s.threads : layout.n_panels);
 
   // A stop during the gradient of a step that has begun goes back to the particles before the step; or where the
@@ -147,6 +197,8 @@ struct Workspace {
   const Buffer<double> squared_norms;  // of all leaves
   const LeafSums<T> sums;
   const SumsOfRanks<T> sums_of_ranks;
+  const LeafSums<T> row_sums;  // gradients of panels, and a row of their own for the sums of the cotangents
+  const SumsOfRanks<T> row_sums_of_ranks;
   const BatchQueue<T> batches;
   const Buffer<std::int64_t> row_lists;
   std::vector<FloydSet> row_sets;
@@ -169,8 +221,10 @@ struct Workspace {
         gradients(s.gradients),
         scratch(s.threads * s.scratch),
         squared_norms(s.layout.n_leaves),
-        sums(s.layout, n_outputs * scheme.n_summed, s.stride),
-        sums_of_ranks(sums, ranks, n_outputs * scheme.n_summed),
+        sums(s.layout.n_leaves, n_outputs * scheme.n_summed, s.stride),
+        sums_of_ranks(sums, ranks, n_outputs * scheme.n_summed, ranks.share_particles()),
+        row_sums(s.row_leaves.count, s.row_leaves.summed ? s.layout.n_panels + 1 : 0, s.gradient, 1),
+        row_sums_of_ranks(row_sums, ranks, s.layout.n_panels + 1, ranks.share_rows()),
         batches(problem),
         row_lists(s.threads * 2 * batch_size) {
     for (int member = 0; member < s.threads; ++member) row_sets.emplace_back(batch_size);

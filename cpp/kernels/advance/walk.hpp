@@ -11,8 +11,9 @@
 // (forward), one barrier, every member totals these sums and takes the loss derivative (the same numbers, so that no
 // second barrier is needed), and pulls back to its own panels. After the last block it moves its own panels, noise
 // included. A member never writes what another one reads except for leaf sums, gathered rows and the anchor's
-// predictions, which take turns. Where there are several ranks, member 0 meets theirs behind the barrier (ranks.hpp),
-// and there is a second one.
+// predictions, which take turns. Where several ranks share the particles, member 0 meets theirs behind the barrier
+// (ranks.hpp), and there is a second one. Where they share the rows, each walks over its own, and they meet once a
+// gradient, behind the last block.
 #pragma once
 
 #include <algorithm>
@@ -21,6 +22,7 @@
 #include <cstdint>
 #include <limits>
 #include <mutex>
+#include <numeric>
 
 #include "anchor.hpp"
 #include "mfld/on_disk.hpp"
@@ -37,7 +39,7 @@ namespace mfld {
 struct Reached {
   std::int64_t steps = 0;          // whole ones; of a divergence those before it, none of which is in the arrays
   std::int64_t bad_particle = -1;  // the first one that is not finite
-  double loss = 0, gradient_norm = 0;
+  double loss = std::numeric_limits<double>::quiet_NaN(), gradient_norm = std::numeric_limits<double>::quiet_NaN();
 };
 
 template <class T, class Anchor, class Moves>
@@ -55,6 +57,7 @@ class Advance {
         first_(moves_.first()),
         end_(moves_.end()),
         last_whole_(first_ - 1),
+        leaf_losses_(memory.sizes.row_leaves.count),
         on_disk_(problem.samples, problem.network.n_features * static_cast<std::int64_t>(sizeof(T))),
         stop_(execution) {}
 
@@ -67,14 +70,17 @@ class Advance {
     moves_.leave(any, kept);
 
     const PanelLayout<T>& layout = sizes_.layout;
-    if (ended) {
-      ranks_.gather(memory_.squared_norms.get(),
-                    [&](std::int64_t r) { return even_part(layout.n_leaves, r, ranks_.count()); });
-    }
-    double squares = 0;
-    for (std::int64_t l = 0; l < layout.n_leaves; ++l) squares += memory_.squared_norms[l];
-    return {bad_ == nowhere ? moves_.steps_behind(last_whole_) : bad_.first, bad_.second, loss_value_,
-            ended ? std::sqrt(squares / static_cast<double>(layout.n_all)) : std::numeric_limits<double>::quiet_NaN()};
+    const std::int64_t steps = bad_ == nowhere ? moves_.steps_behind(last_whole_) : bad_.first;
+    if (!ended) return {steps, bad_.second};
+    const RowLeaves& row_leaves = sizes_.row_leaves;
+    const auto gather = [this](const Buffer<double>& array, std::int64_t n) {
+      ranks_.gather(array.get(), [&](std::int64_t r) { return even_part(n, r, ranks_.count()); });
+    };
+    if (ranks_.share_particles()) gather(memory_.squared_norms, layout.n_leaves);
+    if (ranks_.share_rows()) gather(leaf_losses_, row_leaves.count);
+    const double squares = std::accumulate(&memory_.squared_norms[0], &memory_.squared_norms[layout.n_leaves], 0.0);
+    const double loss = std::accumulate(&leaf_losses_[0], &leaf_losses_[row_leaves.count], 0.0);
+    return {steps, bad_.second, loss, std::sqrt(squares / static_cast<double>(layout.n_all))};
   }
 
  private:
@@ -85,7 +91,11 @@ class Advance {
     const Range leaves = team.of(member);
     const Range mine = {leaves.size() ? layout.panels_of(leaves.begin).begin : 0,
                         leaves.size() ? layout.panels_of(leaves.end - 1).end : 0};
-    const auto order = memory_.sums.order(ranks_.several() ? Sharing{{0, layout.n_leaves}, ranks_.count()} : team);
+    const auto order =
+        memory_.sums.order(ranks_.share_particles() ? Sharing{{0, layout.n_leaves}, ranks_.count()} : team);
+    const RowLeaves& row_leaves = sizes_.row_leaves;
+    const auto order_of_rows =
+        memory_.row_sums.order({{0, row_leaves.count}, ranks_.share_rows() ? ranks_.count() : 1});
     begin(member, mine);
 
     const auto gather = [&](std::int64_t q) {
@@ -119,74 +129,127 @@ class Advance {
                                                 : memory_.batches.rows(q);
       if (!last && !anchor_.is_full(q + 1)) gather(q + 1);
       const double work = sizes_.leaf_work(full);
+      // Whether the gradient is summed over leaves of rows, behind all blocks of this rank.
+      const bool by_leaves = full && row_leaves.summed;
+      const Range own_blocks = by_leaves ? row_leaves.own_blocks() : Range{0, blocks.n_blocks};
+      const std::int64_t n_turns = by_leaves ? row_leaves.n_turns : blocks.n_blocks;
       bool end = last;
       for (std::int64_t p = mine.begin; p < mine.end; ++p) passes_.make_terms(q, p);
       const typename Moves::Step step = moves_.step(q);
+      const auto move = [&](std::int64_t p, T* gradient) {
+        const PanelGradient<T> estimate = moves_.settle(
+            anchor_.estimate(q, p, corrected,
+                             passes_.finish(passes_.panel(q, p), passes_.terms(q, p), s.own, s, gradient), s),
+            p, end || anchor_.is_full(q + 1));
+        if (last)
+          memory_.squared_norms[layout.leaf_of(p)] += squared_norm(
+              passes_.panel(q, p), estimate, problem_.network.n_moving(), layout.particles_in(p), moves_.ridge());
+        const InPart part(Part::moves);
+        note(q, moves_.move(step, p, estimate, end));
+      };
+      if (last) std::fill(&memory_.squared_norms[0] + leaves.begin, &memory_.squared_norms[0] + leaves.end, 0.0);
 
-      for (std::int64_t b = 0; b < blocks.n_blocks; ++b, ++turn) {
-        const Block<T> block = {q, turn, rows, blocks.rows(b), values_stride<T>(blocks), b == 0};
-        for (std::int64_t l = leaves.begin; l < leaves.end && !gives_up(); ++l) {
+      for (std::int64_t i = 0; i < n_turns; ++i, ++turn) {
+        const std::int64_t b = own_blocks.begin + i;
+        // Another rank has more blocks.
+        const bool idle = b >= own_blocks.end;
+        const std::int64_t row_leaf = by_leaves && !idle ? row_leaves.leaf_of(b) : 0;
+        const Range together = by_leaves ? row_leaves.blocks_of(row_leaf) : own_blocks;
+        const Block<T> block = {
+            q, turn, rows, idle ? Range{0, 0} : blocks.rows(b), values_stride<T>(blocks), b == together.begin};
+        for (std::int64_t l = leaves.begin; l < leaves.end && !idle && !gives_up(); ++l) {
           if (member == 0) stop_.poll(work);
           passes_.forward_leaf(0, q, l, block);
           if (corrected) anchor_.forward_leaf(l, block);
           const InPart part(Part::sums);
           memory_.sums.join(turn, l, leaves, summed(corrected), block.size());
         }
+        if (idle && member == 0) stop_.poll(work * static_cast<double>(layout.n_leaves));
         if (member == 0) stop_.publish(turn);
         barrier.wait();
-        if (full && member == 0) on_disk_.read_to(block.range.begin);
-        if (ranks_.several()) {
-          if (member == 0) meet(q, turn, team, summed(corrected), block.size());
+        if (full && !idle && member == 0) on_disk_.read_to(block.range.begin);
+        const bool asks = ranks_.share_rows() && (i + 1) % row_leaves.between_meetings == 0;
+        if (ranks_.share_particles() || asks) {
+          if (member == 0) {
+            if (ranks_.share_particles())
+              meet(q, turn, team, summed(corrected), block.size());
+            else if (ranks_.any(stop_.stopped(turn)))
+              stop_.publish_stop(turn);
+          }
           barrier.wait();
           if (ranks_.failed()) return;
         }
-        // All members see the same answers here, and leave with whole steps only.
+        // All members see the same answers here, and leave with whole steps only; ranks that share rows leave together.
         const bool stopped = stop_.stopped(turn);
         if (ranks_.only_sums()) {
-          if (stopped || b + 1 == blocks.n_blocks) return;
+          if (stopped || i + 1 == n_turns) return;
           continue;
         }
-        if ((stopped && !sizes_.ends_steps) || (q > 0 && diverged_[(q - 1) & 1].load(std::memory_order_relaxed))) {
+        if ((stopped && !sizes_.ends_steps && (asks || !ranks_.share_rows())) ||
+            (q > 0 && diverged_[(q - 1) & 1].load(std::memory_order_relaxed))) {
           finish(member, mine, q - 1);
           return;
         }
-        end = last || stopped;
+        end = last || (stopped && sizes_.ends_steps);
+        if (idle) continue;
         passes_.turn_targets(block, s.targets);
         passes_.total(0, order, block, s.own.predictions);
         passes_.differentiate(block, s.targets, s.own);
-        if (last && member == 0) loss_value_ = passes_.add_losses(block, s, block.first ? 0 : loss_value_);
+        if (last && member == 0)
+          leaf_losses_[row_leaf] = passes_.add_losses(block, s, block.first ? 0 : leaf_losses_[row_leaf]);
         if (corrected)
           anchor_.differentiate(block, memory_.row_list(member, q), order, s);
         else
           anchor_.remember(block, even_part(block.size(), member, members), s);
 
-        const bool last_block = b + 1 == blocks.n_blocks;
+        const bool last_block = !by_leaves && b + 1 == blocks.n_blocks;
         for (std::int64_t l = leaves.begin; l < leaves.end; ++l) {
           if (member == 0) stop_.poll(work);
           // Before the last block the step can still be given up; in it, it must be made whole.
           if (!last_block && gives_up()) break;
-          if (last && last_block) memory_.squared_norms[l] = 0;
           const Range panels = layout.panels_of(l);
           for (std::int64_t p = panels.begin; p < panels.end; ++p) {
-            T* gradient = passes_.gradient(blocks.n_blocks > 1 ? p : member);
+            T* gradient = by_leaves ? memory_.row_sums.leaf(0, row_leaf) + p * sizes_.gradient
+                                    : passes_.gradient(blocks.n_blocks > 1 ? p : member);
             passes_.pull_back(0, q, p, s.own, block, s, gradient);
             if (corrected) anchor_.pull_back(p, block, s, gradient + sizes_.gradient);
-            if (!last_block) continue;
-            const PanelGradient<T> estimate = moves_.settle(
-                anchor_.estimate(q, p, corrected,
-                                 passes_.finish(passes_.panel(q, p), passes_.terms(q, p), s.own, s, gradient), s),
-                p, end || anchor_.is_full(q + 1));
-            if (last)
-              memory_.squared_norms[l] += squared_norm(passes_.panel(q, p), estimate, problem_.network.n_moving(),
-                                                       layout.particles_in(p), moves_.ridge());
-            const InPart part(Part::moves);
-            note(q, moves_.move(step, p, estimate, end));
+            if (last_block) move(p, gradient);
           }
         }
+        if (by_leaves && b + 1 == together.end) join_rows(member, row_leaf, mine, s);
+      }
+      if (by_leaves) {
+        if (member == 0) stop_.publish(turn);
+        barrier.wait();
+        if (ranks_.share_rows()) {
+          if (member == 0) {
+            const auto news = memory_.row_sums_of_ranks.meet(ranks_, {stop_.stopped(turn), bad_.first, bad_.second}, 0,
+                                                             layout.n_panels + 1, sizes_.gradient);
+            if (news.stop) stop_.publish_stop(turn);
+          }
+          barrier.wait();
+          if (ranks_.failed()) return;
+        }
+        if (stop_.stopped(turn)) {
+          finish(member, mine, q - 1);
+          return;
+        }
+        T* const sum = passes_.gradient(member);
+        const auto total = [&](std::int64_t row) {
+          const std::int64_t first = row * sizes_.gradient;
+          memory_.row_sums.total(0, order_of_rows, {first, first + sizes_.gradient}, 1.0, sum - first);
+        };
+        total(layout.n_panels);
+        std::copy_n(sum, problem_.network.n_outputs, s.own.totals);
+        for (std::int64_t p = mine.begin; p < mine.end; ++p) {
+          total(p);
+          move(p, sum);
+        }
+        ++turn;
       }
       if (end) {
         barrier.wait();  // so that every divergence is known
-        if (ranks_.several()) {
+        if (ranks_.share_particles()) {
           if (member == 0) meet(q + 1, turn, team, 0, 0);
           barrier.wait();
           if (ranks_.failed()) return;
@@ -195,6 +258,18 @@ class Advance {
         return;
       }
     }
+  }
+
+  // A member's panels behind the last block of a leaf of rows; the sums of the cotangents, which all members make, are
+  // those of member 0.
+  void join_rows(int member, std::int64_t leaf, Range mine, const Scratch<T>& s) {
+    const std::int64_t size = sizes_.gradient, behind = sizes_.layout.n_panels;
+    memory_.row_sums.join(0, leaf, sizes_.row_leaves.own, mine.size(), size, mine.begin);
+    if (member > 0) return;
+    T* totals = memory_.row_sums.leaf(0, leaf) + behind * size;
+    std::fill_n(totals, size, T(0));
+    std::copy_n(s.own.totals, problem_.network.n_outputs, totals);
+    memory_.row_sums.join(0, leaf, sizes_.row_leaves.own, 1, size, behind);
   }
 
   // Outputs whose sums a block makes.
@@ -264,12 +339,12 @@ class Advance {
   Ranks& ranks_;
   const std::int64_t first_, end_;  // of the gradients
   std::int64_t last_whole_;
+  const Buffer<double> leaf_losses_;  // of the last gradient, by leaves of rows
   OnDisk on_disk_;
   StopSignal stop_;
   std::atomic<bool> diverged_[2] = {false, false};  // by the parity of the gradient: see StopSignal
   std::mutex bad_mutex_;
   Mark bad_ = nowhere;
-  double loss_value_ = std::numeric_limits<double>::quiet_NaN();
 };
 
 }  // namespace mfld

@@ -13,9 +13,9 @@ class Backend:
     """
     def __init__(self, path: str) -> None:
         ...
-    def accept(self, particles: numpy.ndarray, values: numpy.ndarray, gradient: numpy.ndarray, proposals: numpy.ndarray, proposal_values: numpy.ndarray, proposal_gradient: numpy.ndarray, n_moving: typing.SupportsInt | typing.SupportsIndex, coefficients: typing.Annotated[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], "FixedSize(3)"], key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> tuple[int, float]:
+    def accept(self, particles: numpy.ndarray, values: numpy.ndarray, gradient: numpy.ndarray, proposals: numpy.ndarray, proposal_values: numpy.ndarray, proposal_gradient: numpy.ndarray, n_moving: typing.SupportsInt | typing.SupportsIndex, coefficients: typing.Annotated[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], "FixedSize(3)"], key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, first: typing.SupportsInt | typing.SupportsIndex = 0) -> tuple[int, numpy.typing.NDArray[numpy.float64]]:
         """
-        How many proposals were accepted, and with which probability on average.
+        How many proposals were accepted, and with which probability each.
         """
     def activation(self, activation: typing.SupportsInt | typing.SupportsIndex, z: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
         ...
@@ -25,9 +25,9 @@ class Backend:
         """
         Affine steps down a discrepancy; losses and norms of the report are empty.
         """
-    def affine(self, particles: numpy.ndarray, gradient: numpy.ndarray, n_moving: typing.SupportsInt | typing.SupportsIndex, coefficients: typing.Annotated[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], "FixedSize(3)"], key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, domain: Domain | None = None) -> int:
+    def affine(self, particles: numpy.ndarray, gradient: numpy.ndarray, n_moving: typing.SupportsInt | typing.SupportsIndex, coefficients: typing.Annotated[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], "FixedSize(3)"], key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, domain: Domain | None = None, first: typing.SupportsInt | typing.SupportsIndex = 0) -> int:
         ...
-    def baoab(self, particles: numpy.ndarray, velocities: numpy.ndarray, gradient: numpy.ndarray, closing: bool, n_moving: typing.SupportsInt | typing.SupportsIndex, coefficients: typing.Annotated[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], "FixedSize(4)"], key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> int:
+    def baoab(self, particles: numpy.ndarray, velocities: numpy.ndarray, gradient: numpy.ndarray, closing: bool, n_moving: typing.SupportsInt | typing.SupportsIndex, coefficients: typing.Annotated[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], "FixedSize(4)"], key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, first: typing.SupportsInt | typing.SupportsIndex = 0) -> int:
         ...
     def batch(self, key: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, n: typing.SupportsInt | typing.SupportsIndex, batch_size: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0) -> numpy.typing.NDArray[numpy.int64]:
         ...
@@ -172,9 +172,9 @@ class Network:
         ...
 class Ranks:
     """
-    Processes that share the particles of a call: all make it alike.
+    Processes that share the particles of a call, or its rows: all make it alike.
     """
-    def __init__(self, rank: typing.SupportsInt | typing.SupportsIndex, n_ranks: typing.SupportsInt | typing.SupportsIndex, exchange: collections.abc.Callable[[memoryview], None], n_particles: typing.SupportsInt | typing.SupportsIndex = 0, only_sums: bool = False) -> None:
+    def __init__(self, rank: typing.SupportsInt | typing.SupportsIndex, n_ranks: typing.SupportsInt | typing.SupportsIndex, exchange: collections.abc.Callable[[bytes, memoryview], None], n_particles: typing.SupportsInt | typing.SupportsIndex = 0, only_sums: bool = False, by_rows: bool = False) -> None:
         ...
     @property
     def n_ranks(self) -> int:

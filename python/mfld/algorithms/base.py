@@ -262,6 +262,8 @@ class Algorithm(ABC):
         True where a run may go on from a state with other samples, since nothing in it belongs to the rows.
     starts_anywhere : bool
         False where the particles stand for dual variables, so that a run on other samples does not start from them.
+    sees_all_rows : bool
+        True where every step is along the gradient from all samples.
     num_threads : int or None
         Number of threads; None stands for what OpenMP would take. It never changes a result.
     """
@@ -269,6 +271,7 @@ class Algorithm(ABC):
     has_dual: ClassVar[bool] = False
     goes_on: ClassVar[bool] = False
     starts_anywhere: ClassVar[bool] = True
+    sees_all_rows: bool = False
     num_threads: int | None = None
 
     @abstractmethod

@@ -120,6 +120,10 @@ class MFLD(Algorithm):
 
     goes_on: ClassVar[bool] = True
 
+    @property
+    def sees_all_rows(self) -> bool:  # type: ignore[override]
+        return self.gradient.exact
+
     def __post_init__(self) -> None:
         n_replicates = validation.integer("n_replicates", self.n_replicates, 1)
         if isinstance(self.step_size, str) and self.step_size != "fuse":

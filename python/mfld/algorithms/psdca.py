@@ -517,13 +517,13 @@ class _Work:
         """Particles of equal weight for the Gibbs law of these dual variables, from those with weights."""
         solver, risk = self.solver, self.risk
         self.log_partition += self._log_mass(self.log_weights)
-        particles = self.particles[self._resampled()]
-        potential = risk.linearised(dual, num_threads=solver.num_threads)
-        sampler = GibbsSampler(potential, self.temperature, self.key, num_threads=solver.num_threads)
-        chains = sampler.start(particles, None if math.isnan(self.step_size) else self.step_size, self.moves)
+        share, resampled = risk.ranks.share(len(self.particles)), self.particles[self._resampled()]
+        potential = risk.alone().linearised(dual, num_threads=solver.num_threads)
+        sampler = GibbsSampler(potential, self.temperature, self.key, num_threads=solver.num_threads, share=share)
+        chains = sampler.start(resampled, None if math.isnan(self.step_size) else self.step_size, self.moves)
         most = _MOST_MOVES_COUPLED if self.coupled else _MOST_MOVES
         chains = sampler.move_until_forgotten(chains, self._watched, most)
-        self.particles, self.log_weights, self.visits = chains.points, np.zeros(len(particles)), 0
+        self.particles, self.log_weights, self.visits = sampler.points(chains), np.zeros(len(resampled)), 0
         self.step_size, self.moves, self.acceptance = chains.step_size, chains.moves, chains.acceptance
         if self.coupled:
             self.variance_bound = min(_SAFETY * self._variance(), self.largest_variance)

@@ -82,6 +82,7 @@ class Affine(Dynamics):
             checked_coefficients(self, step.step_size, step.temperature, step.l2),
             *step.place.of_members(particles.shape[:-2]),
             step.space.native(),
+            step.place.first,
         )
         if not step.space.in_core:
             moved, bad_particle = step.moved(moved, moved[..., : step.n_moving])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mfld import _core
 from mfld.dynamics.base import Dynamics, Move, Step, checked_coefficients
@@ -81,6 +82,14 @@ class MALA(Dynamics):
         return {}
 
     def move(self, particles: FloatArray, buffers: Buffers, drift: Drift, step: Step) -> Move:
+        moved, probabilities = self.move_chains(particles, buffers, drift, step)
+        # One after the other, so that the number of particles is all that the shape of the sum depends on.
+        return replace(moved, acceptance=float(np.cumsum(probabilities)[-1]) / len(probabilities))
+
+    def move_chains(
+        self, particles: FloatArray, buffers: Buffers, drift: Drift, step: Step
+    ) -> tuple[Move, NDArray[np.float64]]:
+        """A move, and the probability with which the proposal of each particle is accepted."""
         _check_temperature(step)
         coefficients = checked_coefficients(_PROPOSAL, step.step_size, step.temperature, step.l2)
         numbers = (step.n_moving, coefficients, *step.place.of_members(()))
@@ -91,17 +100,17 @@ class MALA(Dynamics):
         _check_inside(values)
         seen = force.copy()
         proposals = particles.copy()
-        _core.backend.affine(proposals, force, *numbers)
+        _core.backend.affine(proposals, force, *numbers, first=step.place.first)
         finite = np.asarray(np.isfinite(proposals).all(axis=1))
         # A potential takes finite points only: a proposal that is not has the value inf, which is never accepted.
         points = proposals if finite.all() else np.where(finite[:, np.newaxis], proposals, particles)
         proposal_values, proposal_force = drift.value_and_gradient(points)
         proposal_values[~finite] = np.inf
         moved = particles.copy()
-        _, probability = _core.backend.accept(
-            moved, values, force, proposals, proposal_values, proposal_force, *numbers
+        _, probabilities = _core.backend.accept(
+            moved, values, force, proposals, proposal_values, proposal_force, *numbers, first=step.place.first
         )
-        return Move(moved, {**buffers, "potential": values, "force": force}, seen, acceptance=probability)
+        return Move(moved, {**buffers, "potential": values, "force": force}, seen), probabilities
 
 
 _PROPOSAL = Overdamped(ridge="exact")

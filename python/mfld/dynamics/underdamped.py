@@ -141,7 +141,7 @@ def _baoab(particles: FloatArray, buffers: Buffers, drift: Drift, step: Step, fr
     moved, velocities = particles.copy(), buffers["velocities"].copy()
 
     coefficients = _half_steps(step.step_size, step.temperature, step.l2, friction)
-    numbers = (step.n_moving, coefficients, *step.place.of_members(particles.shape[:-2]))
+    numbers = (step.n_moving, coefficients, *step.place.of_members(particles.shape[:-2]), step.place.first)
 
     bad_particle = _core.backend.baoab(moved, velocities, force, False, *numbers)
     if bad_particle >= 0:
@@ -155,7 +155,7 @@ def _middle(particles: FloatArray, buffers: Buffers, drift: Drift, step: Step, f
     force, renewed = drift(particles, buffers, step.place)
     moved, velocities = particles.copy(), buffers["velocities"].copy()
     coefficients = _half_steps(step.step_size, step.temperature, step.l2, friction)
-    numbers = (step.n_moving, coefficients, *step.place.of_members(particles.shape[:-2]))
+    numbers = (step.n_moving, coefficients, *step.place.of_members(particles.shape[:-2]), step.place.first)
     bad_particle = -1
     for second in (True, False):  # both halves of the kick, then drift, noise and drift
         if bad_particle < 0:

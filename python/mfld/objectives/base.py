@@ -89,6 +89,8 @@ class Objective(ABC):
         False where only gradients are known: `loss` and `value` then raise, and a history holds NaN for the loss.
     metric : str
         "product", or "conic" where particles move on the cone over their positions, by `mfld.dynamics.Conic`.
+    shares_rows : bool
+        True where processes can share the rows of its gradient, see `mfld.mpi.Sharded`.
 
     Examples
     --------
@@ -124,6 +126,7 @@ class Objective(ABC):
     metric: str = "product"
     has_gradient: bool = True
     any_precision: bool = False
+    shares_rows: bool = False
     num_threads: int | None = None
 
     def __repr__(self) -> str:

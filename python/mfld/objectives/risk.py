@@ -19,7 +19,7 @@ from mfld.models import Model
 from mfld.native import RiskOfNetwork, final
 from mfld.noise import Place
 from mfld.objectives.base import Bounds, Measure, Objective, Potential, SetOnce
-from mfld.ranks import Ranks
+from mfld.ranks import ALONE, Ranks
 from mfld.references import Reference
 from mfld.state import Buffers, Cloud
 from mfld.validation import FloatArray, FloatDType
@@ -170,6 +170,21 @@ class EmpiricalRisk(Risk):
     def is_shared(self) -> bool:
         """True where several processes compute it together."""
         return self._ranks is not None
+
+    @property
+    def ranks(self) -> Ranks:
+        """Processes that compute it together."""
+        return ALONE if self._ranks is None else self._ranks
+
+    @property
+    def shares_rows(self) -> bool:  # type: ignore[override]
+        return self.model.native is not None and self.loss_function.native is not None
+
+    def alone(self) -> EmpiricalRisk:
+        """The same risk, evaluated by this process by itself."""
+        same = copy.copy(self)
+        vars(same)["_ranks"] = None
+        return same
 
     def over_ranks(self, ranks: Ranks) -> EmpiricalRisk:
         if self.model.native is None:
