@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Writes the stub of the compiled module from the installed one (needs pybind11-stubgen); with --check, only compares.
-#   tests/stubs.sh PYTHON [--check]
+#   tests/stubs.sh [PYTHON] [--check]
 set -euo pipefail
+[ "${1:---check}" != --check ] || set -- "$(command -v python)" "$@"
 python="$(cd "$(dirname "$1")" && pwd)/$(basename "$1")"
 stub="$(cd "$(dirname "$0")/../python/mfld/_core" && pwd)/_binding.pyi"
 fresh=$(mktemp -d)
