@@ -96,7 +96,7 @@ class Run {
   double advance(int threads, int activation, double noise_scale, std::int64_t steps) {
     const mfld_network network = {sizes_.features, sizes_.outputs, 1, activation, 1, 1.0, 2.0};
     const mfld_loss half_squared = {1, 0};
-    const mfld_samples samples = {inputs_.data(), targets_.data(), nullptr, sizes_.samples, 0};
+    const mfld_samples samples = {inputs_.data(), targets_.data(), nullptr, sizes_.samples, 0, 0};
     mfld_estimator estimator = {};
     estimator.kind = sizes_.batch > 0 ? MFLD_MINIBATCH : MFLD_FULL_BATCH;
     estimator.batch_size = sizes_.batch;

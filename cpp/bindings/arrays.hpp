@@ -20,18 +20,23 @@ inline std::string text(const std::vector<py::ssize_t>& shape) {
   return out + (shape.size() == 1 ? ",)" : ")");
 }
 
-// A contiguous array of the wanted precision and shape; -1 stands for any extent.
-inline const void* checked(const py::array& a, const char* name, bool want_double, std::vector<py::ssize_t> shape) {
-  const bool right_type = want_double ? py::isinstance<py::array_t<double>>(a) : py::isinstance<py::array_t<float>>(a);
-  if (!right_type)
-    throw py::type_error(std::string(name) + " must be " + (want_double ? "float64" : "float32") + ", got " +
-                         py::str(a.dtype()).cast<std::string>());
+// A contiguous array of the wanted type and shape; -1 stands for any extent.
+template <class T>
+const void* checked_as(const py::array& a, const char* name, std::vector<py::ssize_t> shape) {
+  if (!py::isinstance<py::array_t<T>>(a))
+    throw py::type_error(std::string(name) + " must be " + py::str(py::dtype::of<T>()).template cast<std::string>() +
+                         ", got " + py::str(a.dtype()).cast<std::string>());
   const std::vector<py::ssize_t> got(a.shape(), a.shape() + a.ndim());
   bool fits = got.size() == shape.size();
   for (std::size_t i = 0; fits && i < got.size(); ++i) fits = shape[i] < 0 || shape[i] == got[i];
   if (!fits) throw py::value_error(std::string(name) + " must have shape " + text(shape) + ", got " + text(got));
   if (!(a.flags() & py::array::c_style)) throw py::value_error(std::string(name) + " must be C-contiguous");
   return a.data();
+}
+
+// The same of the wanted precision.
+inline const void* checked(const py::array& a, const char* name, bool want_double, std::vector<py::ssize_t> shape) {
+  return want_double ? checked_as<double>(a, name, std::move(shape)) : checked_as<float>(a, name, std::move(shape));
 }
 
 inline void* checked_writable(py::array& a, const char* name, bool want_double, std::vector<py::ssize_t> shape) {

@@ -149,9 +149,18 @@ Report advance(const Backend& backend, const mfld_network& network, const mfld_l
   const auto p = backend.n_coordinates(network);
   void* x = checked_writable(particles, "particles", wide, {-1, -1, p});
   const auto r = particles.shape(0), m = particles.shape(1), n = inputs.ndim() == 2 ? inputs.shape(0) : 0;
-  const mfld_samples samples = {checked(inputs, "inputs", wide, {-1, network.n_features}),
+  // Words of two bfloat16 numbers say themselves that products are to be of these.
+  const bool bfloat16 = py::isinstance<py::array_t<std::uint32_t>>(inputs);
+  if (bfloat16 && (wide || on_disk || !backend.table().has_bfloat16()))
+    throw py::value_error("inputs of bfloat16 need float32 particles, memory, and a processor with such products");
+  const mfld_samples samples = {bfloat16
+                                    ? checked_as<std::uint32_t>(inputs, "inputs", {-1, (network.n_features + 1) / 2})
+                                    : checked(inputs, "inputs", wide, {-1, network.n_features}),
                                 checked(targets, "targets", wide, {n, backend.target_width(loss, network.n_outputs)}),
-                                weights ? checked(*weights, "weights", wide, {n}) : nullptr, n, on_disk};
+                                weights ? checked(*weights, "weights", wide, {n}) : nullptr,
+                                n,
+                                on_disk,
+                                bfloat16};
   if (r < 1 || m < 1 || n < 1) throw py::value_error("advance needs at least one particle and one sample");
   const bool apart = ranks && ranks->n_particles > 0;
   const std::int64_t n_particles = apart ? ranks->n_particles : m;

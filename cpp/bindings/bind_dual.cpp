@@ -26,7 +26,10 @@ std::int64_t dual_sweep(const Backend& backend, const mfld_network& network, con
   const auto m = particles.shape(0), n = inputs.ndim() == 2 ? inputs.shape(0) : 0;
   const mfld_samples samples = {checked(inputs, "inputs", wide, {-1, network.n_features}),
                                 checked(targets, "targets", wide, {n, backend.target_width(loss, network.n_outputs)}),
-                                weights ? checked(*weights, "weights", wide, {n}) : nullptr, n, 0};
+                                weights ? checked(*weights, "weights", wide, {n}) : nullptr,
+                                n,
+                                0,
+                                0};
   const std::int64_t* size = groups.data();
   std::int64_t members = 0;
   for (py::ssize_t g = 0; g < groups.size(); ++g) {

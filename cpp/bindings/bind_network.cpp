@@ -151,7 +151,7 @@ std::pair<py::array_t<double>, py::array_t<double>> pull_back_clipped(const Back
   const void* z = checked(inputs, "inputs", wide, {-1, network.n_features});
   const auto m = particles.shape(0), n = inputs.shape(0);
   const mfld_samples samples = {
-      z, checked(targets, "targets", wide, {n, backend.target_width(loss, network.n_outputs)}), nullptr, n, 0};
+      z, checked(targets, "targets", wide, {n, backend.target_width(loss, network.n_outputs)}), nullptr, n, 0, 0};
   if (m < 1) throw py::value_error("pull_back_clipped needs at least one particle");
   if (!std::is_sorted(ends.begin(), ends.end()) || ends.empty() || ends.front() < 0 || ends.back() != n)
     throw py::value_error("ends must increase to " + std::to_string(n) + ", the number of samples");

@@ -19,6 +19,7 @@ void bind_table(BackendClass& backend) {
       .def_property_readonly("compiler", [](const Backend& b) { return std::string(b.table().compiler); })
       .def_property_readonly("eigen", [](const Backend& b) { return std::string(b.table().eigen); })
       .def_property_readonly("has_openmp", [](const Backend& b) { return b.table().has_openmp != 0; })
+      .def_property_readonly("has_bfloat16", [](const Backend& b) { return b.table().has_bfloat16() != 0; })
       .def(
           "share",
           [](const Backend& b, std::int64_t n_particles, std::int64_t rank, std::int64_t n_ranks,

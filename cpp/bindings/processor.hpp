@@ -18,6 +18,7 @@ inline std::vector<std::string> missing_features([[maybe_unused]] const std::str
   if (level == "base") MFLD_NEEDS("x86-64-v2")
   if (level == "v3") MFLD_NEEDS("x86-64-v3")
   if (level == "v4") MFLD_NEEDS("x86-64-v4")
+  if (level == "bfloat16") MFLD_NEEDS("avx512bf16")  // no level, but products that v4 has
   if (level == "native") {
     // What -march=native meant on the machine of the build: written by native_features.cmake.
     MFLD_NATIVE_FEATURES

@@ -42,6 +42,13 @@ struct Sweep {
     }
   }
 
+  static constexpr auto forward_of_pairs = [] {
+    if constexpr (has_bfloat16<T>)
+      return &affine_of_pairs<Sweep>;
+    else
+      return nullptr;
+  }();
+
   // g act', from the value, its product with g, and the slope where it is stored
   static MFLD_INLINE V times_slope(V g, V value, V g_value, const T* slope, std::int64_t at) {
     if constexpr (A::slope_from_value)
@@ -91,7 +98,8 @@ struct Sweep {
 template <class T, class... A>
 constexpr auto table_of(ActivationList<A...>*) {
   return std::array{ActivationKernel<T>{!A::slope_from_value, &Sweep<A, T>::apply, &Sweep<A, T>::forward,
-                                        &Sweep<A, T>::gains, &Sweep<A, T>::lane_gains}...};
+                                        Sweep<A, T>::forward_of_pairs, &Sweep<A, T>::gains,
+                                        &Sweep<A, T>::lane_gains}...};
 }
 
 }  // namespace

@@ -9,8 +9,10 @@
 // the sweep is a function pointer. So code grows with the sum of the alternatives and not with their product.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
+#include "bfloat16.hpp"
 #include "mfld/kernels.h"
 #include "mfld/panels.hpp"
 #include "mfld/parts.hpp"
@@ -27,6 +29,9 @@ struct ActivationKernel {
   // values[i][lane] = act(w.z_i + b), and slopes when stored, of one panel for n_rows samples
   void (*forward)(const T* panel, std::int64_t n_features, const T* bias, const T* z, std::int64_t n_rows, T* values,
                   T* slope);
+  // The same of a panel and data in pairs of bfloat16; null where there are no such products.
+  void (*forward_of_pairs)(const T* panel, std::int64_t n_pairs, const T* bias, const T* z, std::int64_t n_rows,
+                           T* values, T* slope);
   // gain[i][lane] = cotangent[i] act'(a[i][lane]); weighted[lane] += sum_i cotangent[i] act(a[i][lane]); total[lane] +=
   // sum_i gain.
   void (*gains)(const T* value, const T* slope, const T* cotangent, std::int64_t n_rows, T* gain, T* weighted,
@@ -99,8 +104,9 @@ struct NetworkPanel {
   const ReadoutKernel<T>& readout;
   mfld_readout_info readout_info;
   T scale, bound;
+  bool bfloat16;  // products are: data are in pairs, see bfloat16.hpp
 
-  explicit NetworkPanel(const mfld_network& network)
+  explicit NetworkPanel(const mfld_network& network, bool bfloat16_ = false)
       : n_features(network.n_features),
         n_outputs(network.n_outputs),
         has_bias(network.has_bias != 0),
@@ -108,8 +114,10 @@ struct NetworkPanel {
         readout(readout_kernels<T>[network.readout]),
         readout_info(readout_infos[network.readout]),
         scale(static_cast<T>(network.output_scale)),
-        bound(static_cast<T>(network.readout_bound)) {}
+        bound(static_cast<T>(network.readout_bound)),
+        bfloat16(bfloat16_) {}
 
+  std::int64_t row_width() const { return bfloat16 ? ceil_div(n_features, 2) : n_features; }  // of data
   std::int64_t n_affine() const { return n_features + (has_bias ? 1 : 0); }
   std::int64_t n_coordinates() const { return n_affine() + (readout_info.has_coordinates ? n_outputs : 0); }
   std::int64_t n_moving() const { return n_affine() + (readout_moves() ? n_outputs : 0); }
@@ -121,20 +129,33 @@ struct NetworkPanel {
     readout.terms(readout_rows(panel), n_outputs * lanes, scale, bound, coefficient, offset);
   }
 
-  // values (and slope where it is stored): (n_rows, lanes)
-  void forward(const T* panel, const T* z, std::int64_t n_rows, T* values, T* slope) const {
+  // values (and slope where it is stored): (n_rows, lanes). weights: scratch (row_width, lanes) for bfloat16.
+  void forward(const T* panel, const T* z, std::int64_t n_rows, T* values, T* slope, T* weights = nullptr) const {
     const InPart part(Part::forward);
     const T* bias = has_bias ? panel + n_features * lanes : nullptr;
-    in_parts(n_rows, [&](Range rows) {
-      activation.forward(panel, n_features, bias, z + rows.begin * n_features, rows.size(), values + rows.begin * lanes,
-                         activation.stores_slope ? slope + rows.begin * lanes : nullptr);
+    auto product = activation.forward;
+    if constexpr (has_bfloat16<T>) {
+      if (bfloat16) {
+        pair_rows(panel, n_features, weights);
+        panel = weights;
+        product = activation.forward_of_pairs;
+      }
+    }
+    const std::int64_t width = row_width();
+    in_parts(n_rows, /*pairs=*/false, [&](Range rows) {
+      product(panel, width, bias, z + rows.begin * width, rows.size(), values + rows.begin * lanes,
+              activation.stores_slope ? slope + rows.begin * lanes : nullptr);
     });
   }
 
+  // body(rows) of each part, none of which begins within a pair of rows where they come in pairs.
   template <class Body>
-  static void in_parts(std::int64_t n_rows, const Body& body) {
+  static void in_parts(std::int64_t n_rows, bool pairs, const Body& body) {
     const std::int64_t count = ceil_div(n_rows, most_rows_at_once);
-    for (std::int64_t part = 0; part < count; ++part) body(even_part(n_rows, part, count));
+    for (std::int64_t part = 0; part < count; ++part) {
+      const Range own = even_part(pairs ? ceil_div(n_rows, 2) : n_rows, part, count);
+      body(pairs ? Range{2 * own.begin, std::min(2 * own.end, n_rows)} : own);
+    }
   }
 
   // What a panel accumulates over blocks of samples: gradient (n_affine, lanes), still without the factor c when
@@ -144,7 +165,8 @@ struct NetworkPanel {
     T* weighted;
   };
 
-  // cotangent: (n_outputs, stride). gain: scratch (most_rows_at_once, lanes). add: continue a sum rather than start it.
+  // z: of bfloat16 in pairs of rows. cotangent: (n_outputs, stride). gain: scratch (most_rows_at_once, lanes). add:
+  // continue a sum rather than start it.
   void pull_back(const T* coefficient, const T* values, const T* slope, const T* cotangent, std::int64_t stride,
                  const T* z, std::int64_t n_rows, T* gain, Pulled out, bool add) const {
     const InPart part(Part::back);
@@ -154,7 +176,7 @@ struct NetworkPanel {
       std::fill_n(total, lanes, T(0));
       std::fill_n(out.weighted, n_outputs * lanes, T(0));
     }
-    in_parts(n_rows, [&](Range rows) {
+    in_parts(n_rows, bfloat16, [&](Range rows) {
       const T* value = values + rows.begin * lanes;
       const T* their_slope = activation.stores_slope ? slope + rows.begin * lanes : nullptr;
       const T* g = cotangent + rows.begin;
@@ -171,8 +193,16 @@ struct NetworkPanel {
         for (; k < n_outputs; ++k)
           detail::weigh_values<T, 1>(value, g + k * stride, stride, rows.size(), out.weighted + k * lanes);
       }
-      accumulate_features(gain, rows.size(), z + rows.begin * n_features, n_features, out.gradient,
-                          add || rows.begin > 0);
+      const bool more = add || rows.begin > 0;
+      if constexpr (has_bfloat16<T>) {
+        if (bfloat16) {
+          pair_rows(gain, rows.size(), gain);
+          accumulate_pairs(gain, ceil_div(rows.size(), 2), z + rows.begin * row_width(), n_features, out.gradient,
+                           more);
+          return;
+        }
+      }
+      accumulate_features(gain, rows.size(), z + rows.begin * n_features, n_features, out.gradient, more);
     });
   }
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <utility>
 
+#include "bfloat16.hpp"
 #include "entries.hpp"
 #include "mfld/activations.hpp"
 #include "mfld/losses.hpp"
@@ -77,6 +78,14 @@ constexpr mfld_kernels kernels() {
 
 double smoothness_of(const mfld_loss* loss) { return loss_smoothness[loss->id](loss->parameter); }
 
+std::int32_t bfloat16() {
+#ifdef MFLD_BFLOAT16
+  return __builtin_cpu_supports("avx512bf16") != 0;
+#else
+  return 0;
+#endif
+}
+
 int max_threads() {
 #ifdef MFLD_HAS_OPENMP
   return omp_get_max_threads();
@@ -118,6 +127,7 @@ constexpr mfld_kernel_table_t table = {
     kernels<double>(),
     {&noise_key, &philox, &batch, &particle_batches, &chacha, &gaussians},
     &dual_step,
+    &bfloat16,
     &max_threads,
     &pause,
 };

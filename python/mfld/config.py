@@ -20,8 +20,9 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     -------
     dict or None
         ``version``; ``level``, the instruction-set level in use; ``available_levels`` that this processor runs, best
-        first; ``built_levels`` of this installation; ``compiler``; ``eigen``, its version; ``openmp``; ``max_threads``,
-        what ``num_threads=None`` stands for; ``numpy`` and ``python``, their versions.
+        first; ``built_levels`` of this installation; ``bfloat16``, whether `MFLD` has this ``dtype`` here;
+        ``compiler``; ``eigen``, its version; ``openmp``; ``max_threads``, what ``num_threads=None`` stands for;
+        ``numpy`` and ``python``, their versions.
 
     Examples
     --------
@@ -37,6 +38,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
         "level": backend.isa,
         "available_levels": _core.available_levels(),
         "built_levels": sorted(_core.built_levels()),
+        "bfloat16": backend.has_bfloat16,
         "compiler": backend.compiler,
         "eigen": backend.eigen,
         "openmp": backend.has_openmp,

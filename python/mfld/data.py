@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mfld import validation
+from mfld import bfloat16, validation
 from mfld.validation import FloatArray, FloatDType
 
 _LARGEST = 1e18  # of targets in float32
@@ -85,18 +85,36 @@ class Rows:
             If that precision does not hold the samples, or the squares of the targets.
         """
         if dtype.char not in self._casts:
-            inputs, targets, weights = self.samples
-            if dtype.char == "f" and validation.mapped(targets) is None and np.abs(targets).max(initial=0) > _LARGEST:
-                raise ValueError(
-                    f"targets must be at most {_LARGEST:g} in size for float32, in which their squares overflow, got "
-                    f"{np.abs(targets).max():g}: scale them, or run with dtype='float64'"
-                )
-            self._casts[dtype.char] = Samples(
-                _in_precision("inputs", inputs, dtype),
-                _in_precision("targets", targets, dtype),
-                None if weights is None else weights.astype(dtype),
-            )
+            inputs = _in_precision("inputs", self.samples.inputs, dtype)
+            self._casts[dtype.char] = Samples(inputs, *self._cast_labels(dtype))
         return self._casts[dtype.char]
+
+    def in_pairs(self) -> Samples:
+        """As `cast` to float32, but for inputs that are rounded: the words of `mfld.bfloat16.pairs`.
+
+        Raises
+        ------
+        ValueError
+            If that does not hold the samples, or they stay on disk.
+        """
+        if "bfloat16" not in self._casts:
+            inputs = self.samples.inputs
+            if validation.mapped(inputs) is not None:
+                raise ValueError("inputs must be in memory for dtype='bfloat16', got a file that is mapped")
+            words: Any = bfloat16.pairs(inputs)
+            words.flags.writeable = False
+            self._casts["bfloat16"] = Samples(words, *self._cast_labels(np.dtype(np.float32)))
+        return self._casts["bfloat16"]
+
+    def _cast_labels(self, dtype: FloatDType) -> tuple[FloatArray, FloatArray | None]:
+        """Targets and weights in a precision."""
+        _, targets, weights = self.samples
+        if dtype.char == "f" and validation.mapped(targets) is None and np.abs(targets).max(initial=0) > _LARGEST:
+            raise ValueError(
+                f"targets must be at most {_LARGEST:g} in size for float32, in which their squares overflow, got "
+                f"{np.abs(targets).max():g}: scale them, or run with dtype='float64'"
+            )
+        return _in_precision("targets", targets, dtype), None if weights is None else weights.astype(dtype)
 
     @functools.cached_property
     def largest_input(self) -> float:

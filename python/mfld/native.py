@@ -104,7 +104,8 @@ class Problem(Protocol):
 class RiskOfNetwork(NamedTuple):
     """A network, a loss, and the samples in the precision of the particles; the ranks that share these.
 
-    ``on_disk`` says that the inputs are part of a mapped file, see `mfld.validation.mapped`.
+    Inputs that are words of `mfld.bfloat16.pairs` make products of bfloat16. ``on_disk`` says that the inputs are part
+    of a mapped file, see `mfld.validation.mapped`.
     """
 
     network: _core.Network

@@ -110,7 +110,7 @@ class Work:
             solver.gradient.rows_of_a_step(risk) or risk.n_samples,
             risk.model.n_outputs,
             risk.n_coordinates,
-            str(solver.dtype),
+            validation.of_particles(str(solver.dtype)),
             n_summed=solver.gradient.n_summed,
         )
 

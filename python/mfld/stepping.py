@@ -30,7 +30,8 @@ class Plan:
 
     ``step_size``, ``temperature`` and ``l2`` are numbers, or float64 arrays of shape (1 or R, 1 or n_steps): rows for R
     replicates or one for all, and an entry per step or a constant. ``l2`` replaces that of the objective. ``places``
-    are those of the first step, one for each replicate, with the number of threads.
+    are those of the first step, one for each replicate, with the number of threads. ``bfloat16`` asks for products of
+    such numbers, which only the core has.
     """
 
     step_size: Numbers
@@ -39,6 +40,7 @@ class Plan:
     gradient: GradientEstimator
     dynamics: Dynamics
     places: tuple[Place, ...]
+    bfloat16: bool = False
 
     def at(self, k: int, space: Space, replicate: int = 0) -> Step:
         """The call's step k of a replicate."""
@@ -122,10 +124,21 @@ def steps(objective: Objective, particles: FloatArray, buffers: Buffers, n_steps
     return outcome
 
 
+def not_in_bfloat16(objective: Objective, gradient: GradientEstimator, dynamics: Dynamics) -> TypeError:
+    """The error that steps of these parts have no products of bfloat16."""
+    return TypeError(
+        "dtype must be 'float32' or 'float64' here, got 'bfloat16': its products are for an EmpiricalRisk of a "
+        "TwoLayerNetwork and a loss by its name, in memory, with FullBatch, Minibatch, SVRG or SARAH gradients and "
+        f"dynamics of the core, like Overdamped(); got {objective!r}, {gradient!r} and {dynamics!r}"
+    )
+
+
 def _steps(objective: Objective, particles: FloatArray, buffers: Buffers, n_steps: int, plan: Plan) -> Outcome:
     made = _in_core(objective, particles, buffers, n_steps, plan)
     if made is not None and (made.steps == n_steps or made.bad is not None or made.interrupt is not None):
         return made
+    if plan.bfloat16:
+        raise not_in_bfloat16(objective, plan.gradient, plan.dynamics)
     begun = 0 if made is None else made.steps
     if made is not None:
         particles, buffers = made.particles, made.buffers
@@ -134,7 +147,7 @@ def _steps(objective: Objective, particles: FloatArray, buffers: Buffers, n_step
 
 def _in_core(objective: Objective, particles: FloatArray, buffers: Buffers, n_steps: int, plan: Plan) -> Outcome | None:
     """Steps in one call of the core, None where it does not know a part: all, or all but one that is to be seen."""
-    problem = objective.native(particles.dtype)
+    problem = objective.native_in_bfloat16() if plan.bfloat16 else objective.native(particles.dtype)
     if problem is None or not objective.space.in_core or not (problem.samples or plan.gradient.exact):
         return None
     estimator = plan.gradient.native(objective, particles, buffers)

@@ -106,6 +106,21 @@ def float_dtype(name: str, value: DTypeLike) -> FloatDType:
     return cast(FloatDType, result)
 
 
+def precision(name: str, value: DTypeLike) -> str:
+    """The precision of a run, by its name: float32, float64, or bfloat16 where there are products of these."""
+    if isinstance(value, str) and value == "bfloat16":
+        return value
+    try:
+        return float_dtype(name, value).name
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("float32 or float64", "float32, float64 or 'bfloat16'")) from None
+
+
+def of_particles(precision: str) -> str:
+    """The precision of the particles of such a run."""
+    return "float32" if precision == "bfloat16" else precision
+
+
 def seed(value: object, name: str = "seed") -> int:
     return integer(name, value, 0, MAX_SEED)
 

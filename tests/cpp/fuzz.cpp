@@ -12,10 +12,12 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <iterator>
 #include <limits>
 #include <string_view>
 #include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -251,6 +253,22 @@ std::vector<mfld_noise> places(Random& random, std::int64_t n_replicates) {
   return out;
 }
 
+// Words of two bfloat16 numbers, as `mfld_samples` says; truncated, which is as good here.
+template <class T>
+Array<T> in_pairs(Random& random, const Array<T>& inputs, std::int64_t n, std::int64_t n_features) {
+  const std::int64_t width = (n_features + 1) / 2;
+  Array<T> words(random, n * width);
+  for (std::int64_t i = 0; i < n * width; ++i) {
+    const std::int64_t row = i / width, feature = 2 * (i % width);
+    std::uint16_t halves[2] = {};
+    for (std::int64_t half = 0; half < std::min<std::int64_t>(2, n_features - feature); ++half)
+      std::memcpy(&halves[half], reinterpret_cast<const char*>(inputs.data() + row * n_features + feature + half) + 2,
+                  2);
+    std::memcpy(&words[i], halves, sizeof halves);
+  }
+  return words;
+}
+
 template <class T>
 void advance(Random random, Call& call) {
   const Network network(random);
@@ -269,7 +287,6 @@ void advance(Random random, Call& call) {
   const Array<T> inputs = numbers<T>(random, n * network.n_features),
                  targets = targets_of<T>(random, loss, n, network.n_outputs), weights = weights_of<T>(random, n);
   const bool weighted = estimator.kind != MFLD_STREAM && random.one_in(3);
-  const mfld_samples samples = {inputs.data(), targets.data(), weighted ? weights.data() : nullptr, n, 0};
 
   const bool anchored = estimator.kind == MFLD_SVRG || estimator.kind == MFLD_SARAH;
   Array<T> anchor = numbers<T>(random, anchored ? size : 0), anchor_gradient = numbers<T>(random, anchored ? size : 0),
@@ -301,6 +318,10 @@ void advance(Random random, Call& call) {
   const Domain domain(random, dynamics.kind == MFLD_AFFINE ? network.n_moving : 0);
   Array<double> losses(random, n_replicates), norms(random, n_replicates);
   mfld_report report = {-1, -1, -1, -1, losses.data(), norms.data()};
+  const bool bfloat16 = std::is_same_v<T, float> && mfld_kernel_table()->has_bfloat16() != 0 && random.one_in(3);
+  const Array<T> words = bfloat16 ? in_pairs(random, inputs, n, network.n_features) : Array<T>(random, 0);
+  const mfld_samples samples = {
+      bfloat16 ? words.data() : inputs.data(), targets.data(), weighted ? weights.data() : nullptr, n, 0, bfloat16};
   const mfld_execution execution = call.execution();
   call.ended(kernels<T>().advance(&network, &loss, &samples, particles.data(), n_replicates, n_particles, n_steps,
                                   &estimator, &dynamics, coefficients.each.data(), &domain, noises.data(), &report,
@@ -365,7 +386,7 @@ void stages(Random random, Call& call) {
       std::vector<std::int64_t> ends;
       for (std::int64_t end = random.below(n + 1); end < n; end += random.between(0, n)) ends.push_back(end);
       ends.push_back(n);
-      const mfld_samples samples = {inputs.data(), targets.data(), nullptr, n, 0};
+      const mfld_samples samples = {inputs.data(), targets.data(), nullptr, n, 0, 0};
       Array<double> norms(random, n), gradient(random, m * network.p);
       call.ended(k.pull_back_clipped(&network, &loss, particles.data(), m, &samples, ends.data(),
                                      static_cast<std::int64_t>(ends.size()), random.uniform() + 1e-3, norms.data(),
@@ -527,7 +548,7 @@ void dual_sweep(Random random, Call& call) {
   std::vector<std::int64_t> groups;
   for (std::int64_t left = m; left > 0; left -= groups.back())
     groups.push_back(random.one_in(3) ? left : random.between(1, left));
-  const mfld_samples samples = {inputs.data(), targets.data(), random.one_in(2) ? weights.data() : nullptr, n, 0};
+  const mfld_samples samples = {inputs.data(), targets.data(), random.one_in(2) ? weights.data() : nullptr, n, 0, 0};
   Array<double> log_weights = numbers<double>(random, m, Numbers::ordinary),
                 dual = numbers<double>(random, n * network.n_outputs,
                                        random.one_in(4) ? Numbers::zeros : Numbers::ordinary);

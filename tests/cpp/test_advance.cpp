@@ -88,7 +88,7 @@ struct Problem {
       dynamics.force = force.data();
     }
     const mfld_loss half_squared = {1, 0};
-    const mfld_samples samples = {inputs.data(), targets.data(), nullptr, n_samples, 0};
+    const mfld_samples samples = {inputs.data(), targets.data(), nullptr, n_samples, 0, 0};
     std::vector<mfld_coefficients> coefficients;
     std::vector<mfld_noise> noises;
     for (std::int64_t r = first; r < first + n_replicates; ++r) {
@@ -113,7 +113,7 @@ struct Problem {
     const bool classes = mfld::loss_infos[loss].targets == MFLD_TARGETS_CLASS;
     std::vector<T> labels(static_cast<std::size_t>(n_samples));
     for (std::size_t i = 0; i < labels.size(); ++i) labels[i] = static_cast<T>(i % network.n_outputs);
-    const mfld_samples samples = {inputs.data(), classes ? labels.data() : targets.data(), nullptr, n_samples, 0};
+    const mfld_samples samples = {inputs.data(), classes ? labels.data() : targets.data(), nullptr, n_samples, 0, 0};
     std::vector<std::int64_t> rows(static_cast<std::size_t>(n_samples));
     for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<std::int64_t>(i);
     const std::int64_t groups[] = {n_particles - n_particles / 3, n_particles / 3};
@@ -186,7 +186,7 @@ TEST_CASE_TEMPLATE("a stop leaves whole steps only", T, float, double) {
       std::vector<T> moved(problem.particles.begin(),
                            problem.particles.begin() + static_cast<std::ptrdiff_t>(problem.cloud()) * n_replicates);
       const mfld_loss half_squared = {1, 0};
-      const mfld_samples samples = {problem.inputs.data(), problem.targets.data(), nullptr, problem.n_samples, 0};
+      const mfld_samples samples = {problem.inputs.data(), problem.targets.data(), nullptr, problem.n_samples, 0, 0};
       const mfld_coefficients coefficients[] = {{affine_rows[0], 0}, {affine_rows[1], 0}, {affine_rows[2], 0}};
       const mfld_noise noises[] = {{42, 7, 1}, {43, 7, 1}, {44, 7, 1}};
       int calls = 0;

@@ -303,7 +303,7 @@ struct Arrays {
             dynamics.velocities = velocities.data();
             dynamics.force = force.data();
           }
-          const mfld_samples samples = {inputs.data(), targets.data(), nullptr, n, 0};
+          const mfld_samples samples = {inputs.data(), targets.data(), nullptr, n, 0, 0};
           double losses[most_replicates], norms[most_replicates];
           mfld_report report = {0, 0, -1, -1, losses, norms};
           const mfld_coefficients row = {dynamics_kind == MFLD_BAOAB ? baoab_row : affine_row, 0};
@@ -326,7 +326,7 @@ struct Arrays {
     add("dual_sweep, loss " + std::to_string(loss.id) + ", " + std::to_string(count) + " particles", true,
         [=, this, &kernels, log_weights = std::vector<double>(count),
          dual = std::vector<double>(n * outputs)](const mfld_execution* e) mutable {
-          const mfld_samples samples = {inputs.data(), (classes ? labels : targets).data(), nullptr, n, 0};
+          const mfld_samples samples = {inputs.data(), (classes ? labels : targets).data(), nullptr, n, 0, 0};
           mfld_dual_sweep sweep = {rows.data(),        n,           &count, 1, 0.1, 4.0 * outputs, 3.0, 1e-9,
                                    log_weights.data(), dual.data(), 0};
           return kernels.dual_sweep(&network, &loss, &samples, cloud.data(), count, &sweep, e);

@@ -64,6 +64,9 @@ typedef struct {
   const void* weights; /* (n,), summing to 1; NULL stands for 1/n */
   int64_t n_samples;
   int32_t on_disk; /* 1: inputs are part of a file that is mapped read-only, to which passes give back what they read */
+  /* 1, for `advance` of float32 where the table says so: products with the inputs are of bfloat16. Inputs are words of
+   * two (n, ceil(n_features / 2)), the first feature in the low half, 0 behind the last */
+  int32_t bfloat16;
 } mfld_samples;
 
 /* How a step moves a particle theta with the gradient g and normals xi, by numbers of which it has a row:
@@ -451,6 +454,7 @@ typedef struct {
   int (*dual_step)(const mfld_loss*, double* dual, const double* predictions, const double* targets, const double* step,
                    int64_t n, int64_t n_outputs, const mfld_execution*);
 
+  int32_t (*has_bfloat16)(void); /* 1: built with products of bfloat16, which this processor has */
   int (*max_threads)(void);
   int (*pause)(void); /* gives the calling thread's OpenMP pool back: call before a fork */
 } mfld_kernel_table_t;

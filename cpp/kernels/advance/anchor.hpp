@@ -34,7 +34,7 @@ class NoAnchor {
 
   // A block of a mini-batch that is corrected: forward where predictions at the anchor are sums; its cotangents there;
   // and a panel's gradient there.
-  void forward_leaf(std::int64_t, const Block<T>&) const {}
+  void forward_leaf(std::int64_t, const Block<T>&, const Scratch<T>&) const {}
   void differentiate(const Block<T>&, const std::int64_t*, const Order&, const Scratch<T>&) const {}
   void pull_back(std::int64_t, const Block<T>&, const Scratch<T>&, T*) const {}
   // A block of all rows; `part` of its rows are this member's.
@@ -103,7 +103,7 @@ class Svrg : public Anchored<T> {
     this->load_kept(p);
   }
 
-  void forward_leaf(std::int64_t, const Block<T>&) const {}
+  void forward_leaf(std::int64_t, const Block<T>&, const Scratch<T>&) const {}
   void differentiate(const Block<T>& block, const std::int64_t* rows, const Order&, const Scratch<T>& s) const {
     const std::int64_t outputs = passes_.network.n_outputs, stride = passes_.sizes.stride;
     const T* stored = static_cast<const T*>(estimator_.anchor_predictions);
@@ -114,7 +114,8 @@ class Svrg : public Anchored<T> {
   }
   void pull_back(std::int64_t p, const Block<T>& block, const Scratch<T>& s, T* gradient) const {
     passes_.make_terms(anchor(p), s.anchor_terms);
-    passes_.network.forward(anchor(p), passes_.inputs_of(block), block.size(), s.anchor_values, s.anchor_slopes);
+    passes_.network.forward(anchor(p), passes_.inputs_of(block), block.size(), s.anchor_values, s.anchor_slopes,
+                            s.weights);
     passes_.pull_back(s.anchor_terms, s.anchor_values, s.anchor_slopes, s.anchor, block, s, gradient);
   }
   // Members store different rows; all read them behind the next barrier.
@@ -169,7 +170,9 @@ class Sarah : public Anchored<T> {
     passes_.make_terms(this->first_ - 1, p);
   }
 
-  void forward_leaf(std::int64_t l, const Block<T>& block) const { passes_.forward_leaf(1, block.q - 1, l, block); }
+  void forward_leaf(std::int64_t l, const Block<T>& block, const Scratch<T>& s) const {
+    passes_.forward_leaf(1, block.q - 1, l, block, s);
+  }
   void differentiate(const Block<T>& block, const std::int64_t*, const Order& order, const Scratch<T>& s) const {
     passes_.total(1, order, block, s.anchor.predictions);
     passes_.differentiate(block, s.targets, s.anchor);

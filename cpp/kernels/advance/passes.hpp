@@ -51,7 +51,22 @@ class Passes {
   T* gradient(std::int64_t i) const { return &memory.gradients[i * sizes.clouds * sizes.gradient]; }
   T* slopes(std::int64_t at) const { return network.activation.stores_slope ? &memory.slopes[at] : nullptr; }
 
-  const T* inputs_of(const Block<T>& block) const { return block.rows.inputs + block.range.begin * network.n_features; }
+  const T* inputs_of(const Block<T>& block) const {
+    return block.rows.inputs + block.range.begin * network.row_width();
+  }
+  // The same for the pull back: of bfloat16 turned, of which each member makes a part before the barrier.
+  const T* inputs_back_of(const Block<T>& block) const {
+    return network.bfloat16 ? memory.turned_rows(block.turn) : inputs_of(block);
+  }
+  void turn_inputs([[maybe_unused]] const Block<T>& block, [[maybe_unused]] std::int64_t member,
+                   [[maybe_unused]] std::int64_t members) const {
+    if constexpr (has_bfloat16<T>) {
+      if (!network.bfloat16) return;
+      const InPart part(Part::rows);
+      turn_pairs(inputs_of(block), block.size(), network.row_width(),
+                 even_part(ceil_div(block.size(), 2), member, members), memory.turned_rows(block.turn));
+    }
+  }
 
   // From the caller's array to a panel; or zeros where it holds nothing.
   void load(const void* array, bool valid, std::int64_t p, T* panel) const {
@@ -82,7 +97,7 @@ class Passes {
   // ---- from particles to predictions
 
   // Sums of a cloud over one leaf; q: whose panels these are.
-  void forward_leaf(int cloud, std::int64_t q, std::int64_t l, const Block<T>& block) const {
+  void forward_leaf(int cloud, std::int64_t q, std::int64_t l, const Block<T>& block, const Scratch<T>& s) const {
     const InPart part(Part::sums);
     const std::int64_t size = network.n_outputs * sizes.stride;
     T* leaf = memory.sums.leaf(block.turn, l) + cloud * size;
@@ -92,7 +107,7 @@ class Passes {
     for (std::int64_t p = panels.begin; p < panels.end; ++p) {
       const std::int64_t at = values_at(cloud, p, block.stride);
       panel_share<T>(layout, p, nullptr, share);
-      network.forward(panel(q, p), inputs_of(block), block.size(), &memory.values[at], slopes(at));
+      network.forward(panel(q, p), inputs_of(block), block.size(), &memory.values[at], slopes(at), s.weights);
       const T* coefficient = terms(q, p);
       add_to_leaf(network, &memory.values[at], block.size(), coefficient, coefficient + network.n_outputs * lanes,
                   share, leaf, sizes.stride);
@@ -162,7 +177,7 @@ class Passes {
 
   void pull_back(const T* coefficient, const T* values, const T* activation_slopes, const Slopes<T>& slopes,
                  const Block<T>& block, const Scratch<T>& s, T* gradient) const {
-    network.pull_back(coefficient, values, activation_slopes, slopes.cotangents, sizes.stride, inputs_of(block),
+    network.pull_back(coefficient, values, activation_slopes, slopes.cotangents, sizes.stride, inputs_back_of(block),
                       block.size(), s.gain, {gradient, gradient + network.n_affine() * lanes}, !block.first);
   }
   // The same for a cloud whose forward pass has kept its activations.

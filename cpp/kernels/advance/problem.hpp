@@ -26,7 +26,7 @@ struct Problem {
 
   Problem(const mfld_network& description, const mfld_loss& loss_, const mfld_samples& samples_,
           const mfld_domain& domain_, std::int64_t n_particles_, const mfld_estimator& estimator)
-      : network(description),
+      : network(description, samples_.bfloat16 != 0),
         loss(loss_kernels<T>[loss_.id]),
         loss_parameter(static_cast<T>(loss_.parameter)),
         target_width(loss_infos[loss_.id].targets == MFLD_TARGETS_CLASS ? 1 : network.n_outputs),
@@ -91,23 +91,23 @@ class BatchQueue {
  public:
   explicit BatchQueue(const Problem<T>& problem)
       : samples_(problem.samples),
-        n_features_(problem.network.n_features),
+        row_width_(problem.network.row_width()),
         target_width_(problem.target_width),
         batch_size_(problem.is_stream ? 0 : problem.batch_size),
-        inputs_(3 * batch_size_ * n_features_),
+        inputs_(3 * batch_size_ * row_width_),
         targets_(3 * batch_size_ * target_width_),
         weights_(samples_.weights ? 3 * batch_size_ : 0) {}
 
   Rows<T> rows(std::int64_t step) const {
     const std::int64_t turn = step % 3 * batch_size_;
-    return {&inputs_[turn * n_features_], &targets_[turn * target_width_], samples_.weights ? &weights_[turn] : nullptr,
+    return {&inputs_[turn * row_width_], &targets_[turn * target_width_], samples_.weights ? &weights_[turn] : nullptr,
             batch_size_};
   }
 
   static Rows<T> of_stream(const Problem<T>& problem, std::int64_t number) {
     const Rows<T> all = all_rows<T>(problem.samples);
     const std::int64_t first = number * problem.batch_size;
-    return {all.inputs + first * problem.network.n_features, all.targets + first * problem.target_width, nullptr,
+    return {all.inputs + first * problem.network.row_width(), all.targets + first * problem.target_width, nullptr,
             problem.batch_size};
   }
 
@@ -118,7 +118,7 @@ class BatchQueue {
     const Rows<T> all = all_rows<T>(samples_);
     for (std::int64_t i = mine.begin; i < mine.end && !gives_up(1); ++i) {
       const std::int64_t row = chosen[i];
-      std::copy_n(all.inputs + row * n_features_, n_features_, &inputs_[(turn + i) * n_features_]);
+      std::copy_n(all.inputs + row * row_width_, row_width_, &inputs_[(turn + i) * row_width_]);
       std::copy_n(all.targets + row * target_width_, target_width_, &targets_[(turn + i) * target_width_]);
       if (all.weights) weights_[turn + i] = all.weights[row];
     }
@@ -126,7 +126,7 @@ class BatchQueue {
 
  private:
   const mfld_samples& samples_;
-  std::int64_t n_features_, target_width_, batch_size_;
+  std::int64_t row_width_, target_width_, batch_size_;
   Buffer<T> inputs_, targets_, weights_;
 };
 

@@ -61,6 +61,8 @@ struct Sizes {
   std::int64_t terms = 0, gradient = 0;            // of a panel of one cloud
   std::int64_t gradients = 0;                      // of all panels, or of one panel of each thread
   std::int64_t scratch = 0;                        // of a thread
+  std::int64_t weights = 0;                        // of a panel in bfloat16, 0 where products are not
+  std::int64_t turned = 0;                         // inputs of a block in pairs of rows, likewise
   double full_leaf_work = 0, batch_leaf_work = 0;  // multiply-adds of a leaf in one pass over a block of rows
   int threads = 1;
   int generations = 1;      // of the panels
@@ -163,8 +165,12 @@ Sizes<T> sizes_of(const Problem<T>& problem, const Scheme& scheme, int num_threa
                  s.batch_leaf_work * 2 * static_cast<double>(whole.n_leaves * s.batch_blocks.n_blocks) < no_time;
   s.generations = scheme.looks_back || (scheme.splits_steps && !s.ends_steps) ? 2 : 1;
 
+  if (network.bfloat16) {
+    s.weights = network.row_width() * lanes;
+    s.turned = round_up(std::max(s.full_blocks.most_rows, s.batch_blocks.most_rows), 2) * network.row_width();
+  }
   const std::int64_t matrix = network.n_outputs * s.stride;
-  s.scratch = round_up((1 + 2 * s.clouds) * matrix + s.clouds * network.n_outputs + 2 * s.terms +
+  s.scratch = round_up((1 + 2 * s.clouds) * matrix + s.clouds * network.n_outputs + 2 * s.terms + s.weights +
                            s.stride * (lanes + 1) + (scheme.sweeps_anchor ? 2 * s.stride * lanes : 0),
                        64);
   return s;
@@ -180,7 +186,7 @@ struct Slopes {
 // What a member works in. The anchor's activations are those of one panel, where it is swept anew.
 template <class T>
 struct Scratch {
-  T *targets, *gain, *readout, *losses;
+  T *targets, *gain, *readout, *losses, *weights;
   Slopes<T> own, anchor;
   T *anchor_terms, *anchor_values, *anchor_slopes;
 };
@@ -193,7 +199,7 @@ struct Workspace {
   const std::int64_t n_outputs, batch_size;
   const Scheme scheme;
   const Buffer<T> panels, velocities, force, moments, anchor, anchor_gradient;  // clouds of panels
-  const Buffer<T> terms, values, slopes, gradients, scratch;
+  const Buffer<T> terms, values, slopes, gradients, scratch, turned;
   const Buffer<double> squared_norms;  // of all leaves
   const LeafSums<T> sums;
   const SumsOfRanks<T> sums_of_ranks;
@@ -220,6 +226,7 @@ struct Workspace {
         slopes(problem.network.activation.stores_slope ? s.layout.n_panels * s.kept_rows * panel_lanes<T> : 0),
         gradients(s.gradients),
         scratch(s.threads * s.scratch),
+        turned(2 * s.turned),
         squared_norms(s.layout.n_leaves),
         sums(s.layout.n_leaves, n_outputs * scheme.n_summed, s.stride),
         sums_of_ranks(sums, ranks, n_outputs * scheme.n_summed, ranks.share_particles()),
@@ -232,6 +239,9 @@ struct Workspace {
 
   // Rows that a member draws for gradient q.
   std::int64_t* row_list(int member, std::int64_t q) const { return &row_lists[(2 * member + (q & 1)) * batch_size]; }
+
+  // Two copies take turns, as those of the leaf sums do.
+  T* turned_rows(std::int64_t turn) const { return &turned[(turn & 1) * sizes.turned]; }
 
   Scratch<T> of_member(int member) const {
     constexpr std::int64_t lanes = panel_lanes<T>;
@@ -250,6 +260,7 @@ struct Workspace {
       s.anchor_slopes = take(sizes.stride * lanes);
     }
     s.losses = take(sizes.stride);
+    s.weights = take(sizes.weights);
     s.own.totals = take(n_outputs);
     if (scheme.corrects) s.anchor.totals = take(n_outputs);
     // What pads rows to whole registers goes through the loss with them: it must hold numbers.

@@ -58,7 +58,7 @@ class Advance {
         end_(moves_.end()),
         last_whole_(first_ - 1),
         leaf_losses_(memory.sizes.row_leaves.count),
-        on_disk_(problem.samples, problem.network.n_features * static_cast<std::int64_t>(sizeof(T))),
+        on_disk_(problem.samples, problem.network.row_width() * static_cast<std::int64_t>(sizeof(T))),
         stop_(execution) {}
 
   Reached run() {
@@ -157,10 +157,11 @@ class Advance {
         const Range together = by_leaves ? row_leaves.blocks_of(row_leaf) : own_blocks;
         const Block<T> block = {
             q, turn, rows, idle ? Range{0, 0} : blocks.rows(b), values_stride<T>(blocks), b == together.begin};
+        if (!idle) passes_.turn_inputs(block, member, members);
         for (std::int64_t l = leaves.begin; l < leaves.end && !idle && !gives_up(); ++l) {
           if (member == 0) stop_.poll(work);
-          passes_.forward_leaf(0, q, l, block);
-          if (corrected) anchor_.forward_leaf(l, block);
+          passes_.forward_leaf(0, q, l, block, s);
+          if (corrected) anchor_.forward_leaf(l, block, s);
           const InPart part(Part::sums);
           memory_.sums.join(turn, l, leaves, summed(corrected), block.size());
         }

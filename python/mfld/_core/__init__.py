@@ -25,6 +25,7 @@ __all__ = [
     "backend",
     "built_levels",
     "load",
+    "processor_has_bfloat16",
 ]
 
 __version__: str = _binding.__version__
@@ -64,6 +65,8 @@ def load(level: str | None = None) -> Backend:
 
 
 backend: Backend = load()
+
+processor_has_bfloat16: bool = _binding.cpu_runs("bfloat16")
 
 # A child of fork() hangs in OpenMP when its parent has a pool of threads: give the pool back first.
 if hasattr(os, "register_at_fork"):

@@ -138,6 +138,9 @@ class Backend:
     def eigen(self) -> str:
         ...
     @property
+    def has_bfloat16(self) -> bool:
+        ...
+    @property
     def has_openmp(self) -> bool:
         ...
     @property

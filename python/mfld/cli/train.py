@@ -128,7 +128,7 @@ def add(commands: Any) -> None:
     knob(
         run, "certify", None, "", "certify how far from the optimum the answer is, at the warmest temperature that fits"
     )
-    knob(run, "dtype", str, "NAME", "float32 or float64")
+    knob(run, "dtype", str, "NAME", "float32, float64, or bfloat16: see MFLD")
     run.add_argument(
         "--seed",
         type=checked("seed", int, lambda name, value: validation.seed(value)),

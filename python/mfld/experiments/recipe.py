@@ -118,10 +118,6 @@ def _step_size(name: str, value: Any) -> float | str:
     return value if isinstance(value, str) else _positive(name, value)
 
 
-def _dtype(name: str, value: Any) -> str:
-    return validation.float_dtype(name, value).name
-
-
 _count = partial(validation.integer, minimum=1)
 _positive = partial(validation.real, positive=True)
 _non_negative = partial(validation.real, non_negative=True)
@@ -197,7 +193,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "epsilon": partial(_optional, lambda name, value: check_epsilon(value)),
     "delta": lambda name, value: check_delta(value),
     "bounds": partial(_optional, _bounds),
-    "dtype": _dtype,
+    "dtype": validation.precision,
     "test_share": _share,
     "validation_particles": _count,
     "validation_samples": _count,
@@ -268,7 +264,8 @@ class Recipe:
         Of epsilon.
     bounds : mapping of str to (low, high), optional
         Of epsilon: public bounds of columns of numbers and dates; others are estimated for a tenth of the budget.
-    dtype : {"float32", "float64"}
+    dtype : {"float32", "float64", "bfloat16"}
+        The last of MFLD alone, whose ``dtype`` it is.
     test_share : float
         Share of the rows that is held out.
     validation_particles : int
@@ -719,7 +716,7 @@ class _Problem:
     def _first_particles(self, recipe: Recipe, seed: int) -> FloatArray:
         place = Place.of(seed)
         draws = [
-            self._model.initial_particles(recipe.n_particles, place.member(k), recipe.dtype)
+            self._model.initial_particles(recipe.n_particles, place.member(k), validation.of_particles(recipe.dtype))
             for k in range(recipe.depth or 1)
         ]
         return draws[0] if recipe.depth is None else np.stack(draws)
@@ -823,7 +820,7 @@ class _Problem:
             self.risk(0.0),
             recipe.n_particles,
             self._seed,
-            recipe.dtype,
+            validation.of_particles(recipe.dtype),
             self._num_threads,
             recipe.of_outer_weights,
         )

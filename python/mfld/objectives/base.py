@@ -162,6 +162,10 @@ class Objective(ABC):
         """This objective as the compiled core takes it; None where the core does not know it."""
         return None
 
+    def native_in_bfloat16(self) -> Problem | None:
+        """The same of float32 particles with products of bfloat16; None where the core has none for it."""
+        return None
+
     def bounds(self) -> Bounds:
         """Bounds on the first variation, for `mfld.theory`: those that are known."""
         return Bounds(fluctuation=0.0) if self.linear else Bounds()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import _core, references, validation
-from mfld.data import Rows
+from mfld.data import Rows, Samples
 from mfld.losses import AnyLoss, LossFunction, as_loss
 from mfld.models import Model
 from mfld.native import RiskOfNetwork, final
@@ -377,10 +377,16 @@ class EmpiricalRisk(Risk):
         return self, scale * record["dual_sum"][0]
 
     def native(self, dtype: FloatDType) -> RiskOfNetwork | None:
+        return self._native(lambda: self.data.cast(dtype))
+
+    def native_in_bfloat16(self) -> RiskOfNetwork | None:
+        return self._native(self.data.in_pairs)
+
+    def _native(self, samples_of: Callable[[], Samples]) -> RiskOfNetwork | None:
         network, loss = self.model.native, self.loss_function.native
         if network is None or loss is None:
             return None
-        samples = self.data.cast(dtype)
+        samples = samples_of()
         alone = RiskOfNetwork(network, loss, *samples, on_disk=validation.mapped(samples.inputs) is not None)
         return alone if self._ranks is None else self._ranks.sharing(alone)
 
