@@ -64,9 +64,9 @@ def bias(name: str) -> tuple[float, float, float, list[float]]:
     if name == "digits":
         inputs, labels = datasets.load_digits(return_X_y=True)
         inputs = (inputs - inputs.mean(axis=0)) / 16
-    else:  # wide: a teacher of 784 features
-        inputs = rng.standard_normal((4000, 784)) / 28
-        labels = np.argmax(np.tanh(4 * inputs @ rng.standard_normal((784, 10))), axis=1)
+    else:  # ten Gaussians that overlap, in 784 features
+        labels = rng.integers(10, size=4000)
+        inputs = (0.1 * rng.standard_normal((10, 784))[labels] + rng.standard_normal((4000, 784))) / 10
     order = rng.permutation(len(inputs))
     train, test = order[len(order) // 3 :], order[: len(order) // 3]
     model = mfld.TwoLayerNetwork(inputs.shape[1], n_outputs=10)

@@ -19,7 +19,7 @@ _MOST_LOST = 0.1  # by rounding, of the standard deviation of a column
 
 
 def missing() -> str | None:
-    """What this machine lacks for products of bfloat16, in words; None where it has them.
+    """Reason why this machine has no products of bfloat16, in words; None where it has them.
 
     Examples
     --------
