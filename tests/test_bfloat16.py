@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import mfld
-from mfld import _core, bfloat16, checkpoint
+from mfld import _core, bfloat16, checkpoint, experiments
 from mfld.mpi import Sharded
 from ranks import on_ranks, same
 
@@ -248,6 +248,33 @@ def test_objectives_without_such_products_are_refused(tmp_path):
             solver(gradient=gradient).init(objective)
     with pytest.raises(ValueError, match="inputs must be in memory for dtype='bfloat16'"):
         solver().init(mfld.EmpiricalRisk(model, on_disk, np.zeros(5, np.float32), loss="half_squared"))
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"method": "pda"}, "method must be 'mfld' with dtype='bfloat16', got 'pda'"),
+        ({"depth": 2}, "depth must be None with dtype='bfloat16', got 2"),
+        ({"epsilon": 1.0}, "epsilon must be None with dtype='bfloat16'"),
+        ({"readout": "bilevel", "strength": 0.1}, "readout must be another with dtype='bfloat16', got 'bilevel'"),
+        ({"step_size": "fuse"}, "step_size must be a number with dtype='bfloat16', got 'fuse'"),
+    ],
+)
+def test_recipes_without_such_products_are_refused(other, message):
+    with pytest.raises(ValueError, match=message):
+        experiments.Recipe(dtype="bfloat16", **other)
+
+
+@only_here
+def test_a_recipe_trains():
+    pytest.importorskip("sklearn", "1.6")
+    ends = {}
+    for dtype in ("float32", "bfloat16"):
+        recipe = experiments.Recipe(dtype=dtype, n_particles=64, n_steps=30, validation_particles=32)
+        ends[dtype] = experiments.train(experiments.load("digits"), seed=1, recipe=recipe)
+    assert ends["bfloat16"].result.algorithm.dtype == "bfloat16"
+    rounded, exact = (ends[dtype].result.particles for dtype in ("bfloat16", "float32"))
+    assert 0 < distance(rounded, exact) < 1e-2
 
 
 def test_other_algorithms_have_no_bfloat16():

@@ -279,7 +279,7 @@ LOSSES = ", ".join(mfld.losses())
         ),
         ("--temperature-schedule geometric:0:5", "factor must be finite and positive, got 0.0 (in 'geometric:0:5')"),
         ("--l2-schedule off:x", "must be off:STEP with numbers, got 'off:x'"),
-        ("--dtype float16", "must be float32 or float64, got float16"),
+        ("--dtype float16", "must be float32, float64 or 'bfloat16', got float16"),
         ("--test-share 1", "must be between 0 and 1, got 1"),
         ("--test-share 0", "must be finite and positive, got 0.0"),
         ("--validation-particles 0", "must be at least 1, got 0"),

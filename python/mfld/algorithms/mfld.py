@@ -73,8 +73,8 @@ class MFLD(Algorithm):
     dtype : {"float32", "float64", "bfloat16"}
         Precision of the particles and of all that is computed on them. Without noise float32 loses what a step changes
         by less than 6e-8 of a coordinate, a small ridge for one: take float64 for temperature 0 then. "bfloat16" is
-        float32 but for the factors of the products of particles and data in a step, which are rounded to 8 bits: 1.5
-        to 1.8 times as fast on wide data where the processor has AVX-512 BF16, and refused elsewhere; see `mfld.bfloat16`.
+        float32 but for the factors of the products of particles and data in a step, which are rounded to 8 bits: 1.5 to
+        1.8 times as fast on wide data where the processor has AVX-512 BF16, and refused elsewhere; see `mfld.bfloat16`.
     num_threads : int, optional
         Default: what OpenMP would take (OMP_NUM_THREADS). It never changes the result.
     n_replicates : int

@@ -330,6 +330,19 @@ class Recipe:
         self._check_places()
         self._check_outer_weights()
         self._check_method()
+        self._check_precision()
+
+    def _check_precision(self) -> None:
+        """Refuse products of bfloat16 of what the core does not make in them."""
+        if self.dtype != "bfloat16":
+            return
+        for name, fits in (("method", "mfld"), ("functional", None), ("depth", None), ("epsilon", None)):
+            if getattr(self, name) != fits:
+                raise ValueError(f"{name} must be {fits!r} with dtype='bfloat16', got {getattr(self, name)!r}")
+        if self.readout == outer_weights.READOUT:
+            raise ValueError(f"readout must be another with dtype='bfloat16', got {self.readout!r}")
+        if isinstance(self.step_size, str):
+            raise ValueError(f"step_size must be a number with dtype='bfloat16', got {self.step_size!r}")
 
     def _check_method(self) -> None:
         """Refuse numbers that the method cannot take."""
