@@ -50,8 +50,11 @@ inline void accumulate_pairs(const float* gain, std::int64_t n_pairs, const floa
 
 namespace detail {
 
-MFLD_BFLOAT16 MFLD_INLINE __m512bh load_pairs(const float* p) { return (__m512bh)_mm512_loadu_ps(p); }
-MFLD_BFLOAT16 MFLD_INLINE __m512bh broadcast_pair(const float* p) { return (__m512bh)_mm512_set1_ps(*p); }
+// In registers: clang 16 ends with a fault where it folds a load of bfloat16 into a product.
+MFLD_BFLOAT16 MFLD_INLINE __m512bh load_pairs(const float* p) { return (__m512bh)in_register(Vec<float>::load(p)).raw; }
+MFLD_BFLOAT16 MFLD_INLINE __m512bh broadcast_pair(const float* p) {
+  return (__m512bh)in_register(Vec<float>(Vec<float>::Raw(_mm512_set1_ps(*p)))).raw;
+}
 
 // As affine_tile, of n_pairs pairs of features.
 template <class S, int width>
