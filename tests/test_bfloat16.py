@@ -11,6 +11,7 @@ import pytest
 import mfld
 from mfld import _core, bfloat16, checkpoint, experiments
 from mfld.mpi import Sharded
+from mfld.pieces import InPieces
 from ranks import on_ranks, same
 
 only_here = pytest.mark.skipif(not _core.backend.has_bfloat16, reason=f"no products of bfloat16: {bfloat16.missing()}")
@@ -179,7 +180,7 @@ ESTIMATORS = [mfld.FullBatch(), mfld.Minibatch(17), mfld.SVRG(17, 3), mfld.SARAH
 
 @only_here
 @pytest.mark.parametrize("gradient", ESTIMATORS, ids=repr)
-def test_bytes_do_not_depend_on_threads_ranks_replicates_or_calls(gradient):
+def test_bytes_do_not_depend_on_threads_ranks_pieces_replicates_or_calls(gradient, tmp_path):
     risk = make_risk(1500, 9, n_outputs=2)  # several blocks
     options = {"gradient": gradient, "n_particles": 600}
     run = solver(num_threads=1, **options)
@@ -192,6 +193,9 @@ def test_bytes_do_not_depend_on_threads_ranks_replicates_or_calls(gradient):
     assert same(cut, alone)
     several = solver(n_replicates=3, num_threads=2, **options).run(risk, 7, seed=5).state
     assert same(several.replicate(0), alone)
+    if isinstance(gradient, (mfld.FullBatch, mfld.Minibatch)):  # others keep more than particles
+        in_pieces = InPieces(run, tmp_path / "cloud.npy", 3).run(risk, 7, seed=5)
+        assert in_pieces.particles.tobytes() == alone.particles.tobytes()
     for shared in on_ranks(3, lambda comm: Sharded(run, comm).run(risk, 7, seed=5)):
         assert same(shared.state, alone)
 

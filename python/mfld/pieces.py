@@ -109,7 +109,7 @@ class InPieces(Algorithm):
                 raise ValueError(f"solver must be MFLD of one replicate to go in pieces, got {solver!r}")
             (number,) = noise.replicas(replica, 1)
             place = noise.initial(validation.seed(seed), number, self.num_threads)
-            self._draw(objective, place, solver.n_particles, np.dtype(solver.dtype))
+            self._draw(objective, place, solver.n_particles, np.dtype(validation.of_particles(str(solver.dtype))))
             particles = np.load(self.path, mmap_mode="r")
         return self.solver.init(whole, seed, particles, replica=replica)
 
