@@ -19,7 +19,7 @@ FILES = {
 # Each layer may import from those above it in this list, and from its own package.
 LAYERS = [
     ["_core"],
-    ["validation", "floating", "extras", "lazy", "bfloat16"],
+    ["validation", "floating", "extras", "lazy"],
     ["native", "noise", "ranks", "bfloat16"],
     ["space"],
     ["state", "references", "files", "standard", "config"],
