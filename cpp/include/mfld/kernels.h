@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define MFLD_KERNEL_ABI 17
+#define MFLD_KERNEL_ABI 18
 
 /* Streams of noise: what a random number is for. A new one is a line at the end. Never renumber: the numbers are part
  * of every published result. */
