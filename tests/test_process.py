@@ -217,6 +217,30 @@ def test_an_interpreter_may_end_during_a_run(objective):
         assert python(code) == "left"
 
 
+def test_sub_interpreters_are_refused():
+    code = """
+        import importlib, sys
+        for name in ("_interpreters", "_xxsubinterpreters"):
+            try:
+                interpreters = importlib.import_module(name)
+                break
+            except ImportError:
+                pass
+        other = interpreters.create()
+        code = "import sys, warnings; sys.path[:] = {}; warnings.simplefilter('ignore'); import mfld".format(sys.path)
+        try:
+            found = interpreters.run_string(other, code)
+        except Exception as error:
+            found = error
+        print(found)
+    """
+    found = python(code)
+    # NumPy may be the first to say so, or not.
+    assert (
+        "this is a sub-interpreter: start a process" in found or "does not support loading in subinterpreters" in found
+    )
+
+
 # ---- forks -----------------------------------------------------------------------------------------------------------
 
 

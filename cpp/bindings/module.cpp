@@ -10,7 +10,9 @@
 namespace py = pybind11;
 using namespace mfld::bindings;
 
-PYBIND11_MODULE(_binding, m, py::mod_gil_not_used()) {
+// Without py::mod_gil_not_used(): nobody has run this without the interpreter lock. A free-threaded Python takes it back
+// at the import, and says so.
+PYBIND11_MODULE(_binding, m) {
   m.doc() = "NumPy arrays in, kernel calls out. Internal: the public interface is the package mfld.";
   m.attr("__version__") = MFLD_VERSION;
   m.def("cpu_runs", &cpu_runs, py::arg("level"), "Whether this processor and operating system run code of a level.");

@@ -4,11 +4,34 @@ The kernels are built once per instruction-set level. At import the best level t
 system support is loaded; the environment variable ``MFLD_ISA`` names another one and fails loudly where it cannot run.
 """
 
+import importlib
 import os
 from pathlib import Path
 
-from . import _binding
-from ._binding import Backend, Domain, Dynamics, Estimator, Loss, Network, PairKernel, Ranks, Report
+
+def _is_main_interpreter() -> bool:
+    try:
+        return bool(importlib.import_module("_thread")._is_main_interpreter())
+    except AttributeError:  # before Python 3.13
+        interpreters = importlib.import_module("_xxsubinterpreters")
+        return bool(interpreters.get_current() == interpreters.get_main())
+
+
+if not _is_main_interpreter():  # where the binding would wait for ever for a lock of the main one
+    raise ImportError("mfld runs in the main interpreter alone, and this is a sub-interpreter: start a process")
+
+from . import _binding  # noqa: E402
+from ._binding import (  # noqa: E402
+    Backend,
+    Domain,
+    Dynamics,
+    Estimator,
+    Loss,
+    Network,
+    PairKernel,
+    Ranks,
+    Report,
+)
 
 __all__ = [
     "Backend",
