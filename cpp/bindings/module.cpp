@@ -10,8 +10,7 @@
 namespace py = pybind11;
 using namespace mfld::bindings;
 
-// Without py::mod_gil_not_used(): nobody has run this without the interpreter lock. A free-threaded Python takes it back
-// at the import, and says so.
+// Nobody has run this without the interpreter lock: nothing says that it could, and a free-threaded Python locks.
 PYBIND11_MODULE(_binding, m) {
   m.doc() = "NumPy arrays in, kernel calls out. Internal: the public interface is the package mfld.";
   m.attr("__version__") = MFLD_VERSION;
