@@ -196,8 +196,9 @@ def test_bytes_do_not_depend_on_threads_ranks_pieces_replicates_or_calls(gradien
     if isinstance(gradient, (mfld.FullBatch, mfld.Minibatch)):  # others keep more than particles
         in_pieces = InPieces(run, tmp_path / "cloud.npy", 3).run(risk, 7, seed=5)
         assert in_pieces.particles.tobytes() == alone.particles.tobytes()
-    for shared in on_ranks(3, lambda comm: Sharded(run, comm).run(risk, 7, seed=5)):
-        assert same(shared.state, alone)
+    for shard in ("particles", "rows") if gradient == mfld.FullBatch() else ("auto",):
+        for shared in on_ranks(3, lambda comm, shard=shard: Sharded(run, comm, shard=shard).run(risk, 7, seed=5)):
+            assert same(shared.state, alone)
 
 
 @only_here
