@@ -1,7 +1,7 @@
 """One run over MPI ranks: step times against the model of `mfld.scaling`, and against threads of one process.
 
-    mpirun -n 4 python -m mpi4py bench/ranks.py                      about two minutes
-    mpirun -n 2 python -m mpi4py bench/ranks.py --rounds 40
+    mpirun -n 4 python -m mpi4py bench/ranks.py                      about three minutes
+    mpirun -n 2 python -m mpi4py bench/ranks.py --seconds 60
 
 Each line is a case of bench/cases.py, and what is shared: seconds of a step of one process, of one with two threads, of
 two, and of four where there are as many. Layouts take turns in short windows, and the best one of each counts, since
@@ -71,10 +71,12 @@ def asleep(world: Any) -> None:
         time.sleep(5e-4)
 
 
-def best(world: Any, comms: dict[int, Any], actions: dict[Any, Callable[[Any], None]], rounds: int) -> dict[Any, float]:
+def best(
+    world: Any, comms: dict[int, Any], actions: dict[Any, Callable[[Any], None]], seconds: float
+) -> dict[Any, float]:
     """Shortest time of each action, of those who take part in it; keys begin with the number of ranks."""
-    taken = dict.fromkeys(actions, math.inf)
-    for _ in range(rounds):
+    taken, end = dict.fromkeys(actions, math.inf), time.perf_counter() + seconds
+    while world.bcast(time.perf_counter() < end):
         for key, action in actions.items():
             asleep(world)
             if world.rank < key[0]:
@@ -85,21 +87,24 @@ def best(world: Any, comms: dict[int, Any], actions: dict[Any, Callable[[Any], N
     return {key: float(world.bcast(seconds)) for key, seconds in taken.items()}
 
 
-def exchange(size: int) -> Callable[[Any], None]:
-    def many(comm: Any) -> None:
-        slots, mine = bytearray(size * comm.Get_size()), bytes(size)
-        for _ in range(20):
-            comm.Allgather(mine, slots)
+def exchanges(comm: Any, size: int, count: int = 200) -> float:
+    """Shortest time of an exchange, of many."""
+    slots, mine, taken = bytearray(size * comm.Get_size()), bytes(size), math.inf
+    for _ in range(count):
+        begin = time.perf_counter()
+        comm.Allgather(mine, slots)
+        taken = min(taken, time.perf_counter() - begin)
+    return taken
 
-    return many
 
-
-def links(world: Any, comms: dict[int, Any], rounds: int) -> dict[int, tuple[float, float]]:
+def links(world: Any, comms: dict[int, Any]) -> dict[int, tuple[float, float]]:
     """Latency and bandwidth of so many ranks."""
-    short, long = 128, 1 << 18
-    actions = {(ranks, size): exchange(size) for ranks in comms if ranks > 1 for size in (short, long)}
-    found = best(world, comms, actions, rounds)
-    seconds = {key: value / 20 for key, value in found.items()}
+    short, long, seconds = 128, 1 << 18, {}
+    for ranks in list(comms)[1:]:
+        for size in (short, long):
+            asleep(world)
+            # From rank 0, which has waited for the others: an exchange that they were late for is no shorter.
+            seconds[ranks, size] = world.bcast(exchanges(comms[ranks], size) if world.rank < ranks else None)
     return {1: (1e-6, 1e10)} | {
         ranks: (
             seconds[ranks, short] / math.ceil(math.log2(ranks)),
@@ -110,7 +115,9 @@ def links(world: Any, comms: dict[int, Any], rounds: int) -> dict[int, tuple[flo
     }
 
 
-def steps_of(case: Case, rounds: int, world: Any, comms: dict[int, Any], link: dict[int, tuple[float, float]]) -> None:
+def steps_of(
+    case: Case, seconds_of_case: float, world: Any, comms: dict[int, Any], link: dict[int, tuple[float, float]]
+) -> None:
     risk = risk_of(make_problem(case))
     gradient = mfld.Minibatch(case.batch_size) if case.batch_size else mfld.FullBatch()
     step_size, temperature = SCHEDULE
@@ -124,7 +131,7 @@ def steps_of(case: Case, rounds: int, world: Any, comms: dict[int, Any], link: d
     start = solver(1).init(risk)
     begin = time.perf_counter()
     solver(1).advance(risk, start, 1)
-    steps = int(world.bcast(max(2, math.ceil(0.1 / (time.perf_counter() - begin)))))
+    steps = int(world.bcast(max(2, math.ceil(0.02 / (time.perf_counter() - begin)))))
     shards = ["particles"] if case.batch_size or work.n_row_leaves == 1 else ["particles", "rows"]
 
     def action(threads: int, shard: str) -> Callable[[Any], None]:
@@ -133,7 +140,7 @@ def steps_of(case: Case, rounds: int, world: Any, comms: dict[int, Any], link: d
 
     layouts = [layout for layout in (ONE, THREADS, TWO, FOUR) if layout.ranks in comms]
     actions = {(*layout, shard): action(layout.threads, shard) for layout in layouts for shard in shards}
-    seconds = {key: value / steps for key, value in best(world, comms, actions, rounds).items()}
+    seconds = {key: value / steps for key, value in best(world, comms, actions, seconds_of_case).items()}
     for shard in shards:
         said = []
         for layout in layouts:
@@ -180,13 +187,13 @@ def say(world: Any, text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="windows of each layout")
+    parser.add_argument("--seconds", type=float, default=20, help="for each case")
     options = parser.parse_args()
     world = MPI.COMM_WORLD
     if world.size < TWO.ranks:
         parser.error("needs two processes: mpirun -n 2 python -m mpi4py bench/ranks.py")
     comms = {ranks: world.Split(world.rank >= ranks, world.rank) for ranks in (1, 2, 4) if ranks <= world.size}
-    link = links(world, comms, options.rounds)
+    link = links(world, comms)
     for ranks in list(comms)[1:]:
         latency, bandwidth = link[ranks]
         say(world, f"{ranks} ranks: latency {latency * 1e6:.1f} us, bandwidth {bandwidth / 1e9:.2f} GB/s")
@@ -194,8 +201,8 @@ def main() -> None:
     say(world, f"| milliseconds a step | shared | {' | '.join(columns)} | efficiency |")
     say(world, "|" + " --- |" * (3 + len(columns)))
     for case in CASES:
-        steps_of(case, options.rounds, world, comms, link)
-    dual_ascent(max(1, options.rounds // 5), world, comms)
+        steps_of(case, options.seconds, world, comms, link)
+    dual_ascent(3, world, comms)
 
 
 if __name__ == "__main__":
