@@ -201,6 +201,7 @@ struct Workspace {
   const Buffer<T> panels, velocities, force, moments, anchor, anchor_gradient;  // clouds of panels
   const Buffer<T> terms, values, slopes, gradients, scratch, turned;
   const Buffer<double> squared_norms;  // of all leaves
+  const Buffer<double> row_losses;     // of the last gradient, by leaves of rows
   const LeafSums<T> sums;
   const SumsOfRanks<T> sums_of_ranks;
   const LeafSums<T> row_sums;  // gradients of panels, and a row of their own for the sums of the cotangents
@@ -228,6 +229,7 @@ struct Workspace {
         scratch(s.threads * s.scratch),
         turned(2 * s.turned),
         squared_norms(s.layout.n_leaves),
+        row_losses(s.row_leaves.count),
         sums(s.layout.n_leaves, n_outputs * scheme.n_summed, s.stride),
         sums_of_ranks(sums, ranks, n_outputs * scheme.n_summed, ranks.share_particles()),
         row_sums(s.row_leaves.count, s.row_leaves.summed ? s.layout.n_panels + 1 : 0, s.gradient, 1),

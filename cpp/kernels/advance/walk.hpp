@@ -57,7 +57,6 @@ class Advance {
         first_(moves_.first()),
         end_(moves_.end()),
         last_whole_(first_ - 1),
-        leaf_losses_(memory.sizes.row_leaves.count),
         on_disk_(problem.samples, problem.network.row_width() * static_cast<std::int64_t>(sizeof(T))),
         stop_(execution) {}
 
@@ -77,9 +76,9 @@ class Advance {
       ranks_.gather(array.get(), [&](std::int64_t r) { return even_part(n, r, ranks_.count()); });
     };
     if (ranks_.share_particles()) gather(memory_.squared_norms, layout.n_leaves);
-    if (ranks_.share_rows()) gather(leaf_losses_, row_leaves.count);
+    if (ranks_.share_rows()) gather(memory_.row_losses, row_leaves.count);
     const double squares = std::accumulate(&memory_.squared_norms[0], &memory_.squared_norms[layout.n_leaves], 0.0);
-    const double loss = std::accumulate(&leaf_losses_[0], &leaf_losses_[row_leaves.count], 0.0);
+    const double loss = std::accumulate(&memory_.row_losses[0], &memory_.row_losses[row_leaves.count], 0.0);
     return {steps, bad_.second, loss, std::sqrt(squares / static_cast<double>(layout.n_all))};
   }
 
@@ -197,7 +196,7 @@ class Advance {
         passes_.total(0, order, block, s.own.predictions);
         passes_.differentiate(block, s.targets, s.own);
         if (last && member == 0)
-          leaf_losses_[row_leaf] = passes_.add_losses(block, s, block.first ? 0 : leaf_losses_[row_leaf]);
+          memory_.row_losses[row_leaf] = passes_.add_losses(block, s, block.first ? 0 : memory_.row_losses[row_leaf]);
         if (corrected)
           anchor_.differentiate(block, memory_.row_list(member, q), order, s);
         else
@@ -340,7 +339,6 @@ class Advance {
   Ranks& ranks_;
   const std::int64_t first_, end_;  // of the gradients
   std::int64_t last_whole_;
-  const Buffer<double> leaf_losses_;  // of the last gradient, by leaves of rows
   OnDisk on_disk_;
   StopSignal stop_;
   std::atomic<bool> diverged_[2] = {false, false};  // by the parity of the gradient: see StopSignal
