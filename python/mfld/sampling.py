@@ -118,7 +118,9 @@ class GibbsSampler:
         known: Buffers = {"potential": chains.values, "force": chains.gradient}
         drift = Drift(self.potential, _FULL)
         moved, probabilities = _MALA.move_chains(chains.points, known, drift, step)
-        acceptance, step_size = float(share.mean(probabilities)), chains.step_size
+        # Chains that nobody shares are added one after the other, as in `MALA`.
+        total = np.cumsum(probabilities)[-1] / len(probabilities) if self.share is None else share.mean(probabilities)
+        acceptance, step_size = float(total), chains.step_size
         if adapt:
             step_size *= math.exp(acceptance - TARGET_ACCEPTANCE)
             if self.potential.l2 > 0:
