@@ -1,5 +1,6 @@
 """Clipped gradients and their accounts."""
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -539,6 +540,87 @@ def test_checkpoints_of_other_noise_are_added_up(tmp_path):
     with pytest.warns(RuntimeWarning, match="algorithm.gradient was Clipped"):
         result = mfld.checkpoint.run(clipped(50.0), RISK, 50, path=path, accept_other=True)
     assert result.privacy_spent(1e-5) == pytest.approx(exact([10.0] * 20 + [50.0] * 30), rel=1e-5)
+
+
+@SEEDED
+def test_noise_that_can_be_made_again_leaves_no_claim():
+    state = clipped(20.0).run(RISK, 4).state
+    gradient = mfld.Clipped(1.0, 20.0, 1.0, seed=0)
+    seeded = clipped(20.0, gradient=gradient)
+    assert seeded.run(RISK, 4).privacy_spent(1e-5) == math.inf
+    assert clipped(20.0).run(RISK, 3, state=seeded.run(RISK, 1, state=state).state).privacy_spent(1e-5) == math.inf
+    with pytest.raises(ValueError, match="epsilon must allow the first 5 steps"):
+        seeded.run(RISK, 10, callbacks=[mfld.PrivacyBudget(400.0, 1e-5)])
+    # The noise of the dynamics has another seed; the rows of each step are known.
+    hot = clipped(20.0, 0.25, temperature=0.05, gradient=mfld.Clipped(1.0, 20.0, 0.25, seed=0))
+    spent = hot.run(RISK, 4, seed=privacy.secret_seed()).privacy_spent(1e-5, count_dynamics=True)
+    own = math.sqrt(2 * 0.05 / (0.2 * 10)) * 0.25 * 40
+    assert exact([own] * 4) < spent < exact([0.998 * own] * 4)
+
+
+def test_noise_of_a_seed_that_people_guess_does_not_count_later():
+    solver = clipped(20.0, temperature=0.05)
+    guessed = solver.run(RISK, 10, seed=3).state
+    state = dataclasses.replace(guessed, seed=privacy.secret_seed())
+    assert solver.privacy_spent(RISK, state, 1e-5, count_dynamics=True) == solver.privacy_spent(RISK, state, 1e-5)
+    own = math.hypot(20.0, math.sqrt(2 * 0.05 / (0.2 * 10)) * 40)
+    after = solver.run(RISK, 5, state=state).privacy_spent(1e-5, count_dynamics=True)
+    assert exact([20.0] * 10 + [own] * 5) < after < exact([20.0] * 10 + [0.998 * own] * 5)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [[10, np.nan, 1, 0]],
+        [[10, 0.0, 1, 0]],
+        [[10, 2.0, 1, 0]],
+        [[10, 0.5, np.nan, 0]],
+        [[10, 0.5, np.inf, 0]],
+        [[10, 0.5, -1, 0]],
+        [[10, 0.5, 1, 1e7]],
+        [[9.5, 0.5, 1, 0], [0.9, 0.5, 1, 0]],
+        [[10, 0.5, 9, 0], [-4, 0.5, 1, 0]],
+        [[10, 0.5, 9, 0], [np.nan, 0.5, 1, 0]],
+        [[10, 0.5, 9, 0], [0, 0.5, 1, 0]],
+    ],
+)
+def test_accounts_that_no_step_has_written_are_refused(rows):
+    solver = clipped(1.0, 0.5)
+    state = solver.run(RISK, 10).state
+    edited = dataclasses.replace(state, buffers={"privacy_account": np.array([rows], float)})
+    for call in (lambda: solver.privacy_spent(RISK, edited, 1e-5), lambda: solver.advance(RISK, edited, 1)):
+        with pytest.raises(ValueError, match="must have rows of a whole number of steps"):
+            call()
+    for dtype in (np.int64, np.complex128, np.str_):
+        edited = dataclasses.replace(state, buffers={"privacy_account": state.buffers["privacy_account"].astype(dtype)})
+        with pytest.raises(ValueError, match="must be float64"):
+            solver.privacy_spent(RISK, edited, 1e-5)
+
+
+def test_nothing_is_compared_with_the_full_gradient():
+    solver = clipped(20.0)
+    state = solver.init(RISK)
+    for call in (
+        lambda: solver.gradient_variance(RISK, state),
+        lambda: solver.advance(RISK, state, 2, probe=True),
+        lambda: solver.run(RISK, 2, record={"v": lambda state: solver.gradient_variance(RISK, state)}),
+    ):
+        with pytest.raises(ValueError, match=r"gradient must not be Clipped.* where it is compared with the full one"):
+            call()
+
+
+def test_a_delta_below_what_the_noise_lacks_leaves_no_claim():
+    """Each number is Gaussian up to 2**-64 in total variation: M of them add (1 + exp(epsilon)) M 2**-64 to delta."""
+    solver = clipped(20.0)
+    state = solver.run(RISK, 4).state
+    lacking = 4 * state.particles.size * 2.0**-64
+    assert solver.privacy_spent(RISK, state, lacking) == math.inf
+    found = solver.privacy_spent(RISK, state, 1e3 * lacking)
+    mu = math.sqrt(4) / 20.0
+    with mpmath.workdps(40):
+        delta = mpmath.ncdf(mu / 2 - found / mu) - mpmath.exp(found) * mpmath.ncdf(-mu / 2 - found / mu)
+        delta += (1 + mpmath.exp(found)) * lacking
+    assert 0.99 < float(delta / (1e3 * lacking)) <= 1
 
 
 @pytest.mark.parametrize(

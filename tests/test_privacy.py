@@ -63,6 +63,18 @@ def test_calibration_of_the_accountant_library():
         assert accountant.get_epsilon(delta) == pytest.approx(epsilon, rel=1e-3)
 
 
+def test_what_noise_of_whole_numbers_lacks_is_part_of_the_claim():
+    """M values add (1 + exp(epsilon)) M / (32 4**30) to delta, at the epsilon that is claimed."""
+    for asked in (2.0, 20.0, 22.0, 25.0):
+        s = privacy.noise_multiplier(asked, 1e-5)
+        found = privacy.Ledger((privacy.Expense("a", s, 1.0, 100_000),)).epsilon(1e-5)
+        assert found > asked
+        if found < math.inf:
+            distance = 100_000 / (32 * 2.0**60)
+            assert exact_delta(found, s) + (1 + math.exp(found)) * distance <= 1e-5 * (1 + 1e-9)
+    assert found == math.inf
+
+
 def test_releases_add_up():
     s = privacy.noise_multiplier(1.0, 1e-5)
     ledger = privacy.Ledger((privacy.Expense("a", s, 2.0), privacy.Expense("b", 2 * s, 1.0, 10)))

@@ -26,6 +26,7 @@ def private(**options):
 def test_it_learns_for_its_budget():
     found = private(random_state=0).fit(X, Y)
     assert found.score(X, Y) > 0.9
+    assert found.cloud_.particles.size <= 64 * (3 + 2 + 1)  # numbers with noise, as they are counted
     assert 1.95 < found.privacy_spent_ <= 2.0
     assert np.isnan(found.loss_curve_).all()
     # By the account of the gradients that were used.
@@ -63,7 +64,8 @@ def test_bounds_are_paid_for_where_they_are_not_given(monkeypatch):
     assert 1.9 < found.privacy_spent_ <= 2.0
     public = private().fit(X, Y)
     assert found._private.gradient.noise_multiplier > 1.02 * public._private.gradient.noise_multiplier
-    some = private_fitting.choose(X, 50, epsilon=1.0, delta=1e-5, bounds=[None, (-2, 6), None])
+    size = {"n_particles": 64, "n_classes": 2}
+    some = private_fitting.choose(X, 50, epsilon=1.0, delta=1e-5, **size, bounds=[None, (-2, 6), None])
     assert some.scaling.centre[1] == 2.0
 
 
@@ -85,7 +87,7 @@ def test_the_mean_is_paid_for(monkeypatch):
 
 
 def test_a_mean_that_noise_would_hide_is_not_asked_for():
-    few = private_fitting.choose(X[:60], 50, epsilon=0.5, delta=1e-5, bounds=BOUNDS)
+    few = private_fitting.choose(X[:60], 50, epsilon=0.5, delta=1e-5, n_particles=64, n_classes=2, bounds=BOUNDS)
     assert np.array_equal(few.scaling.centre, np.full(3, 2.0))
     assert few.spent == pytest.approx(privacy.training_epsilon(np.full(50, few.gradient.noise_multiplier), 1.0, 1e-5))
 
@@ -122,6 +124,10 @@ def test_nothing_but_gradients_looks_at_rows(monkeypatch):
         ({"epsilon": 1e-4, "bounds": None}, "column 0 of X must have bounds given"),
         ({"delta": 1.5}, "delta must be below 1"),
         ({"bounds": (6, -2)}, "bounds must be low and high, increasing"),
+        ({"delta": 1e-20}, "delta must be at least"),
+        ({"epsilon": 40.0}, "delta must be at least"),
+        ({"bounds": (-1e308, 1e308)}, "bounds must be between 1e-100 and 1e\\+100 apart"),
+        ({"bounds": (0, 5e-324)}, "bounds must be between 1e-100 and 1e\\+100 apart"),
         ({"bounds": [(0, 1)]}, r"bounds must have shape \(3, 2\)"),
     ],
 )

@@ -101,13 +101,23 @@ def test_rows_have_the_columns_and_types_of_the_file(people, tmp_path, monkeypat
     assert synth(people, *RUN, "--drop", "id", "--budget", "1.5") == 2
 
 
+@pytest.mark.filterwarnings("ignore::mfld.privacy.PrivacyWarning")
+def test_bounds_are_not_those_of_numbers_that_are_not_told_apart():
+    for far in (1e17, -1e300, 2.0**39):
+        with pytest.raises(ValueError, match=r"height must have bounds given: numbers of 5\.49756e"):
+            privacy.private_bounds(np.append(np.full(500, far), np.ones(500)), 5.0, name="height", seed=0)
+    low, high, _ = privacy.private_bounds(np.append(np.full(500, 2.0**38), np.ones(500)), 5.0, seed=0)
+    assert low <= 1 < 2.0**38 < high
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "column 'id' identifies rows: it counts them; leave it out with --drop"),
         (["--drop", "id", "--epsilon", "0.01"], "epsilon must be at least 0.0"),
         (["--drop", "id", "--bounds", "salary=0:1"], "has no column 'salary'"),
-        (["--drop", "id", "--bounds", "age=9:1"], "bounds of 'age' must be increasing"),
+        (["--drop", "id", "--bounds", "age=-1e308:1e308"], "bounds of 'age' must be between 1e-100 and 1e+100 apart"),
+        (["--drop", "id", "--bounds", "age=9:1"], "bounds of 'age' must be low and high, increasing"),
         (["--drop", "id", "--missing", "refuse"], "the value is missing; --missing drop"),
         (["--drop", "id", "--epsilon", "inf"], "epsilon must be finite"),
     ],
@@ -349,6 +359,9 @@ def test_synthesizer():
         PrivateSynthesizer(bounds=[(0, 1)]).fit(X)
     with pytest.raises(ValueError, match="delta must be below 1 / 4000, one over the number of rows"):
         PrivateSynthesizer(delta=0.01).fit(X, y)
+    for bounds in ((-1e308, 1e308), (0, 5e-324)):
+        with pytest.raises(ValueError, match="bounds must be between 1e-100 and"):
+            PrivateSynthesizer(bounds=[bounds] * X.shape[1]).fit(X, y)
     assert not hasattr(ours.fit(X), "classes_")
 
 

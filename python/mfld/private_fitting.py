@@ -25,7 +25,9 @@ from numpy.typing import ArrayLike, NDArray
 from mfld import fitting, privacy, validation
 from mfld.clipping import Clipped
 from mfld.fitting import Scaling, TrainedRisk
-from mfld.privacy.mechanism import check_delta_of_rows
+from mfld.privacy import secret
+from mfld.privacy.domains import check_bounds
+from mfld.privacy.mechanism import check_delta_of_rows, check_epsilon
 from mfld.validation import FloatArray
 
 _DOMAINS = 0.1  # share of the budget for bounds that are not given
@@ -87,6 +89,8 @@ def choose(
     *,
     epsilon: float,
     delta: float,
+    n_particles: int,
+    n_classes: int,
     bounds: ArrayLike | Sequence[tuple[float, float] | None] | None,
     standardise: bool = True,
     batch_size: int | None = None,
@@ -101,6 +105,8 @@ def choose(
     n_steps : int
     epsilon, delta : float
         What all may cost.
+    n_particles, n_classes : int
+        Of the network: the more numbers have noise, the more of delta is for what it lacks to Gaussian noise.
     bounds : array_like, shape (n_features, 2) or (2,), or sequence of pairs and None, optional
         Public bounds of features, or of all of them; None where they are to be estimated.
     standardise : bool
@@ -113,16 +119,25 @@ def choose(
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind or out of range; if the budget does not do for bounds.
+        If an argument is of the wrong kind or out of range; if the budget does not do for bounds, or for the noise.
     """
     n, n_features = values.shape
     check_delta_of_rows(delta, n)
+    n_numbers = n_steps * n_particles * (n_features + n_classes + 1)
+    epsilon = check_epsilon(epsilon)
+    if epsilon == math.inf:
+        raise ValueError("epsilon must be finite, for there is no privacy without noise")
+    aside = (1 + math.exp(epsilon)) * n_numbers * secret.DISTANCE  # as in mechanism.off_by, at most
+    if aside > delta / 2:
+        raise ValueError(
+            f"delta must be at least {2 * aside:.2g} for epsilon {epsilon:g}, got {delta:g}: the noise of {n_numbers} "
+            "numbers is Gaussian up to 2**-64 each"
+        )
+    of_steps = delta - aside
     releases: list[float] = []
     scaling = Scaling.none(n_features)
     if standardise:
         total = privacy.noise_multiplier(epsilon, delta)
-        if total == 0:
-            raise ValueError("epsilon must be finite, for there is no privacy without noise")
         ends = _ends(bounds, n_features)
         unknown = [j for j, pair in enumerate(ends) if pair is None]
         for j in unknown:
@@ -143,9 +158,9 @@ def choose(
             releases.append(of_mean)
     expected = max(_LEAST_BATCH, _LEAST_SHARE * n) if batch_size is None else batch_size
     rate = min(1.0, expected / n)
-    multiplier = privacy.training_multiplier(epsilon, delta, rate, n_steps, releases=releases)
+    multiplier = privacy.training_multiplier(epsilon, of_steps, rate, n_steps, releases=releases)
     gradient = Clipped(_MAX_NORM, multiplier, rate)
-    spent = privacy.training_epsilon(np.full(n_steps, multiplier), rate, delta, releases=releases)
+    spent = privacy.training_epsilon(np.full(n_steps, multiplier), rate, of_steps, releases=releases)
     ratio = math.sqrt(n_steps) * rate * n / multiplier
     longest = ratio ** (2 / 3) / 2 / (n_steps * _MAX_NORM)
     return PrivateChoices(scaling, gradient, longest, spent, delta)
@@ -196,7 +211,8 @@ def _ends(bounds: Any, n_features: int) -> list[tuple[float, float] | None]:
             ends.append(None)
             continue
         own = validation.array("bounds", pair, np.float64)
-        if own.shape != (2,) or not own[0] < own[1]:
+        if own.shape != (2,):
             raise ValueError(f"bounds must be low and high, increasing, got {validation.show(pair)}")
+        check_bounds("bounds", float(own[0]), float(own[1]))
         ends.append((float(own[0]), float(own[1])))
     return ends

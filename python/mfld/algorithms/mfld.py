@@ -33,6 +33,7 @@ _STEEPEST = "curvature_direction"  # buffer, of some particles: where the last l
 _CURVATURE = "curvature"  # buffer, shape (1,): the largest of the loss so far, which the automatic step size goes by
 
 _LOOKS = 50  # at further steps, for averages of dual variables
+_LEAST_SECRET = 2**32  # of seeds: people guess smaller ones
 
 
 @dataclass(frozen=True)
@@ -254,15 +255,16 @@ class MFLD(Algorithm):
             At Ctrl-C, answered within long steps too; the state that the steps so far led to is attached as ``state``.
             Replicates go back to where all of them stood last, some tenths of a second or a step ago.
         TypeError, ValueError
-            If an argument is of the wrong kind or out of range, or the state is none of this solver and objective.
+            If an argument is of the wrong kind or out of range, or the state is none of this solver and objective; if
+            ``probe`` is asked of `Clipped` gradients.
         """
         validation.instance("state", state, State, "a State")
         self.check(objective, state)
         n_steps = validation.integer("n_steps", n_steps, 0, validation.MAX_STEP - state.step)
         if n_steps == 0:
             return state, Info(steps=0)
-        validation.boolean("probe", probe)
-        if probe:
+        if validation.boolean("probe", probe):
+            self._check_open()
             state, _ = self.advance(objective, state, n_steps - 1)
             variances = [self.gradient_variance(objective, one) for one in state.each()]
             state, info = self.advance(objective, state, 1)
@@ -367,7 +369,8 @@ class MFLD(Algorithm):
         Raises
         ------
         TypeError, ValueError
-            If the state is none of this solver and objective.
+            If the state is none of this solver and objective; if the gradients are `Clipped`, for the full one tells of
+            rows.
 
         Examples
         --------
@@ -384,6 +387,7 @@ class MFLD(Algorithm):
         False
         """
         self.check(objective, state)
+        self._check_open()
         if state.n_replicates > 1:
             return float(np.mean([self.gradient_variance(objective, one) for one in state.each()]))
         place = Place(state.key, state.step, 0, self.num_threads)
@@ -453,7 +457,7 @@ class MFLD(Algorithm):
             raise TypeError(f"gradient must be {fits} for privacy, got {self.gradient!r}")
         if self._finds_size:
             raise ValueError("step_size must be given for privacy: one that is found looks at the data")
-        if validation.boolean("count_dynamics", count_dynamics) and state.seed < 2**32:
+        if validation.boolean("count_dynamics", count_dynamics) and state.seed < _LEAST_SECRET:
             raise ValueError(
                 f"seed must be secret where the noise of the dynamics counts, got {state.seed}: run with "
                 "seed=mfld.privacy.secret_seed()"
@@ -471,6 +475,13 @@ class MFLD(Algorithm):
             state = dataclasses.replace(state, step=state.step + n_steps, buffers=buffers)
         return private_steps.spent(state, delta, count_dynamics=count_dynamics, accountant=accountant)
 
+    def _check_open(self) -> None:
+        if self.gradient.bounds_rows:
+            raise ValueError(
+                f"gradient must not be {self.gradient!r} where it is compared with the full one: that tells of rows, "
+                "and no account of privacy has it"
+            )
+
     @property
     def _is_accounted(self) -> bool:
         """True where steps have an account of privacy."""
@@ -482,6 +493,8 @@ class MFLD(Algorithm):
         n_particles = next(iter(state.clouds.values())).particles.shape[-2]
         rate, own, of_dynamics = self.gradient.noise_multipliers(objective, n_particles, scales, deviations)
         n_columns = of_dynamics.shape[1]
+        if state.seed < _LEAST_SECRET:  # what goes on from here may have another seed
+            of_dynamics = np.zeros_like(of_dynamics)
         of_each = np.broadcast_to(of_dynamics, (state.n_replicates, n_columns))
         return private_steps.recorded(state, n_steps // n_columns, rate, own, np.abs(of_each))
 

@@ -52,6 +52,7 @@ from mfld.losses import Loss, LossFunction
 from mfld.models import Model, TwoLayerNetwork, activations, readouts
 from mfld.noise import Place
 from mfld.objectives import Objective, SignedRisk
+from mfld.privacy.domains import check_bounds
 from mfld.privacy.mechanism import check_delta, check_epsilon
 from mfld.private_fitting import PrivateChoices
 from mfld.residual import ResidualNetwork
@@ -101,8 +102,9 @@ def _bounds(name: str, value: object) -> dict[str, tuple[float, float]]:
     found = {}
     for column, pair in value.items():
         own = validation.array(f"{name} of {column!r}", pair, np.float64)
-        if own.shape != (2,) or not own[0] < own[1]:
+        if own.shape != (2,):
             raise ValueError(f"{name} of {column!r} must be low and high, increasing, got {validation.show(pair)}")
+        check_bounds(f"{name} of {column!r}", float(own[0]), float(own[1]))
         found[str(column)] = float(own[0]), float(own[1])
     return found
 
@@ -861,6 +863,8 @@ def _private_choices(data: Dataset, rows: NDArray[np.int64], recipe: Recipe) -> 
         recipe.n_steps,
         epsilon=recipe.epsilon,
         delta=recipe.delta,
+        n_particles=recipe.n_particles,
+        n_classes=len(data.classes),
         bounds=ends,
         batch_size=recipe.batch_size,
         names=data.encoding.feature_names,

@@ -17,6 +17,7 @@ from mfld.experiments.densities import MISSING, Variable, as_csv, complete
 from mfld.experiments.tables import Column, Format, Table
 from mfld.experiments.utility import Utility
 from mfld.privacy import Expense, Ledger
+from mfld.privacy.domains import check_bounds
 from mfld.privacy.mechanism import check_delta_of_rows
 from mfld.synthesis import Synthesis
 
@@ -283,8 +284,7 @@ def _variable(
     if column.categories is not None:
         return Variable(column.name, "text", "", categories[column.name])
     low, high = (validation.real(f"bounds of {column.name!r}", end) for end in bounds[column.name])
-    if not low < high:
-        raise ValueError(f"bounds of {column.name!r} must be increasing, got {low:g} and {high:g}")
+    check_bounds(f"bounds of {column.name!r}", low, high)
     seen = Variable.of(table, column)
     return Variable(column.name, seen.kind, seen.unit, (), low, high, seen.decimals)
 

@@ -16,6 +16,7 @@ from mfld.privacy.mechanism import NEIGHBOURS, Expense, GaussianMechanism, gener
 _POWERS = np.arange(-20, 41)  # of two: sizes of numbers that are told apart
 _CELLS = 32  # in which an interval is looked at again
 _CATEGORIES = 100_000  # that a ledger counts, for how many there are is private
+_THINNEST = 1e-100  # interval, beyond which squares overflow
 _ROUNDS = 3  # the powers of two, and twice the cells
 
 
@@ -53,7 +54,8 @@ def private_bounds(
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind or out of range; if there is too much noise to find anything.
+        If an argument is of the wrong kind or out of range; if there is too much noise to find anything, or numbers
+        reach 2**39, beyond which none are told apart.
 
     Examples
     --------
@@ -84,9 +86,19 @@ def private_bounds(
             raise ValueError(
                 f"{name} must have bounds given: no interval has rows enough to stand out from the noise of its counts"
             )
+        if not look and (seen[0] == 0 or seen[-1] == len(counts) - 1):  # where those beyond are counted too
+            raise ValueError(f"{name} must have bounds given: numbers of {powers[-2]:g} and more are not told apart")
         edges = np.linspace(edges[seen[0]], edges[seen[-1] + 1], _CELLS + 1)
     expense = Expense(f"bounds of {name}", multiplier, mechanism.sensitivity, _CELLS * _ROUNDS)
     return float(edges[0]), float(edges[-1]), (expense,) * _ROUNDS
+
+
+def check_bounds(name: str, low: float, high: float) -> None:
+    """Raise ValueError unless two finite numbers are the ends of an interval that numbers can be scaled by."""
+    if not low < high:
+        raise ValueError(f"{name} must be low and high, increasing, got {low:g} and {high:g}")
+    if not _THINNEST <= high - low <= 1 / _THINNEST:
+        raise ValueError(f"{name} must be between {_THINNEST:g} and {1 / _THINNEST:g} apart, got {low:g} and {high:g}")
 
 
 def private_categories(

@@ -25,7 +25,7 @@ import math
 import os
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -255,6 +255,22 @@ def generator(seed: int | None = None) -> random.Random:
     return random.Random(seed)
 
 
+def off_by(epsilon: Callable[[float], float], delta: float, distance: float) -> float:
+    """Epsilon at delta where noise is not quite that of an account, but within a distance in total variation.
+
+    What is (e, d)-private with the noise of the account is ``(e, d + (1 + exp(e)) distance)``-private.
+
+    Parameters
+    ----------
+    epsilon : callable
+        Of the account: falls with delta.
+    delta, distance : float
+    """
+    # By half of delta the account claims more than in the end, so that what is set aside for the distance does.
+    aside = (1 + math.exp(min(epsilon(delta / 2), _LARGEST_EPSILON))) * distance
+    return epsilon(delta - aside) if aside <= delta / 2 else math.inf
+
+
 @dataclass(frozen=True)
 class GaussianMechanism:
     """Gaussian noise on sums over rows, on a grid.
@@ -464,9 +480,7 @@ class Ledger:
         left = delta - failing
         if left <= 0:
             return math.inf
-        found = gaussian_epsilon(left, multiplier)
-        slack = (1 + math.exp(min(found, 50.0))) * distance
-        return gaussian_epsilon(left - slack, multiplier) if left > slack else math.inf
+        return off_by(lambda own: gaussian_epsilon(own, multiplier), left, distance)
 
     def as_json(self) -> dict[str, Any]:
         """Numbers and texts from which `from_json` makes it again."""

@@ -21,6 +21,7 @@ from mfld._core import backend
 
 KEY_BYTES = 32
 UNITS = 2**30  # of the grid, in a deviation: secret.cpp
+DISTANCE = 2.0**-64  # of the law of a number from a Gaussian one, in total variation
 _COLUMNS, _CELLS, _WHOLE = 1024, 592, 2**64  # of the table; cells of a 64th of a deviation, 9.25 of them in all
 
 

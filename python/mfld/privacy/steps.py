@@ -13,7 +13,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mfld.privacy import secret
 from mfld.privacy.accountant import composed, rounded
+from mfld.privacy.mechanism import off_by
 from mfld.state import State
 
 ACCOUNT: Final = "privacy_account"
@@ -66,7 +68,14 @@ def spent(state: State, delta: float, *, count_dynamics: bool, accountant: str) 
     """Epsilon at delta of all steps that led to a state of one replicate, by its account."""
     (rows,) = _rows(state)
     multipliers = np.hypot(rows[:, 2], rows[:, 3]) if count_dynamics else rows[:, 2]
-    return composed(rows[:, 0], rows[:, 1], multipliers, delta, accountant=accountant) if state.step else 0.0
+    if not state.step:
+        return 0.0
+    n_values = state.step * sum(cloud.particles[0].size for cloud in state.clouds.values())
+    return off_by(
+        lambda own: composed(rows[:, 0], rows[:, 1], multipliers, own, accountant=accountant),
+        delta,
+        n_values * secret.DISTANCE,
+    )
 
 
 def _rows(state: State) -> list[NDArray[np.float64]]:
@@ -77,5 +86,17 @@ def _rows(state: State) -> list[NDArray[np.float64]]:
     if account.ndim != 3 or len(account) != state.n_replicates or account.shape[2] != 4:
         raise ValueError(
             f"state.buffers[{ACCOUNT!r}] must have shape ({state.n_replicates}, k, 4), got {account.shape}"
+        )
+    if account.dtype != np.float64:
+        raise ValueError(f"state.buffers[{ACCOUNT!r}] must be float64, got {account.dtype}")
+    # Replicates with fewer kinds have rows of zeros; NaN is none of these.
+    counts, rates, multipliers = account[..., 0], account[..., 1], account[..., 2:]
+    is_kind = (counts >= 1) & (counts == np.floor(counts)) & (rates > 0) & (rates <= 1)
+    is_kind &= ((multipliers >= 0) & (multipliers <= _MOST)).all(axis=-1)
+    bad = account[~(is_kind | (account == 0).all(axis=-1))]
+    if len(bad):
+        raise ValueError(
+            f"state.buffers[{ACCOUNT!r}] must have rows of a whole number of steps, a rate of at most 1 and two noise "
+            f"multipliers of at most {_MOST:g}, got {bad[0].tolist()}"
         )
     return [rows[rows[:, 0] > 0] for rows in account]

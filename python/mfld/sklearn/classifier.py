@@ -225,6 +225,8 @@ class MeanFieldClassifier(ClassifierMixin, MeanFieldEstimator):  # type: ignore[
             n_steps,
             epsilon=self.epsilon,
             delta=self.delta,
+            n_particles=self.n_particles,
+            n_classes=len(self.classes_),
             bounds=self.bounds,
             standardise=self.standardise,
             batch_size=self.batch_size,

@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mfld import privacy, synthesis, validation
+from mfld.privacy.domains import check_bounds
 from mfld.privacy.mechanism import check_delta_of_rows
 from mfld.sklearn.base import seed_of, whole_or_not
 
@@ -44,7 +45,8 @@ class PrivateSynthesizer(BaseEstimator):  # type: ignore[misc]  # untyped
     Attributes
     ----------
     epsilon_ : float
-        What was spent, at delta.
+        What was spent, at delta: a little more than was asked, and infinite where epsilon is so large, or delta so
+        small, that what the noise of whole numbers lacks to Gaussian noise is more than delta.
     ledger_ : mfld.privacy.Ledger
         On what.
     bounds_ : ndarray, shape (n_features, 2)
@@ -102,8 +104,8 @@ class PrivateSynthesizer(BaseEstimator):  # type: ignore[misc]  # untyped
         else:
             bounds = validation.array("bounds", self.bounds, np.float64).astype(np.float64)
             validation.shape("bounds", bounds, (n_features, 2), "(features, low and high)")
-            if not (bounds[:, 0] < bounds[:, 1]).all():
-                raise ValueError(f"bounds must be increasing, got {bounds.tolist()}")
+            for low, high in bounds.tolist():
+                check_bounds("bounds", low, high)
         codes, sizes = np.zeros((len(rows), 0), np.int64), []
         self.__dict__.pop("classes_", None)  # of an earlier fit
         if y is not None:
