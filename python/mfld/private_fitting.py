@@ -130,8 +130,8 @@ def choose(
     aside = (1 + math.exp(epsilon)) * n_numbers * secret.DISTANCE  # as in mechanism.off_by, at most
     if aside > delta / 2:
         raise ValueError(
-            f"delta must be at least {2 * aside:.2g} for epsilon {epsilon:g}, got {delta:g}: the noise of {n_numbers} "
-            "numbers is Gaussian up to 2**-64 each"
+            f"epsilon must be smaller or delta larger, got {epsilon:g} and {delta:g}: the noise of {n_numbers} numbers "
+            f"is Gaussian up to 2**-64 each, which takes {aside:.2g} of delta"
         )
     of_steps = delta - aside
     releases: list[float] = []
