@@ -60,6 +60,15 @@ def test_data_are_rounded_to_nearest(d):
     assert np.array_equal(bfloat16.pairs(inputs.astype(np.float64)), bfloat16.pairs(inputs))
 
 
+def test_data_that_the_processor_takes_for_0_are_0():
+    smallest = 2.0**-126
+    inputs = np.array([[smallest, -smallest, smallest / 2, -smallest * (1 - 2.0**-7), smallest * (1 - 2.0**-10)]])
+    assert numbers(bfloat16.pairs(inputs), 5).tolist() == [[smallest, -smallest, 0.0, 0.0, smallest]]
+    column = np.where(np.arange(40) % 3 == 0, smallest / 2, -smallest / 2)  # exact with 8 bits
+    with pytest.raises(ValueError, match=r"rounding changes column 0 by 1\d\d% of its standard deviation"):
+        bfloat16.pairs(column[:, np.newaxis])
+
+
 @pytest.mark.parametrize("value", [3.4e38, -3.4e38])
 def test_data_beyond_bfloat16_are_refused(value):
     inputs = np.zeros((9, 2), np.float32)
@@ -238,7 +247,18 @@ def test_a_resumed_run_is_the_run_and_of_no_other_precision(tmp_path):
 def test_steps_that_the_core_does_not_make_are_refused(options, what):
     risk = make_risk()
     with pytest.raises(TypeError, match=f"dtype must be 'float32' or 'float64' here, got 'bfloat16'.*{what}"):
-        solver(**options).run(risk, 3)
+        solver(**options).init(risk)
+
+
+@only_here
+@pytest.mark.parametrize("two_phases", [False, True])
+def test_the_bias_of_a_run_is_found_by_noise_of_its_own(two_phases):
+    run = solver(24)
+    run = mfld.TwoPhase(run, switch=3) if two_phases else run
+    risk = make_risk(20, 3)
+    report = mfld.bias_report(run, risk, lambda state: np.mean(state.particles**2), n_steps=6, n_replicates=4)
+    assert not report.coupled
+    assert np.isfinite(report.value.value)
 
 
 @only_here

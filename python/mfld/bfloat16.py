@@ -15,6 +15,7 @@ from mfld import _core, validation
 from mfld.validation import FloatArray
 
 _ROWS = 1 << 22  # values that are rounded in one go
+_SMALLEST = np.float32(2.0**-126)  # what is below is 0 to the processor
 _MOST_LOST = 0.1  # by rounding, of the standard deviation of a column
 
 
@@ -45,7 +46,8 @@ def pairs(inputs: FloatArray) -> NDArray[np.uint32]:
     Returns
     -------
     ndarray, shape (n, ceil(d / 2)), uint32
-        Half of the memory of float32. An odd last feature has a 0 beside it.
+        Half of the memory of float32. An odd last feature has a 0 beside it. What is below 2^-126 in size is 0, as
+        the processor takes it.
 
     Raises
     ------
@@ -70,8 +72,9 @@ def pairs(inputs: FloatArray) -> NDArray[np.uint32]:
         some = validation.array("inputs", inputs[rows], np.float32)
         words = some.view(np.uint32)
         words = words + (np.uint32(0x7FFF) + ((words >> np.uint32(16)) & np.uint32(1)))
-        halves[rows, :d] = words >> np.uint32(16)
         rounded = (words & np.uint32(0xFFFF0000)).view(np.float32)
+        rounded[np.abs(rounded) < _SMALLEST] = 0.0
+        halves[rows, :d] = rounded.view(np.uint32) >> np.uint32(16)
         if not np.isfinite(rounded).all():
             raise ValueError(f"inputs must be at most 3.38e38 in size for bfloat16, got {np.abs(some).max():g}")
         offset = some - origin

@@ -189,6 +189,8 @@ class MFLD(Algorithm):
         return dataclasses.replace(self, step_size=size, **numbers), 1 / share
 
     def coupled(self, couplings: Mapping[int, Coupling]) -> MFLD | None:
+        if self.dtype == "bfloat16":  # moves on another run's noise are not those of the core, which has these products
+            return None
         return dataclasses.replace(self, dynamics=Coupled(self.dynamics, couplings))
 
     @underflow_is_zero
@@ -507,7 +509,7 @@ class MFLD(Algorithm):
         self._moves.check_space(objective)
         if self.dtype == "bfloat16" and not (
             type(self.gradient).native is not GradientEstimator.native
-            and type(self._moves).native is not Dynamics.native
+            and self._moves.in_core
             and objective.native_in_bfloat16() is not None
         ):
             raise not_in_bfloat16(objective, self.gradient, self._moves)

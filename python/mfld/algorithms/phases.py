@@ -115,7 +115,8 @@ class _Phases(Algorithm):
         return self._with([each[0] for each in both if each], switch=int(self.switch / share)), 1 / share
 
     def coupled(self, couplings: Mapping[int, Coupling]) -> Self | None:
-        return self._with([solver.coupled(couplings) for solver in self._solvers])
+        both = [solver.coupled(couplings) for solver in self._solvers]
+        return None if None in both else self._with(both)
 
     def _with(self, solvers: Sequence[MFLD | None], **changed: Any) -> Self:
         own: Any = self

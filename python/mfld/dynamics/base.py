@@ -182,6 +182,11 @@ class Dynamics(ABC):
         if objective.members and not self.on_members:
             raise ValueError(f"dynamics must serve several members, like Overdamped() and Underdamped(), got {self}")
 
+    @property
+    def in_core(self) -> bool:
+        """True where the compiled core makes its steps: `native` is not None."""
+        return type(self).native is not Dynamics.native
+
     def native(self, particles: FloatArray, buffers: Buffers) -> Native[_core.Dynamics] | None:
         """This dynamics as the compiled core takes it, for all replicates; None where the core does not know it."""
         return None

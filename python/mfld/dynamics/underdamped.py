@@ -112,8 +112,12 @@ class Underdamped(Dynamics):
         zero, one = np.zeros((n_moving, n_moving)), np.eye(n_moving)
         return np.block([[zero, zero], [zero, self.friction * one]]), np.block([[zero, -one], [one, zero]])
 
+    @property
+    def in_core(self) -> bool:
+        return self.scheme == "baoab"
+
     def native(self, particles: FloatArray, buffers: Buffers) -> Native[_core.Dynamics] | None:
-        if self.scheme != "baoab":
+        if not self.in_core:
             return None
         known = "force" in buffers
         velocities = buffers["velocities"].copy()
