@@ -19,7 +19,7 @@ FILES = {
 # Each layer may import from those above it in this list, and from its own package.
 LAYERS = [
     ["_core"],
-    ["validation", "floating", "extras", "lazy"],
+    ["validation", "floating", "extras", "lazy", "description"],
     ["native", "noise", "ranks", "bfloat16"],
     ["space"],
     ["state", "references", "files", "standard", "config"],
@@ -39,7 +39,7 @@ LAYERS = [
     ["algorithms", "fokker_planck"],
     ["scaling"],
     ["diagnostics", "mpi", "pieces"],
-    ["quantities", "callbacks", "statistics", "description", "spikes"],
+    ["quantities", "callbacks", "statistics", "spikes"],
     ["bias", "theory", "equilibria", "control"],
     ["checkpoint", "posteriors", "sweeps"],
     ["functional_data"],

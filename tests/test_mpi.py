@@ -613,6 +613,37 @@ def test_what_cannot_be_shared_is_refused():
     assert on_ranks(1, run) == [None]
 
 
+@pytest.mark.parametrize("name", ["shard", "solver", "objective", "n_steps", "seed", "particles"])
+def test_processes_that_were_given_other_things_are_refused(name):
+    # They would hang, or compute the predictions of one cloud from particles of several.
+    objective = risk(20)
+
+    def run(comm):
+        other = name if comm.rank == 1 else None
+        solver = mfld.MFLD(130 + (other == "solver"), step_size=0.1, temperature=0.01, num_threads=1 + comm.rank)
+        shared = mfld.mpi.Sharded(solver, comm, shard="rows" if other == "shard" else "particles")
+        given = risk(20 + (other == "objective"))
+        particles = np.full((130, objective.n_coordinates), 1.0 + comm.rank) if name == "particles" else None
+        n_steps, seed = 2 + (other == "n_steps"), 3 + (other == "seed")
+        with pytest.raises(ValueError, match=f"{name} must be the same on all processes, got another on rank 1 "):
+            shared.run(given, n_steps, seed, particles=particles)
+
+    assert on_ranks(2, run) == [None] * 2
+
+
+def test_values_of_the_data_are_compared():
+    inputs = np.linspace(-1, 1, 20)[:, np.newaxis]
+
+    def run(comm, differ):
+        targets = np.random.default_rng(comm.rank if differ else 0).standard_normal(20)  # as if no seed were given
+        given = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(1), inputs, targets, loss="half_squared")
+        mfld.mpi.Sharded(mfld.MFLD(130, step_size=0.1, temperature=0.01, l2=0.1), comm).run(given, 2)
+
+    refused = on_ranks(2, lambda comm: run(comm, True))
+    assert all("objective must be the same" in str(error) for error in refused), refused
+    assert on_ranks(2, lambda comm: run(comm, False)) == [None] * 2
+
+
 # ---- with MPI itself
 
 # That of the mpich wheel first, which stands beside Python.

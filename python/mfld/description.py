@@ -109,7 +109,10 @@ def _(value: np.ndarray, above: tuple[int, ...]) -> str:
     if plain.dtype.hasobject:
         return f"{kind}array of {describe(plain.tolist(), above)}"
     dtype = plain.dtype.str if plain.dtype.names is None else repr(plain.dtype)
-    return f"{kind}{dtype} array of shape {plain.shape}, {digest(np.ascontiguousarray(plain).tobytes())}"
+    data = (
+        np.ascontiguousarray(plain).reshape(-1).view(np.uint8).data if plain.nbytes else b""
+    )  # no copy: data are large
+    return f"{kind}{dtype} array of shape {plain.shape}, {digest(data)}"
 
 
 @_content.register
@@ -417,5 +420,5 @@ def kind_of(value: object) -> str:
     return type(value).__qualname__
 
 
-def digest(data: bytes) -> str:
+def digest(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()[:16]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, cast
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mfld import extras, validation
+from mfld import description, extras, validation
 from mfld.algorithms.base import Algorithm, Callback, Result
 from mfld.certificates import Certificate
 from mfld.objectives import Objective
@@ -204,7 +206,24 @@ class Sharded(Algorithm):
 
         ``record`` and ``callbacks`` are those of rank 0. All processes return the result that the solver would without
         them, and raise what it would; what a callback raises is a RuntimeError on the others.
+
+        Raises
+        ------
+        ValueError
+            On all processes, if one of them was given another algorithm, objective, number of steps, seed, particles or
+            state than rank 0. Data are compared where they are in memory.
         """
+        self._check_alike(
+            {
+                "shard": self.shard,
+                "solver": self.solver,
+                "objective": _compared(objective),
+                "n_steps": n_steps,
+                "seed": seed,
+                "particles": particles,
+                "state": state,
+            }
+        )
         if self._ranks.rank > 0:
             return _Following(self).follow(objective, n_steps, seed, particles, state)
         lead = _Leading(self)
@@ -242,9 +261,32 @@ class Sharded(Algorithm):
         shared = Result(result.algorithm, self._shared(result.objective), result.state, result.history, result.info)
         return shared.certificate(confidence, **options)
 
+    def _check_alike(self, given: dict[str, object]) -> None:
+        """Refuse, on all, what is not the same on all: they would wait for each other, or mix several runs."""
+        said = b"".join(hashlib.sha256(description.describe(value).encode()).digest() for value in given.values())
+        mine = np.frombuffer(said, np.uint8).reshape(len(given), -1)
+        every = np.empty((self._ranks.count, *mine.shape), np.uint8)
+        self.comm.Allgather(mine.copy(), every)
+        differs = (every != every[0]).any(axis=2)
+        if differs.any():
+            name = next(name for name, those in zip(given, differs.T, strict=True) if those.any())
+            ranks = np.flatnonzero(differs[:, list(given).index(name)])
+            raise ValueError(
+                f"{name} must be the same on all processes, got another on rank "
+                f"{', '.join(map(str, ranks))} than on rank 0"
+            )
+
     def _shared(self, objective: Objective) -> Objective:
         by_rows = self.plan(objective).shard == "rows"
         return objective.over_ranks(self._by_rows if by_rows else self._ranks)
+
+
+def _compared(objective: Objective) -> object:
+    """An objective, or of one whose rows are mapped, which nobody is to read as a whole, the sizes."""
+    inputs = getattr(objective, "inputs", None)
+    if isinstance(inputs, np.ndarray) and validation.mapped(inputs) is not None:
+        return type(objective), inputs.shape, objective.n_coordinates
+    return objective
 
 
 class _Order(NamedTuple):
