@@ -557,7 +557,7 @@ def test_five_rows_are_enough(run):
     assert status == 0
     assert report["rows"] == 5
     assert report["scores"]["test"]["R2"] is None  # of a single row
-    assert len(report["validation"]) == 4
+    assert len(report["validation"]) == 5
     assert report["hyperparameters"]["l2"] == min(report["validation"], key=lambda each: each["loss"])["l2"]
 
 

@@ -140,6 +140,7 @@ class GibbsSampler:
         centre = share.mean(before)
         start = before - centre
         spread = _root(share.mean(start**2))
+        spread = np.where(spread > 1e-12 * np.abs(centre), spread, 0.0)  # else all are the same, but for rounding
         for _ in range(most_moves):
             chains = self.move(chains)
             now = watched(chains) - centre
