@@ -1,6 +1,7 @@
 """Particles in a file that move a piece at a time: the bytes of a run in memory, a whole file at every moment."""
 
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -114,6 +115,13 @@ def test_given_particles_stay_where_they_are(tmp_path):
 def test_what_keeps_more_than_particles_is_refused(tmp_path, solver, message):
     with pytest.raises((TypeError, ValueError), match=message):
         InPieces(solver, tmp_path / "cloud.npy").run(make_risk(readout="bounded", readout_bound=1.0), 2)
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # a run would wait for a reader for ever
+    for path in (tmp_path / "pipe", os.devnull):
+        with pytest.raises(ValueError, match="path must be that of a file"):
+            InPieces(make_solver(), path)
 
 
 def test_other_objectives_are_refused(tmp_path):

@@ -109,9 +109,8 @@ def _(value: np.ndarray, above: tuple[int, ...]) -> str:
     if plain.dtype.hasobject:
         return f"{kind}array of {describe(plain.tolist(), above)}"
     dtype = plain.dtype.str if plain.dtype.names is None else repr(plain.dtype)
-    data = (
-        np.ascontiguousarray(plain).reshape(-1).view(np.uint8).data if plain.nbytes else b""
-    )  # no copy: data are large
+    # Without a copy of the bytes: data may be large.
+    data = np.ascontiguousarray(plain).reshape(-1).view(np.uint8).data if plain.nbytes else b""
     return f"{kind}{dtype} array of shape {plain.shape}, {digest(data)}"
 
 

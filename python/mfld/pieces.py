@@ -54,8 +54,8 @@ class InPieces(Algorithm):
     OSError
         If the file cannot be written.
     TypeError, ValueError
-        If an argument is of the wrong kind or out of range; in a run, if the objective is no `EmpiricalRisk` of a
-        `TwoLayerNetwork`, or the solver none of the above.
+        If an argument is of the wrong kind or out of range, or ``path`` a device or a pipe; in a run, if the objective
+        is no `EmpiricalRisk` of a `TwoLayerNetwork`, or the solver none of the above.
 
     Examples
     --------
@@ -76,6 +76,8 @@ class InPieces(Algorithm):
         validation.path("path", path)
         self.path = files.followed(path)
         files.check_writable(self.path)
+        if self.path.exists() and not self.path.is_file():
+            raise ValueError(f"path must be that of a file, which is read again, got {self.path}, a device or a pipe")
         files.sweep(self.path)
         self.n_pieces = validation.integer("n_pieces", n_pieces, 1, _MOST_PIECES)
         self.num_threads = solver.num_threads
