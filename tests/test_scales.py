@@ -175,6 +175,18 @@ def test_overflow_in_float32_has_a_name(rng):
         mfld.TwoLayerNetwork(3).predict(far.astype("float32"), np.full((2, 3), 1e10))
 
 
+@pytest.mark.parametrize("of", [mfld.MFLD, mfld.PDA])
+def test_a_run_does_not_start_where_an_activation_hides_overflow(of):
+    model = mfld.TwoLayerNetwork(2, activation="tanh")
+    solver = of(5, step_size=0.1, temperature=0.0 if of is mfld.MFLD else 0.1)
+    far = np.tile(np.float32([1.7e38, -1.7e38, 0.0, 1.0]), (5, 1))  # its first product is inf, which the second keeps
+    risk = mfld.EmpiricalRisk(model, np.array([[2.5, 2.625]]), [0.0], loss="half_squared", l2=1e-3)
+    large = mfld.EmpiricalRisk(model, np.array([[1e38, 2e38]]), [0.0], loss="half_squared", l2=1e-3)
+    for objective, particles in ((risk, far), (large, None)):
+        with pytest.raises(ValueError, match="particles must have products with the inputs that float32 holds, got"):
+            solver.init(objective, particles=particles)
+
+
 def test_the_loss_of_predictions_whose_squares_float32_does_not_hold(rng):
     model = mfld.TwoLayerNetwork(1, activation="identity", readout="fixed", bias=False)
     risk = mfld.EmpiricalRisk(model, [[1.0], [2.0]], [0.0, 0.0], loss="squared")

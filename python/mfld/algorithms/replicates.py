@@ -31,14 +31,25 @@ def start(
     """Particles that replicates start from, shape (R, ..., N, p): those given for each or for all, or else draws.
 
     The places are those of the initial particles of each replicate; members of an objective draw from the populations
-    behind it.
+    behind it. They suit the objective, as `Objective.cloud` says of those in memory.
     """
-    members, p = objective.members, objective.n_coordinates
-    one = (*members, n_particles, p)
+    members, one = objective.members, (*objective.members, n_particles, objective.n_coordinates)
     if particles is None:
         draw = draw or objective.initial_particles
         draws = [draw(n_particles, place.member(e), dtype) for place in places for e in range(math.prod(members))]
-        return np.stack(draws).reshape(n_replicates, *one)
+        begun = np.stack(draws).reshape(n_replicates, *one)
+    else:
+        begun = _given(objective, particles, n_replicates, one, dtype)
+    if validation.mapped(begun) is None:  # a file may be larger than memory
+        for each in begun:
+            objective.cloud(each)
+    return begun
+
+
+def _given(
+    objective: Objective, particles: ArrayLike, n_replicates: int, one: tuple[int, ...], dtype: DTypeLike
+) -> FloatArray:
+    """Particles of the shape of one replicate, or of all of them, for each replicate, on the domain."""
     given = validation.array("particles", particles, dtype)
     if given.ndim == 1 + len(one):
         validation.shape("particles", given, (n_replicates, *one), "(n_replicates, n_particles, coordinates)")
