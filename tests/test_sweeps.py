@@ -263,7 +263,11 @@ def test_a_file_of_something_else_is_left_alone(tmp_path):
     assert path.read_text() == "a,b\n1,2\n"
 
 
-@pytest.mark.parametrize("text", ["a letter without an end of line", '{"other": 1}', '{"parameters": {"a": 1}}\nabc'])
+@pytest.mark.parametrize(
+    "text",
+    ["a letter without an end of line", '{"other": 1}', '{"parameters": {"a": 1}}\nabc', "[" * 200_000 + "\n"],
+    ids=["letter", "object", "second", "deep"],
+)
 def test_a_file_that_is_of_no_sweep_is_left_as_it_is(functions, text, tmp_path):
     path = tmp_path / "letter.txt"
     path.write_text(text)

@@ -341,7 +341,7 @@ def _lines(
                 record = json.loads(line)
                 key = _canonical({"parameters": record["parameters"], "seed": record["seed"]})
                 by = record["function"]
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise ValueError(f"path must be a file of a sweep; line {number} of {target} is none") from error
             if by == made_by:
                 kept[key] = record
