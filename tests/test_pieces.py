@@ -113,8 +113,11 @@ def test_given_particles_stay_where_they_are(tmp_path):
     ids=lambda value: type(value).__name__,
 )
 def test_what_keeps_more_than_particles_is_refused(tmp_path, solver, message):
+    path = tmp_path / "cloud.npy"
+    path.write_bytes(b"of an earlier run")
     with pytest.raises((TypeError, ValueError), match=message):
-        InPieces(solver, tmp_path / "cloud.npy").run(make_risk(readout="bounded", readout_bound=1.0), 2)
+        InPieces(solver, path).run(make_risk(readout="bounded", readout_bound=1.0), 2)
+    assert path.read_bytes() == b"of an earlier run"
 
 
 def test_what_is_no_file_is_refused(tmp_path):

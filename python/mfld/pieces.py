@@ -109,6 +109,8 @@ class InPieces(Algorithm):
             solver: Any = self.solver
             if not hasattr(solver, "n_replicates") or solver.n_replicates != 1:
                 raise ValueError(f"solver must be MFLD of one replicate to go in pieces, got {solver!r}")
+            if not _goes_in_pieces(solver, whole):  # else a file at the path would be replaced for nothing
+                raise TypeError(_NEEDS_MFLD)
             (number,) = noise.replicas(replica, 1)
             place = noise.initial(validation.seed(seed), number, self.num_threads)
             self._draw(objective, place, solver.n_particles, np.dtype(validation.of_particles(str(solver.dtype))))
@@ -135,6 +137,17 @@ class InPieces(Algorithm):
             for begin, end in _shares(n_particles, self.n_pieces, dtype):
                 piece = objective.initial_particles(end - begin, place._replace(first=begin), dtype)
                 file.write(np.ascontiguousarray(piece).data)
+
+
+def _goes_in_pieces(solver: Any, objective: Objective) -> bool:
+    """True where the core makes the steps, and they keep nothing but the cloud."""
+    if not all(hasattr(solver, name) for name in ("gradient", "dynamics", "step_size")):
+        return False
+    if solver.step_size is None or isinstance(solver.step_size, str) or not solver.dynamics.affine:
+        return False
+    one = np.zeros((1, 1, objective.n_coordinates), validation.of_particles(str(solver.dtype)))
+    estimator = solver.gradient.native(objective, one, {})
+    return estimator is not None and not estimator.form.anchored
 
 
 class _Pieces:
