@@ -355,8 +355,8 @@ def test_a_signal_during_the_step_that_diverges():
         model = mfld.TwoLayerNetwork(600, activation="identity", readout="fixed", bias=False)
         rng = np.random.default_rng(0)
         risk = mfld.EmpiricalRisk(model, rng.normal(size=(12, 600)), np.ones(12), loss="squared")
-        solver = mfld.MFLD(30_000, step_size=1.0, temperature=1.0, dtype="float64", num_threads=1)
-        start = solver.init(risk, particles=np.full((30_000, 600), 1e307))  # the first step overflows
+        solver = mfld.MFLD(30_000, step_size=1e6, temperature=1.0, dtype="float64", num_threads=1)
+        start = solver.init(risk, particles=np.full((30_000, 600), 1e303))  # the first step overflows
 
         class Enough(Exception):
             pass

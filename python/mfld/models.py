@@ -562,9 +562,10 @@ class TwoLayerNetwork(Model):
         # tanh of what has overflown to the wrong side is finite, and wrong.
         largest = float(max(particles.max(), -particles.min()))
         if largest * max(largest_input, 1.0) > float(np.finfo(particles.dtype).max) / (self.n_features + 1):
+            wider = ", or take float64" if particles.dtype == np.float32 else ""
             raise ValueError(
                 f"particles must have products with the inputs that {particles.dtype} holds, got numbers up to "
-                f"{largest:.3g} and inputs up to {largest_input:.3g}: scale them, or take float64"
+                f"{largest:.3g} and inputs up to {largest_input:.3g}: scale them{wider}"
             )
 
     def _neurons(self, particles: FloatArray, inputs: FloatArray, num_threads: int) -> FloatArray:
