@@ -4,10 +4,10 @@
     mpirun -n 2 python -m mpi4py bench/ranks.py --seconds 60
 
 Each line is a case of bench/cases.py, and what is shared: seconds of a step of one process, of one with two threads, of
-two, and of four where there are as many. Layouts take turns in short windows, and the best one of each counts, since
-whoever else is on the machine only makes them longer. Processes that have no part in a layout sleep. The model has the
-best exchange of these processes and the best step of one. At the end P-SDCA: processor time of a rank, its waiting for
-messages left out, since MPICH spins meanwhile.
+two, and of four where there are as many. Layouts take turns in windows of a quarter of a second, so that what a call
+costs once does not count, and the best window of each counts, since whoever else is on the machine only makes them
+longer. Processes that have no part in a layout sleep. The model has the best exchange of these processes and the best
+step of one. At the end P-SDCA: processor time of a rank, its waiting left out, since MPICH spins meanwhile.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def steps_of(
     start = solver(1).init(risk)
     begin = time.perf_counter()
     solver(1).advance(risk, start, 1)
-    steps = int(world.bcast(max(2, math.ceil(0.02 / (time.perf_counter() - begin)))))
+    steps = int(world.bcast(max(2, math.ceil(0.25 / (time.perf_counter() - begin)))))
     shards = ["particles"] if case.batch_size or work.n_row_leaves == 1 else ["particles", "rows"]
 
     def action(threads: int, shard: str) -> Callable[[Any], None]:
