@@ -166,9 +166,10 @@ def test_a_sum_over_leaves_of_rows_is_that_over_rows():
 def test_an_interrupt_of_one_rank_ends_all(shard, delay):
     objective, solver = tall(70_000, 40, dtype="float32"), mfld.MFLD(300, step_size=0.05, temperature=1e-3)
     meeting, found = Meeting(2), {}
+    comms = [ThreadComm(meeting, rank) for rank in range(2)]
 
     def run(rank):
-        sharded = mfld.mpi.Sharded(solver, ThreadComm(meeting, rank), shard=shard)
+        sharded = mfld.mpi.Sharded(solver, comms[rank], shard=shard)
         try:
             sharded.advance(objective, sharded.init(objective), 10**6)
         except KeyboardInterrupt as error:
@@ -183,9 +184,15 @@ def test_an_interrupt_of_one_rank_ends_all(shard, delay):
             frame = frame.f_back
         raise KeyboardInterrupt
 
+    def interrupt():
+        while comms[0].meetings < 3:  # the first steps have begun
+            time.sleep(0.001)
+        time.sleep(delay)
+        signal.raise_signal(signal.SIGINT)
+
     before = signal.signal(signal.SIGINT, handler)
     other = threading.Thread(target=run, args=(1,))
-    timer = threading.Timer(delay, signal.raise_signal, [signal.SIGINT])
+    timer = threading.Thread(target=interrupt)
     try:
         other.start()
         timer.start()

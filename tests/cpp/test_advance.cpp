@@ -3,8 +3,12 @@
 // (tests/test_kernels.py); here: no fault, no race, the same bytes.
 #include <doctest/doctest.h>
 
+#include <array>
 #include <cmath>
+#include <condition_variable>
 #include <cstring>
+#include <mutex>
+#include <thread>
 #include <vector>
 
 #include "entries.hpp"
@@ -68,6 +72,14 @@ struct Problem {
   // of one replicate after the other.
   std::vector<T> advanced(int threads, std::int64_t steps, mfld_report& report, int estimator_kind, int dynamics_kind,
                           std::int64_t first = 0, std::int64_t n_replicates = 1) const {
+    const std::vector<T> all = advanced({threads, nullptr, nullptr, nullptr}, steps, report, estimator_kind,
+                                        dynamics_kind, first, n_replicates);
+    CHECK(report.status == MFLD_DONE);
+    return all;
+  }
+
+  std::vector<T> advanced(const mfld_execution& execution, std::int64_t steps, mfld_report& report, int estimator_kind,
+                          int dynamics_kind, std::int64_t first = 0, std::int64_t n_replicates = 1) const {
     const auto begin = particles.begin() + static_cast<std::ptrdiff_t>(cloud()) * first;
     std::vector<T> moved(begin, begin + static_cast<std::ptrdiff_t>(cloud()) * n_replicates);
     std::vector<T> velocities = moved, force(moved.size()), anchor(moved.size()), anchor_gradient(moved.size()),
@@ -95,10 +107,10 @@ struct Problem {
       coefficients.push_back({dynamics_kind == MFLD_BAOAB ? baoab_rows[r] : affine_rows[r], 0});
       noises.push_back({42 + static_cast<std::uint64_t>(r), 7, 1});
     }
-    const mfld_execution execution = {threads, nullptr, nullptr, nullptr};
-    CHECK(mfld::advance<T>(&network, &half_squared, &samples, moved.data(), n_replicates, n_particles, steps,
-                           &estimator, &dynamics, coefficients.data(), &flat, noises.data(), &report,
-                           &execution) == MFLD_DONE);
+    const int status =
+        mfld::advance<T>(&network, &half_squared, &samples, moved.data(), n_replicates, n_particles, steps, &estimator,
+                         &dynamics, coefficients.data(), &flat, noises.data(), &report, &execution);
+    CHECK(status == (report.status == MFLD_STOPPED ? MFLD_STOPPED : MFLD_DONE));
     std::vector<T> all;
     for (std::int64_t r = 0; r < n_replicates; ++r)
       for (const auto* array : {&moved, &velocities, &force, &anchor, &anchor_gradient, &predictions}) {
@@ -132,7 +144,112 @@ struct Problem {
   }
 };
 
+// Two ranks that are threads. A meeting fails where they bring different numbers of bytes, or one has ended its call.
+class Meeting {
+ public:
+  bool exchange(int rank, void* slots, std::int64_t size) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    slots_[rank] = {static_cast<char*>(slots), size};
+    if (++arrived_ == 2) {
+      arrived_ = 0;
+      ++meetings_;
+      agree_ = slots_[0].size == slots_[1].size;
+      for (const int other : {0, 1})
+        if (agree_)
+          std::memcpy(slots_[other].data + (1 - other) * size, slots_[1 - other].data + (1 - other) * size, size);
+      changed_.notify_all();
+    } else {
+      changed_.wait(lock, [this, now = meetings_] { return meetings_ != now || one_left_; });
+    }
+    return agree_ && !one_left_;
+  }
+  void leave() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    one_left_ = arrived_ > 0;
+    changed_.notify_all();
+  }
+
+ private:
+  struct Slots {
+    char* data;
+    std::int64_t size;
+  };
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::array<Slots, 2> slots_ = {};
+  int arrived_ = 0, meetings_ = 0;
+  bool agree_ = true, one_left_ = false;
+};
+
+struct RankOfTwo {
+  Meeting* meeting;
+  int rank;
+  std::int64_t stop_at, polls = 0;  // the poll that says stop, and those so far
+
+  static int exchange(void* self, void* slots, std::int64_t size) {
+    const auto& own = *static_cast<RankOfTwo*>(self);
+    return own.meeting->exchange(own.rank, slots, size) ? 0 : 1;
+  }
+  static int poll(void* self) {
+    auto& own = *static_cast<RankOfTwo*>(self);
+    return ++own.polls == own.stop_at ? 1 : 0;
+  }
+};
+
 }  // namespace
+
+TEST_CASE_TEMPLATE("a stop of one rank, at whichever poll, ends both after the same step", T, float, double) {
+  struct Kind {
+    int estimator, dynamics;
+    bool by_rows;
+    Shape shape;
+  };
+  // Gradients of one leaf of rows in several blocks, of several leaves, and of batches of one block and of several.
+  const Shape some_rows = {700, 3000, 6, 2, 0, 0, 2}, many_rows = {130, 33000, 3, 1, 0, 0, 2},
+              one_block = {700, 3000, 6, 1, 64, 0, 2}, blocks = {2100, 3000, 6, 1, 900, 0, 2};
+  for (const Kind& kind : {Kind{MFLD_FULL_BATCH, MFLD_AFFINE, false, some_rows},
+                           {MFLD_FULL_BATCH, MFLD_AFFINE, false, many_rows},
+                           {MFLD_FULL_BATCH, MFLD_BAOAB, false, many_rows},
+                           {MFLD_FULL_BATCH, MFLD_AFFINE, true, some_rows},
+                           {MFLD_FULL_BATCH, MFLD_BAOAB, true, many_rows},
+                           {MFLD_MINIBATCH, MFLD_AFFINE, false, one_block},
+                           {MFLD_MINIBATCH, MFLD_BAOAB, false, blocks},
+                           {MFLD_SVRG, MFLD_AFFINE, false, blocks},
+                           {MFLD_SARAH, MFLD_BAOAB, false, one_block}}) {
+    const Problem<T> problem(kind.shape);
+    constexpr std::int64_t steps = 3;
+    std::array<std::vector<T>, steps + 1> reached;  // by the steps made
+    for (std::int64_t made = 1; made <= steps; ++made) {
+      Report report;
+      reached[made] = problem.advanced(1, made, report, kind.estimator, kind.dynamics);
+    }
+    reached[0] = problem.particles;
+    bool stopped = true;
+    for (std::int64_t stop_at = 1; stopped; stop_at += 1 + stop_at / 16) {
+      CAPTURE(stop_at);
+      Meeting meeting;
+      RankOfTwo ranks[] = {{&meeting, 0, stop_at}, {&meeting, 1, -1}};
+      Report reports[2];
+      std::vector<T> moved[2];
+      const auto call = [&](int rank) {
+        const mfld_ranks of_two = {rank, 2, kind.by_rows, &RankOfTwo::exchange, &ranks[rank], 0, 0};
+        const mfld_execution execution = {2, &RankOfTwo::poll, &ranks[rank], &of_two};
+        moved[rank] = problem.advanced(execution, steps, reports[rank], kind.estimator, kind.dynamics);
+        meeting.leave();
+      };
+      std::thread other(call, 1);
+      call(0);
+      other.join();
+      stopped = ranks[0].polls >= stop_at;
+      const std::int64_t made = reports[0].steps;
+      for (const int rank : {0, 1}) {
+        REQUIRE(reports[rank].status == (stopped ? MFLD_STOPPED : MFLD_DONE));
+        REQUIRE(reports[rank].steps == made);
+        REQUIRE(std::memcmp(moved[rank].data(), reached[made].data(), problem.cloud() * sizeof(T)) == 0);
+      }
+    }
+  }
+}
 
 TEST_CASE_TEMPLATE("the same bytes for any number of threads", T, float, double) {
   const Shape shapes[] = {{1, 1, 1, 1, 0, 0, 2},       {7, 13, 5, 1, 4, 1, 0},      {1001, 333, 17, 3, 0, 6, 2},

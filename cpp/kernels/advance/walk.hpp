@@ -203,10 +203,12 @@ class Advance {
           anchor_.remember(block, even_part(block.size(), member, members), s);
 
         const bool last_block = !by_leaves && b + 1 == blocks.n_blocks;
+        // Before the last block the step can still be given up; in it, it must be made whole, like a gradient of leaves
+        // that other ranks would move by: they hear of a stop with the next predictions.
+        const bool whole = last_block || (ranks_.share_particles() && i + 1 == n_turns);
         for (std::int64_t l = leaves.begin; l < leaves.end; ++l) {
           if (member == 0) stop_.poll(work);
-          // Before the last block the step can still be given up; in it, it must be made whole.
-          if (!last_block && gives_up()) break;
+          if (!whole && gives_up()) break;
           const Range panels = layout.panels_of(l);
           for (std::int64_t p = panels.begin; p < panels.end; ++p) {
             T* gradient = by_leaves ? memory_.row_sums.leaf(0, row_leaf) + p * sizes_.gradient
@@ -219,7 +221,7 @@ class Advance {
         if (by_leaves && b + 1 == together.end) join_rows(member, row_leaf, mine, s);
       }
       if (by_leaves) {
-        if (member == 0) stop_.publish(turn);
+        if (member == 0 && !ranks_.share_particles()) stop_.publish(turn);
         barrier.wait();
         if (ranks_.share_rows()) {
           if (member == 0) {
@@ -230,7 +232,7 @@ class Advance {
           barrier.wait();
           if (ranks_.failed()) return;
         }
-        if (stop_.stopped(turn)) {
+        if (!ranks_.share_particles() && stop_.stopped(turn)) {
           finish(member, mine, q - 1);
           return;
         }
