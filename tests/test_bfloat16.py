@@ -302,6 +302,24 @@ def test_a_recipe_trains():
     assert 0 < distance(rounded, exact) < 1e-2
 
 
+@only_here
+def test_estimators_train():
+    sklearn = pytest.importorskip("mfld.sklearn")
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(90, 4))
+    y = np.sign(X[:, 0])
+    ends = {}
+    for dtype in ("float32", "bfloat16"):
+        ends[dtype] = sklearn.MeanFieldClassifier(dtype=dtype, n_particles=64, n_steps=30, random_state=0).fit(X, y)
+    rounded, exact = (ends[dtype].cloud_.particles for dtype in ("bfloat16", "float32"))
+    assert rounded.dtype == exact.dtype == np.float32
+    assert 0 < distance(rounded, exact) < 1e-2
+    with pytest.raises(ValueError, match=r"epsilon must be None with dtype='bfloat16', got 2\.0"):
+        sklearn.MeanFieldClassifier(dtype="bfloat16", epsilon=2.0).fit(X, y)
+    with pytest.raises(TypeError, match="dtype must be 'float32' or 'float64' here, got 'bfloat16'"):
+        sklearn.ResidualClassifier(dtype="bfloat16", n_steps=3).fit(X, y)
+
+
 def test_other_algorithms_have_no_bfloat16():
     for algorithm in (functools.partial(mfld.PDA, step_size=0.1), mfld.PSDCA):
         with pytest.raises(TypeError, match="dtype must be float32 or float64, got 'bfloat16'"):

@@ -292,6 +292,23 @@ def test_what_is_chosen_by_default(rng):
     assert MeanFieldRegressor(step_size=0.25, **QUICK).fit(*DIABETES).step_size_ == 0.25
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_precision_is_that_of_the_rows_or_the_one_asked_for(kind, dtype):
+    X, y = DIABETES
+    rows = X.astype(kind)
+    own = MeanFieldRegressor(n_particles=20, n_steps=5, random_state=0).fit(rows, y)
+    assert own.cloud_.particles.dtype == kind
+    asked = MeanFieldRegressor(n_particles=20, n_steps=5, random_state=0, dtype=dtype).fit(rows, y)
+    assert asked.cloud_.particles.dtype == dtype
+    if kind == dtype:
+        assert np.array_equal(asked.predict(rows), own.predict(rows))
+    with pytest.raises(ValueError, match=f"dtype must be '{dtype}' as before in a fit that goes on, got None"):
+        asked.set_params(dtype=None, warm_start=True).fit(rows, y)
+    with pytest.raises(ValueError, match="dtype must be float32, float64 or 'bfloat16', got float16"):
+        asked.set_params(dtype="float16", warm_start=False).fit(rows, y)
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_the_precision_is_that_of_the_inputs(kind):
     X, y = DIABETES

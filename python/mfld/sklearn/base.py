@@ -51,7 +51,7 @@ _LEAST_SHARE = 1 / 40  # of the rows, in a mini-batch
 _WIDER = 4.0  # than the widest row of the first fit: the step size of that may be unstable
 
 # What a network is made of at the start of a training, and is no other where a fit goes on.
-_OF_START = ("standardise", "model")
+_OF_START = ("standardise", "model", "dtype")
 
 Named: TypeAlias = str
 
@@ -125,6 +125,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         batch_size: int | None = None,
         dynamics: Named | Dynamics = "auto",
         algorithm: Named | Algorithm = "mfld",
+        dtype: str | None = None,
         standardise: bool = True,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
@@ -154,6 +155,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         self.batch_size = batch_size
         self.dynamics = dynamics
         self.algorithm = algorithm
+        self.dtype = dtype
         self.standardise = standardise
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -340,6 +342,7 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             validation.integer("batch_size", self.batch_size, 1)
         self._check_places()
         self._check_bilevel()
+        self._check_precision()
         validation.real("tol", self.tol, non_negative=True)
 
     @property
@@ -378,6 +381,14 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
             raise ValueError(f"algorithm must be 'mfld' or an object with readout='bilevel', got {self.algorithm!r}")
         if isinstance(self.gradient, str) and self.gradient in GRADIENTS and self.gradient != "full":
             raise ValueError(f"gradient must be 'full' or an object with readout='bilevel', got {self.gradient!r}")
+
+    def _check_precision(self) -> None:
+        """Raise an error where there are no particles, or products, of such numbers."""
+        if self.dtype is None:
+            return
+        validation.precision("dtype", self.dtype)
+        if self.dtype == "bfloat16" and getattr(self, "epsilon", None) is not None:
+            raise ValueError(f"epsilon must be None with dtype='bfloat16', got {self.epsilon!r}")
 
     def _strength(self) -> float | None:
         """Strength of the ridge of outer weights; None where these are coordinates like others."""
@@ -500,11 +511,12 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         if isinstance(self.algorithm, Algorithm):
             return self.algorithm
         kind = ALGORITHMS[validation.choice("algorithm", self.algorithm, ALGORITHMS)]
-        dtype = risk.inputs.dtype.name if start is None else start.dtype.name
+        of_start = risk.inputs.dtype.name if start is None else start.dtype.name
+        dtype = of_start if self.dtype is None else validation.precision("dtype", self.dtype)
         n_particles = validation.integer("n_particles", self.n_particles, 1)
         step_size = self.step_size
         if step_size is None and kind.has_step_size:
-            largest = self._largest_curvature(risk, n_particles, dtype)
+            largest = self._largest_curvature(risk, n_particles, validation.of_particles(dtype))
             share = fitting.STEP_SHARE * fitting.calm(risk, self._gradient(risk.n_samples, reduced))
             step_size = fitting.stable_step_size(largest, share)
         choices = Choices(
@@ -585,7 +597,8 @@ class MeanFieldEstimator(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta)
         return self._standardised(validate_data(self, X, dtype=(np.float64, np.float32), order="C", reset=False))
 
     def _standardised(self, X: FloatArray) -> FloatArray:
-        return self.scaling_.apply(X, X.dtype)
+        dtype = X.dtype if self.dtype is None else validation.of_particles(validation.precision("dtype", self.dtype))
+        return self.scaling_.apply(X, dtype)
 
     @underflow_is_zero
     def _outputs(self, X: ArrayLike) -> FloatArray:
@@ -635,6 +648,8 @@ PARAMETERS = """
         For "psdca" a step is an epoch, neurons must be bounded (``activation="tanh"``, say), and it takes neither
         gradient, dynamics nor step size.
         An object brings its own number of particles, step size, temperature, gradient, dynamics, precision and threads.
+    dtype : {{"float32", "float64", "bfloat16"}}, optional
+        Precision of particles and rows; "bfloat16" as in `mfld.MFLD`. Default: that of X, float64 of integers.
     standardise : bool
         Whether features are standardised; those with values far out robustly, see `mfld.fitting.scaling`.
     early_stopping : bool
@@ -649,8 +664,8 @@ PARAMETERS = """
         a minute, and needs a temperature at which chains mix: take the bounded neurons of ``activation="tanh"``, and
         ``algorithm="psdca"``.
     warm_start : bool
-        Whether `fit` goes on from the neurons of the last one. The network, its number of neurons and the
-        standardisation are then to stay as they were.
+        Whether `fit` goes on from the neurons of the last one. The network, its number of neurons, their
+        precision and the standardisation are then to stay as they were.
     random_state : int, RandomState or None
         Of the initial neurons, the noise, the mini-batches and the held-out rows.
     n_jobs : int, optional

@@ -27,8 +27,9 @@ _PARAMETERS = """
         Neurons of a layer.
     checkpoint_every : int
         States are kept at each so many layers, and recomputed between them.
-    loss, activation, readout, readout_bound, n_steps, step_size, l2, temperature, gradient, batch_size, dynamics, \
-standardise, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, random_state, n_jobs, verbose
+    loss, activation, readout, readout_bound, n_steps, step_size, l2, temperature, gradient, batch_size, \
+dynamics, dtype, standardise, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, random_state, \
+n_jobs, verbose
         As in `{other}`.
 
     Attributes
@@ -97,6 +98,7 @@ class ResidualClassifier(_Residual, MeanFieldClassifier):
         gradient: Named | GradientEstimator = "auto",
         batch_size: int | None = None,
         dynamics: Named | Dynamics = "auto",
+        dtype: str | None = None,
         standardise: bool = True,
         class_weight: Any = None,
         early_stopping: bool = False,
@@ -121,6 +123,7 @@ class ResidualClassifier(_Residual, MeanFieldClassifier):
             gradient=gradient,
             batch_size=batch_size,
             dynamics=dynamics,
+            dtype=dtype,
             standardise=standardise,
             class_weight=class_weight,
             early_stopping=early_stopping,
@@ -173,6 +176,7 @@ class ResidualRegressor(_Residual, MeanFieldRegressor):
         gradient: Named | GradientEstimator = "auto",
         batch_size: int | None = None,
         dynamics: Named | Dynamics = "auto",
+        dtype: str | None = None,
         standardise: bool = True,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
@@ -196,6 +200,7 @@ class ResidualRegressor(_Residual, MeanFieldRegressor):
             gradient=gradient,
             batch_size=batch_size,
             dynamics=dynamics,
+            dtype=dtype,
             standardise=standardise,
             early_stopping=early_stopping,
             validation_fraction=validation_fraction,
