@@ -153,6 +153,29 @@ def test_it_looks_where_the_step_leads():
     assert np.abs(particles).max() < 1.5  # the law exp(-25 x^4) gives this a probability below 1e-50
 
 
+def test_later_looks_are_short_where_nothing_has_changed_and_whole_where_it_has():
+    calls = []
+
+    def bowl(x):
+        calls.append(1)
+        return stiffness[0] * x
+
+    objective, stiffness = mfld.Potential(bowl, n_coordinates=1), [1.0]
+    solver = make_solver(dtype="float64")
+    state = solver.init(objective)
+    looks = []
+    for _ in range(9):
+        before = len(calls)
+        state, info = solver.advance(objective, state)
+        looks.append(len(calls) - before - 1)  # beside the gradient of the step
+        assert_allclose(info.step_size, 1.0, rtol=1e-6)
+    assert looks[3:] == [3, 3, 0, 3, 0, 3]
+    assert min(looks[:3]) > 6
+    stiffness[0] = 2.0  # as nobody may
+    state, _ = solver.advance(objective, state, 3)
+    assert_allclose(solver.advance(objective, state)[1].step_size, 0.5, rtol=1e-6)
+
+
 def test_no_step_is_larger_than_the_particles():
     ramp = mfld.Potential(lambda x: np.full_like(x, -1e4), n_coordinates=1)
     result = make_solver(temperature=0.0, dtype="float64").run(ramp, 1, particles=np.zeros((30, 1)))
@@ -227,8 +250,8 @@ def test_it_is_never_unstable(name):
 
 @pytest.mark.slow
 def test_hardly_any_problem_is_unstable():
-    # Neurons of inputs times 1000 are steps, whose curvature no look sees for sure. Of 1800 problems 8 were seen to
-    # rise by more than half, all but one of them by less than 1.8.
+    # Neurons of inputs times 1000 are steps, whose curvature no look sees for sure. Over twelve seeds 0.7 % of the runs
+    # were seen to rise by more than half, 0.15 % of those with other inputs.
     outcomes = [risen(name, problem) for name in NAMES for problem in problems(name, thinned=1)]
     unstable = [case for stable, case in outcomes if not stable]
     assert len(outcomes) > 1500
@@ -257,7 +280,7 @@ def make_risk():
 @pytest.mark.parametrize("gradient", [mfld.FullBatch(), mfld.Minibatch(7), mfld.SVRG(7, 5)], ids=repr)
 def test_restart_equals_continue(gradient):
     # From where all is flat into the noise.
-    risk, solver = make_risk(), make_solver(gradient=gradient, temperature=1.0)
+    risk, solver = make_risk(), make_solver(gradient=gradient, temperature=10.0)
     particles = 0.01 * risk.initial_particles(30, 1)
     start = {"seed": 1, "particles": particles}
     whole = solver.run(risk, 40, record_every=40, **start)
@@ -312,7 +335,7 @@ def test_an_exception_while_it_is_estimated_loses_no_step():
 
     def failing(x):
         calls.append(1)
-        if len(calls) > 60:
+        if len(calls) > 40:
             raise ArithmeticError("enough")
         return x
 

@@ -15,6 +15,9 @@ so that a step size is never raised again. Each estimate (`estimate`) is the lar
 3. the gradient over the size of the particles: no step moves them by more than their own root mean square, or by 1;
 4. doublings until a step of this size without noise does not raise the objective by a tenth.
 
+From the third step on a look begins with one product of 1. and the slope along the step of 2.: the rest is made only
+where one of them is above c, as is rare.
+
 With mini-batches it is the curvature of a bad batch: an eighth of its rows have the largest inputs of all. Of a risk
 some particles and rows are seen: the largest eigenvalue is convex, so that in the mean a sample looks at least as
 curved as all.
@@ -40,6 +43,7 @@ _LARGEST_ROWS = 256
 _ITERATIONS = 10  # from a random direction
 _MORE_ITERATIONS = 3  # from the steepest one of an earlier look, or close by
 _FRESH = 0.1  # share of a random direction in that of an earlier look
+_WHOLE = 3  # steps before which all looks are whole: the curvature changes most there
 _LOOKS_AHEAD = 8
 
 
@@ -91,8 +95,11 @@ def estimate(
     particles: FloatArray,
     step: Step,
     steepest: FloatArray | None = None,
+    known: float | None = None,
 ) -> tuple[float, FloatArray]:
     """Largest curvature of the loss that a next step may meet, see the module, and the direction in which it is.
+
+    Where it is below a known one it may be one of less search.
 
     Parameters
     ----------
@@ -104,20 +111,22 @@ def estimate(
         Its temperature and l2.
     steepest : ndarray, optional
         The direction of an earlier look, which spares most of the search.
+    known : float, optional
+        The largest one of earlier looks.
     """
     objective = objective.on_threads(step.num_threads)
     batch_size = gradient.rows_of_a_step(objective)
     objective = objective.sampled(step.place.step, _ROWS[1])
     row_sizes = objective.row_sizes()
     if row_sizes is None or batch_size is None:
-        return _ahead(objective, particles, step, steepest)
+        return _ahead(objective, particles, step, steepest, known)
     n_rows = int(np.clip(batch_size // 4, *_ROWS))
     share = 1.0
     if not batch_size == len(row_sizes) <= 2 * n_rows:
         objective, share = objective.of_rows(*_bad_batch(row_sizes, batch_size, n_rows))
     n_particles = int(np.clip(_NUMBERS // particles.shape[-1], *_PARTICLES))
     some = particles[..., _evenly(particles.shape[-2], n_particles), :]
-    found, steepest = _ahead(objective, some, step, steepest)
+    found, steepest = _ahead(objective, some, step, steepest, None if known is None else known / share)
     return share * found, steepest
 
 
@@ -139,42 +148,83 @@ def _bad_batch(
     return np.concatenate([largest, others]), factors
 
 
+class _Outlook:
+    """Particles, the slope there, and where a step leads that is as long as a curvature allows."""
+
+    def __init__(self, objective: Objective, particles: FloatArray, step: Step) -> None:
+        self.objective, self.particles, self._step = objective, particles, step
+        self._moving = np.s_[..., : objective.n_moving]
+        self.slope = objective.loss_gradient(particles)
+        self._drift = self.slope[self._moving] + 2 * step.l2 * particles[self._moving]
+        # Below it a step moves the particles by more than their own root mean square, or by 1.
+        self.least = _rms(self.slope[self._moving]) / max(1.0, _rms(particles[self._moving]))
+        far = _far(step.num_threads)
+        self.direction = _direction(objective, particles, far)
+        self._xi = far.member(math.prod(objective.members)).normals_like(particles, objective.n_moving)
+
+    def drifted(self, step_size: float) -> FloatArray:
+        """The particles behind a step without noise."""
+        trial = self.particles.copy()
+        trial[self._moving] -= step_size * self._drift
+        return trial
+
+    def with_noise(self, drifted: FloatArray, step_size: float) -> FloatArray:
+        drifted[self._moving] += np.sqrt(2 * self._step.temperature * step_size) * self._xi
+        return drifted
+
+    def curvature_towards(self, there: FloatArray, slope_there: FloatArray) -> float:
+        apart = _norm(there - self.particles)
+        return _norm(slope_there - self.slope) / apart if apart else 0.0
+
+    def step_size(self, curvature: float) -> float:
+        return float(size(curvature, np.array([self._step.l2]))[0])
+
+    def value(self, particles: FloatArray) -> float:
+        return _value(self.objective, particles, self._step.l2)
+
+
 def _ahead(
-    objective: Objective, particles: FloatArray, step: Step, steepest: FloatArray | None
+    objective: Objective, particles: FloatArray, step: Step, steepest: FloatArray | None, known: float | None
 ) -> tuple[float, FloatArray]:
     """The largest of the quantities of the module, on one objective with all its rows."""
     particles = _working_precision(objective, particles)
-    moving = np.s_[..., : objective.n_moving]
-    slope = objective.loss_gradient(particles)
-    drift = slope[moving] + 2 * step.l2 * particles[moving]
-    value = _value(objective, particles, step.l2)
-    far = _far(step.num_threads)
-    direction = _direction(objective, particles, far)
-    n_iterations = _ITERATIONS
+    here = _Outlook(objective, particles, step)
+    direction, n_iterations = here.direction, _ITERATIONS
     if steepest is not None and steepest.shape == particles.shape:
         direction, n_iterations = steepest + _FRESH * direction, _MORE_ITERATIONS
-    found, direction = _power_iteration(objective, particles, slope, direction, n_iterations)
-    found = max(found, _rms(slope[moving]) / max(1.0, _rms(particles[moving])))
-    xi = far.member(math.prod(objective.members)).normals_like(particles, objective.n_moving)
+        if known is not None and step.place.step >= _WHOLE:
+            found, near = _glance(here, direction, known)
+            if found <= known:
+                return found, near
+    value = here.value(particles)
+    found, direction = _power_iteration(objective, particles, here.slope, direction, n_iterations)
+    found = max(found, here.least)
     for _ in range(_LOOKS_AHEAD):
-        step_size = float(size(found, np.array([step.l2]))[0])
-        trial = particles.copy()
-        trial[moving] -= step_size * drift
+        step_size = here.step_size(found)
+        trial = here.drifted(step_size)
         if not np.isfinite(trial).all():
             break  # the step itself will report it
-        if _value(objective, trial, step.l2) > value + 0.1 * abs(value):
+        if here.value(trial) > value + 0.1 * abs(value):
             found = max(2 * found, 1 / step_size)
             continue
-        trial[moving] += np.sqrt(2 * step.temperature * step_size) * xi
+        trial = here.with_noise(trial, step_size)
         slope_there = objective.loss_gradient(trial)
         there, direction = _power_iteration(objective, trial, slope_there, direction, _MORE_ITERATIONS)
-        apart = _norm(trial - particles)
-        along = _norm(slope_there - slope) / apart if apart else 0.0
-        seen = max(there, along)
+        seen = max(there, here.curvature_towards(trial, slope_there))
         if not seen > 1.25 * found:  # NaN included
             break
         found = seen
     return found, direction
+
+
+def _glance(here: _Outlook, direction: FloatArray, known: float) -> tuple[float, FloatArray]:
+    """The curvature as far as one product and a step of the known one show it; infinite where that leads nowhere."""
+    found, near = _power_iteration(here.objective, here.particles, here.slope, direction, 1)
+    step_size = here.step_size(known)
+    trial = here.with_noise(here.drifted(step_size), step_size)
+    along = here.curvature_towards(trial, here.objective.loss_gradient(trial)) if np.isfinite(trial).all() else np.inf
+    seen = np.array([found, here.least, along])
+    return float(seen.max()) if np.isfinite(seen).all() else math.inf, near
 
 
 def size(curvature: float | NDArray[np.float64], l2: float | NDArray[np.float64]) -> NDArray[np.float64]:

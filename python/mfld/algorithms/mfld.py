@@ -563,9 +563,17 @@ class MFLD(Algorithm):
             return state
         plan = self._plan(objective, state, 1, known=np.zeros(state.n_replicates))
         earlier = state.buffers.get(_STEEPEST, [None] * state.n_replicates)
+        largest_yet = [None] * state.n_replicates if known is None else known.tolist()
         found, steepest = zip(
             *(
-                step_size.estimate(objective, self.gradient, one.particles, plan.at(0, objective.space, r), earlier[r])
+                step_size.estimate(
+                    objective,
+                    self.gradient,
+                    one.particles,
+                    plan.at(0, objective.space, r),
+                    earlier[r],
+                    largest_yet[r],
+                )
                 for r, one in enumerate(state.each())
             ),
             strict=True,
