@@ -307,15 +307,18 @@ def test_a_bad_value_names_the_option_what_was_expected_and_what_came(options, m
         ("--loss logistic", "--loss must suit 3 classes, got logistic, which is for two classes"),
         ("--loss squared", "--loss must suit 3 classes, got squared, which is for a regression"),
         ("--schedule off:10", "--step-size-schedule must be finite and positive at every step, got 0.0 at step 10"),
-        ("--readout fixed", "n_outputs must be 1 with readout='fixed': all would be equal; got 3"),
+        ("--readout fixed", "n_outputs must be 1 with --readout fixed: all would be equal; got 3"),
         ("--step-size 1e30 --activation identity --readout linear", "step "),
-        ("--inner-steps 5", "--inner-steps must be left out with method='mfld', got 5"),
-        ("--method pda --l2-schedule log", "--l2-schedule must be left out with method='pda', got "),
-        ("--method pda --gradient svrg", "--gradient must be 'full' or 'minibatch' with method='pda', got 'svrg'"),
-        ("--method psdca --step-size 0.1", "--step-size must be left out with method='psdca', got 0.1"),
-        ("--method psdca --activation silu", "PSDCA needs a bounded neuron, got readout='bounded' with"),
+        ("--inner-steps 5", "--inner-steps must be left out with --method mfld, got 5"),
+        ("--method pda --l2-schedule log", "--l2-schedule must be left out with --method pda, got "),
+        ("--method pda --gradient svrg", "--gradient must be 'full' or 'minibatch' with --method pda, got 'svrg'"),
+        ("--method psdca --step-size 0.1", "--step-size must be left out with --method psdca, got 0.1"),
+        (
+            "--method psdca --activation silu",
+            "PSDCA needs a bounded neuron, got --readout bounded with --activation silu: take --readout bounded, ",
+        ),
         ("--method psdca --temperature 0", "--temperature must be finite and positive, got 0.0"),
-        ("--method pda --l2 0", "--l2 must be positive with method='pda': else there is no"),
+        ("--method pda --l2 0", "--l2 must be positive with --method pda: else there is no"),
         ("--target 1", "target, task, header, drop and the like are for files; iris is a bundled data set"),
     ],
 )
@@ -629,6 +632,7 @@ def test_a_run_goes_on_from_its_checkpoint(method, steps, tmp_path, capsys):
     status, _, error = run(capsys, *long, "--seed", "1")
     assert status == 2
     assert f"{kept} is a checkpoint of another run" in error
+    assert error.endswith("; take another file for --checkpoint\n")
     assert run(capsys, "train", "iris", "--resume")[2] == "mfld: --resume needs the --checkpoint to go on from\n"
     status, _, error = run(capsys, "train", "iris", "--output", whole, "--checkpoint", whole)
     assert (status, error) == (2, f"mfld: --checkpoint must be a file of its own, got {whole}\n")

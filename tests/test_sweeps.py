@@ -255,6 +255,14 @@ def test_misuse(arguments, error, message):
         mfld.sweep(**{"function": lambda a: a, "grid": {"a": [1]}, "executor": 0, **arguments})
 
 
+@pytest.mark.parametrize("place", ["/dev/null", "folder", "pipe"])
+def test_what_is_no_file_is_refused(functions, place, tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match=f"path must be a file, or a new one, got .*{place}, which is"):
+        mfld.sweep(functions.product, GRID, tmp_path / place)
+
+
 def test_a_file_of_something_else_is_left_alone(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("a,b\n1,2\n")

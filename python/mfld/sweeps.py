@@ -321,6 +321,8 @@ def _lines(
 ) -> Iterator[tuple[BinaryIO, dict[str, dict[str, Any]], set[str]]]:
     """The file, locked and open at its end; its last run of each point by this function; and the points of others."""
     target = Path(followed(path))
+    if target.exists() and not target.is_file():
+        raise ValueError(f"path must be a file, or a new one, got {target}, which is a folder, a device or a pipe")
     kept: dict[str, dict[str, Any]] = {}
     others: set[str] = set()
     with open(target, "a+b") as file:

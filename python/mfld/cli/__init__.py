@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -49,13 +50,25 @@ def _main(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> i
     return status
 
 
+# Of a recipe, as messages of Python write it.
+_ARGUMENT = re.compile(rf"(?<!\S)({'|'.join(CHECKS)})=('[^']*'|[\w.+-]*\w)")
+
+
+def _given(argument: re.Match[str]) -> str:
+    name, value = option(argument[1]), argument[2].strip("'")
+    return {"True": name, "False": name.replace("--", "--no-", 1)}.get(value, f"{name} {value}")
+
+
 def _message(error: Exception) -> str:
-    """One line, with the option in place of the Python argument."""
+    """One line, with options in place of Python arguments."""
     text = str(error)
     if isinstance(error, MemoryError):
         return f"not enough memory: {text}"
     if isinstance(error, OSError) and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"
+    else:
+        text = re.sub(r"; accept_other=True .*", "; take another file for --checkpoint", text)
+        text = _ARGUMENT.sub(_given, text)
     name, *rest = text.split() or [type(error).__name__]
     return " ".join([option(name) if name in CHECKS else name, *rest])
 
