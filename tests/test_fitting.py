@@ -263,12 +263,12 @@ def run_cli(tmp_path, *options):
 
 
 PATHS = {
-    "fit": (lambda path: classifier(n_jobs=3), {"advance", "predict", "pull_back"}),
+    "fit": (lambda path: classifier(n_jobs=3), {"advance", "predict", "risk_along"}),
     "fit, user's loss": (
         lambda path: MeanFieldRegressor(loss=lambda u, y: ((u - y) ** 2, 2 * (u - y)), n_jobs=3, **FIT).fit(*DIABETES),
         {"predict", "pull_back", "affine"},
     ),
-    "fit, hinge": (lambda path: classifier(loss="hinge", n_jobs=3), {"advance", "predict", "pull_back"}),
+    "fit, hinge": (lambda path: classifier(loss="hinge", n_jobs=3), {"advance", "predict", "risk_along"}),
     "fit, pda": (lambda path: classifier(algorithm="pda", n_jobs=3), {"predict", "pull_back", "affine"}),
     "fit, psdca": (lambda path: classifier(algorithm="psdca", n_jobs=3, **TANH), {"dual_sweep"}),
     "early stopping": (lambda path: classifier(early_stopping=True, n_jobs=3), {"advance", "predict"}),
@@ -286,7 +286,7 @@ PATHS = {
         lambda path: classifier(*[each[:60] for each in CANCER], algorithm="psdca", certify=True, n_jobs=3, **TANH),
         {"dual_sweep", "predict", "pull_back"},
     ),
-    "train": (run_cli, {"advance", "predict", "pull_back"}),
+    "train": (run_cli, {"advance", "predict", "risk_along"}),
     "train, pda": (lambda path: run_cli(path, "--method", "pda"), {"predict", "pull_back", "affine"}),
     "train, psdca": (
         lambda path: run_cli(path, "--method", "psdca", "--l2", "0.2"),

@@ -110,6 +110,21 @@ def pull_back_clipped(n_particles, n):
     return lambda: CORE.pull_back_clipped(NETWORK, LOGISTIC, x, z, y, ends, 1.0, ALONE)
 
 
+# Of many features: what is kept of the activations is no larger than the inputs.
+WIDE = mfld.TwoLayerNetwork(20_000).native
+
+
+def risk_at():
+    x, z, y = zeros(1000, 20_002), zeros(1000, 20_000), zeros(1000, 1) + 1
+    return lambda: CORE.risk_at(WIDE, LOGISTIC, x, z, y, None, ALONE)
+
+
+def risk_along():
+    x, z, y = zeros(1000, 20_002), zeros(1000, 20_000), zeros(1000, 1) + 1
+    _, v, kept = CORE.risk_at(WIDE, LOGISTIC, x, z, y, None, 2)
+    return lambda: CORE.risk_along(WIDE, LOGISTIC, x, z, y, None, kept, v, ALONE)
+
+
 def gaussians():
     table = secret._table()
     return lambda: CORE.gaussians(bytes(32), 400_000_000, *table, ALONE)
@@ -201,6 +216,8 @@ CALLS = {
     "pull_back_both, many particles": lambda: pull_back_both(5_000_000, 200),
     "pull_back_clipped": lambda: pull_back_clipped(1000, 1_000_000),
     "pull_back_clipped, many particles": lambda: pull_back_clipped(2_000_000, 200),
+    "risk_at": risk_at,
+    "risk_along": risk_along,
     "gaussians": gaussians,
     "pull_back_rows": lambda: pull_back_rows(1_000_000, 60),
     "pull_back_rows, large batches": lambda: pull_back_rows(10, 6_000_000),

@@ -108,6 +108,10 @@ def kernels():
         core.advance_pairs(pairs, 1.0, pairs, 1.0, moved, 2, points, None, *numbers, 2)
         return moved
 
+    def risk_along():
+        value, gradient, kept = core.risk_at(network, loss, x, z, np.sign(g), None, 2)
+        return value, gradient, core.risk_along(network, loss, x, z, np.sign(g), None, kept, gradient, 2)
+
     def halved():
         return core.thinning_split(pairs, points, np.arange(100), 1, 0, *place, 0, 2)
 
@@ -124,6 +128,7 @@ def kernels():
         "pull_back_clipped": lambda: core.pull_back_clipped(network, loss, x, z, np.sign(g), [10, 23], 1.0, 2),
         "pull_back_inputs": lambda: core.pull_back_inputs(network, x, None, z, g, 2),
         "ridge_solve": lambda: core.ridge_solve(factor, 1.0, rows(30, 2), 2),
+        "risk_along": risk_along,
         "thinning_compress": lambda: core.thinning_compress(pairs, square, np.arange(64), 1, *place, 0, 2),
         "thinning_refine": lambda: core.thinning_refine(pairs, points, *halved(), 3, 2),
         "thinning_split": halved,

@@ -95,6 +95,102 @@ def test_of_a_risk_it_is_close_to_the_largest_eigenvalue(loss):
     assert 0.7 * largest < step_size.curvature(risk, particles) < 1.001 * largest
 
 
+KINDS = {"cross_entropy": "class", "logistic": "sign", "hinge": "sign", "smoothed_hinge": "sign"}
+
+
+def any_risk(activation, readout, loss, n_outputs, rng, *, n=23, weights=True, scale=1.0, bias=True):
+    shape = (n,) if n_outputs == 1 else (n, n_outputs)
+    targets = {
+        "class": lambda: rng.integers(0, n_outputs, size=n),
+        "sign": lambda: rng.choice([-1.0, 1.0], size=shape),
+        "real": lambda: rng.normal(size=shape),
+    }[KINDS.get(loss, "real")]()
+    numbers = {"output_scale": 1.7, "readout_bound": 2.1, "bias": bias}
+    model = mfld.TwoLayerNetwork(5, n_outputs, activation=activation, readout=readout, **numbers)
+    weight = rng.uniform(0.1, 1, size=n) if weights else None
+    return mfld.EmpiricalRisk(model, scale * rng.normal(size=(n, 5)), targets, loss=loss, sample_weight=weight)
+
+
+@pytest.mark.parametrize("readout", mfld.readouts())
+@pytest.mark.parametrize("activation", mfld.activations())
+def test_products_of_the_core_are_how_its_gradient_changes(activation, readout, rng):
+    for loss in mfld.losses():
+        for n_outputs in (1, 3) if readout in ("signs", "linear", "bounded") else (1,):
+            if loss == "cross_entropy" and n_outputs == 1:
+                continue
+            odd = len(loss) % 2 == 1
+            risk = any_risk(activation, readout, loss, n_outputs, rng, weights=odd, bias=not odd)
+            particles = risk.initial_particles(37, 3, "float64")
+            direction = rng.normal(size=particles.shape)
+            direction[:, risk.n_moving :] = 0
+            around = risk.around(particles)
+            slope = risk.loss_gradient(particles)
+            assert_allclose(around.loss(), risk.loss(particles), rtol=1e-13)
+            assert_allclose(around.slope, slope, rtol=1e-10, atol=1e-13 * np.abs(slope).max())
+            # Rounding of 1e-16 over the width; no pre-activation, of 1000, is so close to a kink.
+            width = 1e-6
+            above, below = (risk.loss_gradient(particles + sign * width * direction) for sign in (1, -1))
+            change, found = (above - below) / (2 * width), around.along(direction)
+            size = np.abs(change).max() + np.abs(slope).max()
+            assert_allclose(found, change, atol=1e-8 * size)
+            single = risk.around(particles.astype(np.float32))
+            assert single.slope.dtype == np.float32
+            assert_allclose(single.along(direction.astype(np.float32)), found, atol=1e-4 * size)
+            assert_allclose(single.loss(), around.loss(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("loss", "n_outputs"), [("logistic", 1), ("cross_entropy", 3)])
+def test_products_do_not_depend_on_threads(loss, n_outputs, dtype, rng):
+    risk = any_risk("gelu", "bounded", loss, n_outputs, rng, n=301)
+    particles = risk.initial_particles(700, 3, dtype)
+    direction = rng.normal(size=particles.shape).astype(dtype)
+
+    def made(num_threads):
+        around = risk.on_threads(num_threads).around(particles)
+        return around.loss(), around.slope.tobytes(), around.along(direction).tobytes()
+
+    assert made(1) == made(2) == made(3) == made(7)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", mfld.activations())
+def test_where_an_activation_has_ended_it_has_no_curvature(activation, dtype, rng):
+    risk = any_risk(activation, "fixed", "half_squared", 1, rng, scale=1e8)
+    particles = risk.initial_particles(20, 3, dtype)
+    around = risk.around(particles)
+    found = around.along(np.ones_like(particles))
+    assert np.isfinite(found).all()
+    if activation in ("tanh", "sigmoid", "erf"):
+        assert not found.any()
+
+
+def test_what_is_kept_must_be_of_these_arguments(rng):
+    core, risk = mfld._core.backend, any_risk("tanh", "linear", "squared", 1, rng, weights=False)
+    given = (risk.model.native, risk.loss_function.native)
+    particles = risk.initial_particles(20, 3, "float64")
+    samples = tuple(risk.data.cast(particles.dtype))
+    _, slope, kept = core.risk_at(*given, particles, *samples)
+    core.risk_along(*given, particles, *samples, kept, slope)
+    with pytest.raises(ValueError, match="kept must have shape"):
+        core.risk_along(*given, particles, *samples, kept[:-1], slope)
+    with pytest.raises(ValueError, match="direction must have shape"):
+        core.risk_along(*given, particles, *samples, kept, slope[:-1])
+    with pytest.raises(ValueError, match="at least one particle"):
+        core.risk_at(*given, particles[:0], *samples)
+
+
+def test_clouds_that_are_too_large_to_keep_are_looked_at_by_differences(rng):
+    risk = any_risk("tanh", "linear", "squared", 1, rng, n=3000, weights=False)
+    particles = risk.initial_particles(2000, 3, "float64")
+    assert risk.around(particles) is None
+    assert risk.around(particles[:500]) is not None
+    kept = risk.of_rows(np.arange(1000))[0]
+    assert kept.around(particles[:500]) is not None
+    exact, differences = (step_size.curvature(risk, particles[:n]) for n in (1800, 2000))
+    assert_allclose(exact, differences, rtol=0.1)
+
+
 def test_of_few_rows_it_fears_the_largest_inputs():
     rng = np.random.default_rng(2)
     inputs = rng.normal(size=(100, 2))

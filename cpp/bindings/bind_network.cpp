@@ -165,6 +165,55 @@ std::pair<py::array_t<double>, py::array_t<double>> pull_back_clipped(const Back
   return {norms, gradient};
 }
 
+mfld_samples samples_of(const Backend& backend, const mfld_network& network, const mfld_loss& loss, bool wide,
+                        const py::array& inputs, const py::array& targets, const std::optional<py::array>& weights) {
+  const void* z = checked(inputs, "inputs", wide, {-1, network.n_features});
+  const auto n = inputs.shape(0);
+  const void* y = checked(targets, "targets", wide, {n, backend.target_width(loss, network.n_outputs)});
+  return {z, y, weights ? checked(*weights, "weights", wide, {n}) : nullptr, n, 0, 0};
+}
+
+// Value and gradient of a risk, and what `risk_along` needs of these arguments.
+std::tuple<double, py::array, py::array> risk_at(const Backend& backend, const mfld_network& network,
+                                                 const mfld_loss& loss, const py::array& particles,
+                                                 const py::array& inputs, const py::array& targets,
+                                                 const std::optional<py::array>& weights, int num_threads) {
+  const bool wide = precision(particles, "particles");
+  const auto p = backend.n_coordinates(network);
+  const void* x = checked(particles, "particles", wide, {-1, p});
+  const mfld_samples samples = samples_of(backend, network, loss, wide, inputs, targets, weights);
+  const auto m = particles.shape(0);
+  if (m < 1 || samples.n_samples < 1) throw py::value_error("risk_at needs at least one particle and one sample");
+  const mfld_network_kernels& kernels = backend.kernels(wide).network;
+  auto gradient = empty(wide, {m, p}), kept = empty(wide, {kernels.risk_kept(&network, m, samples.n_samples)});
+  void *d = gradient.mutable_data(), *k = kept.mutable_data();
+  double value = 0;
+  run_or_throw(num_threads, [&](const mfld_execution* e) {
+    return kernels.risk_at(&network, &loss, x, m, &samples, k, &value, d, e);
+  });
+  return {value, gradient, kept};
+}
+
+py::array risk_along(const Backend& backend, const mfld_network& network, const mfld_loss& loss,
+                     const py::array& particles, const py::array& inputs, const py::array& targets,
+                     const std::optional<py::array>& weights, const py::array& kept, const py::array& direction,
+                     int num_threads) {
+  const bool wide = precision(particles, "particles");
+  const auto p = backend.n_coordinates(network);
+  const void* x = checked(particles, "particles", wide, {-1, p});
+  const mfld_samples samples = samples_of(backend, network, loss, wide, inputs, targets, weights);
+  const auto m = particles.shape(0);
+  const mfld_network_kernels& kernels = backend.kernels(wide).network;
+  const void* k = checked(kept, "kept", wide, {kernels.risk_kept(&network, m, samples.n_samples)});
+  const void* v = checked(direction, "direction", wide, {m, p});
+  auto product = empty(wide, {m, p});
+  void* out = product.mutable_data();
+  run_or_throw(num_threads, [&](const mfld_execution* e) {
+    return kernels.risk_along(&network, &loss, x, m, &samples, k, v, out, e);
+  });
+  return product;
+}
+
 }  // namespace
 
 void bind_network(py::module_& m, BackendClass& backend) {
@@ -214,7 +263,13 @@ void bind_network(py::module_& m, BackendClass& backend) {
            py::arg("coefficients").none(true), py::arg("inputs"), py::arg("cotangent"), py::arg("num_threads") = 1,
            "Gradients in the particles, as of `pull_back`, and in the inputs, in one pass.")
       .def("pull_back_clipped", &pull_back_clipped, py::arg("network"), py::arg("loss"), py::arg("particles"),
-           py::arg("inputs"), py::arg("targets"), py::arg("ends"), py::arg("bound"), py::arg("num_threads") = 1);
+           py::arg("inputs"), py::arg("targets"), py::arg("ends"), py::arg("bound"), py::arg("num_threads") = 1)
+      .def("risk_at", &risk_at, py::arg("network"), py::arg("loss"), py::arg("particles"), py::arg("inputs"),
+           py::arg("targets"), py::arg("weights").none(true), py::arg("num_threads") = 1,
+           "Value of a risk, gradient of its first variation, and what `risk_along` needs of these arguments.")
+      .def("risk_along", &risk_along, py::arg("network"), py::arg("loss"), py::arg("particles"), py::arg("inputs"),
+           py::arg("targets"), py::arg("weights").none(true), py::arg("kept"), py::arg("direction"),
+           py::arg("num_threads") = 1, "The change of that gradient along a direction of all particles.");
 }
 
 }  // namespace mfld::bindings

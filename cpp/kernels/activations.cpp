@@ -30,6 +30,16 @@ struct Sweep {
     for (std::int64_t i = 0; i < count; i += V::size) store(V::load(z + i), i, z, slope);
   }
 
+  static void bend(T* z, T* slope, T* curvature, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; i += V::size) {
+      const V at = V::load(z + i);
+      const ValueSlope<T> both = A::value_and_slope(at);
+      both.value.store(z + i);
+      both.slope.store(slope + i);
+      A::curvature(at, both).store(curvature + i);
+    }
+  }
+
   static void forward(const T* panel, std::int64_t n_features, const T* bias, const T* z, std::int64_t n_rows,
                       T* values, T* slope) {
     // What comes from registers spares a store and a load. Where there are 16, the sums of a tile leave too few for
@@ -97,8 +107,8 @@ struct Sweep {
 
 template <class T, class... A>
 constexpr auto table_of(ActivationList<A...>*) {
-  return std::array{ActivationKernel<T>{!A::slope_from_value, &Sweep<A, T>::apply, &Sweep<A, T>::forward,
-                                        Sweep<A, T>::forward_of_pairs, &Sweep<A, T>::gains,
+  return std::array{ActivationKernel<T>{!A::slope_from_value, &Sweep<A, T>::apply, &Sweep<A, T>::bend,
+                                        &Sweep<A, T>::forward, Sweep<A, T>::forward_of_pairs, &Sweep<A, T>::gains,
                                         &Sweep<A, T>::lane_gains}...};
 }
 

@@ -89,6 +89,16 @@ int pull_back_clipped(const mfld_network*, const mfld_loss*, const void* particl
                       const mfld_samples*, const std::int64_t* ends, std::int64_t n_blocks, double bound, double* norms,
                       double* gradient, const mfld_execution*);
 
+// risk.cpp
+template <class T>
+std::int64_t risk_kept(const mfld_network*, std::int64_t n_particles, std::int64_t n);
+template <class T>
+int risk_at(const mfld_network*, const mfld_loss*, const void* particles, std::int64_t n_particles, const mfld_samples*,
+            void* kept, double* value, void* gradient, const mfld_execution*);
+template <class T>
+int risk_along(const mfld_network*, const mfld_loss*, const void* particles, std::int64_t n_particles,
+               const mfld_samples*, const void* kept, const void* direction, void* product, const mfld_execution*);
+
 // dense.cpp
 template <class T>
 int ridge_solve(const void* factor, std::int64_t rows, std::int64_t columns, const void* row_scale,

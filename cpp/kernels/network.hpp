@@ -26,6 +26,8 @@ struct ActivationKernel {
   bool stores_slope;  // else the slope is rebuilt from the value
   // z becomes act(z) in place; slope only when stored. count: a multiple of panel_lanes.
   void (*apply)(T* z, T* slope, std::int64_t count);
+  // The same with act'(z) and act''(z), both stored.
+  void (*bend)(T* z, T* slope, T* curvature, std::int64_t count);
   // values[i][lane] = act(w.z_i + b), and slopes when stored, of one panel for n_rows samples
   void (*forward)(const T* panel, std::int64_t n_features, const T* bias, const T* z, std::int64_t n_rows, T* values,
                   T* slope);

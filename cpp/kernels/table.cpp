@@ -64,7 +64,8 @@ void share(std::int64_t n_particles, std::int64_t rank, std::int64_t n_ranks, st
 template <class T>
 constexpr mfld_kernels kernels() {
   return {{&activation<T>, &loss<T>, &conjugate<T>},
-          {&neurons<T>, &predict<T>, &pull_back<T>, &pull_back_rows<T>, &pull_back_inputs<T>, &pull_back_clipped<T>},
+          {&neurons<T>, &predict<T>, &pull_back<T>, &pull_back_rows<T>, &pull_back_inputs<T>, &pull_back_clipped<T>,
+           &risk_kept<T>, &risk_at<T>, &risk_along<T>},
           {&pair_sums<T>, &pair_pull_back<T>, &pair_stein<T>, &gaussian_means<T>},
           {&affine<T>, &baoab<T>, &accept<T>},
           {&normals<T>, &uniforms<T>},

@@ -9,8 +9,9 @@ is the largest curvature of the loss that was seen at the steps 0, 1, 2, 3, 4, 6
 k. The estimates are a pure function of the state and c is kept in it, so that restarts stay exact; c never falls,
 so that a step size is never raised again. Each estimate (`estimate`) is the largest of
 
-1. power iterations on differences of gradients, which find the largest eigenvalue of the Hessian in absolute value, and
-   go on from the direction that the state keeps of the last look;
+1. power iterations, which find the largest eigenvalue of the Hessian in absolute value, and go on from the direction
+   that the state keeps of the last look; its products are exact where the core makes them, and else differences of
+   gradients;
 2. the same where a step of this size would lead, noise included, and along the way: it may be larger there;
 3. the gradient over the size of the particles: no step moves them by more than their own root mean square, or by 1;
 4. doublings until a step of this size without noise does not raise the objective by a tenth.
@@ -25,7 +26,9 @@ curved as all.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +37,7 @@ from mfld import noise, validation
 from mfld.dynamics import Step
 from mfld.gradients import GradientEstimator
 from mfld.objectives import Objective
+from mfld.objectives.base import Around
 from mfld.validation import FloatArray
 
 _PARTICLES = 64, 256  # of a risk, whose curvature does not need more of them; fewer where they have many coordinates
@@ -50,15 +54,15 @@ _LOOKS_AHEAD = 8
 def curvature(objective: Objective, particles: FloatArray, n_iterations: int = _ITERATIONS) -> float:
     """Largest curvature of the objective at a cloud, in the scaling of its gradient b, by power iteration.
 
-    The Euler step of b is unstable from ``2 / curvature`` on. Directions are differences of gradients, so the objective
-    needs no second derivative.
+    The Euler step of b is unstable from ``2 / curvature`` on. The objective needs no second derivative: those that the
+    core does not know are differences of gradients.
 
     Parameters
     ----------
     objective : Objective
     particles : ndarray, shape (N, p)
     n_iterations : int
-        One gradient to start and one for each; the estimate comes from below.
+        One gradient to start and one product for each; the estimate comes from below.
 
     Examples
     --------
@@ -71,8 +75,7 @@ def curvature(objective: Objective, particles: FloatArray, n_iterations: int = _
     """
     particles = _working_precision(objective, particles)
     direction = _direction(objective, particles, _far(objective.num_threads))
-    slope = objective.loss_gradient(particles)
-    of_loss, _ = _power_iteration(objective, particles, slope, direction, n_iterations)
+    of_loss, _ = _power_iteration(objective, _around(objective, particles), direction, n_iterations)
     return of_loss + 2 * objective.l2
 
 
@@ -120,11 +123,11 @@ def estimate(
     row_sizes = objective.row_sizes()
     if row_sizes is None or batch_size is None:
         return _ahead(objective, particles, step, steepest, known)
-    n_rows = int(np.clip(batch_size // 4, *_ROWS))
+    n_rows = _between(*_ROWS, batch_size // 4)
     share = 1.0
     if not batch_size == len(row_sizes) <= 2 * n_rows:
         objective, share = objective.of_rows(*_bad_batch(row_sizes, batch_size, n_rows))
-    n_particles = int(np.clip(_NUMBERS // particles.shape[-1], *_PARTICLES))
+    n_particles = _between(*_PARTICLES, _NUMBERS // particles.shape[-1])
     some = particles[..., _evenly(particles.shape[-2], n_particles), :]
     found, steepest = _ahead(objective, some, step, steepest, None if known is None else known / share)
     return share * found, steepest
@@ -140,7 +143,7 @@ def _bad_batch(
     n = len(row_sizes)
     n_largest = min(max(1, batch_size // 8), _LARGEST_ROWS)
     largest = np.argpartition(row_sizes, n - n_largest)[n - n_largest :]
-    others = np.setdiff1d(_evenly(n, n_rows), largest)
+    others = np.setdiff1d(_evenly(n, n_rows), largest, assume_unique=True)
     if not len(others):
         return largest, np.full(n_largest, n / n_largest)
     of_others = (1 - n_largest / batch_size) * n / len(others)
@@ -149,15 +152,16 @@ def _bad_batch(
 
 
 class _Outlook:
-    """Particles, the slope there, and where a step leads that is as long as a curvature allows."""
+    """Particles, the loss around them, and where a step leads that is as long as a curvature allows."""
 
     def __init__(self, objective: Objective, particles: FloatArray, step: Step) -> None:
         self.objective, self.particles, self._step = objective, particles, step
         self._moving = np.s_[..., : objective.n_moving]
-        self.slope = objective.loss_gradient(particles)
-        self._drift = self.slope[self._moving] + 2 * step.l2 * particles[self._moving]
+        self.around = _around(objective, particles)
+        slope = self.around.slope
+        self._drift = slope[self._moving] + 2 * step.l2 * particles[self._moving]
         # Below it a step moves the particles by more than their own root mean square, or by 1.
-        self.least = _rms(self.slope[self._moving]) / max(1.0, _rms(particles[self._moving]))
+        self.least = _rms(slope[self._moving]) / max(1.0, _rms(particles[self._moving]))
         far = _far(step.num_threads)
         self.direction = _direction(objective, particles, far)
         self._xi = far.member(math.prod(objective.members)).normals_like(particles, objective.n_moving)
@@ -174,13 +178,22 @@ class _Outlook:
 
     def curvature_towards(self, there: FloatArray, slope_there: FloatArray) -> float:
         apart = _norm(there - self.particles)
-        return _norm(slope_there - self.slope) / apart if apart else 0.0
+        return _norm(slope_there - self.around.slope) / apart if apart else 0.0
 
     def step_size(self, curvature: float) -> float:
         return float(size(curvature, np.array([self._step.l2]))[0])
 
-    def value(self, particles: FloatArray) -> float:
-        return _value(self.objective, particles, self._step.l2)
+    def value(self) -> float:
+        return self._value(self.around.loss, self.particles)
+
+    def value_at(self, trial: FloatArray) -> float:
+        return self._value(functools.partial(self.objective.loss, trial), trial)
+
+    def _value(self, loss: Callable[[], float], particles: FloatArray) -> float:
+        if not self.objective.has_value:
+            return 0.0
+        moving = particles[self._moving].astype(np.float64)
+        return loss() + self._step.l2 * float(np.mean(np.sum(moving**2, axis=-1)))
 
 
 def _ahead(
@@ -196,21 +209,21 @@ def _ahead(
             found, near = _glance(here, direction, known)
             if found <= known:
                 return found, near
-    value = here.value(particles)
-    found, direction = _power_iteration(objective, particles, here.slope, direction, n_iterations)
+    value = here.value()
+    found, direction = _power_iteration(objective, here.around, direction, n_iterations)
     found = max(found, here.least)
     for _ in range(_LOOKS_AHEAD):
         step_size = here.step_size(found)
         trial = here.drifted(step_size)
         if not np.isfinite(trial).all():
             break  # the step itself will report it
-        if here.value(trial) > value + 0.1 * abs(value):
+        if here.value_at(trial) > value + 0.1 * abs(value):
             found = max(2 * found, 1 / step_size)
             continue
         trial = here.with_noise(trial, step_size)
-        slope_there = objective.loss_gradient(trial)
-        there, direction = _power_iteration(objective, trial, slope_there, direction, _MORE_ITERATIONS)
-        seen = max(there, here.curvature_towards(trial, slope_there))
+        at_trial = _around(objective, trial)
+        there, direction = _power_iteration(objective, at_trial, direction, _MORE_ITERATIONS)
+        seen = max(there, here.curvature_towards(trial, at_trial.slope))
         if not seen > 1.25 * found:  # NaN included
             break
         found = seen
@@ -219,10 +232,12 @@ def _ahead(
 
 def _glance(here: _Outlook, direction: FloatArray, known: float) -> tuple[float, FloatArray]:
     """The curvature as far as one product and a step of the known one show it; infinite where that leads nowhere."""
-    found, near = _power_iteration(here.objective, here.particles, here.slope, direction, 1)
+    found, near = _power_iteration(here.objective, here.around, direction, 1)
     step_size = here.step_size(known)
     trial = here.with_noise(here.drifted(step_size), step_size)
-    along = here.curvature_towards(trial, here.objective.loss_gradient(trial)) if np.isfinite(trial).all() else np.inf
+    along = np.inf
+    if np.isfinite(trial).all():
+        along = here.curvature_towards(trial, _around(here.objective, trial).slope)
     seen = np.array([found, here.least, along])
     return float(seen.max()) if np.isfinite(seen).all() else math.inf, near
 
@@ -233,37 +248,44 @@ def size(curvature: float | NDArray[np.float64], l2: float | NDArray[np.float64]
     return np.where(total > 0, 1 / np.where(total > 0, total, 1.0), 1.0)
 
 
-def _value(objective: Objective, particles: FloatArray, l2: float) -> float:
-    if not objective.has_value:
-        return 0.0
-    moving = particles[..., : objective.n_moving].astype(np.float64)
-    return objective.loss(particles) + l2 * float(np.mean(np.sum(moving**2, axis=-1)))
-
-
 def _power_iteration(
-    objective: Objective, particles: FloatArray, slope: FloatArray, direction: FloatArray, n_iterations: int
+    objective: Objective, around: Around, direction: FloatArray, n_iterations: int
 ) -> tuple[float, FloatArray]:
-    """Estimated largest curvature in absolute value, from the slope at the particles, and its direction, scaled."""
-    # Between what rounding spoils and what is not local; relative to the particles.
-    length = float(np.finfo(particles.dtype).eps) ** 0.4 * max(1.0, _rms(particles))
+    """Estimated largest curvature in absolute value, and its direction, scaled."""
     # Without interaction each particle has a Hessian of its own, and the largest one counts.
     axis = 1 if objective.linear else None
     direction, _ = _scaled(direction, axis)
     found = 0.0
     for _ in range(n_iterations):
-        change = objective.loss_gradient(particles + (length * direction).astype(particles.dtype)) - slope
-        direction, sizes = _scaled(change, axis)
-        found = float(np.max(sizes)) / length
+        change, sizes = _scaled(around.along(direction), axis)
+        found = float(np.max(sizes))
         if not np.isfinite(found) or found == 0:
-            break
+            break  # with a direction that may be steep elsewhere
+        direction = change
     return found, direction
+
+
+def _around(objective: Objective, particles: FloatArray) -> Around:
+    """The loss around particles: exact where the objective is, else by differences of gradients."""
+    exact = objective.around(particles)
+    if exact is not None:
+        return exact
+    slope = objective.loss_gradient(particles)
+    # Between what rounding spoils and what is not local; relative to the particles.
+    length = float(np.finfo(particles.dtype).eps) ** 0.4 * max(1.0, _rms(particles))
+
+    def along(direction: FloatArray) -> FloatArray:
+        moved = objective.loss_gradient(particles + (length * direction).astype(particles.dtype))
+        return (moved - slope) / particles.dtype.type(length)
+
+    return Around(functools.partial(objective.loss, particles), slope, along)
 
 
 def _scaled(values: FloatArray, axis: int | None) -> tuple[FloatArray, FloatArray]:
     """Values of root mean square 1, or 0, along an axis or all together, and what it was."""
     # Not np.linalg.norm, which without an axis is a product of BLAS, whose bits may depend on threads.
     sizes = np.sqrt(np.mean(np.square(values, dtype=np.float64), axis=axis, keepdims=True))
-    return (values / np.where(sizes > 0, sizes, 1)).astype(values.dtype), sizes
+    return (values / np.where(sizes > 0, sizes, 1)).astype(values.dtype, copy=False), sizes
 
 
 def _direction(objective: Objective, particles: FloatArray, place: noise.Place) -> FloatArray:
@@ -273,7 +295,7 @@ def _direction(objective: Objective, particles: FloatArray, place: noise.Place) 
 
 
 def _working_precision(objective: Objective, particles: FloatArray) -> FloatArray:
-    # The functions of a user may know one precision only.
+    # A float64 activation still bends where that of float32 has ended. The functions of a user may know one precision.
     return particles.astype(np.float64) if objective.any_precision else particles
 
 
@@ -282,8 +304,13 @@ def _far(num_threads: int | None) -> noise.Place:
     return noise.Place.of(0, step=validation.MAX_STEP, num_threads=num_threads)
 
 
+def _between(low: int, high: int, n: int) -> int:
+    return min(max(n, low), high)
+
+
 def _evenly(n: int, at_most: int) -> NDArray[np.int64]:
-    return np.unique(np.linspace(0, n - 1, min(n, at_most)).astype(np.int64))
+    count = min(n, at_most)
+    return np.arange(count) * (n - 1) // max(count - 1, 1)
 
 
 def _rms(values: FloatArray) -> float:

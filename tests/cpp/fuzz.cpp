@@ -350,7 +350,7 @@ void stages(Random random, Call& call) {
   const mfld_network_kernels& k = kernels<T>().network;
   const mfld_execution e = call.execution();
   const bool first = random.one_in(3), second = !first || random.one_in(2);
-  switch (random.below(6)) {
+  switch (random.below(7)) {
     case 0: {
       Array<T> h(random, n * m * network.n_outputs);
       call.ended(k.neurons(&network, particles.data(), m, inputs.data(), n, h.data(), &e));
@@ -381,6 +381,22 @@ void stages(Random random, Call& call) {
                                     gradient.data(), first ? of_particles.data() : nullptr, &e));
       call.wrote(gradient);
       return call.wrote(of_particles);
+    }
+    case 5: {
+      const Array<T> weights = weights_of<T>(random, n), direction = numbers<T>(random, m * network.p);
+      const mfld_samples samples = {
+          inputs.data(), targets.data(), random.one_in(2) ? weights.data() : nullptr, n, 0, 0};
+      Array<T> kept(random, k.risk_kept(&network, m, n)), gradient(random, m * network.p),
+          product(random, m * network.p);
+      double value = 0;
+      const int made =
+          k.risk_at(&network, &loss, particles.data(), m, &samples, kept.data(), &value, gradient.data(), &e);
+      call.ended(made);
+      call.wrote(gradient);
+      if (made != MFLD_DONE) return;
+      call.ended(k.risk_along(&network, &loss, particles.data(), m, &samples, kept.data(), direction.data(),
+                              product.data(), &e));
+      return call.wrote(product);
     }
     default: {
       std::vector<std::int64_t> ends;

@@ -121,6 +121,7 @@ struct Arrays {
       all.push_back({std::move(name), has_team, std::move(run)});
     };
     network_calls(kernels.network, add);
+    risk_calls(kernels.network, add);
     pair_calls(kernels.pairs, add);
     move_calls(kernels.moves, add);
     noise_calls(kernels.noise, add);
@@ -154,6 +155,31 @@ struct Arrays {
          g = array(n_particles * p)](const mfld_execution* e) mutable {
           return kernels.pull_back_rows(&network, particles.data(), n_particles, inputs.data(), targets.data(),
                                         rows.data(), batch, g.data(), e);
+        });
+  }
+
+  template <class Add>
+  void risk_calls(const mfld_network_kernels& kernels, const Add& add) {
+    static constexpr mfld_samples samples = {nullptr, nullptr, nullptr, n, 0, 0};
+    const std::int64_t size = kernels.risk_kept(&network, n_particles, n);
+    const auto given = [this] {
+      mfld_samples all = samples;
+      all.inputs = inputs.data();
+      all.targets = labels.data();
+      return all;
+    };
+    add("risk at", true,
+        [this, &kernels, given, kept = array(size), g = array(n_particles * p)](const mfld_execution* e) mutable {
+          const mfld_samples all = given();
+          double value;
+          return kernels.risk_at(&network, &cross_entropy, particles.data(), n_particles, &all, kept.data(), &value,
+                                 g.data(), e);
+        });
+    add("risk along", true,
+        [this, &kernels, given, kept = array(size), g = array(n_particles * p)](const mfld_execution* e) mutable {
+          const mfld_samples all = given();
+          return kernels.risk_along(&network, &cross_entropy, particles.data(), n_particles, &all, kept.data(),
+                                    particles.data(), g.data(), e);
         });
   }
 

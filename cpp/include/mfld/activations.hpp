@@ -8,6 +8,7 @@
 //                                 act' has one
 //   times_slope(g, value, g_value)  g act'(z) from g, act(z) and their product, which the callers need anyway; only
 //                                 when slope_from_value: then kernels keep values and no slopes
+//   curvature(z, both)            act''(z), given z and both of the above; 0 at a kink
 //   lowest, highest               the range of act, and steepest = sup |act'|: what bounds on a neuron are made of
 //   few_registers                 whether value(z) needs at most two registers beside z
 //
@@ -75,6 +76,10 @@ struct Tanh : SlopeFromValue<Tanh> {
   static MFLD_INLINE Vec<T> times_slope(Vec<T> g, Vec<T> value, Vec<T> g_value) {
     return g - g_value * value;
   }
+  template <class T>
+  static MFLD_INLINE Vec<T> curvature(Vec<T>, ValueSlope<T> at) {
+    return Vec<T>(-2) * at.value * at.slope;
+  }
 };
 
 // max(z, 0); the slope at 0 is 0.
@@ -89,6 +94,10 @@ struct Relu : SlopeFromValue<Relu> {
   template <class T>
   static MFLD_INLINE Vec<T> times_slope(Vec<T> g, Vec<T> value, Vec<T>) {
     return select(value > Vec<T>(0), g, Vec<T>(0));
+  }
+  template <class T>
+  static MFLD_INLINE Vec<T> curvature(Vec<T>, ValueSlope<T>) {
+    return Vec<T>(0);
   }
 };
 
@@ -106,6 +115,10 @@ struct LeakyRelu : SlopeFromValue<LeakyRelu> {
   static MFLD_INLINE Vec<T> times_slope(Vec<T> g, Vec<T> value, Vec<T>) {
     return select(value > Vec<T>(0), g, g * Vec<T>(T(leak)));
   }
+  template <class T>
+  static MFLD_INLINE Vec<T> curvature(Vec<T>, ValueSlope<T>) {
+    return Vec<T>(0);
+  }
 };
 
 struct Sigmoid : SlopeFromValue<Sigmoid> {
@@ -119,6 +132,10 @@ struct Sigmoid : SlopeFromValue<Sigmoid> {
   static MFLD_INLINE Vec<T> times_slope(Vec<T>, Vec<T> value, Vec<T> g_value) {
     return g_value - g_value * value;
   }
+  template <class T>
+  static MFLD_INLINE Vec<T> curvature(Vec<T>, ValueSlope<T> at) {
+    return at.slope * (Vec<T>(1) - Vec<T>(2) * at.value);
+  }
 };
 
 // log(1 + e^z) = max(z, 0) + log(1 + e^-|z|)
@@ -130,6 +147,10 @@ struct Softplus : SlopeFromArgument<Softplus> {
     const Vec<T> e = math::exp_not_positive(-abs(z));
     return {max(Vec<T>(0), z) + math::log1p_unit(e), select_by_sign(z, e, Vec<T>(1)) / (Vec<T>(1) + e)};
   }
+  template <class T>
+  static MFLD_INLINE Vec<T> curvature(Vec<T>, ValueSlope<T> at) {
+    return at.slope * (Vec<T>(1) - at.slope);
+  }
 };
 
 struct Erf : SlopeFromArgument<Erf> {
@@ -139,6 +160,10 @@ struct Erf : SlopeFromArgument<Erf> {
   static MFLD_INLINE ValueSlope<T> value_and_slope(Vec<T> z) {
     const math::ErfAndSlope<T> erf = math::erf_and_slope(z);
     return {erf.value, erf.slope};
+  }
+  template <class T>
+  static MFLD_INLINE Vec<T> curvature(Vec<T> z, ValueSlope<T> at) {
+    return Vec<T>(-2) * detail::bounded_above(detail::bounded_below(z)) * at.slope;
   }
 };
 
@@ -151,6 +176,11 @@ struct Gelu : SlopeFromArgument<Gelu> {
     const math::Normal<T> normal = math::normal(z);
     const Vec<T> x = detail::bounded_below(z);
     return {x * normal.probability, multiply_add(detail::bounded_above(x), normal.density, normal.probability)};
+  }
+  template <class T>
+  static MFLD_INLINE Vec<T> curvature(Vec<T> z, ValueSlope<T>) {
+    const Vec<T> density = math::normal(z).density, x = detail::bounded_above(detail::bounded_below(z));
+    return Vec<T>(2) * density - density * x * x;
   }
 };
 
@@ -167,6 +197,11 @@ struct Silu : SlopeFromArgument<Silu> {
     const Vec<T> rest = detail::bounded_above(e) * s;
     return {value, multiply_add(detail::bounded_above(value), rest, s)};
   }
+  template <class T>
+  static MFLD_INLINE Vec<T> curvature(Vec<T> z, ValueSlope<T>) {
+    const Vec<T> e = math::exp_not_positive(-abs(z)), s = Vec<T>(1) / (Vec<T>(1) + e);
+    return e * s * s * (Vec<T>(2) - detail::bounded_above(abs(z)) * (Vec<T>(1) - e) * s);
+  }
 };
 
 // Accurate where math::sincos is.
@@ -178,6 +213,10 @@ struct Sin : SlopeFromArgument<Sin> {
     const math::SinCos<T> both = math::sincos(z);
     return {both.sin, both.cos};
   }
+  template <class T>
+  static MFLD_INLINE Vec<T> curvature(Vec<T>, ValueSlope<T> at) {
+    return -at.value;
+  }
 };
 
 struct Cos : SlopeFromArgument<Cos> {
@@ -187,6 +226,10 @@ struct Cos : SlopeFromArgument<Cos> {
   static MFLD_INLINE ValueSlope<T> value_and_slope(Vec<T> z) {
     const math::SinCos<T> both = math::sincos(z);
     return {both.cos, -both.sin};
+  }
+  template <class T>
+  static MFLD_INLINE Vec<T> curvature(Vec<T>, ValueSlope<T> at) {
+    return -at.value;
   }
 };
 
@@ -201,6 +244,10 @@ struct Identity : SlopeFromValue<Identity> {
   template <class T>
   static MFLD_INLINE Vec<T> times_slope(Vec<T> g, Vec<T>, Vec<T>) {
     return g;
+  }
+  template <class T>
+  static MFLD_INLINE Vec<T> curvature(Vec<T>, ValueSlope<T>) {
+    return Vec<T>(0);
   }
 };
 

@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define MFLD_KERNEL_ABI 18
+#define MFLD_KERNEL_ABI 19
 
 /* Streams of noise: what a random number is for. A new one is a line at the end. Never renumber: the numbers are part
  * of every published result. */
@@ -235,6 +235,16 @@ typedef struct {
   int (*pull_back_clipped)(const mfld_network*, const mfld_loss*, const void* particles, int64_t n_particles,
                            const mfld_samples*, const int64_t* ends, int64_t n_blocks, double bound, double* norms,
                            double* gradient, const mfld_execution*);
+  /* How many numbers risk_at keeps. */
+  int64_t (*risk_kept)(const mfld_network*, int64_t n_particles, int64_t n);
+  /* The risk of particles that weigh the same, and the gradient (n_particles, p) of its first variation; to `kept` what
+   * risk_along needs of these arguments */
+  int (*risk_at)(const mfld_network*, const mfld_loss*, const void* particles, int64_t n_particles, const mfld_samples*,
+                 void* kept, double* value, void* gradient, const mfld_execution*);
+  /* product (n_particles, p): the change of that gradient along a direction (n_particles, p) of all particles, which
+   * does not move what is frozen. Exact, but for kinks, which have no curvature. */
+  int (*risk_along)(const mfld_network*, const mfld_loss*, const void* particles, int64_t n_particles,
+                    const mfld_samples*, const void* kept, const void* direction, void* product, const mfld_execution*);
 } mfld_network_kernels;
 
 /* Particles (n_members, n_particles, p), of which the first n_moving coordinates move. Members draw from the

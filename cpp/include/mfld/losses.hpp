@@ -3,6 +3,7 @@
 // A loss over several outputs is the sum over outputs, but for cross-entropy, which couples them. To add one, write a
 // struct and append it to Losses; mfld.plain holds the same formula for the tests.
 //
+//   curvature       = second derivative in u; 0 at a kink
 //   conjugate(g, y) = sup_u g u - loss(u, y), +inf outside of its domain
 //   smoothness      = Lipschitz constant of the derivative, +inf where there is none
 //   dual_step(g, u) = argmin_q conjugate(q, y) - u (q - g) + (q - g)^2 / (2 a), the step of dual coordinate ascent
@@ -37,6 +38,10 @@ struct SquaredLoss {
   static Vec<T> derivative(Vec<T> u, Vec<T> y, Vec<T>) {
     return Vec<T>(2) * (u - y);
   }
+  template <class T>
+  static Vec<T> curvature(Vec<T>, Vec<T>, Vec<T>) {
+    return Vec<T>(2);
+  }
   static double conjugate(double g, double y, double, double) { return g * g / 4 + g * y; }
   static double smoothness(double) { return 2; }
   static double dual_step(double g, double u, double y, double, double a) { return (a * (u - y) + g) / (1 + a / 2); }
@@ -52,6 +57,10 @@ struct HalfSquaredLoss {
   template <class T>
   static Vec<T> derivative(Vec<T> u, Vec<T> y, Vec<T>) {
     return u - y;
+  }
+  template <class T>
+  static Vec<T> curvature(Vec<T>, Vec<T>, Vec<T>) {
+    return Vec<T>(1);
   }
   static double conjugate(double g, double y, double, double) { return g * g / 2 + g * y; }
   static double smoothness(double) { return 1; }
@@ -70,6 +79,10 @@ struct AbsoluteLoss {
     const Vec<T> r = u - y;
     // r times 0 keeps a NaN a NaN.
     return select(r > Vec<T>(0), Vec<T>(1), select(r < Vec<T>(0), Vec<T>(-1), r * Vec<T>(0)));
+  }
+  template <class T>
+  static Vec<T> curvature(Vec<T>, Vec<T>, Vec<T>) {
+    return Vec<T>(0);
   }
   static double conjugate(double g, double y, double, double tolerance) {
     return std::abs(g) <= 1 + tolerance ? g * y : infinity;
@@ -94,6 +107,10 @@ struct HuberLoss {
     const Vec<T> r = u - y;
     return select(r > delta, delta, select(r < -delta, -delta, r));
   }
+  template <class T>
+  static Vec<T> curvature(Vec<T> u, Vec<T> y, Vec<T> delta) {
+    return select(abs(u - y) > delta, Vec<T>(0), Vec<T>(1));
+  }
   static double conjugate(double g, double y, double delta, double tolerance) {
     return std::abs(g) <= delta * (1 + tolerance) ? g * g / 2 + g * y : infinity;
   }
@@ -116,6 +133,11 @@ struct LogisticLoss {
     const Vec<T> margin = y * u;
     const Vec<T> e = math::exp(-abs(margin));
     return -y * select(margin > Vec<T>(0), e, Vec<T>(1)) / (Vec<T>(1) + e);
+  }
+  template <class T>
+  static Vec<T> curvature(Vec<T> u, Vec<T>, Vec<T>) {
+    const Vec<T> e = math::exp(-abs(u)), s = Vec<T>(1) / (Vec<T>(1) + e);
+    return e * s * s;
   }
   static double conjugate(double g, double y, double, double tolerance) {
     const double s = -y * g;
@@ -161,6 +183,10 @@ struct HingeLoss {
     const Vec<T> gap = Vec<T>(1) - y * u;
     return select(gap > Vec<T>(0), -y, gap * Vec<T>(0));
   }
+  template <class T>
+  static Vec<T> curvature(Vec<T>, Vec<T>, Vec<T>) {
+    return Vec<T>(0);
+  }
   static double conjugate(double g, double y, double, double tolerance) {
     return y * g <= tolerance && y * g >= -1 - tolerance ? y * g : infinity;
   }
@@ -183,6 +209,11 @@ struct SmoothedHingeLoss {
   static Vec<T> derivative(Vec<T> u, Vec<T> y, Vec<T> gamma) {
     const Vec<T> gap = Vec<T>(1) - y * u;
     return -y * select(gap <= Vec<T>(0), Vec<T>(0), select(gap >= gamma, Vec<T>(1), gap / gamma));
+  }
+  template <class T>
+  static Vec<T> curvature(Vec<T> u, Vec<T> y, Vec<T> gamma) {
+    const Vec<T> gap = Vec<T>(1) - y * u;
+    return select(gap <= Vec<T>(0), Vec<T>(0), select(gap >= gamma, Vec<T>(0), Vec<T>(1) / gamma));
   }
   static double conjugate(double g, double y, double gamma, double tolerance) {
     return y * g <= tolerance && y * g >= -1 - tolerance ? y * g + gamma * g * g / 2 : infinity;
@@ -212,6 +243,9 @@ struct LossKernel {
                 T* out);
   void (*derivative)(const T* u, const T* y, std::int64_t stride, std::int64_t count, std::int64_t n_outputs,
                      T parameter, T* out);
+  // out: the change of the derivative along a change of the predictions
+  void (*along)(const T* u, const T* y, const T* change, std::int64_t stride, std::int64_t count,
+                std::int64_t n_outputs, T parameter, T* out);
   // one sample: dual point (n_outputs) and its target
   double (*conjugate)(const double* g, const double* y, std::int64_t n_outputs, double parameter, double tolerance);
   // one sample, its dual point g in place: all outputs at once, each by itself where the loss is a sum over outputs
@@ -236,6 +270,13 @@ struct LossBlock {
     for (std::int64_t k = 0; k < n_outputs; ++k)
       for (std::int64_t i = k * stride; i < k * stride + count; i += Vec<T>::size)
         L::derivative(Vec<T>::load(u + i), Vec<T>::load(y + i), Vec<T>(parameter)).store(out + i);
+  }
+  static void along(const T* u, const T* y, const T* change, std::int64_t stride, std::int64_t count,
+                    std::int64_t n_outputs, T parameter, T* out) {
+    for (std::int64_t k = 0; k < n_outputs; ++k)
+      for (std::int64_t i = k * stride; i < k * stride + count; i += Vec<T>::size)
+        (L::curvature(Vec<T>::load(u + i), Vec<T>::load(y + i), Vec<T>(parameter)) * Vec<T>::load(change + i))
+            .store(out + i);
   }
   static double conjugate(const double* g, const double* y, std::int64_t n_outputs, double parameter,
                           double tolerance) {
@@ -280,6 +321,21 @@ struct LossBlock<CrossEntropyLoss, T> {
         const Vec<T> p = math::exp(Vec<T>::load(u + k * stride + i) - s.largest) / s.total;
         select(target == Vec<T>(T(k)), p - Vec<T>(1), p).store(out + k * stride + i);
       }
+    }
+  }
+  // p_k (v_k - sum_l p_l v_l)
+  static void along(const T* u, const T*, const T* change, std::int64_t stride, std::int64_t count,
+                    std::int64_t n_outputs, T, T* out) {
+    for (std::int64_t i = 0; i < count; i += Vec<T>::size) {
+      const Softmax s = softmax(u + i, stride, n_outputs);
+      Vec<T> mean(0);
+      for (std::int64_t k = 0; k < n_outputs; ++k) {
+        const Vec<T> p = math::exp(Vec<T>::load(u + k * stride + i) - s.largest) / s.total;
+        mean += p * Vec<T>::load(change + k * stride + i);
+        p.store(out + k * stride + i);
+      }
+      for (std::int64_t at = i; at < n_outputs * stride; at += stride)
+        (Vec<T>::load(out + at) * (Vec<T>::load(change + at) - mean)).store(out + at);
     }
   }
   // sum_k p_k log p_k with p = g + e_y on the simplex
@@ -331,7 +387,7 @@ struct LossBlock<CrossEntropyLoss, T> {
 template <class T, class... L>
 constexpr auto loss_table(std::tuple<L...>*) {
   return std::array<LossKernel<T>, sizeof...(L)>{LossKernel<T>{&LossBlock<L, T>::value, &LossBlock<L, T>::derivative,
-                                                               &LossBlock<L, T>::conjugate,
+                                                               &LossBlock<L, T>::along, &LossBlock<L, T>::conjugate,
                                                                &LossBlock<L, T>::dual_step}...};
 }
 template <class... L>

@@ -6,6 +6,7 @@
 // holds the same formula for the tests. Kernels and Python know no readout by name:
 //
 //   terms, derivative   scale (c, e), and their derivative in rho; has_offset is false where e is 0
+//   curvature           their second derivative
 //   range               of c act + e over all rho and all values of act in a range, of which one end may be infinite
 //   growth              the rate at which |c| grows with |rho| in the end: 0 where it is bounded
 #pragma once
@@ -46,6 +47,10 @@ struct FixedReadout {
   static ReadoutTerms<T> derivative(Vec<T>, T, T) {
     return {Vec<T>(0), Vec<T>(0)};
   }
+  template <class T>
+  static ReadoutTerms<T> curvature(Vec<T>, T, T) {
+    return {Vec<T>(0), Vec<T>(0)};
+  }
 };
 
 // A sign is a coordinate, so that permuting, duplicating and resampling particles stays right; it is frozen, so it
@@ -61,6 +66,10 @@ struct SignsReadout {
   }
   template <class T>
   static ReadoutTerms<T> derivative(Vec<T>, T, T) {
+    return {Vec<T>(0), Vec<T>(0)};
+  }
+  template <class T>
+  static ReadoutTerms<T> curvature(Vec<T>, T, T) {
     return {Vec<T>(0), Vec<T>(0)};
   }
 };
@@ -79,6 +88,10 @@ struct LinearReadout {
   template <class T>
   static ReadoutTerms<T> derivative(Vec<T>, T scale, T) {
     return {Vec<T>(scale), Vec<T>(0)};
+  }
+  template <class T>
+  static ReadoutTerms<T> curvature(Vec<T>, T, T) {
+    return {Vec<T>(0), Vec<T>(0)};
   }
 };
 
@@ -99,6 +112,11 @@ struct BoundedReadout {
     const Vec<T> t = math::tanh(r);
     return {(Vec<T>(1) - t * t) * Vec<T>(scale * bound), Vec<T>(0)};
   }
+  template <class T>
+  static ReadoutTerms<T> curvature(Vec<T> r, T scale, T bound) {
+    const Vec<T> t = math::tanh(r);
+    return {Vec<T>(-2) * t * (Vec<T>(1) - t * t) * Vec<T>(scale * bound), Vec<T>(0)};
+  }
 };
 
 // bound * (act(w.z + b) + 2 tanh(r)) / 3, the neuron of Suzuki, Wu, Oko and Nitanda 2023 for sparse parities.
@@ -118,6 +136,11 @@ struct ParityReadout {
     const Vec<T> t = math::tanh(r);
     return {Vec<T>(0), (Vec<T>(1) - t * t) * Vec<T>(2 * scale * bound / 3)};
   }
+  template <class T>
+  static ReadoutTerms<T> curvature(Vec<T> r, T scale, T bound) {
+    const Vec<T> t = math::tanh(r);
+    return {Vec<T>(0), Vec<T>(-2) * t * (Vec<T>(1) - t * t) * Vec<T>(2 * scale * bound / 3)};
+  }
 };
 
 using Readouts = std::tuple<FixedReadout, SignsReadout, LinearReadout, BoundedReadout, ParityReadout>;
@@ -129,6 +152,7 @@ struct ReadoutKernel {
   bool has_offset;
   void (*terms)(const T* rho, std::int64_t count, T scale, T bound, T* coefficient, T* offset);
   void (*derivative)(const T* rho, std::int64_t count, T scale, T bound, T* coefficient, T* offset);
+  void (*curvature)(const T* rho, std::int64_t count, T scale, T bound, T* coefficient, T* offset);
 };
 
 struct ReadoutFacts {
@@ -137,12 +161,14 @@ struct ReadoutFacts {
 };
 
 namespace detail {
-template <class R, class T, bool differentiate>
+template <class R, class T, int order>
 void readout_rows(const T* rho, std::int64_t count, T scale, T bound, T* coefficient, T* offset) {
   for (std::int64_t i = 0; i < count; i += Vec<T>::size) {
     // Without coordinates there is nothing to read.
     const Vec<T> r = R::info.has_coordinates ? Vec<T>::load(rho + i) : Vec<T>(0);
-    const ReadoutTerms<T> t = differentiate ? R::derivative(r, scale, bound) : R::terms(r, scale, bound);
+    const ReadoutTerms<T> t = order == 0   ? R::terms(r, scale, bound)
+                              : order == 1 ? R::derivative(r, scale, bound)
+                                           : R::curvature(r, scale, bound);
     t.coefficient.store(coefficient + i);
     t.offset.store(offset + i);
   }
@@ -154,7 +180,7 @@ constexpr auto readout_facts(std::tuple<R...>*) {
 template <class T, class... R>
 constexpr auto readout_table(std::tuple<R...>*) {
   return std::array<ReadoutKernel<T>, sizeof...(R)>{
-      ReadoutKernel<T>{R::has_offset, &readout_rows<R, T, false>, &readout_rows<R, T, true>}...};
+      ReadoutKernel<T>{R::has_offset, &readout_rows<R, T, 0>, &readout_rows<R, T, 1>, &readout_rows<R, T, 2>}...};
 }
 template <class... R>
 constexpr auto readout_infos(std::tuple<R...>*) {

@@ -105,6 +105,14 @@ class Backend:
         """
         Solution of (B B' + ridge I) x = right with B the scaled factor, and whether the matrix is positive.
         """
+    def risk_along(self, network: Network, loss: Loss, particles: numpy.ndarray, inputs: numpy.ndarray, targets: numpy.ndarray, weights: numpy.ndarray | None, kept: numpy.ndarray, direction: numpy.ndarray, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.ndarray:
+        """
+        The change of that gradient along a direction of all particles.
+        """
+    def risk_at(self, network: Network, loss: Loss, particles: numpy.ndarray, inputs: numpy.ndarray, targets: numpy.ndarray, weights: numpy.ndarray | None, num_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> tuple[float, numpy.ndarray, numpy.ndarray]:
+        """
+        Value of a risk, gradient of its first variation, and what `risk_along` needs of these arguments.
+        """
     def share(self, n_particles: typing.SupportsInt | typing.SupportsIndex, rank: typing.SupportsInt | typing.SupportsIndex, n_ranks: typing.SupportsInt | typing.SupportsIndex, dtype: numpy.dtype[typing.Any]) -> tuple[int, int]:
         """
         The first particle of a rank, and the first behind its own.

@@ -48,6 +48,24 @@ class Bounds(NamedTuple):
     fluctuation: float = math.inf
 
 
+class Around(NamedTuple):
+    """A functional U around some particles, as the automatic step size looks at it: `Objective.around`.
+
+    Attributes
+    ----------
+    loss : callable
+        Takes nothing, returns U.
+    slope : ndarray, shape (N, p)
+        `Objective.loss_gradient`.
+    along : callable
+        Takes a direction, shape (N, p), and returns how the slope changes along it, of all particles at once.
+    """
+
+    loss: Callable[[], float]
+    slope: FloatArray
+    along: Callable[[FloatArray], FloatArray]
+
+
 class SetOnce:
     """Attributes that are set once, but for the number of threads: what is computed from them would not follow."""
 
@@ -235,6 +253,10 @@ class Objective(ABC):
         Defined where `row_sizes` is.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define of_rows")
+
+    def around(self, particles: FloatArray) -> Around | None:
+        """U around particles with exact second derivatives; None where only differences of gradients are known."""
+        return None
 
     def predict(self, measure: Measure, inputs: ArrayLike) -> FloatArray:
         """Predictions at inputs, of objectives that are about predictions.

@@ -18,7 +18,7 @@ from mfld.losses import AnyLoss, LossFunction, as_loss
 from mfld.models import Model
 from mfld.native import RiskOfNetwork, final
 from mfld.noise import Place
-from mfld.objectives.base import Bounds, Measure, Objective, Potential, SetOnce
+from mfld.objectives.base import Around, Bounds, Measure, Objective, Potential, SetOnce
 from mfld.ranks import ALONE, Ranks
 from mfld.references import Reference
 from mfld.state import Buffers, Cloud
@@ -27,6 +27,8 @@ from mfld.validation import FloatArray, FloatDType
 _FAR = 1e100  # stands for an infinite prediction
 _RESIDENT = 1 << 28  # bytes of rows on disk that stay in memory between two calls of the core
 _AT_ONCE = 1 << 24  # bytes of rows on disk for which predictions are made at once
+_KEPT = 1 << 24  # numbers that the core keeps of a cloud for its second derivatives, of which it makes at least so many
+_LANES = 32  # particles
 _READ_AROUND = 1 << 20  # bytes that a system may map around one that is read: 64 KiB of Linux, 0.7 MiB were seen
 _Samples: TypeAlias = Callable[[FloatDType], tuple[FloatArray, FloatArray]]
 
@@ -415,6 +417,20 @@ class EmpiricalRisk(Risk):
         slopes = [np.abs(loss.evaluate(np.full(shape, end), targets)[1]).sum(axis=1) for end in ends]
         steepest: NDArray[np.float64] = np.maximum(*slopes)
         return np.where(steepest < math.sqrt(_FAR), steepest, np.inf)
+
+    def around(self, particles: FloatArray) -> Around | None:
+        network, loss = self.model.native, self.loss_function.native
+        if network is None or loss is None or 3 * max(len(particles), _LANES) * self.n_samples > _KEPT:
+            return None
+        given = (network, loss, self.cloud(particles).particles, *self.data.cast(particles.dtype))
+        threads = validation.num_threads(self.num_threads)
+        value, slope, kept = _core.backend.risk_at(*given, threads)
+
+        def along(direction: FloatArray) -> FloatArray:
+            return _core.backend.risk_along(*given, kept, direction, threads)
+
+        # What overflows is for `loss` to say.
+        return Around(lambda: value if math.isfinite(value) else self.loss(particles), slope, along)
 
     def row_sizes(self) -> NDArray[np.float64]:
         return self.data.sizes
