@@ -255,7 +255,10 @@ class Objective(ABC):
         raise NotImplementedError(f"{type(self).__name__} does not define of_rows")
 
     def around(self, particles: FloatArray) -> Around | None:
-        """U around particles with exact second derivatives; None where only differences of gradients are known."""
+        """U around particles, shape (N, p), with exact second derivatives, for `mfld.step_size`.
+
+        None where there are none, or none at so many particles: differences of gradients then stand for them.
+        """
         return None
 
     def predict(self, measure: Measure, inputs: ArrayLike) -> FloatArray:
