@@ -233,7 +233,7 @@ TEST_CASE_TEMPLATE("a stop of one rank, at whichever poll, ends both after the s
       std::vector<T> moved[2];
       const auto call = [&](int rank) {
         const mfld_ranks of_two = {rank, 2, kind.by_rows, &RankOfTwo::exchange, &ranks[rank], 0, 0};
-        const mfld_execution execution = {2, &RankOfTwo::poll, &ranks[rank], &of_two};
+        const mfld_execution execution = {2 - rank, &RankOfTwo::poll, &ranks[rank], &of_two};
         moved[rank] = problem.advanced(execution, steps, reports[rank], kind.estimator, kind.dynamics);
         meeting.leave();
       };
