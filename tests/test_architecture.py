@@ -24,7 +24,7 @@ LAYERS = [
     ["space"],
     ["state", "references", "files", "standard", "config"],
     ["errors", "schedules", "linear"],
-    ["data", "mixtures", "fourier", "curvatures", "schemes"],
+    ["data", "mixtures", "fourier", "schemes"],
     ["models", "losses", "likelihoods", "plain", "kernels", "features", "autodiff"],
     ["signed_measures", "deconvolution", "payoffs", "privacy", "residual"],
     ["objectives"],

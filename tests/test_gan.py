@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import mfld
-from mfld import checkpoint, curvatures, diagnostics, plain
+from mfld import checkpoint, diagnostics
 
 NETWORK = mfld.TwoLayerNetwork
 NAMES = ("generator", "critic")
@@ -112,21 +112,6 @@ def test_gradients_are_those_of_the_loss(name, critic, penalty):
     single = faced.loss_gradient(clouds[name].particles.astype(np.float32), batch)
     assert single.dtype == np.float32
     assert_allclose(single, gradient, rtol=1e-3, atol=1e-4 * np.abs(gradient).max())
-
-
-@pytest.mark.parametrize("activation", mfld.activations())
-def test_slopes_and_curvatures(activation):
-    z = np.linspace(-6, 6, 240)
-    slope, curvature = curvatures.SLOPES[activation](z)
-    assert_allclose(slope, plain.ACTIVATIONS[activation].slope(z), rtol=1e-12, atol=1e-14)
-    if activation in SMOOTH:
-        h = 1e-4
-        above, below = (curvatures.SLOPES[activation](z + s * h)[0] for s in (1, -1))
-        assert_allclose(curvature, (above - below) / (2 * h), atol=1e-7)
-    else:
-        assert not curvature.any()
-    with np.errstate(over="raise", invalid="raise"):
-        assert all(np.isfinite(own).all() for own in curvatures.SLOPES[activation](np.array([-1e3, 1e3])))
 
 
 def test_players_of_a_gan_without_penalty_are_opposed():

@@ -92,7 +92,7 @@ def slope_scale(activation, z):
 def test_activation(name, dtype):
     z = np.concatenate([np.linspace(-12, 12, 4001), np.geomspace(1e-6, 600, 501), -np.geomspace(1e-6, 600, 501), [0.0]])
     z = z.astype(dtype)
-    value, slope = _core.backend.activation(list(ACTIVATIONS).index(name), z)
+    value, slope, _ = _core.backend.activation(list(ACTIVATIONS).index(name), z)
     exact = z.astype(np.float64)
     assert_within(value, ACTIVATIONS[name].value(exact), value_scale(name, exact), 6, name)
     assert_within(slope, ACTIVATIONS[name].slope(exact), slope_scale(name, exact), 6, f"slope of {name}")
@@ -109,6 +109,24 @@ def test_slope_is_the_derivative_of_the_value(name):
     off_the_kink = np.abs(z) > 3 * h if "relu" in name else np.full(len(z), True)
     # Truncation h^4/30 = 3e-14 times the fifth derivative (16 of tanh), rounding eps max|value| / h = 2e-12.
     assert np.abs(slope - difference)[off_the_kink].max() < 5e-12
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_curvature_is_the_derivative_of_the_slope(name, dtype):
+    z = np.linspace(-7, 7, 701)
+    h = 1e-3
+    index = list(ACTIVATIONS).index(name)
+    slope = {shift: _core.backend.activation(index, z + shift * h)[1] for shift in (-2, -1, 1, 2)}
+    difference = (slope[-2] - 8 * slope[-1] + 8 * slope[1] - slope[2]) / (12 * h)
+    curvature = _core.backend.activation(index, z.astype(dtype))[2]
+    assert curvature.dtype == dtype
+    off_the_kink = np.abs(z) > 3 * h if "relu" in name else np.full(len(z), True)
+    # As above with the sixth derivative; float32 has z to 4e-7, and curvatures change by at most 2 a unit.
+    assert np.abs(curvature - difference)[off_the_kink].max() < (1e-11 if dtype == np.float64 else 3e-6)
+    far = _core.backend.activation(index, np.array([-1e3, 0.0, 1e3], dtype))[2]
+    assert np.isfinite(far).all()
+    if "relu" in name:
+        assert not curvature.any()
 
 
 LOSS_CASES = [(name, loss.default) for name, loss in LOSSES.items()] + [("huber", 0.25), ("smoothed_hinge", 0.25)]

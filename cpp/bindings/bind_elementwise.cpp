@@ -17,16 +17,17 @@
 namespace mfld::bindings {
 namespace {
 
-std::pair<py::array, py::array> activation(const Backend& backend, int id, const py::array& z) {
+std::tuple<py::array, py::array, py::array> activation(const Backend& backend, int id, const py::array& z) {
   check_id(id, backend.table().n_activations, "activation");
   const bool wide = precision(z, "z");
   const std::vector<py::ssize_t> shape(z.shape(), z.shape() + z.ndim());
   const void* in = checked(z, "z", wide, shape);
-  auto value = empty(wide, shape), slope = empty(wide, shape);
-  run_or_throw(1, [&, n = z.size(), v = value.mutable_data(), s = slope.mutable_data()](const mfld_execution* e) {
-    return backend.kernels(wide).elementwise.activation(id, in, n, v, s, e);
+  auto value = empty(wide, shape), slope = empty(wide, shape), curvature = empty(wide, shape);
+  void *v = value.mutable_data(), *s = slope.mutable_data(), *c = curvature.mutable_data();
+  run_or_throw(1, [&, n = z.size()](const mfld_execution* e) {
+    return backend.kernels(wide).elementwise.activation(id, in, n, v, s, c, e);
   });
-  return {value, slope};
+  return {value, slope, curvature};
 }
 
 double loss_smoothness(const Backend& backend, const mfld_loss& loss) {
@@ -99,7 +100,7 @@ void bind_elementwise(py::module_& m, BackendClass& backend) {
           },
           "(name, parameter, its default, kind of targets, convex) of each")
       .def("loss_smoothness", &loss_smoothness, py::arg("loss"))
-      .def("activation", &activation, py::arg("activation"), py::arg("z"))
+      .def("activation", &activation, py::arg("activation"), py::arg("z"), "Value, slope and curvature; 0 at a kink.")
       .def("loss", &evaluate_loss, py::arg("loss"), py::arg("predictions"), py::arg("targets"))
       .def("conjugate", &conjugate, py::arg("loss"), py::arg("dual"), py::arg("targets"));
 }

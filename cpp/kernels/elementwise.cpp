@@ -11,12 +11,12 @@
 namespace mfld {
 
 template <class T>
-int activation(std::int32_t id, const void* z, std::int64_t count, void* value, void* slope,
+int activation(std::int32_t id, const void* z, std::int64_t count, void* value, void* slope, void* curvature,
                const mfld_execution* execution) {
   StopSignal stop(*execution);
   constexpr std::int64_t lanes = panel_lanes<T>;
   // cotangent 1 turns the gain of a sweep into the slope.
-  alignas(64) T v[lanes], s[lanes], gain[lanes], weighted[lanes] = {}, total[lanes] = {};
+  alignas(64) T v[lanes], s[lanes], gain[lanes], weighted[lanes] = {}, total[lanes] = {}, bent[lanes], c[lanes];
   const T one = 1;
   const ActivationKernel<T>& kernel = activation_kernel<T>(id);
   for (std::int64_t i = 0; i < count; i += lanes) {
@@ -24,10 +24,13 @@ int activation(std::int32_t id, const void* z, std::int64_t count, void* value, 
     const std::int64_t part = std::min(lanes, count - i);
     std::fill_n(v, lanes, T(0));
     std::copy_n(static_cast<const T*>(z) + i, part, v);
+    std::copy_n(v, lanes, bent);
     kernel.apply(v, s, lanes);
     kernel.gains(v, s, &one, 1, gain, weighted, total);
     std::copy_n(v, part, static_cast<T*>(value) + i);
     std::copy_n(gain, part, static_cast<T*>(slope) + i);
+    kernel.bend(bent, s, c, lanes);
+    std::copy_n(c, part, static_cast<T*>(curvature) + i);
   }
   return MFLD_DONE;
 }
@@ -94,11 +97,11 @@ int conjugate(const mfld_loss* loss, const void* dual, const void* targets, std:
   });
 }
 
-#define MFLD_INSTANTIATE(T)                                                                                  \
-  template int activation<T>(std::int32_t, const void*, std::int64_t, void*, void*, const mfld_execution*);  \
-  template int loss<T>(const mfld_loss*, const void*, const void*, std::int64_t, std::int64_t, void*, void*, \
-                       const mfld_execution*);                                                               \
-  template int conjugate<T>(const mfld_loss*, const void*, const void*, std::int64_t, std::int64_t, void*,   \
+#define MFLD_INSTANTIATE(T)                                                                                        \
+  template int activation<T>(std::int32_t, const void*, std::int64_t, void*, void*, void*, const mfld_execution*); \
+  template int loss<T>(const mfld_loss*, const void*, const void*, std::int64_t, std::int64_t, void*, void*,       \
+                       const mfld_execution*);                                                                     \
+  template int conjugate<T>(const mfld_loss*, const void*, const void*, std::int64_t, std::int64_t, void*,         \
                             const mfld_execution*);
 MFLD_INSTANTIATE(float)
 MFLD_INSTANTIATE(double)

@@ -10,7 +10,7 @@ namespace mfld {
 
 // elementwise.cpp
 template <class T>
-int activation(std::int32_t activation, const void* z, std::int64_t count, void* value, void* slope,
+int activation(std::int32_t activation, const void* z, std::int64_t count, void* value, void* slope, void* curvature,
                const mfld_execution*);
 template <class T>
 int loss(const mfld_loss*, const void* predictions, const void* targets, std::int64_t n, std::int64_t n_outputs,

@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfld import _core, noise, validation
 from mfld import space as spaces
-from mfld.curvatures import SLOPES
 from mfld.native import final
 from mfld.noise import Place
 from mfld.space import Block, Space
@@ -523,6 +522,7 @@ class TwoLayerNetwork(Model):
         values, gradient = np.zeros(len(particles), particles.dtype), np.zeros_like(particles)
         weights, bias, readout = self.slices.values()
         factors, slopes = self._readout_factors(particles)
+        kind = activations().index(self.activation)
         some = max(1, _NUMBERS_AT_A_TIME // max(1, len(inputs)))
         for first in range(0, len(particles), some):
             own = slice(first, first + some)
@@ -532,7 +532,7 @@ class TwoLayerNetwork(Model):
             if self.bias:
                 z = z + particles[own, bias]
             along = np.einsum("md,id->mi", w, directions)
-            slope, curvature = SLOPES[self.activation](z)
+            _, slope, curvature = _core.backend.activation(kind, np.ascontiguousarray(z))
             bent = curvature * along
             front = (self.output_scale * factors[own])[:, np.newaxis]
             total = np.sum(slope * along, axis=1)

@@ -420,11 +420,11 @@ void elementwise(Random random, Call& call) {
   const mfld_loss loss = any_loss(random);
   const std::int64_t n = random.size(400), n_outputs = random.one_in(2) ? 1 : random.size(9), count = n * n_outputs;
   const Array<T> targets = targets_of<T>(random, loss, n, n_outputs), z = numbers<T>(random, count);
-  Array<T> value(random, n), all(random, count), slope(random, count);
+  Array<T> value(random, n), all(random, count), slope(random, count), curvature(random, count);
   switch (random.below(4)) {
     case 0:
       call.ended(k.activation(static_cast<std::int32_t>(random.below(table().n_activations)), z.data(), count,
-                              all.data(), slope.data(), &e));
+                              all.data(), slope.data(), curvature.data(), &e));
       break;
     case 1:
       call.ended(k.loss(&loss, z.data(), targets.data(), n, n_outputs, value.data(), slope.data(), &e));

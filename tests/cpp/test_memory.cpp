@@ -276,9 +276,10 @@ struct Arrays {
 
   template <class Add>
   void elementwise_calls(const mfld_elementwise_kernels& kernels, const Add& add) {
-    add("activation", false, [this, &kernels, v = array(n), s = array(n)](const mfld_execution* e) mutable {
-      return kernels.activation(network.activation, targets.data(), n, v.data(), s.data(), e);
-    });
+    add("activation", false,
+        [this, &kernels, v = array(n), s = array(n), c = array(n)](const mfld_execution* e) mutable {
+          return kernels.activation(network.activation, targets.data(), n, v.data(), s.data(), c.data(), e);
+        });
     add("loss", false, [this, &kernels, v = array(n), d = array(n * outputs)](const mfld_execution* e) mutable {
       return kernels.loss(&half_squared, targets.data(), targets.data(), n, outputs, v.data(), d.data(), e);
     });

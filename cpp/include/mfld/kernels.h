@@ -197,8 +197,9 @@ typedef struct {
 
 /* Alternatives on whole arrays, element by element. */
 typedef struct {
-  /* value (count), slope (count) of act at z (count) */
-  int (*activation)(int32_t activation, const void* z, int64_t count, void* value, void* slope, const mfld_execution*);
+  /* value, slope and curvature (count each) of act at z (count) */
+  int (*activation)(int32_t activation, const void* z, int64_t count, void* value, void* slope, void* curvature,
+                    const mfld_execution*);
   /* value (n), derivative (n, n_outputs) of the loss, unweighted; either may be NULL */
   int (*loss)(const mfld_loss*, const void* predictions, const void* targets, int64_t n, int64_t n_outputs, void* value,
               void* derivative, const mfld_execution*);

@@ -17,8 +17,10 @@ class Backend:
         """
         How many proposals were accepted, and with which probability each.
         """
-    def activation(self, activation: typing.SupportsInt | typing.SupportsIndex, z: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
-        ...
+    def activation(self, activation: typing.SupportsInt | typing.SupportsIndex, z: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
+        """
+        Value, slope and curvature; 0 at a kink.
+        """
     def advance(self, network: Network, loss: Loss, particles: numpy.ndarray, inputs: numpy.ndarray, targets: numpy.ndarray, weights: numpy.ndarray | None, estimator: Estimator, dynamics: Dynamics, coefficients: collections.abc.Sequence[typing.Any], n_steps: typing.SupportsInt | typing.SupportsIndex, keys: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, domain: Domain | None = None, ranks: Ranks | None = None, on_disk: bool = False) -> Report:
         ...
     def advance_pairs(self, own: PairKernel, own_factor: typing.SupportsFloat | typing.SupportsIndex, cross: PairKernel, cross_factor: typing.SupportsFloat | typing.SupportsIndex, particles: numpy.ndarray, n_moving: typing.SupportsInt | typing.SupportsIndex, target: numpy.ndarray, weights: numpy.ndarray | None, coefficients: collections.abc.Sequence[typing.Any], n_steps: typing.SupportsInt | typing.SupportsIndex, keys: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], step: typing.SupportsInt | typing.SupportsIndex, population: typing.SupportsInt | typing.SupportsIndex = 0, num_threads: typing.SupportsInt | typing.SupportsIndex = 1, domain: Domain | None = None) -> Report:

@@ -415,7 +415,7 @@ class MeanFieldScore(Score):
         for first in range(0, len(points), size):
             z = inputs[first : first + size] @ particles[:, parts["weights"]].T
             z += particles[:, parts["bias"]].sum(axis=1)
-            _, slopes = _core.backend.activation(kind, np.ascontiguousarray(z).ravel())
+            _, slopes, _ = _core.backend.activation(kind, np.ascontiguousarray(z).ravel())
             slopes, rows = slopes.reshape(z.shape), slice(first, first + size)
             own = slopes @ along
             own += np.sum((slopes @ (turned * by_sine)) * cosines[rows], axis=1)
