@@ -30,7 +30,7 @@ CLASSES = np.array([0, 1] * 6)
 QUICK = {"n_particles": 4, "n_steps": 5}
 REFUSALS = (TypeError, ValueError, mfld.DivergenceError, mfld.ConvergenceError, FileNotFoundError, ImportError)
 # Where NaN stands for what there is not, as their documentation says.
-MAY_BE_NAN = ("history", "acceptance", "gradient_variance", "gap", "gap_error", "upper", "misfit", "u", "r_hat")
+MAY_BE_NAN = ("history", "acceptance", "gradient_variance", "gap", "gap_error", "upper", "misfit", "u", "r_hat", "rhat")
 NAN_CALLS = ("diagnostics.rhat", "certificate", "Result.certificate", "mpi.Sharded.certificate")
 NAN_CALLS += ("ExactScore.noise",)  # whose points need not be finite: samplers tell
 

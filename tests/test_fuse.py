@@ -183,9 +183,9 @@ def test_command_line(tmp_path, capsys):
     assert cli.main(["info", str(tmp_path / "iris.npz"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["hyperparameters"]["step_size"] == "fuse"
     for wrong, message in [
-        (["--method", "pda"], "--step-size must be a number with method='pda', got 'fuse'"),
-        (["--step-share", "0.3"], "--step-share must be left out with step_size='fuse', got 0.3"),
-        (["--schedule", "log"], "--step-size-schedule must be left out with step_size='fuse'"),
+        (["--method", "pda"], "--step-size must be a number with --method pda, got 'fuse'"),
+        (["--step-share", "0.3"], "--step-share must be left out with --step-size fuse, got 0.3"),
+        (["--schedule", "log"], "--step-size-schedule must be left out with --step-size fuse"),
         (["--step-size", "slow"], "must be a number or 'fuse', got 'slow'"),
     ]:
         try:

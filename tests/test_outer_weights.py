@@ -128,7 +128,7 @@ def test_a_recipe_refuses_a_bound_where_there_is_none(readout, capsys):
     with pytest.raises(ValueError, match="n_modes must be left out without functional, got 3"):
         experiments.Recipe(n_modes=3)
     assert main(f"train iris --readout {readout} --readout-bound 2".split()) == 2
-    assert f"--readout-bound must be left out with readout='{readout}', got 2" in capsys.readouterr().err
+    assert f"--readout-bound must be left out with --readout {readout}, got 2" in capsys.readouterr().err
 
 
 def test_a_recipe_of_a_linear_readout_trains():

@@ -380,7 +380,7 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     assert trained.particles.shape == (3, 16, trained.model.n_coordinates)
     assert trained.split_scores(load("iris"))["test"].score > 0.85
     assert cli.main(["train", "iris", "--depth", "2", "--method", "psdca"]) != 0
-    assert "method must be 'mfld' with depth=2, got 'psdca'" in capsys.readouterr().err
+    assert "--method must be 'mfld' with --depth 2, got 'psdca'" in capsys.readouterr().err
 
 
 # ---- deep and wide ---------------------------------------------------------------------------------------------------

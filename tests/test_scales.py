@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import mfld
-from mfld import plain, sklearn
+from mfld import certificates, plain, sklearn
 
 SIZES = (1e-310, 1e-100, 1e-30, 1e-10, 1.0, 1e10, 1e18, 1e30, 1e100)
 REFUSALS = (
@@ -191,3 +191,56 @@ def test_the_loss_of_predictions_whose_squares_float32_does_not_hold(rng):
     model = mfld.TwoLayerNetwork(1, activation="identity", readout="fixed", bias=False)
     risk = mfld.EmpiricalRisk(model, [[1.0], [2.0]], [0.0, 0.0], loss="squared")
     assert_allclose(risk.loss(np.array([[3e30]], "float32")), (9e60 + 36e60) / 2, rtol=1e-6)
+
+
+# ---- beyond the largest number ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dynamics", [mfld.dynamics.Overdamped(), mfld.dynamics.Underdamped(1.0)], ids=repr)
+@pytest.mark.parametrize("gradient", [mfld.FullBatch(), mfld.Minibatch(5), mfld.SVRG(5, 4), mfld.SARAH(5, 4)], ids=repr)
+def test_particles_that_grow_beyond_all_bounds_end_the_run_with_those_before(gradient, dynamics, dtype, rng):
+    x, y = rng.uniform(-1, 1, (30, 3)), rng.uniform(-1, 1, 30)
+    risk = mfld.EmpiricalRisk(mfld.TwoLayerNetwork(3, activation="identity"), x, y, loss="squared", l2=1.0)
+    solver = mfld.MFLD(40, step_size=300.0, temperature=1e-3, gradient=gradient, dynamics=dynamics, dtype=dtype)
+    with pytest.raises(mfld.DivergenceError) as caught:
+        solver.run(risk, 1000)
+    state = caught.value.state
+    assert 0 < state.step < 1000
+    assert np.isfinite(state.particles).all()
+    assert np.abs(state.particles).max() > 1e4
+
+
+WELL = mfld.potentials.Gaussian([0.0, 0.0])
+NORMALS = np.random.default_rng(0).normal(size=(30, 2))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: mfld.theory.fisher(WELL, mfld.MFLD(30, temperature=0.1).init(WELL), 1e-320, np.eye(2)),
+            "temperature must not be so small that squares of slopes over it overflow, got 9.99",
+        ),
+        (lambda: mfld.diagnostics.ksd(NORMALS, WELL, 1e-301), "measure and temperature must leave sums of squares"),
+        (
+            lambda: mfld.theory.sandwich(WELL, 1e200 * NORMALS, 1.0, entropy=0.0),
+            "temperature must leave the bounds within float64, got 1",
+        ),
+    ],
+)
+def test_what_has_no_number_is_refused(call, message):
+    with np.errstate(over="ignore", invalid="ignore"), pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_neuron_that_does_not_grow_needs_no_ridge_for_any_dual_variable(rng):
+    risk = mfld.EmpiricalRisk(
+        mfld.TwoLayerNetwork(3, readout="bounded"), rng.normal(size=(9, 3)), np.ones(9), loss="logistic"
+    )
+    assert certificates.smallest_ridge(risk, np.full((9, 1), 1e300)) == 0
+
+
+def test_a_release_with_all_but_infinite_noise_costs_nothing():
+    pytest.importorskip("dp_accounting")
+    alone, beside = (mfld.privacy.training_multiplier(1.0, 1e-5, 0.1, 50, releases=given) for given in ([], [1e300]))
+    assert alone == beside

@@ -469,14 +469,17 @@ def smallest_ridge(risk: EmpiricalRisk, dual: FloatArray) -> float:
     """The l2 above which the Gibbs measure of dual variables (n, n_outputs) surely exists, at any temperature.
 
     Neurons that grow like ``a_i |theta|**2`` take away ``sum_i s_i a_i |g_i|`` of it at most, and those that grow
-    linearly nothing (`Model.growth`). NaN where the growth is not known.
+    linearly nothing (`Model.growth`). NaN where dual variables are NaN, or the growth is not known.
     """
     validation.instance("risk", risk, EmpiricalRisk, "an EmpiricalRisk")
     dual = _of_samples("dual", dual, risk)
     growth = risk.model.growth(risk.inputs)
     if growth is None:
         return math.nan
-    return float(np.average(np.linalg.norm(dual, axis=1) * growth, weights=risk.sample_weight))
+    # Where nothing grows nothing is taken away, by whatever dual variable.
+    with np.errstate(over="ignore", invalid="ignore"):
+        taken = np.where(growth > 0, np.linalg.norm(dual, axis=1) * growth, 0.0)
+    return float(np.average(taken, weights=risk.sample_weight))
 
 
 def _width(temperature: float, l2: float, dtype: np.dtype[np.floating[Any]]) -> float:

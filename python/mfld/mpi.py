@@ -81,8 +81,9 @@ class Sharded(Algorithm):
     a file that `numpy.load` maps is not read. By default a model of both chooses, `plan` says what.
 
     The process of rank 0 leads a `run`: callbacks and recorded functions are called there only, so that a `Checkpoint`
-    is one file, which a run of any number of processes may go on from. A stop or a divergence on one of them ends the
-    call on all of them after the same step.
+    is one file, which a run of any number of processes may go on from. A divergence on one of them, or a stop while the
+    core makes steps, ends the call on all of them after the same step. One that is stopped elsewhere, in Python between
+    two calls of the core, ends alone: ``python -m mpi4py`` ends the others with it, where nobody catches what stops it.
 
     Parameters
     ----------

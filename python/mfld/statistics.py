@@ -49,6 +49,7 @@ class Convergence:
     rhat : ndarray
         Rank-normalised split R-hat: near 1 where replicates and their halves have the same law. Source: Vehtari,
         Gelman, Simpson, Carpenter, Bürkner 2021, "Rank-normalization, folding, and localization: an improved R-hat".
+        NaN where all draws are the same.
     ess : ndarray
         Effective sample size of the mean of the ranks: how many independent draws all records are worth.
     """

@@ -110,4 +110,10 @@ def ksd(
     score = checked_score(gradient, temperature)
     if not np.isfinite(score).all():
         raise ValueError(f"temperature must not be so small that gradients over it overflow, got {temperature:g}")
-    return chosen.fitted(moving).stein_statistics(moving, score, weights, objective.num_threads)
+    found = chosen.fitted(moving).stein_statistics(moving, score, weights, objective.num_threads)
+    if np.isnan(found.v):
+        raise ValueError(
+            "measure and temperature must leave sums of squares of gradients over the temperature within float64, got "
+            f"gradients over it up to {np.abs(score).max():.3g} and particles up to {np.abs(moving).max():.3g}"
+        )
+    return found

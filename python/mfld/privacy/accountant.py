@@ -198,7 +198,7 @@ def _renyi(steps: Sequence[tuple[int, float, float]], delta: float, beside: floa
     """Epsilon of numbers of steps by rate and noise multiplier, and of what is released beside them."""
     best = math.inf
     for a in _ORDERS.tolist():
-        spent = a / (2 * beside**2) + sum(n * _divergence(a, q, s) for n, q, s in steps)
+        spent = a / 2 / beside / beside + sum(n * _divergence(a, q, s) for n, q, s in steps)
         best = min(best, spent + math.log1p(-1 / a) - (math.log(delta) + math.log(a)) / (a - 1))
     return max(0.0, best)
 

@@ -300,7 +300,8 @@ def fisher(
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind or shape, or the metric is not positive definite.
+        If an argument is of the wrong kind or shape, the metric is not positive definite, or the value is beyond
+        float64.
 
     Examples
     --------
@@ -333,8 +334,16 @@ def fisher(
     _root(p)  # refuses what is no metric
     offsets = x - x.mean(axis=0)
     covariance = offsets.T @ offsets / len(x)
-    g = slopes / temperature - np.linalg.solve(covariance, offsets.T).T
-    return float(np.mean(np.einsum("ni,...ij,nj->n", g, p, g) if p.ndim == 2 else np.einsum("ni,nij,nj->n", g, p, g)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        g = slopes / temperature - np.linalg.solve(covariance, offsets.T).T
+        each = np.einsum("ni,...ij,nj->n", g, p, g) if p.ndim == 2 else np.einsum("ni,nij,nj->n", g, p, g)
+    found = float(np.mean(each))
+    if not math.isfinite(found):
+        raise ValueError(
+            f"temperature must not be so small that squares of slopes over it overflow, got {temperature:g} with "
+            f"slopes up to {np.abs(slopes).max():.3g}"
+        )
+    return found
 
 
 def _first_variation(objective: Objective, measure: Measure) -> Objective:

@@ -103,5 +103,10 @@ def sandwich(
         mean = cloud.mean(potential(cloud.particles.astype(np.float64)))
         return temperature * (float(found) + diagnostics.log_normaliser(potential, temperature)) + mean
 
-    lower = None if optimum is None else excess(optimum)
-    return Sandwich(lower, excess(objective.first_variation(cloud)), temperature * found.error)
+    lower, upper = None if optimum is None else excess(optimum), excess(objective.first_variation(cloud))
+    if np.isnan([upper if lower is None else lower, upper]).any():
+        raise ValueError(
+            f"temperature must leave the bounds within float64, got {temperature:g}: potentials at the particles or "
+            "logarithms of their normalisers are infinite"
+        )
+    return Sandwich(lower, upper, temperature * found.error)
