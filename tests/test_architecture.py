@@ -252,3 +252,22 @@ def test_docstrings_begin_with_the_noun():
         if text.startswith(("What ", "Where ", "Whether "))
     ]
     assert not found
+
+
+def readings_of_the_wall_clock(source: str) -> list[str]:
+    read = {"time.time", "time.time_ns", "time.localtime", "time.gmtime", "time.strftime"}
+    names = [ast.unparse(node) for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.Attribute, ast.Name))]
+    return [name for name in names if name in read or name.endswith((".now", ".utcnow", ".today", ".st_mtime"))]
+
+
+def test_nothing_goes_by_a_clock_that_is_set():
+    # Time that runs on whatever an administrator or a time server does: limits, saves, locks and progress ask for it.
+    found = {str(path): readings_of_the_wall_clock(path.read_text()) for path in ROOT.rglob("*.py")}
+    assert len(found) > 200
+    assert not {path: names for path, names in found.items() if names}
+
+
+@pytest.mark.parametrize("code", ["time.time()", "datetime.datetime.now()", "path.stat().st_mtime > 3"])
+def test_readings_of_the_wall_clock_are_seen(code):
+    assert readings_of_the_wall_clock(code)
+    assert not readings_of_the_wall_clock("time.monotonic() - time.perf_counter()")
